@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* A connection to one Ceph cluster.
+ *
+ * librados starts threads, and threads do not survive fork(): a cluster
+ * is connected in a process that will not fork again.
+ */
+
+#ifndef RBDCRYPT_CLUSTER_H
+#define RBDCRYPT_CLUSTER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include <rados/librados.h>
+
+#include "reason.h"
+#include "secret.h"
+
+/* One ceph.OPTION=VALUE of the command line; borrowed strings. */
+struct cluster_option {
+  const char *name;
+  const char *value;
+};
+
+/* What a write's acknowledgement means (cache=). */
+enum cache_mode {
+  CACHE_AUTO, /* librbd's own, writearound today */
+  CACHE_NONE,
+  CACHE_WRITETHROUGH,
+  CACHE_WRITEAROUND,
+  CACHE_WRITEBACK,
+};
+
+struct cluster_params {
+  const char *conf; /* NULL: Ceph's own search */
+  const char *user; /* without "client."; NULL: admin */
+  const char *name; /* "ceph" */
+  const struct cluster_option *options;
+  size_t nr_options;
+  enum cache_mode cache;
+};
+
+struct cluster {
+  rados_t rados;
+  const struct cluster_params *params;
+};
+
+/* Would this ceph.OPTION=VALUE put a secret or plaintext where it must
+ * not be?  0 or -EINVAL with the reason.
+ */
+extern int
+cluster_option_check (const char *name, const char *value, struct reason *why);
+
+/* Read the configuration, set what this plugin needs, connect.
+ *
+ * REHEARSAL leaves no admin socket and no log file behind and gives up
+ * on silent monitors sooner.  KEYRING, when not NULL, is the cephx key
+ * (base64, as in a keyring file) to use instead of looking for one.
+ * On success *RET is the caller's.  -EACCES, -ENOENT, -ETIMEDOUT,
+ * -EINVAL, or what librados answered; the sentence names the
+ * configuration file, the user or the monitors.
+ */
+extern int cluster_connect (const struct cluster_params *params, bool rehearsal,
+                            const struct secret *keyring, struct cluster **ret,
+                            struct reason *why);
+
+/* Find the cephx key of the user in the keyring files that the
+ * configuration names, so that a process that changes its user later can
+ * still connect.  *RET is NULL when there is none to be had (no cephx,
+ * or "key" or "keyfile" configured).  0 or -errno.
+ */
+extern int cluster_keyring (struct cluster *cluster, struct secret **ret);
+
+/* NULL is allowed. */
+extern void cluster_disconnect (struct cluster *cluster);
+
+#endif /* RBDCRYPT_CLUSTER_H */

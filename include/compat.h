@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* What differs between the releases of librbd and nbdkit that this
+ * plugin builds against.  No other file looks at a version.
+ */
+
+#ifndef RBDCRYPT_COMPAT_H
+#define RBDCRYPT_COMPAT_H
+
+#include "config.h"
+
+/* librbd >= 17: one load call for several layers, "any LUKS". */
+#if HAVE_DECL_RBD_ENCRYPTION_LOAD2
+#define COMPAT_ENCRYPTION_LOAD2 1
+#else
+#define COMPAT_ENCRYPTION_LOAD2 0
+#endif
+
+/* librbd since 18.2.5, 19.2.3: the releases that have this call are the
+ * ones whose fast-diff knows about encryption (Ceph issue 66570); older
+ * ones may call data a hole.
+ */
+#if HAVE_DECL_RBD_DIFF_ITERATE3
+#define COMPAT_DIFF_ITERATE3 1
+#else
+#define COMPAT_DIFF_ITERATE3 0
+#endif
+
+/* nbdkit >= 1.40 can tell who a TLS client is. */
+#if HAVE_DECL_NBDKIT_PEER_TLS_DN
+#define COMPAT_PEER_TLS_DN 1
+#else
+#define COMPAT_PEER_TLS_DN 0
+#endif
+
+#endif /* RBDCRYPT_COMPAT_H */

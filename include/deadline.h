@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* A limit on waiting: a moment on the monotonic clock, and a flag that
+ * ends the wait sooner (shutdown).  A plain value: copy it freely.
+ */
+
+#ifndef RBDCRYPT_DEADLINE_H
+#define RBDCRYPT_DEADLINE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <time.h>
+
+struct deadline {
+  int64_t end_ms;               /* CLOCK_MONOTONIC, milliseconds */
+  const atomic_bool *cancelled; /* may be NULL */
+};
+
+/* Milliseconds on CLOCK_MONOTONIC. */
+extern int64_t monotonic_ms (void);
+
+/* The moment MS milliseconds from now. */
+extern struct deadline
+deadline_in_ms (int64_t ms, const atomic_bool *cancelled);
+
+/* The earlier of D and the moment MS milliseconds from now. */
+extern struct deadline deadline_sooner (const struct deadline *d, int64_t ms);
+
+/* Milliseconds left: 0 when it has passed or was cancelled. */
+extern int64_t deadline_left_ms (const struct deadline *d);
+
+extern bool deadline_cancelled (const struct deadline *d);
+
+/* Sleep for MS milliseconds, less when the deadline comes first.
+ * Returns 0 when the time was slept in full, -ETIMEDOUT or -ESHUTDOWN.
+ */
+extern int deadline_sleep_ms (const struct deadline *d, int64_t ms);
+
+/* The same moment for pthread_cond_timedwait on CLOCK_MONOTONIC. */
+extern struct timespec deadline_timespec (const struct deadline *d);
+
+#endif /* RBDCRYPT_DEADLINE_H */

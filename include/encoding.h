@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* Hex, base64 and URL paths.  Strict: what is not exactly in the
+ * alphabet is refused.  Outputs that may be keys are struct secret.
+ */
+
+#ifndef RBDCRYPT_ENCODING_H
+#define RBDCRYPT_ENCODING_H
+
+#include <stddef.h>
+
+#include "secret.h"
+
+/* Decode; on success *RET is the caller's.  -EBADMSG for anything that
+ * is not the encoding (odd length, foreign characters, wrong padding,
+ * white space), -E2BIG above SECRET_PASSPHRASE_MAX, -ENOMEM.
+ */
+extern int hex_decode (const char *str, size_t length, struct secret **ret);
+extern int base64_decode (const char *str, size_t length, struct secret **ret);
+
+/* Percent-encode everything but unreserved characters and '/'
+ * (RFC 3986, section 2.3).  Returns a malloc'd string or NULL.
+ */
+extern char *url_path_encode (const char *path);
+
+#endif /* RBDCRYPT_ENCODING_H */

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* JSON from outside, read strictly: bounded in size and depth, duplicate
+ * members refused, unknown members and wrong types named with their
+ * path.
+ */
+
+#ifndef RBDCRYPT_JSON_H
+#define RBDCRYPT_JSON_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include <jansson.h>
+
+#include "reason.h"
+
+#define JSON_DEPTH_MAX 32
+
+/* Parse TEXT (LENGTH bytes, not NUL-terminated).  *RET is an object.
+ * -EBADMSG: not JSON, not an object, too deep, duplicate member.
+ * Depth is checked before jansson sees the text.
+ */
+extern int json_parse_object (const char *text, size_t length, json_t **ret,
+                              struct reason *why);
+
+/* Describe what an object may hold; the last entry has a NULL name. */
+struct json_member {
+  const char *name;
+  json_type type; /* JSON_TRUE stands for both booleans */
+  bool required;
+  json_t **ret; /* borrowed; NULL when absent */
+};
+
+/* Fill the members from OBJECT.  WHERE names the object in WHY:
+ * "profile \"tenant-a\"".  -EINVAL: unknown member, wrong type, missing.
+ */
+extern int json_members (json_t *object, const char *where,
+                         const struct json_member *members, struct reason *why);
+
+static inline void
+json_decrefp (json_t **j)
+{
+  json_decref (*j);
+}
+#define CLEANUP_JSON __attribute__ ((cleanup (json_decrefp)))
+
+#endif /* RBDCRYPT_JSON_H */

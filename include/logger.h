@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* Where modules that own threads write what nobody waits for.
+ *
+ * Nothing below plugin/nbd knows nbdkit: the face hands its own logger
+ * down.  Both functions may be called from any thread.  What is logged
+ * names images, keys and addresses, never secrets.
+ */
+
+#ifndef RBDCRYPT_LOGGER_H
+#define RBDCRYPT_LOGGER_H
+
+struct logger {
+  void (*error) (const char *fmt, ...) __attribute__ ((format (printf, 1, 2)));
+  void (*debug) (const char *fmt, ...) __attribute__ ((format (printf, 1, 2)));
+};
+
+#endif /* RBDCRYPT_LOGGER_H */

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* A bounded look at a LUKS header, before anything is unlocked.
+ *
+ * The header is whatever somebody wrote on the image: hostile until it
+ * has been read here.  libcryptsetup parses it from a private copy in
+ * memory; nothing is written back.
+ *
+ * Formats: "LUKS1 On-Disk Format Specification 1.2.3" and "LUKS2 On-Disk
+ * Format Specification 1.1.3"; librbd's formatted clones use the magic
+ * "RBDL" in place of "LUKS" (Ceph, src/librbd/crypto/luks/Magic.cc).
+ */
+
+#ifndef RBDCRYPT_LUKS_HEADER_H
+#define RBDCRYPT_LUKS_HEADER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "reason.h"
+
+struct luks_header {
+  unsigned version;     /* 1 or 2 */
+  bool clone_magic;     /* librbd's "RBDL": a formatted clone */
+  uint64_t data_offset; /* bytes; where the payload starts */
+  uint32_t sector_size; /* bytes; 512 for LUKS1, 512-4096 for LUKS2 */
+  char cipher[32];      /* "aes" */
+  char mode[32];        /* "xts-plain64" */
+  unsigned key_bytes;   /* volume key: 64 for AES-256-XTS */
+  unsigned keyslots;    /* how many are active */
+
+  /* What a passphrase that fits no keyslot costs, all active keyslots
+   * and the digest taken together: an estimate for this machine.
+   */
+  double unlock_seconds;
+  uint64_t unlock_kib; /* memory of the hungriest keyslot */
+};
+
+/* The most that an unlock may cost (unlock-limit=SECONDS[,MIB]). */
+struct unlock_limit {
+  unsigned seconds;
+  unsigned mib;
+};
+#define UNLOCK_LIMIT_DEFAULT                                                   \
+  {                                                                            \
+    .seconds = 10, .mib = 1229                                                 \
+  }
+
+/* Above this an unlock is costly: done once, not rehearsed. */
+#define LUKS_COSTLY_SECONDS 0.5
+
+/* Read LENGTH bytes at OFFSET; returns LENGTH or -errno.  Never asked
+ * for anything past the image's end.
+ */
+typedef ssize_t (*luks_read_fn) (void *opaque, void *buf, size_t length,
+                                 uint64_t offset);
+
+/* Look at the header of an image of SIZE bytes.
+ *
+ * Reads a few KiB where the header is sound and 8 MiB at most; memory
+ * and time are bounded whatever the header says.
+ * On success *RET is filled.  On failure it is untouched and the result
+ * is
+ *   -ENODATA   there is no LUKS magic (all zero, random, a plain image)
+ *   -EINVAL    damaged, cut off, or fields that contradict each other
+ *   -EFBIG     the payload would start beyond the end of the image
+ *   -ENOKEY    no active keyslot
+ *   -EIO, ...  what READ returned
+ * Any thread.
+ */
+extern int luks_header_read (luks_read_fn read, void *opaque, uint64_t size,
+                             struct luks_header *ret, struct reason *why);
+
+/* 0, or -EDQUOT with both figures when HEADER costs more than LIMIT. */
+extern int
+luks_header_within (const struct luks_header *header,
+                    const struct unlock_limit *limit, struct reason *why);
+
+static inline bool
+luks_header_costly (const struct luks_header *header)
+{
+  return header->unlock_seconds > LUKS_COSTLY_SECONDS;
+}
+
+/* Parse "SECONDS[,MIB]": 1-3600 seconds, 1-1048576 MiB.  0 or -EINVAL. */
+extern int unlock_limit_parse (const char *str, struct unlock_limit *ret,
+                               struct reason *why);
+
+#endif /* RBDCRYPT_LUKS_HEADER_H */

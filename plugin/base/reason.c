@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+#include "config.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "reason.h"
+
+/* A hostile name must not start a line or colour a terminal. */
+static void
+replace_controls (char *text)
+{
+  for (unsigned char *p = (unsigned char *) text; *p; p++)
+    if (*p < 0x20 || *p == 0x7f)
+      *p = '?';
+}
+
+int
+reason_set (struct reason *why, int err, const char *fmt, ...)
+{
+  if (why) {
+    va_list args;
+
+    va_start (args, fmt);
+    vsnprintf (why->text, sizeof why->text, fmt, args);
+    va_end (args);
+    replace_controls (why->text);
+  }
+  return -err;
+}
+
+void
+reason_prefix (struct reason *why, const char *fmt, ...)
+{
+  struct reason old;
+  va_list args;
+  size_t n;
+
+  if (!why)
+    return;
+  old = *why;
+  va_start (args, fmt);
+  vsnprintf (why->text, sizeof why->text, fmt, args);
+  va_end (args);
+  n = strlen (why->text);
+  snprintf (why->text + n, sizeof why->text - n, ": %s", old.text);
+  replace_controls (why->text);
+}
+
+const char *
+reason_name (char buf[REASON_NAME_MAX], const char *name)
+{
+  if (strlen (name) <= 64)
+    snprintf (buf, REASON_NAME_MAX, "%s", name);
+  else
+    snprintf (buf, REASON_NAME_MAX, "%.64s...", name);
+  return buf;
+}

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+#include "config.h"
+
+#include <errno.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <openssl/crypto.h>
+
+#include "secret.h"
+
+static size_t
+round_to_pages (size_t n)
+{
+  const size_t page = sysconf (_SC_PAGESIZE);
+
+  return (n + page - 1) / page * page;
+}
+
+/* A failure to lock is not one of the secret: an unprivileged process
+ * may lock little, and cryptsetup takes the same view.  ONFAULT because
+ * a reply's buffer is large and mostly unused.
+ */
+static void
+lock_pages (struct secret *s)
+{
+  const size_t n = round_to_pages (s->capacity);
+
+  if (mlock2 (s->bytes, n, MLOCK_ONFAULT) == -1)
+    (void) !mlock (s->bytes, s->length);
+  madvise (s->bytes, n, MADV_DONTDUMP);
+}
+
+struct secret *
+secret_new (size_t capacity)
+{
+  struct secret *s;
+
+  if (capacity == 0)
+    capacity = 1;
+  s = calloc (1, sizeof *s);
+  if (!s)
+    return NULL;
+  s->capacity = capacity;
+  s->bytes = mmap (NULL, round_to_pages (capacity), PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (s->bytes == MAP_FAILED) {
+    free (s);
+    errno = ENOMEM;
+    return NULL;
+  }
+  lock_pages (s);
+  return s;
+}
+
+struct secret *
+secret_copy (const void *bytes, size_t length)
+{
+  struct secret *s = secret_new (length);
+
+  if (s)
+    secret_append (s, bytes, length);
+  return s;
+}
+
+int
+secret_append (struct secret *s, const void *bytes, size_t length)
+{
+  if (length > s->capacity - s->length)
+    return -1;
+  if (length > 0)
+    memcpy (s->bytes + s->length, bytes, length);
+  s->length += length;
+  return 0;
+}
+
+bool
+secret_equal (const struct secret *a, const struct secret *b)
+{
+  return a->length == b->length &&
+         CRYPTO_memcmp (a->bytes, b->bytes, a->length) == 0;
+}
+
+void
+secret_relock (struct secret *s)
+{
+  if (s)
+    lock_pages (s);
+}
+
+void
+secret_free (struct secret *s)
+{
+  if (!s)
+    return;
+  explicit_bzero (s->bytes, s->length);
+  munmap (s->bytes, round_to_pages (s->capacity));
+  free (s);
+}
+
+/* The allocators for foreign libraries remember the size in front. */
+#define HEADER 16
+
+void *
+wiping_malloc (size_t size)
+{
+  unsigned char *p;
+
+  if (size > SIZE_MAX - HEADER)
+    return NULL;
+  p = malloc (HEADER + size);
+  if (!p)
+    return NULL;
+  memcpy (p, &size, sizeof size);
+  return p + HEADER;
+}
+
+void *
+wiping_calloc (size_t count, size_t size)
+{
+  size_t total;
+  void *p;
+
+  if (__builtin_mul_overflow (count, size, &total))
+    return NULL;
+  p = wiping_malloc (total);
+  if (p)
+    memset (p, 0, total);
+  return p;
+}
+
+void *
+wiping_realloc (void *ptr, size_t size)
+{
+  size_t old = 0;
+  void *p;
+
+  p = wiping_malloc (size);
+  if (!p || !ptr)
+    return p;
+  memcpy (&old, (unsigned char *) ptr - HEADER, sizeof old);
+  memcpy (p, ptr, old < size ? old : size);
+  wiping_free (ptr);
+  return p;
+}
+
+char *
+wiping_strdup (const char *str)
+{
+  const size_t n = strlen (str) + 1;
+  char *p = wiping_malloc (n);
+
+  return p ? memcpy (p, str, n) : NULL;
+}
+
+void
+wiping_free (void *ptr)
+{
+  unsigned char *p = ptr;
+  size_t size;
+
+  if (!p)
+    return;
+  p -= HEADER;
+  memcpy (&size, p, sizeof size);
+  explicit_bzero (p, HEADER + size);
+  free (p);
+}
+
+void
+secret_harden_process (void)
+{
+  const struct rlimit none = { 0, 0 };
+  const char *allow = getenv ("RBDCRYPT_ALLOW_CORE");
+
+  if (allow && strcmp (allow, "1") == 0)
+    return;
+  setrlimit (RLIMIT_CORE, &none);
+  prctl (PR_SET_DUMPABLE, 0);
+}

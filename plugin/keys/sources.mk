@@ -1,0 +1,3 @@
+keys_sources += \
+	include/keys.h \
+	plugin/keys/key.c

@@ -1,0 +1,3 @@
+luks_sources += \
+	plugin/luks/header.c \
+	plugin/luks/unlock_limit.c

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# One program per module; TESTS is what "make check" runs.
+
+if HAVE_CMOCKA
+unit_tests = \
+	tests/unit/test-deadline \
+	tests/unit/test-encoding \
+	tests/unit/test-image-spec \
+	tests/unit/test-reason \
+	tests/unit/test-secret
+check_PROGRAMS = $(unit_tests)
+TESTS = $(unit_tests)
+AM_TESTS_ENVIRONMENT = srcdir='$(srcdir)'; export srcdir;
+unit_cflags = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+unit_ldadd = librbdcrypt.la $(CMOCKA_LIBS)
+
+tests_unit_test_deadline_CFLAGS = $(unit_cflags)
+tests_unit_test_deadline_LDADD = $(unit_ldadd)
+tests_unit_test_encoding_CFLAGS = $(unit_cflags)
+tests_unit_test_encoding_LDADD = $(unit_ldadd)
+tests_unit_test_image_spec_CFLAGS = $(unit_cflags)
+tests_unit_test_image_spec_LDADD = $(unit_ldadd)
+tests_unit_test_reason_CFLAGS = $(unit_cflags)
+tests_unit_test_reason_LDADD = $(unit_ldadd)
+tests_unit_test_secret_CFLAGS = $(unit_cflags)
+tests_unit_test_secret_LDADD = $(unit_ldadd)
+endif
