@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # One program per module; TESTS is what "make check" runs.
 
+TESTS = tests/unit/test-docs.sh
+
 if HAVE_CMOCKA
 unit_tests = \
 	tests/unit/test-deadline \
@@ -9,7 +11,7 @@ unit_tests = \
 	tests/unit/test-reason \
 	tests/unit/test-secret
 check_PROGRAMS = $(unit_tests)
-TESTS = $(unit_tests)
+TESTS += $(unit_tests)
 AM_TESTS_ENVIRONMENT = srcdir='$(srcdir)'; export srcdir;
 unit_cflags = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 unit_ldadd = librbdcrypt.la $(CMOCKA_LIBS)

@@ -1,0 +1,83 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-3-Clause
+#
+# The man page and "nbdkit rbdcrypt --help" name the same parameters, the
+# man page is sound POD, and what --dump-plugin prints and which debug
+# flags exist is described in it.  Both are read from the sources, so
+# that this runs wherever "make check" does.
+
+set -eu
+export LC_ALL=C
+
+srcdir=${srcdir:-$(dirname "$0")/../..}
+pod=$srcdir/plugin/nbd/nbdkit-rbdcrypt-plugin.pod
+parameters=$srcdir/plugin/nbd/parameters.c
+failed=0
+
+fail ()
+{
+  echo "$1" >&2
+  failed=1
+}
+
+# The strings of config_help, one line each: a parameter starts a line,
+# what continues it is indented.
+helped ()
+{
+  sed -n '/config_help/,/;[[:space:]]*$/p' "$parameters" |
+    sed -n 's/^[^"]*"\[\{0,1\}\([a-z][-a-zA-Z.]*=\).*$/\1/p' | sort -u
+}
+
+# "=item [B<image=>]SPEC" and "=item B<ceph.>OPTIONB<=>VALUE".
+documented ()
+{
+  sed -n '/^=head1 PARAMETERS/,/^=head1 KEY REFERENCES/p' "$pod" |
+    sed -n 's/^=item \[\{0,1\}B</B</p' |
+    sed 's/[BI]<\([^>]*\)>/\1/g; s/\].*//; s/=.*/=/' | sort -u
+}
+
+# compare WHAT EXPECTED-FROM LIST WHERE LIST
+compare ()
+{
+  local missing
+  if [ -z "$3" ] || [ -z "$5" ]; then
+    fail "no $1 found in $([ -n "$3" ] && echo "$4" || echo "$2")"
+    return
+  fi
+  missing=$(comm -23 <(echo "$3") <(echo "$5") | tr '\n' ' ')
+  [ -z "$missing" ] || fail "$1 in $2 but not in $4: $missing"
+  missing=$(comm -13 <(echo "$3") <(echo "$5") | tr '\n' ' ')
+  [ -z "$missing" ] || fail "$1 in $4 but not in $2: $missing"
+}
+
+compare "parameters" "--help" "$(helped)" "the man page" "$(documented)"
+
+compare "lines of --dump-plugin" "plugin/nbd" \
+  "$(grep -oh '"rbdcrypt_[a-z0-9_]*=' "$srcdir"/plugin/nbd/*.c |
+       tr -d '"' | sort -u)" \
+  "the man page" \
+  "$(sed -n 's/^=item C<\(rbdcrypt_[a-z0-9_]*=\).*/\1/p' "$pod" | sort -u)"
+
+compare "debug flags" "the sources" \
+  "$(grep -rhoE '\<rbdcrypt_debug_[a-z0-9_]+ *(=|;)' "$srcdir"/plugin |
+       sed 's/rbdcrypt_debug_\([a-z0-9_]*\).*/\1/' | sort -u)" \
+  "the man page" \
+  "$(sed -n 's/^=item B<-D rbdcrypt\.\([a-z0-9_]*\)=.*/\1/p' "$pod" |
+       sort -u)"
+
+# A list in alphabetical order is one that a reader finds things in.
+items=$(sed -n '/^=head1 PARAMETERS/,/^=head1 KEY REFERENCES/p' "$pod" |
+          sed -n 's/^=item \[\{0,1\}B</B</p' |
+          sed 's/[BI]<\([^>]*\)>/\1/g; s/\].*//; s/=.*/=/' | uniq)
+if [ "$items" != "$(echo "$items" | sort -u)" ]; then
+  fail "parameters of the man page are not in alphabetical order:
+$items"
+fi
+
+if command -v podchecker >/dev/null; then
+  podchecker "$pod" >&2 || fail "podchecker: see above"
+else
+  fail "podchecker (Debian: perl) is needed"
+fi
+
+exit $failed
