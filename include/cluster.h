@@ -52,6 +52,12 @@ struct cluster {
 extern int
 cluster_option_check (const char *name, const char *value, struct reason *why);
 
+/* The same for a setting that WHERE (an image, a pool, the configuration)
+ * has made.
+ */
+extern int cluster_setting_check (const char *name, const char *value,
+                                  const char *where, struct reason *why);
+
 /* Read the configuration, set what this plugin needs, connect.
  *
  * REHEARSAL leaves no admin socket and no log file behind and gives up

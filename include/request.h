@@ -19,58 +19,68 @@
 
 #include <rbd/librbd.h>
 
-#include "reason.h"
+#include "deadline.h"
 
 struct request;
 
 /* All requests in flight on one volume. */
 struct requests {
   pthread_mutex_t lock;
-  pthread_cond_t drained; /* CLOCK_MONOTONIC */
+  pthread_cond_t drained; /* nr became 0; CLOCK_MONOTONIC */
   struct request *first;
   size_t nr;
-  int refuse; /* errno for new ones; 0 while serving */
+  rbd_image_t image;
+  int refuse;          /* errno for new requests; 0 while serving */
+  unsigned generation; /* counts the openings of the volume */
 };
 
 extern void requests_init (struct requests *rs);
 extern void requests_destroy (struct requests *rs);
 
-/* Admit requests again (a session that opens). */
-extern void requests_admit (struct requests *rs);
+/* Admit requests for IMAGE; returns the new generation.  Requests that
+ * carry an older one are refused: what they wrote before may be lost
+ * with the session that ended, and their client must learn it.
+ */
+extern unsigned requests_admit (struct requests *rs, rbd_image_t image);
 
 /* Refuse new requests with -ERR; those in flight go on. */
 extern void requests_refuse (struct requests *rs, int err);
 
-/* Wake every waiting worker with -ERR.  Their completions may still come
- * and are then thrown away.
+/* Wake every waiting worker with -ERR, and refuse new requests.  The
+ * completions may still come and are then thrown away.
  */
 extern void requests_abandon (struct requests *rs, int err);
 
-/* Wait until nothing is in flight, at most until ABSTIME. 0 or
- * -ETIMEDOUT.
- */
-extern int requests_drain (struct requests *rs, const struct timespec *abstime);
+/* Wait until nothing is in flight.  0 or -ETIMEDOUT. */
+extern int
+requests_drain (struct requests *rs, const struct deadline *deadline);
 
 /* The requests.  Each waits for its completion and returns 0 or -errno;
  * exactly COUNT bytes were moved on success.  Any thread.
  */
-extern int request_read (struct requests *rs, rbd_image_t image, void *buf,
+extern int request_read (struct requests *rs, unsigned generation, void *buf,
                          size_t count, uint64_t offset);
-extern int request_write (struct requests *rs, rbd_image_t image,
+extern int request_write (struct requests *rs, unsigned generation,
                           const void *buf, size_t count, uint64_t offset);
-extern int request_flush (struct requests *rs, rbd_image_t image);
-extern int request_discard (struct requests *rs, rbd_image_t image,
+extern int request_flush (struct requests *rs, unsigned generation);
+extern int request_discard (struct requests *rs, unsigned generation,
                             uint64_t count, uint64_t offset);
-extern int
-request_write_zeroes (struct requests *rs, rbd_image_t image, uint64_t count,
-                      uint64_t offset, bool may_trim);
 
-/* Run FN (OPAQUE) on a thread of its own and wait for it like for any
- * other request: for librbd's synchronous calls, which nothing can
- * interrupt.  FREE_OPAQUE is called when both sides are done with it, so
- * OPAQUE must own all that FN touches.
+/* Zeros that read back as zeros; THICK: and stay allocated. */
+extern int request_write_zeroes (struct requests *rs, unsigned generation,
+                                 uint64_t count, uint64_t offset, bool thick);
+
+/* For librbd's synchronous calls, which nothing can interrupt: run
+ * CALL->FN on a thread of its own and wait for it like for any other
+ * request.  *CALL is malloc'd and owns all that FN touches.  It stays the
+ * caller's, except when the wait was given up: then *CALL is NULL, and
+ * FREE is called once FN has come back.
  */
-extern int request_run (struct requests *rs, int (*fn) (void *opaque),
-                        void *opaque, void (*free_opaque) (void *opaque));
+struct request_call {
+  int (*fn) (rbd_image_t image, struct request_call *call);
+  void (*free) (struct request_call *call);
+};
+extern int request_run (struct requests *rs, unsigned generation,
+                        struct request_call **call);
 
 #endif /* RBDCRYPT_REQUEST_H */

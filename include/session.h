@@ -3,16 +3,16 @@
 /* A session: one volume shared by all connections to it.
  *
  * The session's own thread makes every call that opens, refreshes and
- * closes, one after the other; everybody else waits for it with a
- * limit.  States:
+ * closes, one after the other; everybody else waits for it with a limit.
  *
- *   IDLE -> OPENING -> OPEN -> STOPPED
- *              |                  ^
- *              +--> FAILED -------+
+ *     IDLE --> OPENING --> OPEN ---> STOPPED
+ *                 ^ |        |          ^
+ *                 | v        v          |
+ *                 FAILED <---+----------+
  *
  * A failure is remembered for SESSION_REMEMBER_MS, because nbdinfo opens
- * three times and a wrong passphrase may cost seconds; the next open
- * after that tries again.
+ * three times and a wrong passphrase may cost seconds; the next
+ * connection after that makes the thread try again.
  */
 
 #ifndef RBDCRYPT_SESSION_H
@@ -24,12 +24,24 @@
 
 #include "cluster.h"
 #include "deadline.h"
+#include "extents.h"
 #include "logger.h"
 #include "reason.h"
 #include "secret.h"
 #include "volume.h"
 
 #define SESSION_REMEMBER_MS 10000
+
+/* How long a key may take to come, and how much longer than the unlock
+ * limit a connection waits for the session to open.
+ */
+#define SESSION_FETCH_MS 30000
+#define SESSION_PATIENCE_MS 30000
+
+/* How long a session that must end while the server goes on (an unsafe
+ * setting appeared) waits for its running requests.
+ */
+#define SESSION_DRAIN_MS 10000
 
 struct session;
 
@@ -43,66 +55,63 @@ struct session_params {
    */
   int (*fetch) (void *opaque, size_t i, const struct deadline *deadline,
                 struct secret **ret, struct reason *why);
-  const char *(*hint) (void *opaque);
+  const char *(*hint) (void *opaque); /* see struct volume_hooks */
   void *opaque;
 };
 
-/* What connections may know of an open session.  The size may change. */
+/* What a connection may know of an open session. */
 struct session_info {
-  uint64_t size;        /* bytes */
-  uint64_t object_size; /* bytes */
-  uint32_t sector_size; /* bytes */
+  uint64_t size; /* bytes */
+  uint64_t object_size;
+  uint32_t sector_size; /* LUKS sector in bytes; 0 when plain */
   bool readonly;
-  bool plain;
-  bool extents;
+  bool fast_diff;
+  unsigned generation; /* for every request of this connection */
 };
 
 /* PARAMS is copied; what it points to must outlive the session.
- * KEYRING, when not NULL, becomes the session's.
+ * KEYRING, when not NULL, becomes the session's: see cluster_connect.
+ * NULL when memory is short.
  */
 extern struct session *
 session_new (const struct session_params *params, struct secret *keyring);
 
-/* Start opening in the background.  0 or -errno of thread creation. */
+/* Start the thread and open in the background.  0 or -errno. */
 extern int session_start (struct session *s);
 
 /* Wait until the session is open.  0, or -errno and the reason of the
- * failure; -ESHUTDOWN when it was stopped meanwhile.
+ * failure: -ESHUTDOWN when it was stopped meanwhile, -ETIMEDOUT.
  */
 extern int
 session_wait (struct session *s, struct session_info *info, struct reason *why);
 
-/* The payload's size now, in bytes. */
-extern uint64_t session_size (struct session *s);
-
-/* Block operations; 0 or -errno.  Reads beyond the present end (a shrunk
- * image) fail with -EIO, writes with -ENOSPC.
+/* Block operations for a connection that got GENERATION; 0 or -errno.
+ * Beyond the present end (a shrunk image) reads fail with -EIO, writes
+ * with -ENOSPC.  Any thread.
  */
+extern int session_read (struct session *s, unsigned generation, void *buf,
+                         size_t count, uint64_t offset);
+extern int session_write (struct session *s, unsigned generation,
+                          const void *buf, size_t count, uint64_t offset);
+extern int session_flush (struct session *s, unsigned generation);
+extern int session_discard (struct session *s, unsigned generation,
+                            uint64_t count, uint64_t offset);
+extern int session_write_zeroes (struct session *s, unsigned generation,
+                                 uint64_t count, uint64_t offset, bool thick);
 extern int
-session_read (struct session *s, void *buf, size_t count, uint64_t offset);
-extern int session_write (struct session *s, const void *buf, size_t count,
-                          uint64_t offset);
-extern int session_flush (struct session *s);
-extern int session_trim (struct session *s, uint64_t count, uint64_t offset);
-extern int session_zero (struct session *s, uint64_t count, uint64_t offset,
-                         bool may_trim);
-
-/* One extent for EXTENT_FN: HOLE means absent and reading as zeros. */
-typedef int (*session_extent_fn) (void *opaque, uint64_t offset,
-                                  uint64_t length, bool hole);
-extern int session_extents (struct session *s, uint64_t count, uint64_t offset,
-                            session_extent_fn fn, void *opaque);
+session_extents (struct session *s, unsigned generation, uint64_t count,
+                 uint64_t offset, extent_fn fn, void *opaque);
 
 /* Refuse new requests, let those in flight finish, flush, release the
  * lock, close, disconnect; all by DEADLINE.  Returns 0 when all of it
- * happened, else -errno with what that means in WHY: then librados is
- * still at work in threads of its own and the process must end with
- * _exit.  Further calls return the first one's result.
+ * happened, else -errno and what that means: then librados is still at
+ * work in threads of its own and the process must end with _exit.
+ * Several threads may call it; all get the one result.
  */
 extern int session_stop (struct session *s, const struct deadline *deadline,
                          struct reason *why);
 
-/* Only after session_stop returned 0. */
+/* Only after session_stop returned 0.  NULL is allowed. */
 extern void session_free (struct session *s);
 
 #endif /* RBDCRYPT_SESSION_H */

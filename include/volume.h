@@ -2,14 +2,13 @@
 
 /* A volume: one RBD image, opened, unlocked, ready for requests.
  *
- * The only module, with cluster.h, that calls librados and librbd.
- * Everything here may block on the network unless it says otherwise;
- * session.h puts limits around it.
+ * Everything here may block on the network, some of it for as long as
+ * the OSDs are away: session.h puts limits around it.
  *
- * Order inside volume_open: open, look at features and settings, set the
- * snapshot, read the header, bound its cost, load encryption, ask for
- * the size.  The lock is librbd's automatic one, taken at the first
- * write.  A failed load closes the image; it is never served raw.
+ * Order inside volume_open: pool, namespace, open, features and settings,
+ * snapshot, header, its cost, keys, load, size.  The lock is librbd's
+ * automatic one, taken at the first write.  A failed load closes the
+ * image; it is never served raw.
  */
 
 #ifndef RBDCRYPT_VOLUME_H
@@ -22,57 +21,53 @@
 #include <rbd/librbd.h>
 
 #include "cluster.h"
-#include "deadline.h"
 #include "image_spec.h"
 #include "luks_header.h"
 #include "reason.h"
 #include "secret.h"
 
+/* A clone of a clone of ...: how many layers may have keys. */
 #define VOLUME_LAYERS_MAX 16
 
 struct volume_params {
   struct image_spec spec;
-  bool plain;     /* key=none: serve the image as it is */
-  size_t nr_keys; /* layers, child first; 0 when plain */
+  size_t nr_keys; /* layers with keys, child first; 0: serve it as it is */
   struct unlock_limit unlock_limit;
 };
 
-/* What a rehearsal leaves out. */
 enum volume_mode {
   VOLUME_SERVE,    /* read-write where that is possible */
   VOLUME_REHEARSE, /* read-only, no watch, no costly unlock */
 };
 
 struct volume {
+  rados_ioctx_t io;
   rbd_image_t image;
   const struct volume_params *params;
-  bool readonly; /* a snapshot, or the user may not write */
-  bool plain;
-  bool costly;               /* the header's unlock is (or would be) */
-  bool loaded;               /* false only when a rehearsal skipped it */
-  bool erasure_coded;        /* the data pool is */
-  bool fast_diff;            /* extents may be asked for */
-  uint64_t size;             /* bytes of payload */
-  uint64_t object_size;      /* bytes */
-  uint32_t sector_size;      /* LUKS sector, 512 when plain */
-  struct luks_header header; /* unset when plain */
+  bool readonly;      /* a snapshot, or the user may not write */
+  bool costly;        /* the header asks for a costly unlock */
+  bool loaded;        /* false only when a rehearsal left that out */
+  bool erasure_coded; /* the data pool is */
+  bool fast_diff;     /* extents can be had */
+  uint64_t size;      /* bytes of payload */
+  uint64_t object_size;
+  uint64_t stripe_period;    /* bytes */
+  struct luks_header header; /* of the image itself; unset without keys */
 };
 
-/* Called with the name of the step that begins ("opening the image
- * volumes/vol-1"), so that whoever loses patience can say where.
- */
-typedef void (*volume_step_fn) (void *opaque, const char *step);
-
-/* Gives the passphrase of layer I; borrowed until volume_open returns.
- * Asked only when it is needed.
- */
-typedef int (*volume_key_fn) (void *opaque, size_t i, const struct secret **ret,
-                              struct reason *why);
-
+/* How volume_open asks for what it does not know. */
 struct volume_hooks {
-  volume_step_fn step;
-  volume_key_fn key;
-  const char *(*hint) (void *opaque); /* after a refused key; may be NULL */
+  /* The step that begins: "opening the image volumes/vol-1", so that
+   * whoever loses patience can say where it hangs.  May be NULL.
+   */
+  void (*step) (void *opaque, const char *what);
+  /* The passphrase of layer I, child first: a loan until volume_open
+   * returns.  0 or one of the errors of reason.h.
+   */
+  int (*key) (void *opaque, size_t i, const struct secret **ret,
+              struct reason *why);
+  /* What to add when the volume refuses the key, or NULL. */
+  const char *(*hint) (void *opaque);
   void *opaque;
 };
 
@@ -100,5 +95,11 @@ volume_refresh (struct volume *volume, uint64_t *size, struct reason *why);
  * either case.
  */
 extern int volume_close (struct volume *volume);
+
+/* The part of volume_open that knows LUKS (unlock.c): look at the
+ * headers of all layers, bound their cost, get the keys, load.
+ */
+extern int volume_unlock (struct volume *volume, enum volume_mode mode,
+                          const struct volume_hooks *hooks, struct reason *why);
 
 #endif /* RBDCRYPT_VOLUME_H */

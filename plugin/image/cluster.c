@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+#include "config.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cluster.h"
+
+/* How long a rehearsal waits for monitors, in seconds; librados' own
+ * default is 300, and rados_mon_op_timeout has no say while connecting.
+ */
+#define REHEARSAL_MOUNT_TIMEOUT "5"
+
+#define VALUE_MAX 1024
+
+static bool
+debug_level_prints_secrets (const char *value)
+{
+  /* "LOG/MEMORY": from 30 on, debug_rbd turns on the debug output of
+   * libcryptsetup for the whole process (Ceph, luks/Header.cc).
+   */
+  const char *slash = strchr (value, '/');
+
+  return atoi (value) >= 30 || (slash && atoi (slash + 1) >= 30);
+}
+
+static bool
+is_false (const char *value)
+{
+  return strcasecmp (value, "false") == 0 || strcmp (value, "0") == 0;
+}
+
+/* The settings that this plugin cannot be safe with.  NULL: acceptable;
+ * else why not.
+ */
+static const char *
+setting_refusal (const char *name, const char *value)
+{
+  if (strcmp (name, "debug_rbd") == 0 && debug_level_prints_secrets (value))
+    return "from level 30 on librbd prints what libcryptsetup does with the "
+           "key";
+  if (strcmp (name, "rbd_persistent_cache_mode") == 0 && value[0] &&
+      strcmp (value, "disabled") != 0)
+    return "the persistent write-back cache keeps decrypted data on a local "
+           "disk";
+  if (strcmp (name, "rbd_plugins") == 0 && strstr (value, "pwl_cache"))
+    return "the pwl_cache plugin keeps decrypted data on a local disk";
+  if (strcmp (name, "rbd_disable_zero_copy_writes") == 0 && is_false (value))
+    return "a write that is given up must not be read from a buffer that is "
+           "in use again";
+  if (strcmp (name, "rbd_sparse_read_threshold_bytes") == 0 &&
+      strcmp (value, "1") != 0)
+    return "with any value but 1, blocks that were never written read as "
+           "random bytes";
+  return NULL;
+}
+
+static const char *const guarded_settings[] = {
+  "debug_rbd", "rbd_persistent_cache_mode", "rbd_plugins",
+  "rbd_disable_zero_copy_writes", NULL
+};
+
+int
+cluster_setting_check (const char *name, const char *value, const char *where,
+                       struct reason *why)
+{
+  const char *refusal = setting_refusal (name, value);
+
+  if (!refusal)
+    return 0;
+  return reason_set (why, EINVAL, "%s: %s = %s is refused: %s", where, name,
+                     value, refusal);
+}
+
+int
+cluster_option_check (const char *name, const char *value, struct reason *why)
+{
+  char shown[REASON_NAME_MAX];
+
+  if (name[0] == '\0')
+    return reason_set (why, EINVAL,
+                       "ceph.OPTION=VALUE: the name of the option is missing");
+  for (const char *p = name; *p; p++)
+    if (!islower ((unsigned char)*p) && !isdigit ((unsigned char)*p) &&
+        *p != '_')
+      return reason_set (why, EINVAL,
+                         "ceph.%s: Ceph's options are written with small "
+                         "letters, digits and underscores",
+                         reason_name (shown, name));
+  if (strcmp (name, "key") == 0)
+    return reason_set (why, EINVAL,
+                       "ceph.key would put the cephx key on the command line: "
+                       "use a keyring (ceph.keyring=FILE)");
+  return cluster_setting_check (name, value, "command line", why);
+}
+
+static const char *
+user_of (const struct cluster_params *params)
+{
+  return params->user ? params->user : "admin";
+}
+
+/* The value of NAME as librados sees it now; "" when there is none. */
+static const char *
+conf_get (rados_t rados, const char *name, char buf[VALUE_MAX])
+{
+  if (rados_conf_get (rados, name, buf, VALUE_MAX) < 0)
+    buf[0] = '\0';
+  return buf;
+}
+
+static int
+read_configuration (rados_t rados, const struct cluster_params *params,
+                    struct reason *why)
+{
+  const bool optional = !params->conf && params->nr_options > 0;
+  int r;
+
+  r = rados_conf_read_file (rados, params->conf);
+  if (r == -ENOENT && optional)
+    r = 0;
+  if (r == -ENOENT && !params->conf)
+    return reason_set (why, ENOENT,
+                       "no Ceph configuration was found for cluster \"%s\": "
+                       "name one with conf=FILE",
+                       params->name ? params->name : "ceph");
+  if (r < 0)
+    return reason_set (why, -r, "cannot read the Ceph configuration %s: %s",
+                       params->conf ? params->conf : "", strerror (-r));
+  r = rados_conf_parse_env (rados, NULL);
+  if (r < 0)
+    return reason_set (why, -r, "cannot parse CEPH_ARGS: %s", strerror (-r));
+  return 0;
+}
+
+static int
+set_option (rados_t rados, const char *name, const char *value,
+            struct reason *why)
+{
+  char shown[REASON_NAME_MAX];
+  int r = rados_conf_set (rados, name, value);
+
+  if (r == -ENOENT)
+    return reason_set (why, EINVAL, "Ceph has no option called \"%s\"",
+                       reason_name (shown, name));
+  if (r < 0)
+    return reason_set (why, EINVAL, "Ceph refuses %s = %s: %s", name,
+                       reason_name (shown, value), strerror (-r));
+  return 0;
+}
+
+/* What cache= means in librbd's terms. */
+static const struct cluster_option *
+cache_options (enum cache_mode mode)
+{
+  static const struct cluster_option table[][3] = {
+    [CACHE_AUTO] = { { NULL, NULL } },
+    [CACHE_NONE] = { { "rbd_cache", "false" }, { NULL, NULL } },
+    [CACHE_WRITETHROUGH] = { { "rbd_cache", "true" },
+                             { "rbd_cache_policy", "writethrough" },
+                             { NULL, NULL } },
+    [CACHE_WRITEAROUND] = { { "rbd_cache", "true" },
+                            { "rbd_cache_policy", "writearound" },
+                            { NULL, NULL } },
+    [CACHE_WRITEBACK] = { { "rbd_cache", "true" },
+                          { "rbd_cache_policy", "writeback" },
+                          { NULL, NULL } },
+  };
+
+  return table[mode];
+}
+
+/* Small reads of a never-written range return what the OSD has: zeros,
+ * which decryption turns into noise.  With a threshold of 1 every read
+ * is a sparse one, and holes are zeros (Ceph pull request 43859).
+ */
+static const struct cluster_option required_options[] = {
+  { "rbd_sparse_read_threshold_bytes", "1" },
+  { "rbd_disable_zero_copy_writes", "true" },
+  { NULL, NULL }
+};
+
+/* A rehearsal says one sentence itself and leaves no socket or log. */
+static const struct cluster_option rehearsal_options[] = {
+  { "client_mount_timeout", REHEARSAL_MOUNT_TIMEOUT },
+  { "admin_socket", "" },
+  { "log_file", "" },
+  { "log_to_stderr", "false" },
+  { "err_to_stderr", "false" },
+  { NULL, NULL }
+};
+
+static int
+set_options (rados_t rados, const struct cluster_option *options,
+             struct reason *why)
+{
+  for (const struct cluster_option *o = options; o->name; o++) {
+    int r = set_option (rados, o->name, o->value, why);
+
+    if (r < 0)
+      return r;
+  }
+  return 0;
+}
+
+static int
+configure (rados_t rados, const struct cluster_params *params, bool rehearsal,
+           struct reason *why)
+{
+  char value[VALUE_MAX];
+  int r;
+
+  r = read_configuration (rados, params, why);
+  for (size_t i = 0; r == 0 && i < params->nr_options; i++)
+    r = set_option (rados, params->options[i].name, params->options[i].value,
+                    why);
+  if (r == 0)
+    r = set_options (rados, cache_options (params->cache), why);
+  if (r == 0)
+    r = set_options (rados, required_options, why);
+  if (r == 0 && rehearsal)
+    r = set_options (rados, rehearsal_options, why);
+  for (size_t i = 0; r == 0 && guarded_settings[i]; i++)
+    r = cluster_setting_check (guarded_settings[i],
+                               conf_get (rados, guarded_settings[i], value),
+                               "Ceph configuration", why);
+  return r;
+}
+
+/* The sentence for a failed rados_connect. */
+static int
+explain_connect (const struct cluster *cluster, int err, struct reason *why)
+{
+  const char *user = user_of (cluster->params);
+  char mon_host[VALUE_MAX], keyring[VALUE_MAX];
+
+  conf_get (cluster->rados, "mon_host", mon_host);
+  conf_get (cluster->rados, "keyring", keyring);
+  switch (err) {
+  case ETIMEDOUT:
+    return reason_set (why, ETIMEDOUT,
+                       "the Ceph monitors at %s do not answer (mon_host)",
+                       mon_host);
+  case EACCES:
+  case EPERM:
+    return reason_set (why, EACCES,
+                       "the Ceph monitors refuse client.%s: there is no such "
+                       "user, or the key in %s is not its key",
+                       user, keyring);
+  case ENOENT:
+    if (mon_host[0])
+      return reason_set (why, ENOENT,
+                         "no key for the Ceph user client.%s: "
+                         "looked in %s",
+                         user, keyring);
+    /* fallthrough */
+  default:
+    if (!mon_host[0])
+      return reason_set (why, EINVAL,
+                         "the Ceph configuration names no "
+                         "monitors (mon_host)");
+    return reason_set (why, err,
+                       "cannot connect to Ceph at %s as client.%s: %s",
+                       mon_host, user, strerror (err));
+  }
+}
+
+int
+cluster_connect (const struct cluster_params *params, bool rehearsal,
+                 const struct secret *keyring, struct cluster **ret,
+                 struct reason *why)
+{
+  struct cluster *cluster;
+  char name[128];
+  int r;
+
+  cluster = calloc (1, sizeof *cluster);
+  if (!cluster)
+    return reason_set (why, ENOMEM, "out of memory");
+  cluster->params = params;
+  snprintf (name, sizeof name, "client.%s", user_of (params));
+  r = rados_create2 (&cluster->rados, params->name ? params->name : "ceph",
+                     name, 0);
+  if (r < 0) {
+    free (cluster);
+    return reason_set (why, -r, "cannot start a Ceph client as %s: %s", name,
+                       strerror (-r));
+  }
+  r = configure (cluster->rados, params, rehearsal, why);
+  if (r == 0 && keyring)
+    r = rados_conf_set (cluster->rados, "key", (const char *)keyring->bytes);
+  if (r == 0) {
+    r = rados_connect (cluster->rados);
+    if (r < 0)
+      r = explain_connect (cluster, -r, why);
+  }
+  if (r < 0) {
+    cluster_disconnect (cluster);
+    return r;
+  }
+  *ret = cluster;
+  return 0;
+}
+
+void
+cluster_disconnect (struct cluster *cluster)
+{
+  if (!cluster)
+    return;
+  rados_shutdown (cluster->rados);
+  free (cluster);
+}

@@ -1,0 +1,407 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+#include "config.h"
+
+#include <errno.h>
+#include <semaphore.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "request.h"
+
+enum state {
+  PENDING,
+  DONE,      /* the completion came: RESULT is valid */
+  ABANDONED, /* the worker was sent home: nobody reads RESULT */
+};
+
+struct request {
+  struct requests *rs;
+  struct request *next, *prev; /* under rs->lock */
+  atomic_int state;
+  atomic_int refs; /* the worker's and the completion's */
+  sem_t wake;
+  ssize_t result;
+  int abandoned_err;
+  struct request_call *call; /* NULL, or what the completion must free */
+  void *buf;                 /* NULL, or librbd's destination */
+};
+
+void
+requests_init (struct requests *rs)
+{
+  pthread_condattr_t attr;
+
+  memset (rs, 0, sizeof *rs);
+  pthread_mutex_init (&rs->lock, NULL);
+  pthread_condattr_init (&attr);
+  pthread_condattr_setclock (&attr, CLOCK_MONOTONIC);
+  pthread_cond_init (&rs->drained, &attr);
+  pthread_condattr_destroy (&attr);
+  rs->refuse = ESHUTDOWN;
+}
+
+void
+requests_destroy (struct requests *rs)
+{
+  pthread_cond_destroy (&rs->drained);
+  pthread_mutex_destroy (&rs->lock);
+}
+
+unsigned
+requests_admit (struct requests *rs, rbd_image_t image)
+{
+  unsigned generation;
+
+  pthread_mutex_lock (&rs->lock);
+  rs->image = image;
+  rs->refuse = 0;
+  generation = ++rs->generation;
+  pthread_mutex_unlock (&rs->lock);
+  return generation;
+}
+
+void
+requests_refuse (struct requests *rs, int err)
+{
+  pthread_mutex_lock (&rs->lock);
+  rs->refuse = err;
+  pthread_mutex_unlock (&rs->lock);
+}
+
+void
+requests_abandon (struct requests *rs, int err)
+{
+  pthread_mutex_lock (&rs->lock);
+  rs->refuse = err;
+  for (struct request *r = rs->first; r; r = r->next) {
+    int pending = PENDING;
+
+    r->abandoned_err = err;
+    if (atomic_compare_exchange_strong (&r->state, &pending, ABANDONED))
+      sem_post (&r->wake);
+  }
+  pthread_mutex_unlock (&rs->lock);
+}
+
+int
+requests_drain (struct requests *rs, const struct deadline *deadline)
+{
+  const struct timespec abstime = deadline_timespec (deadline);
+  int err = 0;
+
+  pthread_mutex_lock (&rs->lock);
+  while (rs->nr > 0 && err == 0)
+    err = pthread_cond_timedwait (&rs->drained, &rs->lock, &abstime);
+  if (rs->nr == 0)
+    err = 0;
+  pthread_mutex_unlock (&rs->lock);
+  return -err;
+}
+
+static void
+request_unref (struct request *r)
+{
+  if (atomic_fetch_sub (&r->refs, 1) != 1)
+    return;
+  if (r->call && atomic_load (&r->state) == ABANDONED)
+    r->call->free (r->call);
+  sem_destroy (&r->wake);
+  free (r->buf);
+  free (r);
+}
+
+/* A new request on the list, or NULL and the reason in *ERR. */
+static struct request *
+request_begin (struct requests *rs, unsigned generation, size_t buf_size,
+               int *err)
+{
+  struct request *r = calloc (1, sizeof *r);
+
+  if (r && buf_size > 0)
+    r->buf = malloc (buf_size);
+  if (!r || (buf_size > 0 && !r->buf)) {
+    free (r);
+    *err = -ENOMEM;
+    return NULL;
+  }
+  r->rs = rs;
+  sem_init (&r->wake, 0, 0);
+  atomic_init (&r->state, PENDING);
+  atomic_init (&r->refs, 2);
+
+  pthread_mutex_lock (&rs->lock);
+  *err = -rs->refuse;
+  if (*err == 0 && generation != rs->generation)
+    *err = -EIO;
+  if (*err == 0) {
+    r->next = rs->first;
+    if (r->next)
+      r->next->prev = r;
+    rs->first = r;
+    rs->nr++;
+  }
+  pthread_mutex_unlock (&rs->lock);
+  if (*err == 0)
+    return r;
+  atomic_store (&r->refs, 1);
+  request_unref (r);
+  return NULL;
+}
+
+static void
+request_unlink (struct request *r)
+{
+  struct requests *rs = r->rs;
+
+  pthread_mutex_lock (&rs->lock);
+  if (r->prev)
+    r->prev->next = r->next;
+  else
+    rs->first = r->next;
+  if (r->next)
+    r->next->prev = r->prev;
+  if (--rs->nr == 0)
+    pthread_cond_broadcast (&rs->drained);
+  pthread_mutex_unlock (&rs->lock);
+}
+
+/* Called by whoever finished the work; R may be gone afterwards. */
+static void
+request_complete (struct request *r, ssize_t result)
+{
+  int pending = PENDING;
+
+  r->result = result;
+  if (atomic_compare_exchange_strong (&r->state, &pending, DONE))
+    sem_post (&r->wake);
+  request_unref (r);
+}
+
+static void
+completion_callback (rbd_completion_t c, void *arg)
+{
+  const ssize_t result = rbd_aio_get_return_value (c);
+
+  rbd_aio_release (c);
+  request_complete (arg, result);
+}
+
+/* Wait until R is DONE or ABANDONED. */
+static void
+request_wait (struct request *r)
+{
+  while (sem_wait (&r->wake) == -1)
+    ; /* EINTR */
+}
+
+/* The result of R, which was waited for, taken off the list.  Copies
+ * COUNT bytes to BUF when that is not NULL and all of them arrived.
+ */
+static ssize_t
+request_finish (struct request *r, void *buf, size_t count)
+{
+  ssize_t result;
+
+  if (atomic_load (&r->state) == DONE) {
+    result = r->result;
+    if (buf && result == (ssize_t)count)
+      memcpy (buf, r->buf, count);
+  }
+  else
+    result = -r->abandoned_err;
+  request_unlink (r);
+  request_unref (r);
+  return result;
+}
+
+/* R was never submitted: nobody else will drop the other reference. */
+static int
+request_fail (struct request *r, int err)
+{
+  atomic_store (&r->refs, 1);
+  request_unlink (r);
+  request_unref (r);
+  return err;
+}
+
+/* What to ask of librbd: one of the functions below with its operands. */
+struct operation {
+  int (*submit) (rbd_image_t image, const struct operation *op, void *buf,
+                 rbd_completion_t c);
+  size_t buf_size;  /* librbd's destination, owned by the request */
+  void *to;         /* where it is copied when all of it arrived */
+  const void *from; /* librbd copies it before it returns: see cluster.c */
+  uint64_t count, offset;
+  int flags;
+};
+
+static int
+submit_read (rbd_image_t image, const struct operation *op, void *buf,
+             rbd_completion_t c)
+{
+  return rbd_aio_read (image, op->offset, op->count, buf, c);
+}
+
+static int
+submit_write (rbd_image_t image, const struct operation *op, void *buf,
+              rbd_completion_t c)
+{
+  (void)buf;
+  return rbd_aio_write (image, op->offset, op->count, op->from, c);
+}
+
+static int
+submit_flush (rbd_image_t image, const struct operation *op, void *buf,
+              rbd_completion_t c)
+{
+  (void)op;
+  (void)buf;
+  return rbd_aio_flush (image, c);
+}
+
+static int
+submit_discard (rbd_image_t image, const struct operation *op, void *buf,
+                rbd_completion_t c)
+{
+  (void)buf;
+  return rbd_aio_discard (image, op->offset, op->count, c);
+}
+
+static int
+submit_write_zeroes (rbd_image_t image, const struct operation *op, void *buf,
+                     rbd_completion_t c)
+{
+  (void)buf;
+  return rbd_aio_write_zeroes (image, op->offset, op->count, c, op->flags, 0);
+}
+
+/* Submit OP and wait for it.  Returns librbd's result or -errno. */
+static ssize_t
+request_perform (struct requests *rs, unsigned generation,
+                 const struct operation *op)
+{
+  rbd_completion_t c;
+  struct request *r;
+  int err;
+
+  r = request_begin (rs, generation, op->buf_size, &err);
+  if (!r)
+    return err;
+  err = rbd_aio_create_completion (r, completion_callback, &c);
+  if (err < 0)
+    return request_fail (r, err);
+  err = op->submit (rs->image, op, r->buf, c);
+  if (err < 0) {
+    rbd_aio_release (c);
+    return request_fail (r, err);
+  }
+  request_wait (r);
+  return request_finish (r, op->to, op->count);
+}
+
+int
+request_read (struct requests *rs, unsigned generation, void *buf, size_t count,
+              uint64_t offset)
+{
+  const struct operation op = {
+    .submit = submit_read,
+    .buf_size = count,
+    .to = buf,
+    .count = count,
+    .offset = offset,
+  };
+  const ssize_t n = request_perform (rs, generation, &op);
+
+  if (n < 0)
+    return n;
+  return (size_t)n == count ? 0 : -EIO; /* the image shrank */
+}
+
+int
+request_write (struct requests *rs, unsigned generation, const void *buf,
+               size_t count, uint64_t offset)
+{
+  const struct operation op = {
+    .submit = submit_write,
+    .from = buf,
+    .count = count,
+    .offset = offset,
+  };
+  const ssize_t n = request_perform (rs, generation, &op);
+
+  return n < 0 ? n : 0;
+}
+
+int
+request_flush (struct requests *rs, unsigned generation)
+{
+  const struct operation op = { .submit = submit_flush };
+  const ssize_t n = request_perform (rs, generation, &op);
+
+  return n < 0 ? n : 0;
+}
+
+int
+request_discard (struct requests *rs, unsigned generation, uint64_t count,
+                 uint64_t offset)
+{
+  const struct operation op = {
+    .submit = submit_discard,
+    .count = count,
+    .offset = offset,
+  };
+  const ssize_t n = request_perform (rs, generation, &op);
+
+  return n < 0 ? n : 0;
+}
+
+int
+request_write_zeroes (struct requests *rs, unsigned generation, uint64_t count,
+                      uint64_t offset, bool thick)
+{
+  const struct operation op = {
+    .submit = submit_write_zeroes,
+    .count = count,
+    .offset = offset,
+    .flags = thick ? RBD_WRITE_ZEROES_FLAG_THICK_PROVISION : 0,
+  };
+  const ssize_t n = request_perform (rs, generation, &op);
+
+  return n < 0 ? n : 0;
+}
+
+static void *
+run_call (void *arg)
+{
+  struct request *r = arg;
+
+  request_complete (r, r->call->fn (r->rs->image, r->call));
+  return NULL;
+}
+
+int
+request_run (struct requests *rs, unsigned generation,
+             struct request_call **call)
+{
+  pthread_attr_t attr;
+  pthread_t thread;
+  struct request *r;
+  int err;
+
+  r = request_begin (rs, generation, 0, &err);
+  if (!r)
+    return err;
+  r->call = *call;
+  pthread_attr_init (&attr);
+  pthread_attr_setdetachstate (&attr, PTHREAD_CREATE_DETACHED);
+  err = pthread_create (&thread, &attr, run_call, r);
+  pthread_attr_destroy (&attr);
+  if (err != 0)
+    return request_fail (r, -err);
+  request_wait (r);
+  if (atomic_load (&r->state) == ABANDONED)
+    *call = NULL;
+  return request_finish (r, NULL, 0);
+}
