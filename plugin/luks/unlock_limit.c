@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+#include "config.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+
+#include "luks_header.h"
+
+#define SECONDS_MAX 3600
+#define MIB_MAX (1024 * 1024)
+
+/* A decimal number of 1 to MAX at *STR; moves *STR past it. */
+static int
+parse_number (const char **str, unsigned max, unsigned *ret)
+{
+  const char *p = *str;
+  unsigned n = 0;
+
+  for (; *p >= '0' && *p <= '9'; p++) {
+    n = n * 10 + (unsigned)(*p - '0');
+    if (n > max)
+      return -1;
+  }
+  if (p == *str || n == 0)
+    return -1;
+  *str = p;
+  *ret = n;
+  return 0;
+}
+
+int
+unlock_limit_parse (const char *str, struct unlock_limit *ret,
+                    struct reason *why)
+{
+  struct unlock_limit limit = UNLOCK_LIMIT_DEFAULT;
+  const char *p = str;
+  char name[REASON_NAME_MAX];
+
+  if (parse_number (&p, SECONDS_MAX, &limit.seconds) == 0) {
+    if (*p == ',') {
+      p++;
+      if (parse_number (&p, MIB_MAX, &limit.mib) == -1)
+        goto bad;
+    }
+    if (*p == '\0') {
+      *ret = limit;
+      return 0;
+    }
+  }
+bad:
+  return reason_set (why, EINVAL,
+                     "unlock-limit=%s: give SECONDS (1-%d) or SECONDS,MIB "
+                     "(1-%d), as in unlock-limit=20,2048",
+                     reason_name (name, str), SECONDS_MAX, MIB_MAX);
+}
+
+/* Only a header that any limit could allow gets the advice to raise it. */
+static int
+refuse (const struct luks_header *header, const struct unlock_limit *limit,
+        struct reason *why)
+{
+  const uint64_t mib =
+      header->unlock_kib / 1024 + (header->unlock_kib % 1024 != 0);
+  const double seconds = ceil (header->unlock_seconds);
+
+  if (seconds <= SECONDS_MAX && mib <= MIB_MAX) {
+    const unsigned s =
+        seconds > limit->seconds ? (unsigned)seconds : limit->seconds;
+    const unsigned m = mib > limit->mib ? (unsigned)mib : limit->mib;
+
+    return reason_set (why, EDQUOT,
+                       "unlocking this LUKS header takes about %.1f s and "
+                       "%" PRIu64 " MiB of memory, more than the limit of "
+                       "%u s and %u MiB; if you trust whoever wrote the "
+                       "image, set unlock-limit=%u,%u",
+                       header->unlock_seconds, mib, limit->seconds, limit->mib,
+                       s, m);
+  }
+  return reason_set (why, EDQUOT,
+                     "unlocking this LUKS header would take about %.3g s and "
+                     "%" PRIu64 " MiB of memory, far more than the limit of "
+                     "%u s and %u MiB: it is damaged or made to exhaust this "
+                     "machine",
+                     header->unlock_seconds, mib, limit->seconds, limit->mib);
+}
+
+int
+luks_header_within (const struct luks_header *header,
+                    const struct unlock_limit *limit, struct reason *why)
+{
+  if (header->unlock_seconds <= (double)limit->seconds &&
+      header->unlock_kib <= (uint64_t)limit->mib * 1024)
+    return 0;
+  return refuse (header, limit, why);
+}
