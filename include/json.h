@@ -38,11 +38,7 @@ struct json_member {
 extern int json_members (json_t *object, const char *where,
                          const struct json_member *members, struct reason *why);
 
-static inline void
-json_decrefp (json_t **j)
-{
-  json_decref (*j);
-}
+/* jansson.h has the function, for json_auto_t. */
 #define CLEANUP_JSON __attribute__ ((cleanup (json_decrefp)))
 
 #endif /* RBDCRYPT_JSON_H */
