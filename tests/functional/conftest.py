@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Fixtures: one cluster and one OpenBao for the session, images and
+servers for each test."""
+
+import os
+import shutil
+import tempfile
+
+import pytest
+
+import lab
+
+
+def pytest_configure(config):
+    if "RBDCRYPT_PLUGIN" not in os.environ:
+        raise pytest.UsageError(
+            "RBDCRYPT_PLUGIN must name nbdkit-rbdcrypt-plugin.so "
+            "(tests/run sets it)")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(180))
+
+
+@pytest.fixture(scope="session")
+def lab_dir():
+    """Short, because sockets live below it (108 bytes)."""
+    directory = os.environ.get("RBDCRYPT_LAB_DIR")
+    if directory:
+        os.makedirs(directory, exist_ok=True)
+        yield directory
+        return
+    directory = tempfile.mkdtemp(prefix="rbdcrypt-", dir="/var/tmp")
+    os.chmod(directory, 0o755)
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="session")
+def plugin():
+    path = os.path.realpath(os.environ["RBDCRYPT_PLUGIN"])
+    assert os.path.exists(path), path
+    return path
+
+
+@pytest.fixture(scope="session")
+def cluster(lab_dir):
+    c = lab.Cluster(os.path.join(lab_dir, "cluster"))
+    c.up()
+    yield c
+    c.down()
+
+
+@pytest.fixture(scope="session")
+def bao(lab_dir):
+    """With a KV v2 mount "secret" and a KV v1 mount "kv1"."""
+    b = lab.Bao(os.path.join(lab_dir, "openbao"))
+    b.up()
+    b.mount("secret", 2)
+    b.mount("kv1", 1)
+    yield b
+    b.down()
+
+
+@pytest.fixture(scope="session")
+def _header_dir(lab_dir):
+    directory = os.path.join(lab_dir, "headers")
+    os.makedirs(directory, exist_ok=True)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def _server_dir(lab_dir):
+    directory = tempfile.mkdtemp(prefix="n", dir=lab_dir)
+    os.chmod(directory, 0o755)
+    yield directory
+    left = lab.processes_with(directory)
+    assert left == [], "still running: %r" % left
+    shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="session")
+def image_numbers():
+    return iter(range(1, 1 << 30))
+
+
+@pytest.fixture
+def images(cluster, _header_dir, image_numbers):
+    made = lab.Images(cluster, _header_dir, image_numbers)
+    yield made
+    made.remove_all()
+
+
+@pytest.fixture
+def servers(images, plugin, cluster, _server_dir):
+    """Depends on images, so that servers end before images go."""
+    s = lab.Servers(plugin, cluster, _server_dir)
+    yield s
+    s.finish()
+
+
+@pytest.fixture
+def files(tmp_path):
+    """files(NAME, CONTENT, mode=0o600) -> path of a new file."""
+    def make(name, content, mode=0o600):
+        path = tmp_path / name
+        if isinstance(content, str):
+            content = content.encode()
+        path.write_bytes(content)
+        path.chmod(mode)
+        return str(path)
+    return make
+
+
+@pytest.fixture
+def key(files):
+    """The reference of a key file that holds lab.PASSPHRASE."""
+    return "key=file:" + files("passphrase", lab.PASSPHRASE)

@@ -1,0 +1,624 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What the functional tests work with: a real Ceph cluster, a real
+OpenBao, encrypted images, and nbdkit serving them.
+
+Every wait here has a limit, and everything that is started is ended.
+"""
+
+import errno
+import glob
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import ssl
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+
+import nbd
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ENV = os.path.join(HERE, "..", "env")
+MIB = 1 << 20
+
+# The plugin's own limits (see the manual), and what a loaded machine may
+# add to them.
+START_LIMIT = 12
+STOP_LIMIT = 34
+
+PASSPHRASE = b"correct horse battery staple"
+# Processes carry this in their environment: how leftovers are found.
+MARK = "RBDCRYPT_LAB"
+
+
+def run(*argv, timeout=60, check=True, **kwargs):
+    """subprocess.run with a limit and readable failures."""
+    kwargs.setdefault("stdout", subprocess.PIPE)
+    kwargs.setdefault("stderr", subprocess.PIPE)
+    if "input" not in kwargs:
+        kwargs.setdefault("stdin", subprocess.DEVNULL)
+    r = subprocess.run([str(a) for a in argv], timeout=timeout, **kwargs)
+    if check and r.returncode != 0:
+        raise AssertionError(
+            "%s: status %d\n%s%s"
+            % (" ".join(map(str, argv)), r.returncode,
+               (r.stdout or b"").decode(errors="replace"),
+               (r.stderr or b"").decode(errors="replace")))
+    return r
+
+
+def await_(condition, seconds, what):
+    """Poll until CONDITION() is true; returns what it returned."""
+    end = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < end, \
+            "not within %g s: %s" % (seconds, what)
+        time.sleep(0.02)
+
+
+def pattern(length, seed=0):
+    """LENGTH bytes that look random, the same for the same SEED."""
+    return hashlib.shake_128(b"%d" % seed).digest(length)
+
+
+class Cluster:
+    """The one-node Ceph of tests/env/cluster."""
+
+    def __init__(self, directory):
+        self.dir = str(directory)
+        self.conf = os.path.join(self.dir, "ceph.conf")
+        self.env = dict(os.environ, CEPH_CONF=self.conf)
+        self.env.pop("CEPH_ARGS", None)
+
+    def up(self):
+        run(os.path.join(ENV, "cluster"), "up", self.dir, timeout=300)
+
+    def down(self):
+        run(os.path.join(ENV, "cluster"), "down", self.dir, timeout=120)
+
+    def call(self, *argv, **kwargs):
+        return run(*argv, env=self.env, **kwargs)
+
+    def rbd(self, *argv, **kwargs):
+        return self.call("rbd", *argv, **kwargs).stdout
+
+    def ceph(self, *argv, **kwargs):
+        return self.call("ceph", *argv, **kwargs).stdout
+
+    def json(self, *argv):
+        return json.loads(self.call(*argv, "--format", "json").stdout)
+
+    def option(self, name):
+        """NAME's value in the [global] section of the configuration."""
+        with open(self.conf) as f:
+            return re.search(r"^%s = (.*)$" % name, f.read(), re.M).group(1)
+
+    def key(self, user="admin"):
+        return self.ceph("auth", "get-key", "client." + user).decode().strip()
+
+    def watchers(self, image):
+        """Who has the image open for writing."""
+        status = self.json("rbd", "status", image)["watchers"]
+        return status if isinstance(status, list) else list(status.values())
+
+    def lockers(self, image):
+        locks = self.json("rbd", "lock", "ls", image)
+        return locks if isinstance(locks, list) else list(locks.values())
+
+    def images(self):
+        return self.json("rbd", "ls")
+
+    def osd_pids(self):
+        pids = []
+        for f in glob.glob(os.path.join(self.dir, "osd.*.pid")):
+            with open(f) as g:
+                pids.append(int(g.read()))
+        return pids
+
+    def freeze(self):
+        """The OSDs stop answering; their connections stay."""
+        for pid in self.osd_pids():
+            os.kill(pid, signal.SIGSTOP)
+
+    def thaw(self):
+        for pid in self.osd_pids():
+            os.kill(pid, signal.SIGCONT)
+        await_(lambda: self.ceph("health", check=False).startswith(
+            b"HEALTH_OK"), 120, "the cluster healthy again")
+
+    def erasure_pool(self, name="ec"):
+        """An erasure-coded data pool, k=2 m=1, on three OSDs of its own."""
+        if name in self.json("ceph", "osd", "pool", "ls"):
+            return name
+        for _ in range(3):
+            run(os.path.join(ENV, "cluster"), "osd", self.dir, name,
+                timeout=200)
+        self.ceph("osd", "erasure-code-profile", "set", name, "k=2", "m=1",
+                  "crush-root=" + name, "crush-failure-domain=osd")
+        self.ceph("osd", "pool", "create", name, "8", "8", "erasure", name)
+        self.ceph("osd", "pool", "set", name, "allow_ec_overwrites", "true")
+        self.ceph("osd", "pool", "application", "enable", name, "rbd")
+        await_(lambda: self.ceph("health").startswith(b"HEALTH_OK"), 120,
+               "the erasure-coded pool healthy")
+        return name
+
+
+class Image:
+    """One image in the cluster and what opens it."""
+
+    def __init__(self, cluster, spec, passphrase, size, offset):
+        self.cluster = cluster
+        self.spec = spec
+        self.passphrase = passphrase
+        self.size = size  # bytes of payload
+        self.offset = offset  # bytes before the payload
+
+    def __str__(self):
+        return self.spec
+
+    def raw(self):
+        """What RADOS holds."""
+        return self.cluster.rbd("export", "--no-progress", self.spec, "-")
+
+
+class Images:
+    """Makes images.  SIZE is that of the whole image, header included."""
+
+    def __init__(self, cluster, directory, numbers):
+        self.cluster = cluster
+        self.dir = str(directory)
+        self.numbers = numbers  # unique in the session
+        self.made = []
+
+    def name(self, pool=None, namespace=None):
+        name = "image-%d" % next(self.numbers)
+        return "/".join(p for p in (pool or "rbd", namespace, name) if p)
+
+    def _keep(self, spec, passphrase, size, offset):
+        image = Image(self.cluster, spec, passphrase, size - offset, offset)
+        self.made.append(image)
+        return image
+
+    def plain(self, size=64 * MIB, args=()):
+        spec = self.name()
+        self.cluster.rbd("create", "-s", "%dB" % size, *args, spec)
+        return self._keep(spec, None, size, 0)
+
+    def imported(self, path, args=(), pool=None, namespace=None):
+        """The file's bytes, whatever they are."""
+        spec = self.name(pool, namespace)
+        self.cluster.rbd("import", "--no-progress", *args, path, spec)
+        return self._keep(spec, None, os.path.getsize(path), 0)
+
+    def header(self, version=2, passphrase=PASSPHRASE, size=64 * MIB,
+               offset=4 * MIB, sector=None, args=()):
+        """A file that cryptsetup formatted; made once per kind."""
+        kind = repr((version, passphrase, size, offset, sector, args))
+        path = os.path.join(
+            self.dir, hashlib.sha256(kind.encode()).hexdigest()[:16])
+        if not os.path.exists(path):
+            with open(path + ".new", "wb") as f:
+                f.truncate(size)
+            argv = ["cryptsetup", "luksFormat", "-q", "--type",
+                    "luks%d" % version, "--cipher", "aes-xts-plain64",
+                    "--key-size", "512", "--offset", str(offset // 512),
+                    "--key-file", "-"]
+            if "--pbkdf" not in args:
+                argv += ["--pbkdf", "pbkdf2", "--pbkdf-force-iterations",
+                         "1000"]
+            if version == 2:
+                argv += ["--sector-size", str(sector or 4096)]
+            run(*argv, *args, path + ".new", input=passphrase)
+            os.rename(path + ".new", path)
+        return path
+
+    def luks(self, version=2, passphrase=PASSPHRASE, size=64 * MIB,
+             offset=4 * MIB, sector=None, args=(), format_args=(), pool=None,
+             namespace=None):
+        """Formatted by cryptsetup with a cheap PBKDF2."""
+        path = self.header(version, passphrase, size, offset, sector,
+                           format_args)
+        image = self.imported(path, args, pool, namespace)
+        self.made.pop()
+        return self._keep(image.spec, passphrase, size, offset)
+
+    def librbd(self, version=2, passphrase=PASSPHRASE, size=64 * MIB,
+               args=()):
+        """Formatted by librbd: the unlock is costly."""
+        image = self.plain(size, args)
+        key = os.path.join(self.dir, "librbd.key")
+        with open(key, "wb") as f:
+            f.write(passphrase)
+        self.cluster.rbd("encryption", "format", image.spec,
+                         "luks%d" % version, key)
+        self.made.pop()
+        return self._keep(image.spec, passphrase, size,
+                          16 * MIB if version == 2 else 4 * MIB)
+
+    def remove_all(self):
+        for image in self.made:
+            self.cluster.call("rbd", "snap", "purge", "--no-progress",
+                              image.spec, check=False)
+            self.cluster.rbd("rm", "--no-progress", image.spec)
+        self.made = []
+
+
+class Bao:
+    """The OpenBao of tests/env/openbao."""
+
+    def __init__(self, directory):
+        self.dir = str(directory)
+        self.ca = os.path.join(self.dir, "ca.pem")
+        self.other_ca = os.path.join(self.dir, "other-ca.pem")
+        self.token_file = os.path.join(self.dir, "root.token")
+
+    def _script(self, verb):
+        run(os.path.join(ENV, "openbao"), verb, self.dir, timeout=700)
+
+    def up(self):
+        self._script("up")
+
+    def down(self):
+        self._script("down")
+
+    def seal(self):
+        self._script("seal")
+
+    def unseal(self):
+        self._script("unseal")
+
+    @property
+    def address(self):
+        with open(os.path.join(self.dir, "address")) as f:
+            return f.read().strip()
+
+    @property
+    def token(self):
+        with open(self.token_file) as f:
+            return f.read()
+
+    def call(self, method, path, body=None, namespace=None):
+        """(status, decoded answer)"""
+        request = urllib.request.Request(
+            self.address + "/v1/" + path, method=method,
+            data=None if body is None else json.dumps(body).encode())
+        request.add_header("X-Vault-Token", self.token)
+        if namespace:
+            request.add_header("X-Vault-Namespace", namespace)
+        context = ssl.create_default_context(cafile=self.ca)
+        try:
+            with urllib.request.urlopen(request, timeout=20,
+                                        context=context) as r:
+                text = r.read()
+                return r.status, json.loads(text) if text else None
+        except urllib.error.HTTPError as e:
+            return e.code, e.read().decode(errors="replace")
+
+    def must(self, *args, **kwargs):
+        status, answer = self.call(*args, **kwargs)
+        assert status in (200, 204), (args[:2], status, answer)
+        return answer
+
+    def mount(self, path, version, namespace=None):
+        self.must("POST", "sys/mounts/" + path,
+                  {"type": "kv", "options": {"version": str(version)}},
+                  namespace=namespace)
+        # A new v2 mount upgrades itself first and refuses meanwhile.
+        probe = path + ("/data/probe" if version == 2 else "/probe")
+        body = {"x": "y"}
+        await_(lambda: self.call(
+            "POST", probe, {"data": body} if version == 2 else body,
+            namespace=namespace)[0] in (200, 204), 20, "the mount " + path)
+
+    def put(self, path, fields, mount="secret", namespace=None):
+        """Store a record in a KV v2 mount."""
+        self.must("POST", "%s/data/%s" % (mount, path), {"data": fields},
+                  namespace=namespace)
+
+    def limited_token(self, *paths):
+        """A token that may read PATHS only."""
+        name = "limited-%d" % time.monotonic_ns()
+        self.must("PUT", "sys/policies/acl/" + name, {"policy": "\n".join(
+            'path "%s" { capabilities = ["read"] }' % p for p in paths)})
+        return self.must("POST", "auth/token/create", {
+            "policies": [name], "no_default_policy": True,
+            "ttl": "1h"})["auth"]["client_token"]
+
+
+class Refused(Exception):
+    """The server ended the connection or refused it; says why."""
+
+
+class Client:
+    """An NBD connection on which nothing waits without a limit."""
+
+    def __init__(self, handle):
+        self.handle = handle
+
+    @classmethod
+    def connect(cls, path, export="", timeout=30, port=None):
+        h = nbd.NBD()
+        h.set_export_name(export)
+        h.add_meta_context(nbd.CONTEXT_BASE_ALLOCATION)
+        client = cls(h)
+        try:
+            if port is not None:
+                h.aio_connect_tcp("127.0.0.1", str(port))
+            else:
+                h.aio_connect_unix(path)
+            client._poll(h.aio_is_connecting, timeout, "connecting")
+        except nbd.Error as e:
+            raise Refused(str(e)) from e
+        if not h.aio_is_ready():
+            raise Refused("the connection was closed")
+        return client
+
+    def _poll(self, pending, timeout, what):
+        end = time.monotonic() + timeout
+        while pending():
+            left = end - time.monotonic()
+            assert left > 0, "%s: nothing for %g s" % (what, timeout)
+            self.handle.poll(int(min(left, 1) * 1000) + 1)
+
+    def wait(self, cookie, timeout=60, what="a request"):
+        self._poll(lambda: not self.handle.aio_command_completed(cookie),
+                   timeout, what)
+
+    @property
+    def size(self):
+        return self.handle.get_size()
+
+    def read(self, count, offset, timeout=60):
+        b = nbd.Buffer(count)
+        self.wait(self.handle.aio_pread(b, offset), timeout, "a read")
+        return bytes(b.to_bytearray())
+
+    def write(self, data, offset, flags=0, timeout=60):
+        b = nbd.Buffer.from_bytearray(bytearray(data))
+        self.wait(self.handle.aio_pwrite(b, offset, flags=flags), timeout,
+                  "a write")
+
+    def flush(self, timeout=60):
+        self.wait(self.handle.aio_flush(), timeout, "a flush")
+
+    def zero(self, count, offset, flags=0, timeout=60):
+        self.wait(self.handle.aio_zero(count, offset, flags=flags), timeout,
+                  "a write-zeroes")
+
+    def trim(self, count, offset, flags=0, timeout=60):
+        self.wait(self.handle.aio_trim(count, offset, flags=flags), timeout,
+                  "a trim")
+
+    def extents(self, count, offset, timeout=60):
+        """[(length, flags)] of base:allocation"""
+        found = []
+
+        def collect(metacontext, _offset, entries, _error):
+            if metacontext == nbd.CONTEXT_BASE_ALLOCATION:
+                found.extend(zip(entries[::2], entries[1::2]))
+        self.wait(self.handle.aio_block_status(count, offset, collect),
+                  timeout, "a block status")
+        return found
+
+    def close(self):
+        """Leave politely; a server that is gone is no error."""
+        try:
+            if self.handle.aio_is_ready():
+                self.handle.aio_disconnect()
+                self._poll(lambda: not (self.handle.aio_is_closed()
+                                        or self.handle.aio_is_dead()),
+                           20, "disconnecting")
+        except nbd.Error:
+            pass
+        self.vanish()
+
+    def vanish(self):
+        """The descriptor is closed without a word."""
+        self.handle = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        if self.handle is not None:
+            self.close()
+
+
+class Refusal:
+    """How a start that had to fail did fail."""
+
+    def __init__(self, status, lines, seconds):
+        self.status = status
+        self.lines = lines  # standard error
+        self.seconds = seconds
+
+    @property
+    def sentence(self):
+        errors = [s for s in self.lines if "error:" in s]
+        assert len(errors) == 1, "not exactly one error line:\n%s" \
+            % "\n".join(self.lines)
+        return errors[0]
+
+
+class Server:
+    """nbdkit with the plugin, in the foreground on a Unix socket."""
+
+    def __init__(self, servers, arguments, options, env, pass_fds, prefix):
+        self.servers = servers
+        self.dir = tempfile.mkdtemp(prefix="s", dir=servers.dir)
+        os.chmod(self.dir, 0o755)
+        self.socket = os.path.join(self.dir, "sock")
+        self.pidfile = os.path.join(self.dir, "pid")
+        self.log = os.path.join(self.dir, "stderr")
+        self.clients = []
+        argv = list(prefix) + ["nbdkit", "-f", "-P", self.pidfile]
+        if not any(o in ("-p", "-s", "--port", "--vsock") for o in options):
+            argv += ["-U", self.socket]
+        argv += list(options) + [servers.plugin] + list(arguments)
+        self.argv = [str(a) for a in argv]
+        environment = dict(servers.env)
+        environment.update(env)
+        with open(self.log, "wb") as log:
+            self.process = subprocess.Popen(
+                self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env={k: v for k, v in environment.items() if v is not None},
+                pass_fds=pass_fds, cwd="/")
+        self.expected_status = 0
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def stderr(self):
+        with open(self.log, "rb") as f:
+            return f.read().decode(errors="replace")
+
+    def lines(self):
+        return [s for s in self.stderr().splitlines() if s.strip()]
+
+    def ready(self):
+        """Wait until the server listens."""
+        def listens():
+            assert self.process.poll() is None, \
+                "nbdkit ended with status %d:\n%s" \
+                % (self.process.returncode, self.stderr())
+            return os.path.exists(self.pidfile) \
+                and os.path.getsize(self.pidfile) > 0
+        await_(listens, START_LIMIT + 3, "nbdkit listens")
+        return self
+
+    def connect(self, **kwargs):
+        client = Client.connect(self.socket, **kwargs)
+        self.clients.append(client)
+        return client
+
+    @property
+    def uri(self):
+        return "nbd+unix:///?socket=" + self.socket
+
+    def wait(self, seconds=STOP_LIMIT):
+        """The exit status, or a failure when it takes longer."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError("nbdkit still runs after %g s:\n%s"
+                                 % (seconds, self.stderr())) from None
+
+    def stop(self, seconds=STOP_LIMIT):
+        """SIGTERM; returns the exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.wait(seconds)
+
+    def kill(self):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(30)
+
+    def finish(self):
+        """At a test's end: stop, check, remove."""
+        try:
+            for c in self.clients:
+                if c.handle is not None:
+                    c.close()
+            if self.process.returncode is None:
+                status = self.stop()
+                assert status == self.expected_status, \
+                    "exit status %d:\n%s" % (status, self.stderr())
+        finally:
+            self.kill()
+            if os.path.exists(self.dir):
+                shutil.rmtree(self.dir)
+
+
+class Servers:
+    """Starts servers, and watches servers that must not start."""
+
+    def __init__(self, plugin, cluster, directory):
+        self.plugin = plugin
+        self.cluster = cluster
+        self.dir = str(directory)
+        self.started = []
+        self.env = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL": "C",
+                    "HOME": self.dir, MARK: self.dir}
+
+    def start(self, *arguments, options=(), env=None, pass_fds=(),
+              conf=True, prefix=()):
+        """A server that listens.  ARGUMENTS are the plugin's."""
+        server = self.begin(*arguments, options=options, env=env,
+                            pass_fds=pass_fds, conf=conf, prefix=prefix)
+        return server.ready()
+
+    def begin(self, *arguments, options=(), env=None, pass_fds=(),
+              conf=True, prefix=()):
+        """A server of which nothing is known yet."""
+        if conf:
+            arguments += ("conf=" + self.cluster.conf,)
+        server = Server(self, arguments, options, env or {}, pass_fds,
+                        prefix)
+        self.started.append(server)
+        return server
+
+    def refused(self, *arguments, limit=START_LIMIT, **kwargs):
+        """A start that must fail by itself: a Refusal.
+
+        Checked here: non-zero exit within LIMIT, no signal, exactly one
+        error line, no socket, no process left.
+        """
+        begin = time.monotonic()
+        server = self.begin(*arguments, **kwargs)
+        try:
+            status = server.wait(limit)
+        except AssertionError:
+            server.kill()
+            raise
+        seconds = time.monotonic() - begin
+        refusal = Refusal(status, server.lines(), seconds)
+        assert status > 0, "exit status %d:\n%s" % (status, server.stderr())
+        assert refusal.sentence
+        assert processes_with(server.socket) == []
+        self.started.remove(server)
+        server.finish()
+        return refusal
+
+    def finish(self):
+        try:
+            failed = None
+            for server in self.started:
+                try:
+                    server.finish()
+                except Exception as e:  # all of them get their chance
+                    failed = failed or e
+            if failed:
+                raise failed
+        finally:
+            self.started = []
+
+
+def processes_with(text):
+    """Pids of living processes whose command line or environment holds
+    TEXT, but for this one."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit() or int(entry) == os.getpid():
+            continue
+        try:
+            with open("/proc/%s/cmdline" % entry, "rb") as f:
+                what = f.read()
+            with open("/proc/%s/environ" % entry, "rb") as f:
+                what += f.read()
+        except OSError as e:
+            if e.errno in (errno.ENOENT, errno.ESRCH):
+                continue
+            raise
+        if text.encode() in what:
+            found.append(int(entry))
+    return found
