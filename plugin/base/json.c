@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+#include "config.h"
+
+#include <errno.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "json.h"
+
+/* jansson's own limit is 2048 levels of recursion, too many for a small
+ * stack.  Brackets inside strings do not count; whether they match is
+ * jansson's business.
+ */
+static bool
+is_too_deep (const char *text, size_t length)
+{
+  unsigned depth = 0;
+  bool in_string = false;
+
+  for (size_t i = 0; i < length; i++) {
+    const char c = text[i];
+
+    if (in_string) {
+      if (c == '\\')
+        i++;
+      else if (c == '"')
+        in_string = false;
+    }
+    else if (c == '"')
+      in_string = true;
+    else if (c == '{' || c == '[') {
+      if (++depth > JSON_DEPTH_MAX)
+        return true;
+    }
+    else if ((c == '}' || c == ']') && depth > 0)
+      depth--;
+  }
+  return false;
+}
+
+/* jansson reports a duplicate right behind the member's closing quote. */
+static void
+duplicate_name (const char *text, size_t length, int position,
+                char name[REASON_NAME_MAX])
+{
+  size_t start, end;
+
+  name[0] = '\0';
+  if (position < 2 || (size_t)position > length || text[position - 1] != '"')
+    return;
+  end = start = position - 1;
+  while (start > 0 && text[start - 1] != '"')
+    start--;
+  if (start > 0 && end - start < REASON_NAME_MAX)
+    snprintf (name, REASON_NAME_MAX, "%.*s", (int)(end - start), text + start);
+}
+
+/* jansson's own texts quote what they stumbled over, which may be a
+ * secret: only the place is passed on.
+ */
+static int
+syntax_error (const char *text, size_t length, const json_error_t *e,
+              struct reason *why)
+{
+  char name[REASON_NAME_MAX];
+
+  if (json_error_code (e) == json_error_duplicate_key) {
+    duplicate_name (text, length, e->position, name);
+    return reason_set (why, EBADMSG,
+                       "line %d, column %d: the member \"%s\" is there twice",
+                       e->line, e->column, name);
+  }
+  if (json_error_code (e) == json_error_null_character ||
+      json_error_code (e) == json_error_null_byte_in_key)
+    return reason_set (why, EBADMSG,
+                       "line %d, column %d: NUL characters are not accepted",
+                       e->line, e->column);
+  return reason_set (why, EBADMSG, "line %d, column %d: not valid JSON",
+                     e->line, e->column);
+}
+
+int
+json_parse_object (const char *text, size_t length, json_t **ret,
+                   struct reason *why)
+{
+  json_error_t e;
+  json_t *j;
+
+  if (is_too_deep (text, length))
+    return reason_set (why, EBADMSG, "JSON nested deeper than %d levels",
+                       JSON_DEPTH_MAX);
+  j = json_loadb (text, length, JSON_REJECT_DUPLICATES, &e);
+  if (!j)
+    return syntax_error (text, length, &e, why);
+  if (!json_is_object (j)) {
+    json_decref (j);
+    return reason_set (why, EBADMSG, "JSON, but not an object ({...})");
+  }
+  *ret = j;
+  return 0;
+}
+
+static const char *
+type_name (json_type type)
+{
+  switch (type) {
+  case JSON_OBJECT:
+    return "an object";
+  case JSON_ARRAY:
+    return "an array";
+  case JSON_STRING:
+    return "a string";
+  case JSON_INTEGER:
+    return "an integer";
+  case JSON_REAL:
+    return "a fraction";
+  case JSON_TRUE:
+  case JSON_FALSE:
+    return "true or false";
+  case JSON_NULL:
+    return "null";
+  }
+  return "something else";
+}
+
+static bool
+has_type (const json_t *value, json_type type)
+{
+  return type == JSON_TRUE ? json_is_boolean (value)
+                           : json_typeof (value) == type;
+}
+
+static const struct json_member *
+find_member (const struct json_member *members, const char *name)
+{
+  for (; members->name; members++)
+    if (strcmp (members->name, name) == 0)
+      return members;
+  return NULL;
+}
+
+int
+json_members (json_t *object, const char *where,
+              const struct json_member *members, struct reason *why)
+{
+  char buf[REASON_NAME_MAX];
+  const char *name;
+  json_t *value;
+
+  for (const struct json_member *m = members; m->name; m++)
+    *m->ret = NULL;
+  json_object_foreach (object, name, value)
+  {
+    const struct json_member *m = find_member (members, name);
+
+    if (!m)
+      return reason_set (why, EINVAL, "%s: unknown member \"%s\"", where,
+                         reason_name (buf, name));
+    if (!has_type (value, m->type))
+      return reason_set (why, EINVAL, "%s: \"%s\" must be %s, not %s", where,
+                         m->name, type_name (m->type),
+                         type_name (json_typeof (value)));
+    *m->ret = value;
+  }
+  for (const struct json_member *m = members; m->name; m++)
+    if (m->required && !*m->ret)
+      return reason_set (why, EINVAL, "%s: the member \"%s\" is missing", where,
+                         m->name);
+  return 0;
+}

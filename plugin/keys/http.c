@@ -1,0 +1,528 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* libcurl under the rules of the project (keys.h says which).
+ *
+ * One easy handle per request: a key is fetched when a session opens,
+ * which is rare, and a connection that is kept is a buffer that is kept.
+ * Certificates are passed as bytes, read before the server gave up its
+ * privileges.
+ */
+
+#include "config.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include <curl/curl.h>
+#include <openssl/ssl.h>
+
+#include "keys.h"
+
+#define HEADERS_MAX (64 * 1024)
+
+struct http_server {
+  char *address;     /* as the user wrote it */
+  char *base;        /* of every URL, without a slash at the end */
+  char *socket;      /* path of a unix socket, or NULL */
+  char *connect_to;  /* for a server name of one's own, or NULL */
+  const char *proto; /* the only one */
+  char *ca_setting;
+  struct secret *ca, *cert, *key;
+};
+
+/* ---- the address ---- */
+
+struct url_parts {
+  char *scheme, *host, *port, *path;
+};
+
+static void
+url_parts_free (struct url_parts *u)
+{
+  curl_free (u->scheme);
+  curl_free (u->host);
+  curl_free (u->port);
+  curl_free (u->path);
+}
+
+static bool
+is_loopback (const char *host)
+{
+  struct in_addr in;
+  const size_t n = strlen (host);
+
+  if (strcasecmp (host, "localhost") == 0 || strcmp (host, "[::1]") == 0)
+    return true;
+  return n > 0 && inet_pton (AF_INET, host, &in) == 1 &&
+         ntohl (in.s_addr) >> 24 == 127;
+}
+
+static bool
+url_has (CURLU *u, CURLUPart part)
+{
+  char *value = NULL;
+  const bool has = curl_url_get (u, part, &value, 0) == CURLUE_OK;
+
+  curl_free (value);
+  return has;
+}
+
+static int
+split_url (const struct http_options *o, struct url_parts *parts,
+           struct reason *why)
+{
+  CURLU *u = curl_url ();
+  int r = 0;
+
+  if (!u)
+    return reason_set (why, ENOMEM, "out of memory");
+  if (curl_url_set (u, CURLUPART_URL, o->address, 0) != CURLUE_OK ||
+      curl_url_get (u, CURLUPART_SCHEME, &parts->scheme, 0) != CURLUE_OK ||
+      curl_url_get (u, CURLUPART_HOST, &parts->host, 0) != CURLUE_OK ||
+      curl_url_get (u, CURLUPART_PORT, &parts->port, CURLU_DEFAULT_PORT) !=
+          CURLUE_OK ||
+      curl_url_get (u, CURLUPART_PATH, &parts->path, 0) != CURLUE_OK ||
+      (strcmp (parts->scheme, "http") != 0 &&
+       strcmp (parts->scheme, "https") != 0))
+    r = reason_set (why, EINVAL,
+                    "%s is not an address of the form https://HOST:PORT or "
+                    "unix:///PATH",
+                    o->setting);
+  /* Its value is not shown: it may hold a password. */
+  else if (url_has (u, CURLUPART_USER) || url_has (u, CURLUPART_PASSWORD) ||
+           url_has (u, CURLUPART_QUERY) || url_has (u, CURLUPART_FRAGMENT))
+    r = reason_set (why, EINVAL,
+                    "%s may not hold a user, a password, '?' or '#'",
+                    o->setting);
+  curl_url_cleanup (u);
+  return r;
+}
+
+static int
+set_url (struct http_server *s, const struct http_options *o,
+         struct reason *why)
+{
+  struct url_parts u = { .scheme = NULL };
+  int r = split_url (o, &u, why);
+
+  if (r < 0)
+    goto out;
+  s->proto = strcmp (u.scheme, "https") == 0 ? "https" : "http";
+  if (strcmp (s->proto, "http") == 0 && !is_loopback (u.host) &&
+      !o->insecure_http) {
+    r = reason_set (why, EINVAL,
+                    "%s is %s: plain http would show the key to the network; "
+                    "use https, or set \"insecure_http\" in a profile",
+                    o->setting, o->address);
+    goto out;
+  }
+  for (size_t n = strlen (u.path); n > 0 && u.path[n - 1] == '/'; n--)
+    u.path[n - 1] = '\0';
+  if (asprintf (&s->base, "%s://%s:%s%s", s->proto,
+                o->tls_server_name ? o->tls_server_name : u.host, u.port,
+                u.path) == -1)
+    s->base = NULL;
+  if (o->tls_server_name &&
+      asprintf (&s->connect_to, "%s:%s:%s:%s", o->tls_server_name, u.port,
+                u.host, u.port) == -1)
+    s->connect_to = NULL;
+  if (!s->base || (o->tls_server_name && !s->connect_to))
+    r = reason_set (why, ENOMEM, "out of memory");
+out:
+  url_parts_free (&u);
+  return r;
+}
+
+static int
+set_address (struct http_server *s, const struct http_options *o,
+             struct reason *why)
+{
+  const size_t n = strlen ("unix://");
+
+  if (strncmp (o->address, "unix://", n) != 0)
+    return set_url (s, o, why);
+  if (o->address[n] != '/')
+    return reason_set (why, EINVAL, "%s: a unix socket is unix:///PATH",
+                       o->setting);
+  s->proto = "http";
+  s->socket = strdup (o->address + n);
+  s->base = strdup ("http://localhost");
+  if (!s->socket || !s->base)
+    return reason_set (why, ENOMEM, "out of memory");
+  return 0;
+}
+
+/* A name that goes into a URL and into CONNECT_TO. */
+static int
+check_server_name (const struct http_options *o, struct reason *why)
+{
+  const char *name = o->tls_server_name;
+
+  if (!name || (name[0] && name[strspn (name, "abcdefghijklmnopqrstuvwxyz"
+                                              "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                              "0123456789.-_")] == '\0'))
+    return 0;
+  return reason_set (why, EINVAL, "the TLS server name is not a host name");
+}
+
+static int
+copy_pem (struct secret *from, struct secret **to)
+{
+  if (!from)
+    return 0;
+  *to = secret_copy (from->bytes, from->length);
+  return *to ? 0 : -1;
+}
+
+int
+http_server_new (const struct http_options *o, struct http_server **ret,
+                 struct reason *why)
+{
+  struct http_server *s = calloc (1, sizeof *s);
+  int r;
+
+  if (!s)
+    return reason_set (why, ENOMEM, "out of memory");
+  r = check_server_name (o, why);
+  if (r == 0)
+    r = set_address (s, o, why);
+  if (r == 0) {
+    s->address = strdup (o->address);
+    s->ca_setting = strdup (o->ca_setting);
+    if (!s->address || !s->ca_setting || copy_pem (o->ca, &s->ca) == -1 ||
+        copy_pem (o->cert, &s->cert) == -1 || copy_pem (o->key, &s->key) == -1)
+      r = reason_set (why, ENOMEM, "out of memory");
+  }
+  if (r < 0) {
+    http_server_free (s);
+    return r;
+  }
+  *ret = s;
+  return 0;
+}
+
+const char *
+http_server_address (const struct http_server *server)
+{
+  return server->address;
+}
+
+bool
+http_server_is_unix (const struct http_server *server)
+{
+  return server->socket != NULL;
+}
+
+void
+http_server_relock (struct http_server *server)
+{
+  secret_relock (server->key);
+}
+
+void
+http_server_free (struct http_server *server)
+{
+  if (!server)
+    return;
+  secret_free (server->ca);
+  secret_free (server->cert);
+  secret_free (server->key);
+  free (server->ca_setting);
+  free (server->connect_to);
+  free (server->socket);
+  free (server->base);
+  free (server->address);
+  free (server);
+}
+
+/* ---- a transfer ---- */
+
+struct transfer {
+  const struct http_server *server;
+  const struct deadline *deadline;
+  struct http_reply *reply;
+  CURL *curl;
+  struct curl_slist *headers;
+  char *url;
+  size_t header_bytes;
+  bool too_large;
+  char error[CURL_ERROR_SIZE];
+};
+
+static size_t
+on_body (char *data, size_t size, size_t n, void *opaque)
+{
+  struct transfer *t = opaque;
+
+  if (secret_append (t->reply->body, data, size * n) == -1) {
+    t->too_large = true;
+    return 0;
+  }
+  return size * n;
+}
+
+static size_t
+on_header (char *data, size_t size, size_t n, void *opaque)
+{
+  struct transfer *t = opaque;
+
+  (void)data;
+  t->header_bytes += size * n;
+  if (t->header_bytes > HEADERS_MAX) {
+    t->too_large = true;
+    return 0;
+  }
+  return size * n;
+}
+
+static int
+on_progress (void *opaque, curl_off_t dltotal, curl_off_t dlnow,
+             curl_off_t ultotal, curl_off_t ulnow)
+{
+  const struct transfer *t = opaque;
+
+  (void)dltotal, (void)dlnow, (void)ultotal, (void)ulnow;
+  return deadline_cancelled (t->deadline);
+}
+
+/* The plaintext of a record would stay in OpenSSL's buffer. */
+static CURLcode
+on_ssl_ctx (CURL *curl, void *ctx, void *opaque)
+{
+  (void)curl, (void)opaque;
+#ifdef SSL_OP_CLEANSE_PLAINTEXT
+  SSL_CTX_set_options (ctx, SSL_OP_CLEANSE_PLAINTEXT);
+#else
+  (void)ctx;
+#endif
+  return CURLE_OK;
+}
+
+/* libcurl copies the line with our wiping strdup. */
+static int
+add_header (struct transfer *t, const struct http_header *h)
+{
+  CLEANUP_SECRET struct secret *line =
+      secret_new (strlen (h->name) + 2 + h->length + 1);
+  struct curl_slist *list;
+
+  if (!line || secret_append (line, h->name, strlen (h->name)) == -1 ||
+      secret_append (line, ": ", 2) == -1 ||
+      secret_append (line, h->value, h->length) == -1 ||
+      secret_append (line, "", 1) == -1)
+    return -1;
+  list = curl_slist_append (t->headers, (const char *)line->bytes);
+  if (!list)
+    return -1;
+  t->headers = list;
+  return 0;
+}
+
+static void
+set_blob (CURL *curl, CURLoption option, const struct secret *pem)
+{
+  struct curl_blob blob;
+
+  if (!pem)
+    return;
+  blob = (struct curl_blob){ .data = pem->bytes,
+                             .len = pem->length,
+                             .flags = CURL_BLOB_NOCOPY };
+  curl_easy_setopt (curl, option, &blob);
+}
+
+static void
+set_tls (CURL *c, const struct http_server *s)
+{
+  curl_easy_setopt (c, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
+  curl_easy_setopt (c, CURLOPT_SSL_VERIFYPEER, 1L);
+  curl_easy_setopt (c, CURLOPT_SSL_VERIFYHOST, 2L);
+  curl_easy_setopt (c, CURLOPT_SSL_SESSIONID_CACHE, 0L);
+  curl_easy_setopt (c, CURLOPT_SSL_CTX_FUNCTION, on_ssl_ctx);
+  if (s->ca) {
+    /* libcurl's built-in directory would add the system's CAs. */
+    curl_easy_setopt (c, CURLOPT_CAPATH, NULL);
+    set_blob (c, CURLOPT_CAINFO_BLOB, s->ca);
+  }
+  set_blob (c, CURLOPT_SSLCERT_BLOB, s->cert);
+  set_blob (c, CURLOPT_SSLKEY_BLOB, s->key);
+}
+
+static void
+set_transfer (CURL *c, struct transfer *t)
+{
+  const struct http_server *s = t->server;
+  const int64_t left = deadline_left_ms (t->deadline);
+
+  curl_easy_setopt (c, CURLOPT_URL, t->url);
+  curl_easy_setopt (c, CURLOPT_PROTOCOLS_STR, s->proto);
+  curl_easy_setopt (c, CURLOPT_FOLLOWLOCATION, 0L);
+  curl_easy_setopt (c, CURLOPT_PROXY, "");
+  curl_easy_setopt (c, CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
+  curl_easy_setopt (c, CURLOPT_NOSIGNAL, 1L);
+  /* HTTP/2's header tables would keep the token in memory that nobody
+   * wipes.
+   */
+  curl_easy_setopt (c, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+  curl_easy_setopt (c, CURLOPT_FRESH_CONNECT, 1L);
+  curl_easy_setopt (c, CURLOPT_FORBID_REUSE, 1L);
+  curl_easy_setopt (c, CURLOPT_TIMEOUT_MS, (long)(left > 0 ? left : 1));
+  curl_easy_setopt (c, CURLOPT_CONNECTTIMEOUT_MS, (long)(left > 0 ? left : 1));
+  /* A resolver that hangs must not hold us beyond the limit. */
+  curl_easy_setopt (c, CURLOPT_QUICK_EXIT, 1L);
+  curl_easy_setopt (c, CURLOPT_USERAGENT, PACKAGE_NAME "/" PACKAGE_VERSION);
+  curl_easy_setopt (c, CURLOPT_HTTPHEADER, t->headers);
+  curl_easy_setopt (c, CURLOPT_ERRORBUFFER, t->error);
+  curl_easy_setopt (c, CURLOPT_WRITEFUNCTION, on_body);
+  curl_easy_setopt (c, CURLOPT_WRITEDATA, t);
+  curl_easy_setopt (c, CURLOPT_HEADERFUNCTION, on_header);
+  curl_easy_setopt (c, CURLOPT_HEADERDATA, t);
+  curl_easy_setopt (c, CURLOPT_XFERINFOFUNCTION, on_progress);
+  curl_easy_setopt (c, CURLOPT_XFERINFODATA, t);
+  curl_easy_setopt (c, CURLOPT_NOPROGRESS, 0L);
+  if (s->socket)
+    curl_easy_setopt (c, CURLOPT_UNIX_SOCKET_PATH, s->socket);
+  set_tls (c, s);
+}
+
+/* ---- what went wrong ---- */
+
+static int
+connect_error (const struct transfer *t, struct reason *why)
+{
+  const struct http_server *s = t->server;
+  long err = 0;
+
+  t->reply->again = true;
+  curl_easy_getinfo (t->curl, CURLINFO_OS_ERRNO, &err);
+  if (err == ECONNREFUSED)
+    return reason_set (why, EAGAIN,
+                       "%s refused the connection: is the server running, and "
+                       "is the address right?",
+                       s->address);
+  return reason_set (why, EAGAIN, "could not connect to %s: %s", s->address,
+                     err ? strerror (err) : t->error);
+}
+
+static int
+tls_error (const struct transfer *t, CURLcode code, struct reason *why)
+{
+  const struct http_server *s = t->server;
+  const char *detail = t->error[0] ? t->error : curl_easy_strerror (code);
+
+  switch (code) {
+  case CURLE_PEER_FAILED_VERIFICATION:
+    return reason_set (why, EAGAIN,
+                       "the certificate of %s cannot be trusted: %s (%s says "
+                       "which CA to trust)",
+                       s->address, detail, s->ca_setting);
+  case CURLE_SSL_CERTPROBLEM:
+    return reason_set (why, EINVAL,
+                       "the client certificate or its key cannot be used: %s",
+                       detail);
+  case CURLE_SSL_CACERT_BADFILE:
+    return reason_set (why, EINVAL,
+                       "there is no usable CA certificate (%s): %s",
+                       s->ca_setting, detail);
+  default:
+    return reason_set (why, EAGAIN, "TLS with %s failed: %s", s->address,
+                       detail);
+  }
+}
+
+static int
+transfer_error (const struct transfer *t, CURLcode code, struct reason *why)
+{
+  const struct http_server *s = t->server;
+
+  if (deadline_cancelled (t->deadline))
+    return reason_set (why, ESHUTDOWN, "shutting down");
+  if (t->too_large)
+    return reason_set (why, EBADMSG, "%s answered with more than 1 MiB",
+                       s->address);
+  switch (code) {
+  case CURLE_COULDNT_RESOLVE_HOST:
+    t->reply->again = true;
+    return reason_set (why, EAGAIN, "the host name in %s cannot be resolved",
+                       s->address);
+  case CURLE_COULDNT_CONNECT:
+    return connect_error (t, why);
+  case CURLE_OPERATION_TIMEDOUT:
+    return reason_set (why, EAGAIN, "%s did not answer in time (%s)",
+                       s->address, t->error);
+  case CURLE_PEER_FAILED_VERIFICATION:
+  case CURLE_SSL_CERTPROBLEM:
+  case CURLE_SSL_CACERT_BADFILE:
+  case CURLE_SSL_CONNECT_ERROR:
+  case CURLE_SSL_CIPHER:
+    return tls_error (t, code, why);
+  case CURLE_UNSUPPORTED_PROTOCOL:
+  case CURLE_WEIRD_SERVER_REPLY:
+  case CURLE_BAD_CONTENT_ENCODING:
+    return reason_set (why, EBADMSG, "%s does not speak HTTP: %s", s->address,
+                       t->error);
+  case CURLE_OUT_OF_MEMORY:
+    return reason_set (why, ENOMEM, "out of memory");
+  default:
+    t->reply->again = true;
+    return reason_set (why, EAGAIN, "asking %s failed: %s", s->address,
+                       t->error[0] ? t->error : curl_easy_strerror (code));
+  }
+}
+
+static int
+perform (struct transfer *t, const char *path,
+         const struct http_header *headers, struct reason *why)
+{
+  const char *redirect = NULL;
+  CURLcode code;
+
+  t->reply->body = secret_new (HTTP_BODY_MAX);
+  t->curl = curl_easy_init ();
+  if (!t->reply->body || !t->curl ||
+      asprintf (&t->url, "%s/%s", t->server->base, path) == -1)
+    return reason_set (why, ENOMEM, "out of memory");
+  for (; headers->name; headers++)
+    if (add_header (t, headers) == -1)
+      return reason_set (why, ENOMEM, "out of memory");
+  set_transfer (t->curl, t);
+  if (t->server->connect_to) {
+    struct curl_slist *to = curl_slist_append (NULL, t->server->connect_to);
+
+    curl_easy_setopt (t->curl, CURLOPT_CONNECT_TO, to);
+    code = curl_easy_perform (t->curl);
+    curl_slist_free_all (to);
+  }
+  else
+    code = curl_easy_perform (t->curl);
+  if (code != CURLE_OK)
+    return transfer_error (t, code, why);
+  curl_easy_getinfo (t->curl, CURLINFO_RESPONSE_CODE, &t->reply->status);
+  curl_easy_getinfo (t->curl, CURLINFO_REDIRECT_URL, &redirect);
+  snprintf (t->reply->redirect, sizeof t->reply->redirect, "%s",
+            redirect ? redirect : "");
+  return 0;
+}
+
+int
+http_get (const struct http_server *server, const char *path,
+          const struct http_header *headers, const struct deadline *deadline,
+          struct http_reply *reply, struct reason *why)
+{
+  struct transfer t = { .server = server,
+                        .deadline = deadline,
+                        .reply = reply };
+  int r;
+
+  *reply = (struct http_reply){ .status = 0 };
+  r = perform (&t, path, headers, why);
+  /* The handle first: it points at the rest. */
+  curl_easy_cleanup (t.curl);
+  curl_slist_free_all (t.headers);
+  free (t.url);
+  return r;
+}

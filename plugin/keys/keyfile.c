@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* Local keys: file:PATH, line:PATH, fd:N and cred:NAME.
+ *
+ * The bytes are read in prepare and moved out by the first fetch, so
+ * that nothing of them stays behind an opened session.  A later fetch
+ * (a session that comes back) reads the file again.
+ */
+
+#include "config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "keys.h"
+
+enum keyfile_kind { KIND_FILE, KIND_LINE, KIND_FD, KIND_CRED };
+
+struct keyfile {
+  enum keyfile_kind kind;
+  char *path;   /* absolute; not of an fd */
+  int fd;       /* of KIND_FD, closed once it was read */
+  bool newline; /* the bytes end in one */
+  char *doing;
+  struct secret *bytes; /* until the first fetch */
+};
+
+static const struct hostfile_rules key_rules = {
+  .what = "key file",
+  .forbidden = 077,
+  .max = SECRET_PASSPHRASE_MAX,
+};
+
+static const struct hostfile_rules fd_rules = {
+  .what = "key descriptor",
+  .forbidden = 077,
+  .max = SECRET_PASSPHRASE_MAX,
+  .streams = true,
+};
+
+/* systemd: 0400, or 0440 where an access list names the user. */
+static const struct hostfile_rules cred_rules = {
+  .what = "credential",
+  .forbidden = 037,
+  .max = SECRET_PASSPHRASE_MAX,
+};
+
+static enum keyfile_kind
+kind_of_scheme (const char *scheme)
+{
+  if (strcmp (scheme, "fd") == 0)
+    return KIND_FD;
+  if (strcmp (scheme, "cred") == 0)
+    return KIND_CRED;
+  return strcmp (scheme, "line") == 0 ? KIND_LINE : KIND_FILE;
+}
+
+/* A descriptor's number: digits only, 3 or above; else -1. */
+static int
+parse_fd (const char *str)
+{
+  const size_t n = strspn (str, "0123456789");
+  const int fd = n > 0 && n <= 6 && !str[n] ? atoi (str) : -1;
+
+  return fd >= 3 ? fd : -1;
+}
+
+static int
+keyfile_check (const struct reference *ref, struct reason *why)
+{
+  const char *body = ref->body;
+
+  switch (kind_of_scheme (ref->scheme)) {
+  case KIND_FD:
+    if (parse_fd (body) < 0)
+      return reason_set (why, EINVAL,
+                         "key=fd:N takes the number of an inherited "
+                         "descriptor, 3 or above");
+    return 0;
+  case KIND_CRED:
+    if (!body[0] || strchr (body, '/') || strcmp (body, ".") == 0 ||
+        strcmp (body, "..") == 0)
+      return reason_set (why, EINVAL,
+                         "key=cred:NAME takes the name of a systemd "
+                         "credential, without slashes");
+    return 0;
+  case KIND_FILE:
+  case KIND_LINE:
+    break;
+  }
+  if (!body[0])
+    return reason_set (why, EINVAL, "key=%s: names no file", ref->name);
+  return 0;
+}
+
+static void
+keyfile_free (void *state)
+{
+  struct keyfile *k = state;
+
+  if (!k)
+    return;
+  secret_free (k->bytes);
+  free (k->doing);
+  free (k->path);
+  free (k);
+}
+
+/* The server changes to / when it goes to the background: a second
+ * reading needs the full path.
+ */
+static char *
+absolute (const char *path)
+{
+  char *cwd, *ret = NULL;
+
+  if (path[0] == '/')
+    return strdup (path);
+  cwd = getcwd (NULL, 0);
+  if (cwd && asprintf (&ret, "%s/%s", cwd, path) == -1)
+    ret = NULL;
+  free (cwd);
+  return ret;
+}
+
+static int
+set_path (struct keyfile *k, const char *body, struct reason *why)
+{
+  const char *dir;
+
+  switch (k->kind) {
+  case KIND_FD:
+    k->fd = parse_fd (body);
+    return 0;
+  case KIND_CRED:
+    dir = getenv ("CREDENTIALS_DIRECTORY");
+    if (!dir || !dir[0])
+      return reason_set (why, ENOENT,
+                         "key=cred:%s: there are no credentials "
+                         "(CREDENTIALS_DIRECTORY is not set): the unit needs "
+                         "LoadCredential=%s:...",
+                         body, body);
+    if (asprintf (&k->path, "%s/%s", dir, body) == -1)
+      k->path = NULL;
+    break;
+  case KIND_FILE:
+  case KIND_LINE:
+    k->path = absolute (body);
+    break;
+  }
+  return k->path ? 0 : reason_set (why, ENOMEM, "out of memory");
+}
+
+static int
+read_bytes (struct keyfile *k, struct secret **ret, struct reason *why)
+{
+  CLEANUP_SECRET struct secret *s = NULL;
+  int r;
+
+  if (k->kind == KIND_FD)
+    r = hostfile_read_fd (k->fd, &fd_rules, &s, why);
+  else
+    r = hostfile_read (k->path, k->kind == KIND_CRED ? &cred_rules : &key_rules,
+                       &s, NULL, why);
+  if (r < 0)
+    return r;
+  k->newline = s->bytes[s->length - 1] == '\n';
+  if (k->kind == KIND_LINE && k->newline) {
+    s->bytes[--s->length] = '\0';
+    k->newline = false;
+  }
+  if (s->length == 0)
+    return reason_set (why, EINVAL, "the key file %s holds an empty line",
+                       k->path);
+  *ret = s;
+  s = NULL;
+  return 0;
+}
+
+static int
+keyfile_prepare (const struct reference *ref, const struct profile *profile,
+                 void **state, struct reason *why)
+{
+  struct keyfile *k = calloc (1, sizeof *k);
+  int r;
+
+  (void)profile;
+  if (!k || asprintf (&k->doing, "reading the key %s", ref->name) == -1) {
+    free (k);
+    return reason_set (why, ENOMEM, "out of memory");
+  }
+  k->kind = kind_of_scheme (ref->scheme);
+  r = set_path (k, ref->body, why);
+  if (r == 0)
+    r = read_bytes (k, &k->bytes, why);
+  if (r < 0) {
+    keyfile_free (k);
+    return r;
+  }
+  /* Nobody else is to read it, no child to inherit it. */
+  if (k->kind == KIND_FD)
+    close (k->fd);
+  *state = k;
+  return 0;
+}
+
+static int
+keyfile_fetch (void *state, const struct deadline *deadline,
+               struct secret **ret, struct reason *why)
+{
+  struct keyfile *k = state;
+  int r;
+
+  (void)deadline;
+  if (k->bytes) {
+    *ret = k->bytes;
+    k->bytes = NULL;
+    return 0;
+  }
+  if (k->kind == KIND_FD)
+    return reason_set (why, EINVAL,
+                       "the key of fd:%d was read and used once and cannot "
+                       "be read again: restart the server",
+                       k->fd);
+  r = read_bytes (k, ret, why);
+  if (r < 0)
+    reason_prefix (why, "the key is needed again, but");
+  return r;
+}
+
+static const char *
+keyfile_doing (const void *state)
+{
+  return ((const struct keyfile *)state)->doing;
+}
+
+static const char *
+keyfile_hint (const void *state)
+{
+  const struct keyfile *k = state;
+
+  if (!k->newline)
+    return NULL;
+  if (k->kind == KIND_FILE)
+    return "the key file ends in a newline, which counts; line:PATH drops it";
+  return "the key ends in a newline, which counts";
+}
+
+static void
+keyfile_relock (void *state)
+{
+  secret_relock (((struct keyfile *)state)->bytes);
+}
+
+#define KEYFILE_PROVIDER(NAME, GRAMMAR)                                        \
+  extern const struct provider NAME##_provider;                                \
+  const struct provider NAME##_provider = {                                    \
+    .name = #NAME,                                                             \
+    .schemes = (const char *const[]){ #NAME, NULL },                           \
+    .grammar = GRAMMAR,                                                        \
+    .local = true,                                                             \
+    .check = keyfile_check,                                                    \
+    .prepare = keyfile_prepare,                                                \
+    .fetch = keyfile_fetch,                                                    \
+    .doing = keyfile_doing,                                                    \
+    .hint = keyfile_hint,                                                      \
+    .relock = keyfile_relock,                                                  \
+    .free = keyfile_free,                                                      \
+  }
+
+KEYFILE_PROVIDER (file, "file:PATH");
+KEYFILE_PROVIDER (line, "line:PATH");
+KEYFILE_PROVIDER (fd, "fd:N");
+KEYFILE_PROVIDER (cred, "cred:NAME");

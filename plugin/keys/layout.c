@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* From a record, as a KMS keeps it, to a passphrase.
+ *
+ * The sentences name fields and never what is in them.
+ */
+
+#include "config.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "encoding.h"
+#include "keys.h"
+
+static int
+index_of (const char *const *words, const char *word)
+{
+  for (int i = 0; words[i]; i++)
+    if (strcmp (words[i], word) == 0)
+      return i;
+  return -1;
+}
+
+int
+layout_kind_of (const char *word)
+{
+  static const char *const words[] = { "castellan", "field", "raw", NULL };
+
+  return index_of (words, word);
+}
+
+int
+layout_encoding_of (const char *word)
+{
+  static const char *const words[] = { "text", "hex", "base64", NULL };
+
+  return index_of (words, word);
+}
+
+/* "value, type, name": enough of the names to see what is there. */
+static void
+list_names (json_t *record, char *list, size_t size)
+{
+  char buf[REASON_NAME_MAX];
+  const char *name;
+  json_t *value;
+  size_t n = 0;
+
+  snprintf (list, size, "none");
+  json_object_foreach (record, name, value)
+  {
+    if (n + REASON_NAME_MAX + 8 > size) {
+      snprintf (list + n, size - n, ", ...");
+      return;
+    }
+    n += snprintf (list + n, size - n, "%s%s", n > 0 ? ", " : "",
+                   reason_name (buf, name));
+  }
+}
+
+/* A member that must be a string with something in it. */
+static int
+get_string (json_t *record, const char *field, const char **ret, size_t *length,
+            struct reason *why)
+{
+  char buf[REASON_NAME_MAX], list[400];
+  json_t *value = json_object_get (record, field);
+
+  reason_name (buf, field);
+  if (!value) {
+    list_names (record, list, sizeof list);
+    return reason_set (why, EBADMSG,
+                       "the record has no field \"%s\" (its fields: %s)", buf,
+                       list);
+  }
+  if (json_is_null (value))
+    return reason_set (why, EBADMSG, "the record's field \"%s\" is null", buf);
+  if (!json_is_string (value))
+    return reason_set (why, EBADMSG,
+                       "the record's field \"%s\" is not a string", buf);
+  if (json_string_length (value) == 0)
+    return reason_set (why, EBADMSG, "the record's field \"%s\" is empty", buf);
+  *ret = json_string_value (value);
+  *length = json_string_length (value);
+  return 0;
+}
+
+static int
+decode (const char *field, const char *text, size_t length,
+        enum layout_encoding encoding, struct secret **ret, struct reason *why)
+{
+  static const char *const names[] = { "text", "hexadecimal", "base64" };
+  char buf[REASON_NAME_MAX];
+  int r = 0;
+
+  if (encoding == ENCODING_HEX)
+    r = hex_decode (text, length, ret);
+  else if (encoding == ENCODING_BASE64)
+    r = base64_decode (text, length, ret);
+  else if (length > SECRET_PASSPHRASE_MAX)
+    r = -E2BIG;
+  else {
+    struct secret *s = secret_copy (text, length);
+
+    if (!s)
+      r = -ENOMEM;
+    else
+      *ret = s;
+  }
+  reason_name (buf, field);
+  if (r == -ENOMEM)
+    return reason_set (why, ENOMEM, "out of memory");
+  if (r == -E2BIG)
+    return reason_set (why, EBADMSG,
+                       "the record's field \"%s\" is longer than %d bytes", buf,
+                       SECRET_PASSPHRASE_MAX);
+  if (r < 0)
+    return reason_set (why, EBADMSG, "the record's field \"%s\" is not %s", buf,
+                       names[encoding]);
+  return 0;
+}
+
+static int
+field_passphrase (json_t *record, const char *field,
+                  enum layout_encoding encoding, struct secret **ret,
+                  struct reason *why)
+{
+  const char *text;
+  size_t length;
+  int r;
+
+  r = get_string (record, field, &text, &length, why);
+  if (r < 0)
+    return r;
+  return decode (field, text, length, encoding, ret, why);
+}
+
+static int
+raw_passphrase (json_t *record, struct secret **ret, struct reason *why)
+{
+  char list[400];
+
+  if (json_object_size (record) != 1) {
+    list_names (record, list, sizeof list);
+    return reason_set (why, EBADMSG,
+                       "the record does not have exactly one field: say which "
+                       "one holds the passphrase (its fields: %s)",
+                       list);
+  }
+  return field_passphrase (record,
+                           json_object_iter_key (json_object_iter (record)),
+                           ENCODING_TEXT, ret, why);
+}
+
+/* Nova and Cinder hand QEMU hexlify(key) for a symmetric key, and
+ * os-brick the bytes themselves for a passphrase.  Castellan keeps both
+ * in hex.
+ */
+static int
+castellan_passphrase (json_t *record, struct secret **ret, struct reason *why)
+{
+  CLEANUP_SECRET struct secret *bytes = NULL;
+  const char *type, *value;
+  size_t length;
+  struct secret *hex;
+  int r;
+
+  r = get_string (record, "type", &type, &length, why);
+  if (r < 0)
+    return r;
+  r = field_passphrase (record, "value", ENCODING_HEX, &bytes, why);
+  if (r < 0)
+    return r;
+  if (strcmp (type, "passphrase") == 0) {
+    *ret = bytes;
+    bytes = NULL;
+    return 0;
+  }
+  if (strcmp (type, "symmetric") != 0) {
+    char buf[REASON_NAME_MAX];
+
+    return reason_set (why, EBADMSG,
+                       "the record's type is \"%s\": only symmetric and "
+                       "passphrase open a volume",
+                       reason_name (buf, type));
+  }
+  value = json_string_value (json_object_get (record, "value"));
+  length = strlen (value);
+  if (length > SECRET_PASSPHRASE_MAX)
+    return reason_set (why, EBADMSG,
+                       "the record's field \"value\" is longer than %d bytes",
+                       SECRET_PASSPHRASE_MAX);
+  hex = secret_copy (value, length);
+  if (!hex)
+    return reason_set (why, ENOMEM, "out of memory");
+  for (size_t i = 0; i < hex->length; i++)
+    hex->bytes[i] = tolower (hex->bytes[i]);
+  *ret = hex;
+  return 0;
+}
+
+int
+layout_passphrase (const struct layout *layout, json_t *record,
+                   struct secret **ret, struct reason *why)
+{
+  switch (layout->kind) {
+  case LAYOUT_CASTELLAN:
+    return castellan_passphrase (record, ret, why);
+  case LAYOUT_RAW:
+    return raw_passphrase (record, ret, why);
+  case LAYOUT_FIELD:
+    break;
+  }
+  return field_passphrase (record, layout->field, layout->encoding, ret, why);
+}
