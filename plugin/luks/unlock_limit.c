@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <math.h>
 
 #include "luks_header.h"
 
@@ -63,7 +62,8 @@ refuse (const struct luks_header *header, const struct unlock_limit *limit,
 {
   const uint64_t mib =
       header->unlock_kib / 1024 + (header->unlock_kib % 1024 != 0);
-  const double seconds = ceil (header->unlock_seconds);
+  /* Rounded up, once it is known to be small enough for an unsigned. */
+  const double seconds = header->unlock_seconds + 1;
 
   if (seconds <= SECONDS_MAX && mib <= MIB_MAX) {
     const unsigned s =
