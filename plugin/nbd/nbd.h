@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* The nbdkit face: callbacks, parameters, peers, life and death.
+ *
+ * How this plugin works, in nbdkit's order:
+ *
+ *   load, config      parse only; --help and --dump-plugin end here
+ *   get_ready         the last place where the user sees an error, and
+ *                     before the fork: read the files, then rehearse in
+ *                     a child process (rehearsal.c)
+ *   after_fork        librados and all threads start here: the session
+ *                     opens in the background, a watcher waits for the
+ *                     end (shutdown.c)
+ *   open              waits for the session; refuses peers (peers.c)
+ *   pread, ...        straight to the session
+ *   cleanup           flushes, releases, closes, wipes
+ *
+ * Nothing below plugin/nbd knows nbdkit.
+ */
+
+#ifndef RBDCRYPT_NBD_H
+#define RBDCRYPT_NBD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#define NBDKIT_API_VERSION 2
+#include <nbdkit-plugin.h>
+
+#include "cluster.h"
+#include "key.h"
+#include "logger.h"
+#include "session.h"
+#include "volume.h"
+
+/* --- parameters.c --- */
+
+#define CEPH_OPTIONS_MAX 64
+
+enum tristate { AUTO, ON, OFF };
+enum peers { PEERS_UNIX, PEERS_TLS, PEERS_ANY };
+
+/* The face's one global variable. */
+struct parameters {
+  struct volume_params volume;
+  struct cluster_params cluster;
+  struct cluster_option options[CEPH_OPTIONS_MAX];
+  struct key *keys[VOLUME_LAYERS_MAX];
+  bool plain; /* key=none */
+  const char *profiles;
+  enum tristate trim, extents;
+  enum peers peers;
+  unsigned shutdown_timeout; /* seconds */
+};
+extern struct parameters parameters;
+
+extern const char parameters_help[];
+extern int parameters_config (const char *name, const char *value);
+extern int parameters_complete (void);
+extern void parameters_free (void);
+
+/* --- errors.c --- */
+
+extern const struct logger nbdkit_logger;
+
+/* What an NBD client may read of a failure: no key, path or address. */
+extern const char *client_text (int err);
+
+/* The errno that becomes ERR (positive) on the wire; nbdkit turns what
+ * NBD has no code for into EINVAL, which would blame the client.
+ */
+extern int client_errno (int err);
+
+/* --- peers.c --- */
+
+/* May the peer of this connection use the export?  0, or -1 after
+ * nbdkit_error told the reason, which reaches the client.
+ */
+extern int peers_check (enum peers allowed);
+
+/* End the input of every connected client, so that idle ones leave:
+ * nbdkit would wait for them for ever.
+ */
+extern void peers_hang_up (void);
+
+/* --- rehearsal.c --- */
+
+#define REHEARSAL_SECONDS 10
+
+/* What the rehearsal found out for the server. */
+struct rehearsed {
+  struct secret *keys[VOLUME_LAYERS_MAX]; /* NULL: local, or not fetched */
+  struct secret *keyring;
+};
+
+/* Try everything that a user can get wrong, in a child process that is
+ * killed after REHEARSAL_SECONDS.  0, or -1 after nbdkit_error.
+ */
+extern int rehearse (struct rehearsed *ret);
+
+/* --- shutdown.c --- */
+
+/* Start the thread that waits for the end of the server and then stops
+ * SESSION.  0 or -1 after nbdkit_error.
+ */
+extern int shutdown_watch (struct session *session);
+
+/* Stop the session if that has not happened, and end the watch.  When
+ * data may be lost the process will exit with a failure.
+ */
+extern void shutdown_finish (void);
+
+#endif /* RBDCRYPT_NBD_H */

@@ -1,0 +1,381 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+#include "config.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "compat.h"
+#include "nbd.h"
+
+#define PROFILES_DEFAULT "/etc/rbdcrypt/profiles.json"
+#define SHUTDOWN_TIMEOUT_DEFAULT 30
+#define VALUE_MAX 4096
+
+struct parameters parameters = {
+  .volume.unlock_limit = UNLOCK_LIMIT_DEFAULT,
+  .profiles = PROFILES_DEFAULT,
+  .shutdown_timeout = SHUTDOWN_TIMEOUT_DEFAULT,
+};
+
+/* One line per parameter; bash completion greps "^name=". */
+const char parameters_help[] =
+    "[image=]<SPEC>        (required) [POOL/[NAMESPACE/]]IMAGE[@SNAP].\n"
+    "key=<REF>             (required) Where the key is: file:PATH,\n"
+    "                      line:PATH, fd:N, cred:NAME,\n"
+    "                      bao:MOUNT/PATH[#FIELD], vault:..., PROFILE:REF;\n"
+    "                      none serves the image as it is.  Repeat for the\n"
+    "                      layers of a clone, child first.\n"
+    "profiles=<FILE>       Descriptions of KMSes (" PROFILES_DEFAULT ").\n"
+    "conf=<FILE>           Ceph configuration.\n"
+    "user=<NAME>           Ceph user without \"client.\" (admin).\n"
+    "cluster=<NAME>        Name of the Ceph cluster (ceph).\n"
+    "ceph.OPTION=<VALUE>   Set any Ceph option.\n"
+    "engine=auto|librbd    Who decrypts.\n"
+    "cache=auto|none|writethrough|writearound|writeback\n"
+    "                      What the acknowledgement of a write means.\n"
+    "trim=auto|on|off      Pass TRIM on (auto: only unencrypted images).\n"
+    "extents=auto|on|off   Report holes (auto: only where that is right).\n"
+    "peers=unix|tls|any    Who may connect (unix).\n"
+    "unlock-limit=<SECONDS>[,<MIB>]\n"
+    "                      The most an unlock may cost (10,1229).\n"
+    "shutdown-timeout=<SECONDS>\n"
+    "                      The most a shutdown may take (30).";
+
+/* One of WORDS, by index; the list ends with NULL. */
+static int
+parse_word (const char *name, const char *value, const char *const words[],
+            int *ret)
+{
+  char shown[REASON_NAME_MAX];
+
+  for (int i = 0; words[i]; i++)
+    if (strcmp (value, words[i]) == 0) {
+      *ret = i;
+      return 0;
+    }
+  nbdkit_error ("%s=%s is not one of the words that this parameter takes "
+                "(see nbdkit rbdcrypt --help)",
+                name, reason_name (shown, value));
+  return -1;
+}
+
+static int
+parse_image (const char *value)
+{
+  struct reason why;
+
+  if (image_spec_parse (value, &parameters.volume.spec, &why) < 0) {
+    nbdkit_error ("image: %s", why.text);
+    return -1;
+  }
+  return 0;
+}
+
+static int
+parse_key (const char *value)
+{
+  const size_t n = parameters.volume.nr_keys;
+  struct reason why;
+
+  if (n == VOLUME_LAYERS_MAX) {
+    nbdkit_error ("key: more than %d layers", VOLUME_LAYERS_MAX);
+    return -1;
+  }
+  if (key_parse (value, &parameters.keys[n], &why) < 0) {
+    nbdkit_error ("%s", why.text);
+    return -1;
+  }
+  parameters.volume.nr_keys++;
+  return 0;
+}
+
+/* nbdkit changes its directory later: paths are made absolute now. */
+static int
+parse_path (const char *value, const char **ret)
+{
+  *ret = nbdkit_absolute_path (value);
+  return *ret ? 0 : -1;
+}
+
+static int
+parse_profiles (const char *value)
+{
+  return parse_path (value, &parameters.profiles);
+}
+
+static int
+parse_conf (const char *value)
+{
+  return parse_path (value, &parameters.cluster.conf);
+}
+
+static int
+parse_user (const char *value)
+{
+  if (strncmp (value, "client.", 7) == 0)
+    value += 7;
+  if (value[0] == '\0' || strlen (value) > 100 || strpbrk (value, "[]\n=")) {
+    nbdkit_error ("user: not the name of a Ceph user");
+    return -1;
+  }
+  parameters.cluster.user = value;
+  return 0;
+}
+
+static int
+parse_cluster (const char *value)
+{
+  if (strlen (value) > 100 || strchr (value, '/')) {
+    nbdkit_error ("cluster: not the name of a Ceph cluster");
+    return -1;
+  }
+  parameters.cluster.name = value;
+  return 0;
+}
+
+static int
+parse_engine (const char *value)
+{
+  static const char *const words[] = { "auto", "librbd", NULL };
+  int engine;
+
+  return parse_word ("engine", value, words, &engine);
+}
+
+static int
+parse_cache (const char *value)
+{
+  static const char *const words[] = {
+    [CACHE_AUTO] = "auto",
+    [CACHE_NONE] = "none",
+    [CACHE_WRITETHROUGH] = "writethrough",
+    [CACHE_WRITEAROUND] = "writearound",
+    [CACHE_WRITEBACK] = "writeback",
+    NULL,
+  };
+  int mode;
+
+  if (parse_word ("cache", value, words, &mode) == -1)
+    return -1;
+  parameters.cluster.cache = mode;
+  return 0;
+}
+
+static int
+parse_tristate (const char *name, const char *value, enum tristate *ret)
+{
+  static const char *const words[] = {
+    [AUTO] = "auto", [ON] = "on", [OFF] = "off", NULL
+  };
+  int word;
+
+  if (parse_word (name, value, words, &word) == -1)
+    return -1;
+  *ret = word;
+  return 0;
+}
+
+static int
+parse_trim (const char *value)
+{
+  return parse_tristate ("trim", value, &parameters.trim);
+}
+
+static int
+parse_extents (const char *value)
+{
+  return parse_tristate ("extents", value, &parameters.extents);
+}
+
+static int
+parse_peers (const char *value)
+{
+  static const char *const words[] = {
+    [PEERS_UNIX] = "unix", [PEERS_TLS] = "tls", [PEERS_ANY] = "any", NULL
+  };
+  int peers;
+
+  if (parse_word ("peers", value, words, &peers) == -1)
+    return -1;
+  if (peers == PEERS_TLS && !COMPAT_PEER_TLS_DN) {
+    nbdkit_error ("peers=tls needs an nbdkit that can tell who a TLS client "
+                  "is (1.40 or later)");
+    return -1;
+  }
+  parameters.peers = peers;
+  return 0;
+}
+
+static int
+parse_unlock_limit (const char *value)
+{
+  struct reason why;
+
+  if (unlock_limit_parse (value, &parameters.volume.unlock_limit, &why) < 0) {
+    nbdkit_error ("%s", why.text);
+    return -1;
+  }
+  return 0;
+}
+
+static int
+parse_shutdown_timeout (const char *value)
+{
+  unsigned seconds;
+
+  if (nbdkit_parse_unsigned ("shutdown-timeout", value, &seconds) == -1)
+    return -1;
+  if (seconds < 1 || seconds > 3600) {
+    nbdkit_error ("shutdown-timeout is between 1 and 3600 seconds");
+    return -1;
+  }
+  parameters.shutdown_timeout = seconds;
+  return 0;
+}
+
+struct parameter {
+  const char *name;
+  int (*parse) (const char *value);
+  bool repeats;
+  bool seen;
+};
+
+static struct parameter table[] = {
+  { "image", parse_image, false, false },
+  { "key", parse_key, true, false },
+  { "profiles", parse_profiles, false, false },
+  { "conf", parse_conf, false, false },
+  { "user", parse_user, false, false },
+  { "cluster", parse_cluster, false, false },
+  { "engine", parse_engine, false, false },
+  { "cache", parse_cache, false, false },
+  { "trim", parse_trim, false, false },
+  { "extents", parse_extents, false, false },
+  { "peers", parse_peers, false, false },
+  { "unlock-limit", parse_unlock_limit, false, false },
+  { "shutdown-timeout", parse_shutdown_timeout, false, false },
+};
+
+static int
+parse_ceph_option (const char *name, const char *value)
+{
+  struct cluster_params *cluster = &parameters.cluster;
+  struct reason why;
+
+  for (size_t i = 0; i < cluster->nr_options; i++)
+    if (strcmp (parameters.options[i].name, name) == 0) {
+      nbdkit_error ("ceph.%s is given twice", name);
+      return -1;
+    }
+  if (cluster->nr_options == CEPH_OPTIONS_MAX) {
+    nbdkit_error ("more than %d ceph.OPTION parameters", CEPH_OPTIONS_MAX);
+    return -1;
+  }
+  if (cluster_option_check (name, value, &why) < 0) {
+    nbdkit_error ("%s", why.text);
+    return -1;
+  }
+  parameters.options[cluster->nr_options++] =
+      (struct cluster_option){ name, value };
+  cluster->options = parameters.options;
+  return 0;
+}
+
+/* Words that other tools use for a literal secret. */
+static bool
+sounds_like_a_secret (const char *name)
+{
+  static const char *const words[] = { "passphrase", "password",   "token",
+                                       "secret",     "key-secret", NULL };
+
+  for (size_t i = 0; words[i]; i++)
+    if (strcmp (name, words[i]) == 0)
+      return true;
+  return false;
+}
+
+static int
+unknown_parameter (const char *name)
+{
+  char shown[REASON_NAME_MAX];
+
+  if (sounds_like_a_secret (name))
+    nbdkit_error ("%s: a secret on the command line can be read by every user "
+                  "of this host: say where it is with key=REF",
+                  name);
+  else
+    nbdkit_error ("unknown parameter \"%s\" (see nbdkit rbdcrypt --help)",
+                  reason_name (shown, name));
+  return -1;
+}
+
+int
+parameters_config (const char *name, const char *value)
+{
+  if (strlen (value) > VALUE_MAX) {
+    nbdkit_error ("%s: the value is longer than %d bytes", name, VALUE_MAX);
+    return -1;
+  }
+  if (strncmp (name, "ceph.", 5) == 0)
+    return parse_ceph_option (name + 5, value);
+  for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+    struct parameter *p = &table[i];
+
+    if (strcmp (name, p->name) != 0)
+      continue;
+    if (value[0] == '\0') {
+      nbdkit_error ("%s= has no value", name);
+      return -1;
+    }
+    if (p->seen && !p->repeats) {
+      nbdkit_error ("%s= is given twice", name);
+      return -1;
+    }
+    p->seen = true;
+    return p->parse (value);
+  }
+  return unknown_parameter (name);
+}
+
+/* key=none stands for "no keys" and cannot be mixed with others. */
+static int
+settle_keys (void)
+{
+  const size_t n = parameters.volume.nr_keys;
+
+  if (n == 0) {
+    nbdkit_error ("key= is missing: say where the key is (key=file:PATH, "
+                  "key=PROFILE:REF, ...), or key=none to serve the image as "
+                  "it is");
+    return -1;
+  }
+  for (size_t i = 0; i < n; i++)
+    parameters.plain |= key_is_none (parameters.keys[i]);
+  if (parameters.plain && n > 1) {
+    nbdkit_error ("key=none cannot be combined with other keys");
+    return -1;
+  }
+  if (parameters.plain)
+    parameters.volume.nr_keys = 0;
+  return 0;
+}
+
+int
+parameters_complete (void)
+{
+  if (parameters.volume.spec.image[0] == '\0') {
+    nbdkit_error ("image= is missing: name it as [POOL/[NAMESPACE/]]IMAGE"
+                  "[@SNAP]");
+    return -1;
+  }
+  return settle_keys ();
+}
+
+void
+parameters_free (void)
+{
+  for (size_t i = 0; i < VOLUME_LAYERS_MAX; i++)
+    key_free (parameters.keys[i]);
+}

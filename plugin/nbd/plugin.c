@@ -1,0 +1,423 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+#include "config.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "compat.h"
+#include "nbd.h"
+
+#define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
+
+/* NBD's and nbdkit's limits on what may be advertised. */
+#define PREFERRED_BLOCK 4096
+#define MAXIMUM_BLOCK (32 * 1024 * 1024)
+
+/* The session of the image, and what the rehearsal left for it. */
+static struct session *session;
+static struct rehearsed rehearsed;
+
+/* One connection. */
+struct connection {
+  struct session_info info;
+  atomic_bool complained; /* one error line per connection is enough */
+};
+
+static void
+rbdcrypt_load (void)
+{
+  if (key_global_init () < 0) {
+    nbdkit_error ("cannot initialise libcurl");
+    exit (EXIT_FAILURE);
+  }
+}
+
+static void
+rbdcrypt_unload (void)
+{
+  parameters_free ();
+}
+
+static void
+rbdcrypt_dump_plugin (void)
+{
+  int major, minor, extra;
+
+  rbd_version (&major, &minor, &extra);
+  printf ("rbdcrypt_librbd_version=%d.%d.%d\n", major, minor, extra);
+  printf ("rbdcrypt_encryption_load2=%s\n",
+          COMPAT_ENCRYPTION_LOAD2 ? "yes" : "no");
+  printf ("rbdcrypt_diff_iterate3=%s\n", COMPAT_DIFF_ITERATE3 ? "yes" : "no");
+  printf ("rbdcrypt_peer_tls=%s\n", COMPAT_PEER_TLS_DN ? "yes" : "no");
+  printf ("rbdcrypt_engines=librbd\n");
+  printf ("rbdcrypt_providers=%s\n", key_providers ());
+}
+
+/* Under socket activation a restarted server goes on serving clients
+ * that were told that their writes arrived: only what the OSDs have may
+ * be acknowledged.  nbdkit has unset LISTEN_FDS, but the socket is there.
+ */
+static bool
+socket_activated (void)
+{
+  int listening = 0;
+  socklen_t len = sizeof listening;
+
+  return getsockopt (3, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) == 0 &&
+         listening;
+}
+
+static int
+rbdcrypt_get_ready (void)
+{
+  struct reason why;
+
+  secret_harden_process ();
+  for (size_t i = 0; i < parameters.volume.nr_keys; i++)
+    if (key_prepare (parameters.keys[i], parameters.profiles, &why) < 0) {
+      nbdkit_error ("%s", why.text);
+      return -1;
+    }
+  if (parameters.cluster.cache == CACHE_AUTO && socket_activated ())
+    parameters.cluster.cache = CACHE_NONE;
+  return rehearse (&rehearsed);
+}
+
+static int
+fetch_key (void *opaque, size_t i, const struct deadline *deadline,
+           struct secret **ret, struct reason *why)
+{
+  (void)opaque;
+  if (!rehearsed.keys[i])
+    return key_fetch (parameters.keys[i], deadline, ret, why);
+  *ret = rehearsed.keys[i];
+  rehearsed.keys[i] = NULL;
+  return 0;
+}
+
+static const char *
+first_key_hint (void *opaque)
+{
+  (void)opaque;
+  return parameters.plain ? NULL : key_hint (parameters.keys[0]);
+}
+
+/* After the change of user and the fork, both of which undo part of the
+ * protection of secrets.
+ */
+static void
+protect_secrets_again (void)
+{
+  secret_harden_process ();
+  for (size_t i = 0; i < parameters.volume.nr_keys; i++) {
+    key_relock (parameters.keys[i]);
+    secret_relock (rehearsed.keys[i]);
+  }
+  secret_relock (rehearsed.keyring);
+}
+
+static int
+rbdcrypt_after_fork (void)
+{
+  const struct session_params params = {
+    .cluster = &parameters.cluster,
+    .volume = &parameters.volume,
+    .log = &nbdkit_logger,
+    .fetch = fetch_key,
+    .hint = first_key_hint,
+  };
+  int r;
+
+  protect_secrets_again ();
+  session = session_new (&params, rehearsed.keyring);
+  if (!session) {
+    nbdkit_error ("out of memory");
+    return -1;
+  }
+  rehearsed.keyring = NULL;
+  r = session_start (session);
+  if (r < 0) {
+    nbdkit_error ("cannot start a thread: %s", strerror (-r));
+    return -1;
+  }
+  return shutdown_watch (session);
+}
+
+static void
+rbdcrypt_cleanup (void)
+{
+  shutdown_finish ();
+}
+
+static void *
+rbdcrypt_open (int readonly)
+{
+  struct connection *c;
+  struct reason why;
+  int r;
+
+  (void)readonly; /* nbdkit itself refuses writes then */
+  if (peers_check (parameters.peers) == -1)
+    return NULL;
+  c = calloc (1, sizeof *c);
+  if (!c) {
+    nbdkit_error ("out of memory");
+    return NULL;
+  }
+  r = session_wait (session, &c->info, &why);
+  if (r < 0) {
+    free (c);
+    nbdkit_debug ("open: %s", why.text);
+    nbdkit_error ("%s", client_text (-r));
+    errno = client_errno (-r);
+    return NULL;
+  }
+  return c;
+}
+
+static void
+rbdcrypt_close (void *handle)
+{
+  free (handle);
+}
+
+static int64_t
+rbdcrypt_get_size (void *handle)
+{
+  const struct connection *c = handle;
+
+  return c->info.size;
+}
+
+static bool
+is_plain (const struct connection *c)
+{
+  return c->info.sector_size == 0;
+}
+
+static int
+rbdcrypt_block_size (void *handle, uint32_t *minimum, uint32_t *preferred,
+                     uint32_t *maximum)
+{
+  const struct connection *c = handle;
+  const uint64_t object_size = c->info.object_size;
+
+  /* Two writers inside one LUKS sector race in librbd; but the last
+   * bytes of a volume of odd size must be reached.
+   */
+  *minimum = is_plain (c) || c->info.size % 512 != 0 ? 1 : 512;
+  *preferred = PREFERRED_BLOCK;
+  *maximum = object_size < PREFERRED_BLOCK ? PREFERRED_BLOCK
+             : object_size > MAXIMUM_BLOCK ? MAXIMUM_BLOCK
+                                           : object_size;
+  return 0;
+}
+
+static int
+rbdcrypt_can_write (void *handle)
+{
+  const struct connection *c = handle;
+
+  return !c->info.readonly;
+}
+
+static int
+rbdcrypt_can_flush (void *handle)
+{
+  (void)handle;
+  return 1;
+}
+
+static int
+rbdcrypt_can_fua (void *handle)
+{
+  (void)handle;
+  return NBDKIT_FUA_EMULATE;
+}
+
+static int
+rbdcrypt_can_multi_conn (void *handle)
+{
+  (void)handle;
+  return 1; /* all connections share one image and its cache */
+}
+
+static int
+rbdcrypt_is_rotational (void *handle)
+{
+  (void)handle;
+  return 0;
+}
+
+static int
+rbdcrypt_can_trim (void *handle)
+{
+  const struct connection *c = handle;
+
+  switch (parameters.trim) {
+  case ON:
+    return 1;
+  case OFF:
+    return 0;
+  default:
+    return is_plain (c); /* encrypted: librbd would write the range */
+  }
+}
+
+static int
+rbdcrypt_can_zero (void *handle)
+{
+  (void)handle;
+  return 1;
+}
+
+static int
+rbdcrypt_can_fast_zero (void *handle)
+{
+  return is_plain (handle);
+}
+
+static int
+rbdcrypt_can_extents (void *handle)
+{
+  const struct connection *c = handle;
+
+  return parameters.extents != OFF && c->info.fast_diff;
+}
+
+/* Turn a result into what nbdkit expects. */
+static int
+finish (struct connection *c, const char *what, int r)
+{
+  if (r >= 0)
+    return 0;
+  if (!atomic_exchange (&c->complained, true))
+    nbdkit_error ("%s failed: %s", what, strerror (-r));
+  else
+    nbdkit_debug ("%s failed: %s", what, strerror (-r));
+  errno = client_errno (-r);
+  return -1;
+}
+
+static int
+rbdcrypt_pread (void *handle, void *buf, uint32_t count, uint64_t offset,
+                uint32_t flags)
+{
+  struct connection *c = handle;
+
+  (void)flags;
+  return finish (
+      c, "read",
+      session_read (session, c->info.generation, buf, count, offset));
+}
+
+static int
+rbdcrypt_pwrite (void *handle, const void *buf, uint32_t count, uint64_t offset,
+                 uint32_t flags)
+{
+  struct connection *c = handle;
+
+  (void)flags; /* nbdkit flushes after a FUA write */
+  return finish (
+      c, "write",
+      session_write (session, c->info.generation, buf, count, offset));
+}
+
+static int
+rbdcrypt_flush (void *handle, uint32_t flags)
+{
+  struct connection *c = handle;
+
+  (void)flags;
+  return finish (c, "flush", session_flush (session, c->info.generation));
+}
+
+static int
+rbdcrypt_trim (void *handle, uint32_t count, uint64_t offset, uint32_t flags)
+{
+  struct connection *c = handle;
+
+  (void)flags;
+  return finish (c, "trim",
+                 session_discard (session, c->info.generation, count, offset));
+}
+
+static int
+rbdcrypt_zero (void *handle, uint32_t count, uint64_t offset, uint32_t flags)
+{
+  struct connection *c = handle;
+  const bool thick = !(flags & NBDKIT_FLAG_MAY_TRIM);
+
+  /* Only discarding is faster than writing. */
+  if (flags & NBDKIT_FLAG_FAST_ZERO && (thick || !is_plain (c))) {
+    errno = EOPNOTSUPP;
+    return -1;
+  }
+  return finish (
+      c, "write-zeroes",
+      session_write_zeroes (session, c->info.generation, count, offset, thick));
+}
+
+static int
+add_extent (void *opaque, uint64_t offset, uint64_t length, bool hole)
+{
+  const uint32_t type = hole ? NBDKIT_EXTENT_HOLE | NBDKIT_EXTENT_ZERO : 0;
+
+  return nbdkit_add_extent (opaque, offset, length, type) == -1 ? -errno : 0;
+}
+
+static int
+rbdcrypt_extents (void *handle, uint32_t count, uint64_t offset, uint32_t flags,
+                  struct nbdkit_extents *extents)
+{
+  struct connection *c = handle;
+
+  (void)flags;
+  return finish (c, "block status",
+                 session_extents (session, c->info.generation, count, offset,
+                                  add_extent, extents));
+}
+
+static struct nbdkit_plugin plugin = {
+  .name = "rbdcrypt",
+  .longname = "nbdkit rbdcrypt plugin",
+  .version = PACKAGE_VERSION,
+  .description = "Serve encrypted Ceph RBD images with keys from a KMS",
+  .load = rbdcrypt_load,
+  .unload = rbdcrypt_unload,
+  .dump_plugin = rbdcrypt_dump_plugin,
+  .config = parameters_config,
+  .config_complete = parameters_complete,
+  .config_help = parameters_help,
+  .magic_config_key = "image",
+  .get_ready = rbdcrypt_get_ready,
+  .after_fork = rbdcrypt_after_fork,
+  .cleanup = rbdcrypt_cleanup,
+  .open = rbdcrypt_open,
+  .close = rbdcrypt_close,
+  .get_size = rbdcrypt_get_size,
+  .block_size = rbdcrypt_block_size,
+  .can_write = rbdcrypt_can_write,
+  .can_flush = rbdcrypt_can_flush,
+  .can_fua = rbdcrypt_can_fua,
+  .can_multi_conn = rbdcrypt_can_multi_conn,
+  .is_rotational = rbdcrypt_is_rotational,
+  .can_trim = rbdcrypt_can_trim,
+  .can_zero = rbdcrypt_can_zero,
+  .can_fast_zero = rbdcrypt_can_fast_zero,
+  .can_extents = rbdcrypt_can_extents,
+  .pread = rbdcrypt_pread,
+  .pwrite = rbdcrypt_pwrite,
+  .flush = rbdcrypt_flush,
+  .trim = rbdcrypt_trim,
+  .zero = rbdcrypt_zero,
+  .extents = rbdcrypt_extents,
+  .errno_is_preserved = 1,
+};
+
+NBDKIT_REGISTER_PLUGIN (plugin)

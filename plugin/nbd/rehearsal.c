@@ -1,0 +1,340 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* The rehearsal: everything that a user can get wrong is tried in a
+ * child process before nbdkit forks into the background.
+ *
+ * After the fork an error can reach nobody: nbdkit would sit there, or
+ * leave its client waiting for ever.  And librados, whose threads do not
+ * survive a fork, must not be started before it.  A child solves both.
+ * It opens the image read-only, because a read-write open that dies
+ * leaves a watch on the image that delays others for many seconds.
+ *
+ * The child talks over a socket pair: a message for each step that it
+ * begins (so that the parent can say where it hangs), the keys that it
+ * fetched (so that no KMS is asked twice, and what a single-use
+ * credential yielded is not lost), and how it ended.
+ */
+
+#include "config.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "nbd.h"
+
+/* The child's own waits end a little before the parent loses patience,
+ * so that the better sentence wins.
+ */
+#define MARGIN_MS 500
+
+enum message_type { STEP, WARNING, KEY, KEYRING, FAILURE, SUCCESS };
+
+struct message {
+  enum message_type type;
+  unsigned index; /* KEY: the layer */
+  size_t length;  /* bytes that follow, below SECRET_PASSPHRASE_MAX + 1 */
+};
+
+/* --- the child --- */
+
+struct child {
+  int sock;
+  struct deadline deadline;
+};
+
+static void
+send_all (int sock, const void *buf, size_t length)
+{
+  const char *p = buf;
+
+  while (length > 0) {
+    const ssize_t n = send (sock, p, length, MSG_NOSIGNAL);
+
+    if (n <= 0)
+      _exit (EXIT_FAILURE); /* the parent is gone */
+    p += n;
+    length -= n;
+  }
+}
+
+static void
+tell (const struct child *child, enum message_type type, unsigned index,
+      const void *bytes, size_t length)
+{
+  struct message m;
+
+  memset (&m, 0, sizeof m);
+  m.type = type;
+  m.index = index;
+  m.length = length;
+  send_all (child->sock, &m, sizeof m);
+  send_all (child->sock, bytes, length);
+}
+
+static void
+tell_text (const struct child *child, enum message_type type, const char *text)
+{
+  tell (child, type, 0, text, strlen (text));
+}
+
+static void
+child_step (void *opaque, const char *what)
+{
+  tell_text (opaque, STEP, what);
+}
+
+/* The child's copies of the keys; the process ends soon. */
+static struct secret *child_keys[VOLUME_LAYERS_MAX];
+
+static int
+child_key (void *opaque, size_t i, const struct secret **ret,
+           struct reason *why)
+{
+  const struct child *child = opaque;
+  struct key *key = parameters.keys[i];
+  int r;
+
+  tell_text (child, STEP, key_doing (key));
+  r = key_fetch (key, &child->deadline, &child_keys[i], why);
+  if (r < 0)
+    return r;
+  if (!key_is_local (key))
+    tell (child, KEY, i, child_keys[i]->bytes, child_keys[i]->length);
+  tell_text (child, STEP, "unlocking the image");
+  *ret = child_keys[i];
+  return 0;
+}
+
+static const char *
+child_hint (void *opaque)
+{
+  (void)opaque;
+  return key_hint (parameters.keys[0]);
+}
+
+static void
+send_keyring (const struct child *child, struct cluster *cluster)
+{
+  struct secret *keyring CLEANUP_SECRET = NULL;
+
+  if (cluster_keyring (cluster, &keyring) == 0 && keyring)
+    tell (child, KEYRING, 0, keyring->bytes, keyring->length);
+}
+
+static int
+check_opened (const struct child *child, const struct volume *v,
+              struct reason *why)
+{
+  if (v->erasure_coded && v->params->nr_keys > 0)
+    tell_text (child, WARNING,
+               "the image's data pool is erasure-coded: blocks that were "
+               "never written read as random bytes, not as zeros");
+  if (parameters.extents == ON && !v->fast_diff)
+    return reason_set (why, EINVAL,
+                       "extents=on: holes cannot be told reliably here (it "
+                       "takes a flat image with fast-diff and a librbd with "
+                       "rbd_diff_iterate3)");
+  return 0;
+}
+
+static int
+try_everything (struct child *child, struct reason *why)
+{
+  const struct volume_hooks hooks = {
+    .step = child_step,
+    .key = child_key,
+    .hint = child_hint,
+    .opaque = child,
+  };
+  struct cluster *cluster;
+  struct volume *volume;
+  int r;
+
+  tell_text (child, STEP, "connecting to the Ceph monitors");
+  r = cluster_connect (&parameters.cluster, true, NULL, &cluster, why);
+  if (r < 0)
+    return r;
+  send_keyring (child, cluster);
+  r = volume_open (cluster, &parameters.volume, VOLUME_REHEARSE, &hooks,
+                   &volume, why);
+  if (r < 0)
+    return r;
+  r = check_opened (child, volume, why);
+  volume_close (volume);
+  cluster_disconnect (cluster);
+  return r;
+}
+
+static void
+run_child (struct child *child)
+{
+  struct reason why = { "" };
+  int r;
+
+  /* SIGTERM to nbdkit during the rehearsal must not leave an orphan. */
+  prctl (PR_SET_PDEATHSIG, SIGKILL);
+  for (size_t i = 0; i < parameters.volume.nr_keys; i++)
+    key_relock (parameters.keys[i]);
+  r = try_everything (child, &why);
+  if (r < 0)
+    tell_text (child, FAILURE, why.text);
+  else
+    tell_text (child, SUCCESS, "");
+  for (size_t i = 0; i < VOLUME_LAYERS_MAX; i++)
+    secret_free (child_keys[i]);
+  _exit (EXIT_SUCCESS);
+}
+
+/* --- the parent --- */
+
+/* Read exactly LENGTH bytes.  0, -ETIMEDOUT, or -EPIPE at the end. */
+static int
+receive (int sock, void *buf, size_t length, const struct deadline *deadline)
+{
+  char *p = buf;
+
+  while (length > 0) {
+    struct pollfd pfd = { .fd = sock, .events = POLLIN };
+    const int64_t left = deadline_left_ms (deadline);
+    ssize_t n;
+
+    if (left == 0)
+      return -ETIMEDOUT;
+    n = poll (&pfd, 1, left);
+    if (n <= 0)
+      continue;
+    n = read (sock, p, length);
+    if (n == -1 && errno == EINTR)
+      continue;
+    if (n <= 0)
+      return -EPIPE;
+    p += n;
+    length -= n;
+  }
+  return 0;
+}
+
+/* Keep what a message brought; the body lies in a secret of its own. */
+static void
+keep (struct rehearsed *ret, const struct message *m, struct secret **body)
+{
+  struct secret **slot = NULL;
+
+  if (m->type == KEY && m->index < VOLUME_LAYERS_MAX)
+    slot = &ret->keys[m->index];
+  else if (m->type == KEYRING)
+    slot = &ret->keyring;
+  if (slot) {
+    secret_free (*slot);
+    *slot = *body;
+    *body = NULL;
+  }
+}
+
+static void
+keep_text (struct reason *to, const struct secret *body)
+{
+  reason_set (to, 0, "%.*s", (int)body->length, (const char *)body->bytes);
+}
+
+/* Read messages until the child says how it ended.  0, or -errno and the
+ * sentence.
+ */
+static int
+listen_to_child (int sock, const struct deadline *deadline,
+                 struct rehearsed *ret, struct reason *why)
+{
+  struct reason step = { "starting" }, text;
+
+  for (;;) {
+    struct secret *body CLEANUP_SECRET = NULL;
+    struct message m;
+    int r = receive (sock, &m, sizeof m, deadline);
+
+    if (r == 0 && m.length <= SECRET_PASSPHRASE_MAX) {
+      body = secret_new (m.length);
+      if (!body)
+        return reason_set (why, ENOMEM, "out of memory");
+      r = receive (sock, body->bytes, m.length, deadline);
+      body->length = m.length;
+    }
+    if (r == -ETIMEDOUT)
+      return reason_set (why, ETIMEDOUT, "gave up after %d seconds while %s",
+                         REHEARSAL_SECONDS, step.text);
+    if (r < 0 || !body)
+      return reason_set (why, EIO, "the rehearsal died while %s", step.text);
+    switch (m.type) {
+    case STEP:
+      keep_text (&step, body);
+      nbdkit_debug ("rehearsal: %s", step.text);
+      break;
+    case WARNING:
+      keep_text (&text, body);
+      nbdkit_error ("warning: %s", text.text);
+      break;
+    case FAILURE:
+      keep_text (why, body);
+      return -EINVAL;
+    case SUCCESS:
+      return 0;
+    default:
+      keep (ret, &m, &body);
+    }
+  }
+}
+
+static void
+free_rehearsed (struct rehearsed *r)
+{
+  for (size_t i = 0; i < VOLUME_LAYERS_MAX; i++)
+    secret_free (r->keys[i]);
+  secret_free (r->keyring);
+  memset (r, 0, sizeof *r);
+}
+
+int
+rehearse (struct rehearsed *ret)
+{
+  const int64_t limit_ms = REHEARSAL_SECONDS * 1000;
+  const struct deadline deadline = deadline_in_ms (limit_ms, NULL);
+  struct child child;
+  struct reason why;
+  int socks[2], r;
+  pid_t pid;
+
+  if (socketpair (AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, socks) == -1) {
+    nbdkit_error ("socketpair: %m");
+    return -1;
+  }
+  pid = fork ();
+  if (pid == -1) {
+    nbdkit_error ("fork: %m");
+    close (socks[0]);
+    close (socks[1]);
+    return -1;
+  }
+  if (pid == 0) {
+    close (socks[0]);
+    child.sock = socks[1];
+    child.deadline = deadline_in_ms (limit_ms - MARGIN_MS, NULL);
+    run_child (&child);
+  }
+  close (socks[1]);
+  r = listen_to_child (socks[0], &deadline, ret, &why);
+  close (socks[0]);
+  kill (pid, SIGKILL);
+  while (waitpid (pid, NULL, 0) == -1 && errno == EINTR)
+    ;
+  if (r == 0)
+    return 0;
+  free_rehearsed (ret);
+  nbdkit_error ("%s", why.text);
+  return -1;
+}
