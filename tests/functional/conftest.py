@@ -118,3 +118,11 @@ def files(tmp_path):
 def key(files):
     """The reference of a key file that holds lab.PASSPHRASE."""
     return "key=file:" + files("passphrase", lab.PASSPHRASE)
+
+
+@pytest.fixture(scope="session")
+def dump(plugin):
+    """What nbdkit --dump-plugin says, as a dictionary."""
+    out = lab.run("nbdkit", plugin, "--dump-plugin").stdout.decode()
+    return dict(line.split("=", 1) for line in out.splitlines()
+                if "=" in line)
