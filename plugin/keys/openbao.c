@@ -73,8 +73,9 @@ denied (const struct openbao *b, const struct deadline *d, struct reason *why)
   if (good)
     return reason_set (why, EACCES,
                        "%s denies reading %s: the token is good, but no policy "
-                       "of it allows that (or there is no mount %s)",
-                       address, b->path, b->mount ? b->mount : "");
+                       "of it allows that%s",
+                       address, b->path,
+                       b->mount_seen ? "" : ", or there is no such mount");
   if (r == 0 && a.status == 403)
     return reason_set (why, EACCES,
                        "%s does not accept the token: it is wrong, expired or "
@@ -94,13 +95,8 @@ ask_for_record (const struct openbao *b, const char *path,
     return r;
   if (a->status == 403 && a->body)
     return denied (b, d, why);
-  if (a->status != 200)
+  if (a->status != 200 || !a->body)
     return answer_refusal (b, a, again, why);
-  if (!a->body)
-    return reason_set (why, EBADMSG,
-                       "%s answered with something that is not JSON: is that "
-                       "OpenBao's address?",
-                       http_server_address (b->server));
   return 0;
 }
 
@@ -124,6 +120,7 @@ struct place {
   char *mount; /* without slashes at the end */
   const char *path;
   bool kv2;
+  bool seen; /* the server named the mount */
 };
 
 /* The commands' own fallback for a token that may not ask. */
@@ -165,6 +162,7 @@ read_mount (const struct openbao *b, const struct answer *a,
   place->mount = strndup (mount, n - 1);
   place->path = b->path + n;
   place->kv2 = version && strcmp (version, "2") == 0;
+  place->seen = true;
   return place->mount ? 0 : reason_set (why, ENOMEM, "out of memory");
 }
 
@@ -188,11 +186,6 @@ find_mount (const struct openbao *b, const struct deadline *d,
   else if (r == 0 && a.body && a.status >= 400 && a.status < 500 &&
            a.status != 412 && a.status != 429)
     r = guess_mount (b, place, why);
-  else if (r == 0 && a.status == 200)
-    r = reason_set (why, EBADMSG,
-                    "%s answered with something that is not JSON: is that "
-                    "OpenBao's address?",
-                    http_server_address (b->server));
   else if (r == 0)
     r = answer_refusal (b, &a, again, why);
   answer_free (&a);
@@ -239,6 +232,7 @@ read_key (const struct openbao *b, const struct deadline *d,
   }
   /* For sentences: the mount that was found. */
   here.mount = place.mount;
+  here.mount_seen = place.seen;
   path = record_path (b, place.mount, place.kv2, place.path);
   if (!path)
     r = reason_set (why, ENOMEM, "out of memory");

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* OpenBao and Vault: what the three files of this provider share.
- *   openbao_settings.c  from a profile or the environment to a struct
- *   openbao_answer.c    what the server's refusals mean
- *   openbao.c           the fetch
+/* OpenBao and Vault: what the files of this provider share.
+ *   openbao_profile.c      settings from a profile
+ *   openbao_environment.c  settings from BAO_* and VAULT_*
+ *   openbao_settings.c     what both need
+ *   openbao_answer.c       what the server's refusals mean
+ *   openbao.c              the fetch
  */
 
 #ifndef RBDCRYPT_OPENBAO_H
@@ -17,11 +19,12 @@ struct openbao {
   char *namespace;      /* or NULL */
   int timeout_ms;
   struct layout layout;
-  char *path;    /* of the key below the mount; bao: with the mount */
-  char *mount;   /* NULL: to be asked for (bao:, vault:) */
-  bool kv2;      /* when the mount is known */
-  char *doing;   /* "asking OpenBao at ADDRESS for the key NAME" */
-  char *setting; /* where the address came from */
+  char *path;      /* of the key below the mount; bao: with the mount */
+  char *mount;     /* NULL: to be asked for (bao:, vault:) */
+  bool kv2;        /* when the mount is known */
+  bool mount_seen; /* the server said that there is this mount */
+  char *doing;     /* "asking OpenBao at ADDRESS for the key NAME" */
+  char *setting;   /* where the address came from */
   char *token_setting;
 };
 
@@ -33,12 +36,38 @@ extern int
 openbao_from_environment (struct openbao *b, const struct reference *ref,
                           struct reason *why);
 
+/* Seconds that a fetch may take: by default, and at most. */
+#define OPENBAO_TIMEOUT_S 10
+#define OPENBAO_TIMEOUT_MAX_S 60
+
+/* Of a file of certificates, or of all in a directory. */
+#define OPENBAO_PEM_MAX (1024 * 1024)
+
+extern const struct hostfile_rules settings_cert_rules, settings_key_rules;
+
+extern int settings_no_memory (struct reason *why);
+
+/* FROM may be NULL: then *TO stays. */
+extern int settings_copy (const char *from, char **to, struct reason *why);
+
+/* SETTING, for sentences, is what gave the value. */
+extern int
+settings_token_file (struct openbao *b, const char *path, struct reason *why);
+extern int settings_token_text (struct openbao *b, const char *text,
+                                const char *setting, struct reason *why);
+extern int settings_namespace (struct openbao *b, const char *namespace,
+                               const char *setting, struct reason *why);
+extern int settings_client_pair (bool cert, bool key, const char *where,
+                                 struct reason *why);
+
 /* What the server said.  TEXT is its first error message, made fit for
- * a sentence, or "".
+ * a sentence, or "".  Without a BODY, PROBLEM says why.
  */
 struct answer {
   long status;
   json_t *body; /* NULL: not JSON */
+  bool empty;   /* no byte came */
+  struct reason problem;
   char redirect[256];
   char text[200];
 };
@@ -47,7 +76,7 @@ extern void answer_read (struct answer *answer, const struct http_reply *reply,
                          const struct secret *token);
 extern void answer_free (struct answer *answer);
 
-/* The class of an answer that is not 200, and its sentence.  *AGAIN is
+/* The class of an answer that is not 200 with JSON, and its sentence.  *AGAIN is
  * set when a second try may go better.  Not for 403, which needs a
  * second question.
  */

@@ -43,8 +43,9 @@ answer_read (struct answer *answer, const struct http_reply *reply,
 
   *answer = (struct answer){ .status = reply->status };
   memcpy (answer->redirect, reply->redirect, sizeof answer->redirect);
+  answer->empty = reply->body->length == 0;
   if (json_parse_object ((const char *)reply->body->bytes, reply->body->length,
-                         &answer->body, NULL) < 0)
+                         &answer->body, &answer->problem) < 0)
     return;
   text = json_string_value (
       json_array_get (json_object_get (answer->body, "errors"), 0));
@@ -133,6 +134,23 @@ unavailable (const struct openbao *b, const struct answer *a, bool *again,
                      a->text[0] ? ": " : "", a->text);
 }
 
+/* A 200 that is not JSON.  Nothing at all is a connection cut short. */
+static int
+nonsense (const struct openbao *b, const struct answer *a, bool *again,
+          struct reason *why)
+{
+  const char *address = http_server_address (b->server);
+
+  if (a->empty) {
+    *again = true;
+    return reason_set (why, EAGAIN, "%s gave an empty answer", address);
+  }
+  return reason_set (why, EBADMSG,
+                     "%s answered with something that is not OpenBao's JSON "
+                     "(%.100s): is that its address?",
+                     address, a->problem.text);
+}
+
 int
 answer_refusal (const struct openbao *b, const struct answer *a, bool *again,
                 struct reason *why)
@@ -152,9 +170,16 @@ answer_refusal (const struct openbao *b, const struct answer *a, bool *again,
   if (a->status == 401 || a->status == 407)
     return reason_set (why, EACCES, "%s answered %ld%s%s", address, a->status,
                        a->text[0] ? ": " : "", a->text);
+  if (a->status >= 400 && !a->body)
+    return reason_set (why, EBADMSG,
+                       "%s answered %ld and not in JSON: is that OpenBao's "
+                       "address, and http or https right?",
+                       address, a->status);
   if (a->status >= 400)
     return reason_set (why, EINVAL, "%s answered %ld%s%s", address, a->status,
                        a->text[0] ? ": " : "", a->text);
+  if (a->status == 200)
+    return nonsense (b, a, again, why);
   return reason_set (why, EBADMSG,
                      "%s answered %ld, which is not an answer to reading a key",
                      address, a->status);

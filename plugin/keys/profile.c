@@ -92,7 +92,7 @@ profile_load (const char *path, const char *name, struct profile **ret,
   if (r == 0)
     r = find (path, name, p, why);
   else if (r == -ENOENT)
-    reason_prefix (why, "\"%s\" names a profile, and", name);
+    reason_prefix (why, "the key names the profile \"%s\"", name);
   if (r < 0) {
     profile_free (p);
     return r;

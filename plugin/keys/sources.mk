@@ -9,6 +9,8 @@ keys_sources += \
 	plugin/keys/openbao.c \
 	plugin/keys/openbao.h \
 	plugin/keys/openbao_answer.c \
+	plugin/keys/openbao_environment.c \
+	plugin/keys/openbao_profile.c \
 	plugin/keys/openbao_settings.c \
 	plugin/keys/profile.c \
 	plugin/keys/provider.c

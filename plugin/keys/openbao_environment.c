@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* For bao: and vault:, the environment as the bao and vault commands
+ * read it (OpenBao's documentation, "Commands", environment variables).
+ */
+
+#include "config.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "openbao.h"
+
+/* BAO_NAME, else VAULT_NAME; one that is present, even empty, counts.
+ * NAME of the one that was found goes to SETTING.
+ */
+static const char *
+variable (const char *name, char setting[64])
+{
+  const char *value;
+
+  snprintf (setting, 64, "BAO_%s", name);
+  value = getenv (setting);
+  if (!value) {
+    snprintf (setting, 64, "VAULT_%s", name);
+    value = getenv (setting);
+  }
+  if (!value)
+    snprintf (setting, 64, "BAO_%s", name);
+  return value && value[0] ? value : NULL;
+}
+
+static int
+environment_file (const char *name, const struct hostfile_rules *rules,
+                  struct secret **ret, struct reason *why)
+{
+  char setting[64];
+  const char *path = variable (name, setting);
+  int r;
+
+  if (!path)
+    return 0;
+  r = hostfile_read (path, rules, ret, NULL, why);
+  if (r < 0)
+    reason_prefix (why, "%s", setting);
+  return r;
+}
+
+/* As the commands do, every file of the directory. */
+static int
+environment_ca_path (struct secret **ret, struct reason *why)
+{
+  CLEANUP_SECRET struct secret *all = NULL;
+  char setting[64];
+  const char *path = variable ("CAPATH", setting);
+  const struct dirent *e;
+  DIR *dir;
+  int r = 0;
+
+  if (!path)
+    return 0;
+  dir = opendir (path);
+  if (!dir)
+    return reason_set (why, errno == ENOENT || errno == EACCES ? errno : EINVAL,
+                       "%s: the directory %s cannot be opened: %s", setting,
+                       path, strerror (errno));
+  all = secret_new (OPENBAO_PEM_MAX);
+  if (!all)
+    r = settings_no_memory (why);
+  while (r == 0 && (e = readdir (dir))) {
+    struct secret *one = NULL;
+    char *file = NULL;
+
+    if (e->d_name[0] == '.')
+      continue;
+    if (asprintf (&file, "%s/%s", path, e->d_name) == -1) {
+      r = settings_no_memory (why);
+      break;
+    }
+    r = hostfile_read (file, &settings_cert_rules, &one, NULL, why);
+    if (r == 0 && (secret_append (all, one->bytes, one->length) == -1 ||
+                   secret_append (all, "\n", 1) == -1))
+      r = reason_set (why, EINVAL, "%s holds more than 1 MiB", path);
+    secret_free (one);
+    free (file);
+  }
+  closedir (dir);
+  if (r < 0) {
+    reason_prefix (why, "%s", setting);
+    return r;
+  }
+  *ret = all;
+  all = NULL;
+  return 0;
+}
+
+static int
+environment_server (struct openbao *b, struct reason *why)
+{
+  CLEANUP_SECRET struct secret *ca = NULL, *cert = NULL, *key = NULL;
+  char setting[64], ignored[64];
+  const char *address = variable ("ADDR", setting);
+  struct http_options o = {
+    .address = address ? address : "https://127.0.0.1:8200",
+    .setting = setting,
+    .ca_setting = "BAO_CACERT or VAULT_CACERT",
+    .tls_server_name = variable ("TLS_SERVER_NAME", ignored),
+  };
+  int r = settings_copy (setting, &b->setting, why);
+
+  if (r == 0)
+    r = environment_file ("CACERT", &settings_cert_rules, &ca, why);
+  if (r == 0 && !ca)
+    r = environment_ca_path (&ca, why);
+  if (r == 0)
+    r = environment_file ("CLIENT_CERT", &settings_cert_rules, &cert, why);
+  if (r == 0)
+    r = environment_file ("CLIENT_KEY", &settings_key_rules, &key, why);
+  if (r == 0)
+    r = settings_client_pair (cert, key, "BAO_CLIENT_CERT and BAO_CLIENT_KEY",
+                              why);
+  if (r < 0)
+    return r;
+  o.ca = ca;
+  o.cert = cert;
+  o.key = key;
+  return http_server_new (&o, &b->server, why);
+}
+
+static int
+environment_token (struct openbao *b, struct reason *why)
+{
+  char setting[64];
+  const char *value = variable ("TOKEN", setting);
+  const char *home = getenv ("HOME");
+  char *path = NULL;
+  int r;
+
+  if (value)
+    return settings_token_text (b, value, setting, why);
+  value = variable ("TOKEN_FILE", setting);
+  if (value) {
+    r = settings_token_file (b, value, why);
+    if (r < 0)
+      reason_prefix (why, "%s", setting);
+    return r;
+  }
+  if (home && asprintf (&path, "%s/.vault-token", home) == -1)
+    return settings_no_memory (why);
+  r = path ? settings_token_file (b, path, why) : -ENOENT;
+  free (path);
+  if (r != -ENOENT)
+    return r;
+  if (http_server_is_unix (b->server))
+    return 0;
+  return reason_set (why, EINVAL,
+                     "there is no token for OpenBao: set BAO_TOKEN or "
+                     "BAO_TOKEN_FILE, or log in (~/.vault-token)");
+}
+
+static int
+environment_timeout (struct openbao *b, struct reason *why)
+{
+  char setting[64], *end;
+  const char *value = variable ("CLIENT_TIMEOUT", setting);
+  long t = OPENBAO_TIMEOUT_S;
+
+  if (value) {
+    t = strtol (value, &end, 10);
+    if (end != value && strcmp (end, "m") == 0 && t <= OPENBAO_TIMEOUT_MAX_S)
+      t *= 60;
+    else if (end == value || (end[0] && strcmp (end, "s") != 0))
+      t = 0;
+    if (t < 1)
+      return reason_set (why, EINVAL,
+                         "%s must be a number of seconds, such as 10 or 10s",
+                         setting);
+  }
+  b->timeout_ms =
+      (t > OPENBAO_TIMEOUT_MAX_S ? OPENBAO_TIMEOUT_MAX_S : t) * 1000;
+  return 0;
+}
+
+static int
+refuse_skip_verify (struct reason *why)
+{
+  static const char *const no[] = { "0", "f", "false", NULL };
+  char setting[64];
+  const char *value = variable ("SKIP_VERIFY", setting);
+
+  if (!value)
+    return 0;
+  for (const char *const *p = no; *p; p++)
+    if (strcasecmp (value, *p) == 0)
+      return 0;
+  return reason_set (why, EINVAL,
+                     "%s is set: certificates are always verified here; name "
+                     "the CA in BAO_CACERT instead",
+                     setting);
+}
+
+/* With a field named it is that one, else the record's only one. */
+static int
+set_body (struct openbao *b, const char *body, struct reason *why)
+{
+  const char *hash = strchr (body, '#');
+
+  b->layout.kind = hash ? LAYOUT_FIELD : LAYOUT_RAW;
+  b->path = hash ? strndup (body, hash - body) : strdup (body);
+  if (!b->path)
+    return settings_no_memory (why);
+  return settings_copy (hash ? hash + 1 : NULL, &b->layout.field, why);
+}
+
+int
+openbao_from_environment (struct openbao *b, const struct reference *ref,
+                          struct reason *why)
+{
+  char setting[64];
+  const char *namespace = variable ("NAMESPACE", setting);
+  int r;
+
+  r = set_body (b, ref->body, why);
+  if (r == 0)
+    r = refuse_skip_verify (why);
+  if (r == 0)
+    r = settings_namespace (b, namespace, setting, why);
+  if (r == 0)
+    r = environment_timeout (b, why);
+  if (r == 0)
+    r = environment_server (b, why);
+  if (r == 0)
+    r = environment_token (b, why);
+  return r;
+}

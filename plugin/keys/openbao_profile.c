@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* Profiles of type "openbao": their members, one by one. */
+
+#include "config.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "json.h"
+#include "openbao.h"
+
+struct settings {
+  json_t *type, *address, *namespace, *ca_file, *client_cert, *client_key,
+      *tls_server_name, *engine, *mount, *prefix, *layout, *field, *encoding,
+      *timeout, *insecure_http, *auth;
+};
+
+static int
+read_members (struct settings *s, const struct profile *profile,
+              struct reason *why)
+{
+  const struct json_member members[] = {
+    { "type", JSON_STRING, true, &s->type },
+    { "address", JSON_STRING, true, &s->address },
+    { "namespace", JSON_STRING, false, &s->namespace },
+    { "ca_file", JSON_STRING, false, &s->ca_file },
+    { "client_cert", JSON_STRING, false, &s->client_cert },
+    { "client_key", JSON_STRING, false, &s->client_key },
+    { "tls_server_name", JSON_STRING, false, &s->tls_server_name },
+    { "engine", JSON_STRING, false, &s->engine },
+    { "mount", JSON_STRING, false, &s->mount },
+    { "prefix", JSON_STRING, false, &s->prefix },
+    { "layout", JSON_STRING, true, &s->layout },
+    { "field", JSON_STRING, false, &s->field },
+    { "encoding", JSON_STRING, false, &s->encoding },
+    { "timeout", JSON_INTEGER, false, &s->timeout },
+    { "insecure_http", JSON_TRUE, false, &s->insecure_http },
+    { "auth", JSON_OBJECT, false, &s->auth },
+    { .name = NULL },
+  };
+
+  return json_members (profile->object, profile->where, members, why);
+}
+
+static int
+wrong_word (const struct profile *profile, const char *member,
+            const json_t *value, const char *words, struct reason *why)
+{
+  char buf[REASON_NAME_MAX];
+
+  return reason_set (why, EINVAL, "%s: \"%s\" is \"%s\": it must be %s",
+                     profile->where, member,
+                     reason_name (buf, json_string_value (value)), words);
+}
+
+static int
+set_layout (struct openbao *b, const struct settings *s,
+            const struct profile *profile, struct reason *why)
+{
+  const int kind = layout_kind_of (json_string_value (s->layout));
+  int encoding = ENCODING_TEXT;
+
+  if (kind < 0)
+    return wrong_word (profile, "layout", s->layout, "castellan, field or raw",
+                       why);
+  if (kind == LAYOUT_FIELD && !s->field)
+    return reason_set (why, EINVAL,
+                       "%s: the member \"field\" is missing (the layout is "
+                       "\"field\")",
+                       profile->where);
+  if (kind != LAYOUT_FIELD && (s->field || s->encoding))
+    return reason_set (why, EINVAL,
+                       "%s: \"%s\" goes with the layout \"field\" only",
+                       profile->where, s->field ? "field" : "encoding");
+  if (s->encoding)
+    encoding = layout_encoding_of (json_string_value (s->encoding));
+  if (encoding < 0)
+    return wrong_word (profile, "encoding", s->encoding, "text, hex or base64",
+                       why);
+  b->layout.kind = kind;
+  b->layout.encoding = encoding;
+  return settings_copy (json_string_value (s->field), &b->layout.field, why);
+}
+
+static int
+set_engine (struct openbao *b, const struct settings *s,
+            const struct profile *profile, struct reason *why)
+{
+  const char *engine = s->engine ? json_string_value (s->engine) : "kv2";
+
+  b->kv2 = strcmp (engine, "kv2") == 0;
+  if (!b->kv2 && strcmp (engine, "kv1") != 0)
+    return wrong_word (profile, "engine", s->engine, "kv1 or kv2", why);
+  return 0;
+}
+
+/* The mount may be written with a slash at its end, as the server
+ * prints it.
+ */
+static int
+set_path (struct openbao *b, const struct settings *s,
+          const struct reference *ref, const struct profile *profile,
+          struct reason *why)
+{
+  const char *prefix = s->prefix ? json_string_value (s->prefix) : "";
+  size_t n;
+  int r;
+
+  r = settings_copy (s->mount ? json_string_value (s->mount) : "secret",
+                     &b->mount, why);
+  if (r < 0)
+    return r;
+  n = strlen (b->mount);
+  if (n > 0 && b->mount[n - 1] == '/')
+    b->mount[n - 1] = '\0';
+  if (asprintf (&b->path, "%s%s", prefix, ref->body) == -1) {
+    b->path = NULL;
+    return settings_no_memory (why);
+  }
+  r = reference_check_path (b->mount, "\"mount\"", why);
+  if (r == 0)
+    r = reference_check_path (b->path, "\"prefix\" with the reference", why);
+  if (r < 0)
+    reason_prefix (why, "%s", profile->where);
+  return r;
+}
+
+static int
+set_timeout (struct openbao *b, const struct settings *s,
+             const struct profile *profile, struct reason *why)
+{
+  const json_int_t t =
+      s->timeout ? json_integer_value (s->timeout) : OPENBAO_TIMEOUT_S;
+
+  if (t < 1 || t > OPENBAO_TIMEOUT_MAX_S)
+    return reason_set (why, EINVAL, "%s: \"timeout\" must be 1 to %d seconds",
+                       profile->where, OPENBAO_TIMEOUT_MAX_S);
+  b->timeout_ms = t * 1000;
+  return 0;
+}
+
+static int
+profile_file (const json_t *value, const char *member,
+              const struct hostfile_rules *rules, const struct profile *profile,
+              struct secret **ret, struct reason *why)
+{
+  const char *path = json_string_value (value);
+  int r;
+
+  if (!path)
+    return 0;
+  if (path[0] != '/')
+    return reason_set (why, EINVAL, "%s: \"%s\" must be a full path",
+                       profile->where, member);
+  r = hostfile_read (path, rules, ret, NULL, why);
+  if (r < 0)
+    reason_prefix (why, "%s: \"%s\"", profile->where, member);
+  return r;
+}
+
+static int
+profile_server (struct openbao *b, const struct settings *s,
+                const struct profile *profile, struct reason *why)
+{
+  CLEANUP_SECRET struct secret *ca = NULL, *cert = NULL, *key = NULL;
+  char setting[512], ca_setting[512];
+  struct http_options o = {
+    .address = json_string_value (s->address),
+    .setting = setting,
+    .ca_setting = ca_setting,
+    .insecure_http = json_is_true (s->insecure_http),
+    .tls_server_name = json_string_value (s->tls_server_name),
+  };
+  int r;
+
+  snprintf (setting, sizeof setting, "%.400s: \"address\"", profile->where);
+  snprintf (ca_setting, sizeof ca_setting, "%.400s: \"ca_file\"",
+            profile->where);
+  r = settings_copy (setting, &b->setting, why);
+  if (r == 0)
+    r = profile_file (s->ca_file, "ca_file", &settings_cert_rules, profile, &ca,
+                      why);
+  if (r == 0)
+    r = profile_file (s->client_cert, "client_cert", &settings_cert_rules,
+                      profile, &cert, why);
+  if (r == 0)
+    r = profile_file (s->client_key, "client_key", &settings_key_rules, profile,
+                      &key, why);
+  if (r == 0)
+    r = settings_client_pair (cert, key, profile->where, why);
+  if (r < 0)
+    return r;
+  o.ca = ca;
+  o.cert = cert;
+  o.key = key;
+  return http_server_new (&o, &b->server, why);
+}
+
+static int
+auth_token (struct openbao *b, json_t *auth, const struct profile *profile,
+            const char *where, struct reason *why)
+{
+  json_t *method, *token;
+  const struct json_member members[] = {
+    { "method", JSON_STRING, true, &method },
+    { "token", JSON_STRING, true, &token },
+    { .name = NULL },
+  };
+  char setting[512];
+  int r = json_members (auth, where, members, why);
+
+  if (r < 0)
+    return r;
+  if (!profile->private)
+    return reason_set (why, EINVAL,
+                       "%s: a token may stand in the profiles file only when "
+                       "nobody else can read it (chmod go= it, or use the "
+                       "method token_file)",
+                       where);
+  snprintf (setting, sizeof setting, "%.400s: \"token\"", where);
+  return settings_token_text (b, json_string_value (token), setting, why);
+}
+
+static int
+auth_token_file (struct openbao *b, json_t *auth, const char *where,
+                 struct reason *why)
+{
+  json_t *method, *path;
+  const struct json_member members[] = {
+    { "method", JSON_STRING, true, &method },
+    { "path", JSON_STRING, true, &path },
+    { .name = NULL },
+  };
+  int r = json_members (auth, where, members, why);
+
+  if (r < 0)
+    return r;
+  if (json_string_value (path)[0] != '/')
+    return reason_set (why, EINVAL, "%s: \"path\" must be a full path", where);
+  r = settings_token_file (b, json_string_value (path), why);
+  if (r < 0)
+    reason_prefix (why, "%s", where);
+  return r;
+}
+
+static int
+profile_auth (struct openbao *b, json_t *auth, const struct profile *profile,
+              struct reason *why)
+{
+  const char *method = json_string_value (json_object_get (auth, "method"));
+  char where[512];
+
+  /* An agent behind a socket may log in for us. */
+  if (!auth && http_server_is_unix (b->server))
+    return 0;
+  if (!auth)
+    return reason_set (why, EINVAL, "%s: the member \"auth\" is missing",
+                       profile->where);
+  snprintf (where, sizeof where, "%.400s: \"auth\"", profile->where);
+  if (!method)
+    return reason_set (why, EINVAL, "%s: \"method\" is missing or not a string",
+                       where);
+  if (strcmp (method, "token") == 0)
+    return auth_token (b, auth, profile, where, why);
+  if (strcmp (method, "token_file") == 0)
+    return auth_token_file (b, auth, where, why);
+  return reason_set (why, EINVAL,
+                     "%s: unknown method \"%.64s\" (known: token, token_file)",
+                     where, method);
+}
+
+int
+openbao_from_profile (struct openbao *b, const struct reference *ref,
+                      const struct profile *profile, struct reason *why)
+{
+  struct settings s;
+  char setting[512];
+  int r;
+
+  snprintf (setting, sizeof setting, "%.400s: \"namespace\"", profile->where);
+  r = read_members (&s, profile, why);
+  if (r == 0)
+    r = set_layout (b, &s, profile, why);
+  if (r == 0)
+    r = set_engine (b, &s, profile, why);
+  if (r == 0)
+    r = set_path (b, &s, ref, profile, why);
+  if (r == 0)
+    r = set_timeout (b, &s, profile, why);
+  if (r == 0)
+    r = settings_namespace (b, json_string_value (s.namespace), setting, why);
+  if (r == 0)
+    r = profile_server (b, &s, profile, why);
+  if (r == 0)
+    r = profile_auth (b, s.auth, profile, why);
+  return r;
+}
