@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Every parameter: what it does, and what it refuses."""
+
+import os
+import re
+
+import pytest
+
+import lab
+from test_start_image import names
+
+WORDS = {
+    "cache": ["auto", "none", "writethrough", "writearound", "writeback"],
+    "trim": ["auto", "on", "off"],
+    "extents": ["auto", "on", "off"],
+    "engine": ["auto", "librbd"],
+}
+ALL = ["image", "key", "profiles", "conf", "user", "cluster", "ceph.rbd_cache",
+       "engine", "cache", "trim", "extents", "peers", "unlock-limit",
+       "shutdown-timeout"]
+FIRST = {"image": "rbd/x", "key": "file:/x", "profiles": "/x", "conf": "/x",
+         "user": "x", "cluster": "x", "ceph.rbd_cache": "true",
+         "engine": "librbd", "cache": "none", "trim": "off",
+         "extents": "off", "peers": "unix", "unlock-limit": "10",
+         "shutdown-timeout": "10"}
+
+
+@pytest.mark.parametrize("name,word", [
+    (n, w) for n, words in WORDS.items() for w in words])
+def test_every_word_of_a_parameter_serves(servers, images, key, name, word):
+    image = images.luks()
+    with servers.start(image, key, "%s=%s" % (name, word)).connect() as c:
+        assert c.size == image.size
+        c.write(lab.pattern(4096), 0)
+        c.flush()
+        assert c.read(4096, 0) == lab.pattern(4096)
+
+
+@pytest.mark.parametrize("name", ["engine", "cache", "trim", "extents",
+                                  "peers"])
+def test_another_word_is_refused(servers, key, name):
+    names(servers.refused("rbd/x", key, name + "=perhaps"), name, "perhaps")
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_empty_value_is_refused(servers, name):
+    names(servers.refused(name + "="), name)
+
+
+@pytest.mark.parametrize("name", [n for n in ALL if n != "key"])
+def test_parameter_given_twice_is_refused(servers, name):
+    value = "%s=%s" % (name, FIRST[name])
+    names(servers.refused(value, value, conf=False), name, "twice")
+
+
+@pytest.mark.parametrize("name", [
+    "n" * 4096, "unknown", "Image", "a.b-c_d", "lock", "exports"])
+def test_unknown_parameter_is_refused(servers, key, name):
+    refusal = servers.refused("rbd/x", key, name + "=1")
+    names(refusal, "unknown", name[:32])
+    assert len(refusal.sentence) < 1200
+
+
+@pytest.mark.parametrize("name", ["profiles", "conf", "user", "cluster",
+                                  "ceph.rbd_cache", "unlock-limit",
+                                  "shutdown-timeout", "cache"])
+def test_value_of_4_kib_is_refused(servers, images, key, name):
+    refusal = servers.refused(images.luks(), key,
+                              "%s=%s" % (name, "v" * 4096),
+                              conf=name != "conf")
+    names(refusal, name)
+    assert len(refusal.sentence) < 1200
+
+
+@pytest.mark.parametrize("value", [
+    "0", "-1", "3601", "ten", "10,", ",10", "10,0", "10,2000000", "10,10,10",
+    "1e3", " 10", "99999999999999999999"])
+def test_bad_unlock_limit_is_refused(servers, key, value):
+    names(servers.refused("rbd/x", key, "unlock-limit=" + value),
+          "unlock-limit")
+
+
+def test_unlock_limit_bounds_time_and_memory(servers, images, key):
+    image = images.librbd()
+    names(servers.refused(image, key, "unlock-limit=3600,64"),
+          "unlock-limit")
+    server = servers.start(image, key, "unlock-limit=3600,4096")
+    with server.connect(timeout=40) as c:
+        assert c.size == image.size
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "3601", "soon", "1.5"])
+def test_bad_shutdown_timeout_is_refused(servers, key, value):
+    names(servers.refused("rbd/x", key, "shutdown-timeout=" + value),
+          "shutdown-timeout")
+
+
+def test_user_names_the_cephx_user(servers, images, key, files, cluster):
+    cluster.ceph("auth", "get-or-create", "client.reader", "mon",
+                 "profile rbd", "osd", "profile rbd-read-only")
+    keyring = files("keyring", "[client.reader]\nkey = %s\n"
+                    % cluster.key("reader"))
+    image = images.luks()
+    for user in ("reader", "client.reader"):
+        server = servers.start(image, key, "user=" + user,
+                               "ceph.keyring=" + keyring, options=["-r"])
+        with server.connect() as c:
+            assert c.size == image.size
+
+
+def test_user_that_may_only_read_is_served_read_only(
+        servers, images, key, files, cluster):
+    cluster.ceph("auth", "get-or-create", "client.reader", "mon",
+                 "profile rbd", "osd", "profile rbd-read-only")
+    keyring = files("keyring", "[client.reader]\nkey = %s\n"
+                    % cluster.key("reader"))
+    image = images.luks()
+    server = servers.start(image, key, "user=reader",
+                           "ceph.keyring=" + keyring)
+    with server.connect() as c:
+        assert c.size == image.size
+        assert c.handle.is_read_only()
+
+
+def test_cluster_is_part_of_the_search_for_the_configuration(
+        servers, images, key, cluster, tmp_path):
+    home = tmp_path / "home"
+    (home / ".ceph").mkdir(parents=True)
+    os.symlink(cluster.conf, home / ".ceph" / "elsewhere.conf")
+    image = images.luks()
+    server = servers.start(image, key, "cluster=elsewhere", conf=False,
+                           env={"HOME": str(home)})
+    with server.connect() as c:
+        assert c.size == image.size
+    names(servers.refused(image, key, "cluster=nowhere", conf=False,
+                          env={"HOME": str(home)}), "nowhere")
+
+
+def test_configuration_from_the_environment(servers, images, key, cluster):
+    image = images.luks()
+    server = servers.start(image, key, conf=False,
+                           env={"CEPH_CONF": cluster.conf})
+    with server.connect() as c:
+        assert c.size == image.size
+
+
+def test_ceph_option_is_set_and_unknown_ones_are_refused(
+        servers, images, key, cluster):
+    image = images.luks()
+    server = servers.start(image, key, "ceph.rbd_cache=false")
+    with server.connect() as c:
+        assert c.size == image.size
+    names(servers.refused(image, key, "ceph.no_such_option=1"),
+          "no_such_option")
+    names(servers.refused(image, key, "ceph.rbd_op_threads=many"),
+          "rbd_op_threads")
+
+
+def test_ceph_option_overrides_the_configuration_file(
+        servers, images, key, files, cluster):
+    with open(cluster.conf) as f:
+        text = re.sub(r"mon_host = .*", "mon_host = v1:127.0.0.1:1", f.read())
+    conf = files("other.conf", text)
+    image = images.luks()
+    server = servers.start(image, key, "conf=" + conf,
+                           "ceph.mon_host=" + cluster.option("mon_host"),
+                           conf=False)
+    with server.connect() as c:
+        assert c.size == image.size
+
+
+def test_trim_on_offers_it_and_keeps_neighbours(servers, images, key):
+    with servers.start(images.luks(), key, "trim=on").connect() as c:
+        assert c.handle.can_trim()
+        c.write(lab.pattern(8 * lab.MIB), 0)
+        c.trim(4 * lab.MIB, 2 * lab.MIB)
+        assert c.read(2 * lab.MIB, 0) == lab.pattern(8 * lab.MIB)[
+            :2 * lab.MIB]
+        assert c.read(2 * lab.MIB, 6 * lab.MIB) == lab.pattern(
+            8 * lab.MIB)[6 * lab.MIB:]
+
+
+def test_trim_off_refuses_it_on_plain_images(servers, images):
+    server = servers.start(images.plain(), "key=none", "trim=off")
+    with server.connect() as c:
+        assert not c.handle.can_trim()
+
+
+def test_a_clone_takes_a_key_for_each_layer(servers, images, files, cluster,
+                                            dump):
+    parent = images.luks(passphrase=b"parent")
+    cluster.rbd("snap", "create", "--no-progress", "%s@base" % parent)
+    cluster.rbd("snap", "protect", "%s@base" % parent)
+    child = "rbd/child-of-" + parent.spec.split("/")[-1]
+    cluster.rbd("clone", "%s@base" % parent, child)
+    keys = ["key=file:" + files("parent", b"parent")]
+    try:
+        if dump["rbdcrypt_encryption_load2"] == "yes":
+            cluster.rbd("encryption", "format", child, "luks2",
+                        files("child", b"child"))
+            keys.insert(0, "key=file:" + files("child", b"child"))
+            server = servers.start(child, *keys)
+            with server.connect(timeout=40) as c:
+                c.write(lab.pattern(4096), 0)
+                assert c.read(4096, 0) == lab.pattern(4096)
+            server.stop()
+        else:
+            names(servers.refused(child, keys[0], keys[0]), "key")
+    finally:
+        cluster.rbd("rm", "--no-progress", child)
+        cluster.rbd("snap", "unprotect", "%s@base" % parent)
+
+
+def test_more_than_sixteen_keys_are_refused(servers):
+    names(servers.refused("rbd/x", *["key=file:/x"] * 17), "layers")
+
+
+def test_help_has_a_line_for_every_parameter(plugin):
+    text = lab.run("nbdkit", plugin, "--help").stdout.decode()
+    for name in ALL:
+        name = name.replace("ceph.rbd_cache", "ceph.OPTION")
+        assert re.search(r"^(\[image=\]|%s=)" % re.escape(name), text,
+                         re.M), name
+
+
+def test_dump_plugin_tells_versions_and_abilities(dump):
+    assert dump["name"] == "rbdcrypt"
+    assert re.match(r"\d+\.\d+\.\d+", dump["rbdcrypt_librbd_version"])
+    for name in ("encryption_load2", "diff_iterate3", "peer_tls"):
+        assert dump["rbdcrypt_" + name] in ("yes", "no")
+    providers = dump["rbdcrypt_providers"].split(",")
+    assert {"file", "line", "fd", "cred", "openbao"} <= set(providers)
+
+
+def test_only_plugin_init_and_debug_flags_are_exported(plugin):
+    out = lab.run("nm", "-D", "--defined-only", plugin).stdout.decode()
+    symbols = {line.split()[-1].split("@")[0] for line in out.splitlines()}
+    assert "plugin_init" in symbols
+    assert all(s == "plugin_init" or s.startswith("rbdcrypt_debug_")
+               for s in symbols), symbols

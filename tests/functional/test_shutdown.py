@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The end of a server: everything flushed, closed and released, in
+bounded time, and never a quiet 0 when something was lost."""
+
+import os
+import signal
+import time
+
+import nbd
+import pytest
+
+import lab
+from lab import MIB
+
+
+def test_sigterm_with_an_idle_client_ends_soon(servers, images, key,
+                                               cluster):
+    image = images.luks()
+    server = servers.start(image, key)
+    server.connect()
+    begin = time.monotonic()
+    assert server.stop() == 0
+    assert time.monotonic() - begin < 10
+    assert cluster.watchers(image) == []
+    assert not os.path.exists(server.pidfile)
+
+
+def test_sigterm_without_any_client_ever(servers, images, key, cluster):
+    image = images.luks()
+    server = servers.start(image, key)
+    assert server.stop(10) == 0
+    assert cluster.watchers(image) == []
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_signal_flushes_what_was_acknowledged(servers, images, key, signum,
+                                              cluster):
+    image = images.luks()
+    server = servers.start(image, key, "cache=writeback")
+    c = server.connect()
+    c.write(lab.pattern(4096, 99), 0)
+    c.flush()  # from here on the cache writes back
+    for i in range(64):
+        c.write(lab.pattern(4096, i), i * 65536)
+    server.process.send_signal(signum)
+    assert server.wait() == 0
+    assert cluster.watchers(image) == []
+    assert cluster.lockers(image) == []
+    with servers.start(image, key, options=["-r"]).connect() as c:
+        for i in range(64):
+            assert c.read(4096, i * 65536) == lab.pattern(4096, i), i
+
+
+def test_sigterm_with_writes_in_flight(servers, images, key, cluster):
+    image = images.luks()
+    server = servers.start(image, key, "cache=writeback")
+    c = server.connect()
+    c.flush()
+    pending, done = [], []
+    for i in range(200):
+        b = nbd.Buffer.from_bytearray(bytearray(lab.pattern(65536, i)))
+        pending.append((i, b, c.handle.aio_pwrite(b, i * 65536)))
+    server.process.send_signal(signal.SIGTERM)
+    for i, _b, cookie in pending:
+        try:
+            c.wait(cookie)
+            done.append(i)
+        except nbd.Error:
+            pass
+    assert server.wait() == 0
+    assert cluster.watchers(image) == []
+    with servers.start(image, key, options=["-r"]).connect() as c:
+        for i in done:
+            assert c.read(65536, i * 65536) == lab.pattern(65536, i), i
+
+
+def test_frozen_osds_end_in_the_limit_and_not_with_zero(
+        servers, images, key, cluster):
+    image = images.luks()
+    server = servers.start(image, key, "shutdown-timeout=6",
+                           "cache=writeback")
+    c = server.connect()
+    c.write(lab.pattern(MIB), 0)
+    c.flush()
+    cluster.freeze()
+    try:
+        c.write(lab.pattern(4096), MIB, timeout=10)
+        begin = time.monotonic()
+        status = server.stop(20)
+        seconds = time.monotonic() - begin
+    finally:
+        cluster.thaw()
+    assert status > 0, server.stderr()
+    assert seconds < 12, seconds
+    assert any("may be lost" in line for line in server.lines()), \
+        server.stderr()
+
+
+def test_frozen_osds_with_requests_in_flight_end_in_the_limit(
+        servers, images, key, cluster):
+    image = images.luks()
+    server = servers.start(image, key, "shutdown-timeout=6", "cache=none")
+    c = server.connect()
+    c.write(lab.pattern(4096), 0)
+    c.flush()
+    cluster.freeze()
+    try:
+        pending = []
+        for i in range(8):
+            b = nbd.Buffer.from_bytearray(bytearray(lab.pattern(4096, i)))
+            pending.append((b, c.handle.aio_pwrite(b, i * MIB)))
+            r = nbd.Buffer(4096)
+            pending.append((r, c.handle.aio_pread(r, (i + 20) * MIB)))
+        c.handle.poll(0)
+        begin = time.monotonic()
+        status = server.stop(20)
+        seconds = time.monotonic() - begin
+    finally:
+        cluster.thaw()
+    assert status > 0, server.stderr()
+    assert seconds < 12, seconds
+
+
+def test_osds_that_come_back_in_time_lose_nothing(servers, images, key,
+                                                  cluster):
+    image = images.luks()
+    server = servers.start(image, key, "cache=writeback")
+    c = server.connect()
+    c.write(lab.pattern(MIB), 0)
+    c.flush()
+    cluster.freeze()
+    try:
+        c.write(lab.pattern(4096, 7), MIB, timeout=10)
+        server.process.send_signal(signal.SIGTERM)
+        with pytest.raises(AssertionError):
+            server.wait(3)
+    finally:
+        cluster.thaw()
+    assert server.wait() == 0, server.stderr()
+    with servers.start(image, key, options=["-r"]).connect() as c:
+        assert c.read(4096, MIB) == lab.pattern(4096, 7)
+
+
+def test_sigterm_while_the_image_is_being_opened(servers, images, key,
+                                                 cluster):
+    image = images.librbd()
+    server = servers.start(image, key)
+    begin = time.monotonic()
+    assert server.stop(20) == 0
+    assert time.monotonic() - begin < 12
+    assert cluster.watchers(image) == []
+
+
+def test_sigterm_during_the_rehearsal_leaves_nothing(servers, images, key,
+                                                     cluster):
+    image = images.luks()
+    cluster.freeze()
+    try:
+        server = servers.begin(image, key)
+        lab.await_(lambda: len(lab.processes_with(server.socket)) > 1, 10,
+                   "the rehearsal's process")
+        server.stop(12)
+        lab.await_(lambda: lab.processes_with(server.socket) == [], 12,
+                   "the rehearsal's process is gone")
+    finally:
+        cluster.thaw()
+
+
+def test_a_killed_server_is_replaced_by_the_next(servers, images, key):
+    image = images.luks()
+    for i in range(3):
+        server = servers.start(image, key)
+        c = server.connect()
+        c.write(lab.pattern(4096, i), 0)
+        c.flush()
+        server.kill()
+        c.vanish()
+    with servers.start(image, key).connect() as c:
+        assert c.read(4096, 0) == lab.pattern(4096, 2)
+        c.write(lab.pattern(4096, 3), 0, timeout=60)
+
+
+def test_run_ends_with_its_command(servers, images, key, cluster):
+    """nbdkit --run: the usual way of a backup."""
+    image = images.luks()
+    r = lab.run("nbdkit", "-U", "-", servers.plugin, image, key,
+                "conf=" + cluster.conf, "--run", 'nbdinfo --size "$uri"',
+                env=servers.env, timeout=40)
+    assert int(r.stdout) == image.size
+    assert cluster.watchers(image) == []
+
+
+def test_daemon_serves_and_ends(servers, images, key, cluster):
+    """Without -f: the fork happens after the rehearsal."""
+    image = images.luks()
+    directory = os.path.join(servers.dir, "daemon")
+    os.makedirs(directory, exist_ok=True)
+    sock = os.path.join(directory, "sock")
+    pidfile = os.path.join(directory, "pid")
+    lab.run("nbdkit", "-U", sock, "-P", pidfile, servers.plugin, image, key,
+            "conf=" + cluster.conf, env=servers.env, timeout=30)
+    with open(pidfile) as f:
+        pid = int(f.read())
+    try:
+        with lab.Client.connect(sock) as c:
+            assert c.size == image.size
+            c.write(lab.pattern(4096), 0)
+    finally:
+        os.kill(pid, signal.SIGTERM)
+    lab.await_(lambda: not lab.processes_with(sock), 20, "the daemon ends")
+    assert cluster.watchers(image) == []
