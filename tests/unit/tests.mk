@@ -8,8 +8,15 @@ unit_tests = \
 	tests/unit/test-deadline \
 	tests/unit/test-encoding \
 	tests/unit/test-image-spec \
+	tests/unit/test-json \
+	tests/unit/test-keyfile \
+	tests/unit/test-keyref \
+	tests/unit/test-layout \
+	tests/unit/test-luks-header \
+	tests/unit/test-profile \
 	tests/unit/test-reason \
-	tests/unit/test-secret
+	tests/unit/test-secret \
+	tests/unit/test-unlock-limit
 check_PROGRAMS = $(unit_tests)
 TESTS += $(unit_tests)
 AM_TESTS_ENVIRONMENT = srcdir='$(srcdir)'; export srcdir;
@@ -22,8 +29,28 @@ tests_unit_test_encoding_CFLAGS = $(unit_cflags)
 tests_unit_test_encoding_LDADD = $(unit_ldadd)
 tests_unit_test_image_spec_CFLAGS = $(unit_cflags)
 tests_unit_test_image_spec_LDADD = $(unit_ldadd)
+tests_unit_test_luks_header_SOURCES = \
+	tests/unit/luks-image.c \
+	tests/unit/luks-image.h \
+	tests/unit/test-luks-header.c
+tests_unit_test_luks_header_CFLAGS = $(unit_cflags)
+tests_unit_test_luks_header_LDADD = $(unit_ldadd)
 tests_unit_test_reason_CFLAGS = $(unit_cflags)
 tests_unit_test_reason_LDADD = $(unit_ldadd)
 tests_unit_test_secret_CFLAGS = $(unit_cflags)
 tests_unit_test_secret_LDADD = $(unit_ldadd)
+tests_unit_test_secret_LDFLAGS = $(AM_LDFLAGS) \
+	-Wl,--wrap=free -Wl,--wrap=munmap
+tests_unit_test_unlock_limit_CFLAGS = $(unit_cflags)
+tests_unit_test_unlock_limit_LDADD = $(unit_ldadd)
+tests_unit_test_json_CFLAGS = $(unit_cflags)
+tests_unit_test_json_LDADD = $(unit_ldadd)
+tests_unit_test_keyfile_CFLAGS = $(unit_cflags)
+tests_unit_test_keyfile_LDADD = $(unit_ldadd)
+tests_unit_test_keyref_CFLAGS = $(unit_cflags)
+tests_unit_test_keyref_LDADD = $(unit_ldadd)
+tests_unit_test_layout_CFLAGS = $(unit_cflags)
+tests_unit_test_layout_LDADD = $(unit_ldadd)
+tests_unit_test_profile_CFLAGS = $(unit_cflags)
+tests_unit_test_profile_LDADD = $(unit_ldadd)
 endif
