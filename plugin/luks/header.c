@@ -185,6 +185,8 @@ read_magic (struct copy *c, struct luks_header *header, struct reason *why)
   }
   else if (!has_magic (c->bytes, luks_magic))
     return refuse_no_magic (c, why);
+  if (c->size < MAGIC_BYTES + 2)
+    return refuse_cut_off (c, LUKS1_HEADER_BYTES, why);
   header->version = (unsigned)big_endian (c->bytes + MAGIC_BYTES, 2);
   if (header->version != 1 && header->version != 2)
     return reason_set (why, EINVAL,
@@ -359,10 +361,6 @@ check_luks2_features (struct crypt_device *cd, struct reason *why)
                        "the volume has authenticated sectors (LUKS2 "
                        "integrity %.32s), which only dm-crypt can read",
                        integrity.integrity);
-  if (crypt_get_iv_offset (cd) != 0)
-    return reason_set (why, EINVAL,
-                       "the payload's IVs do not start at 0 (LUKS2 iv_tweak), "
-                       "which is not supported");
   return 0;
 }
 
@@ -426,7 +424,8 @@ read_cipher (struct crypt_device *cd, struct luks_header *header,
   if (sector != 512 && sector != 1024 && sector != 2048 && sector != 4096)
     return reason_set (why, EINVAL, "the LUKS header has sectors of %d bytes",
                        sector);
-  if (key <= 0 || key > 512)
+  /* 0 for LUKS2 without keyslots, which has a sentence of its own. */
+  if (key < 0 || key > KEY_BYTES_MAX)
     return reason_set (why, EINVAL, "the LUKS header has a key of %d bytes",
                        key);
   header->sector_size = (uint32_t)sector;

@@ -18,10 +18,9 @@
 #include "json.h"
 #include "luks.h"
 
-/* No honest header passes these: cryptsetup makes keys of up to 512 bits,
- * 4000 stripes, areas that fit 128 MiB together, 4 threads.
+/* No honest header passes these: cryptsetup makes areas that fit 128 MiB
+ * together, 4000 stripes and 4 threads.
  */
-#define KEY_BYTES_MAX 512
 #define AREA_END_MAX (UINT64_C (128) * 1024 * 1024)
 #define STRIPES 4000
 #define THREADS_MAX 64
@@ -106,6 +105,14 @@ add_cost (struct luks_header *header, const struct kdf *kdf,
 }
 
 static bool
+is_known (const char *kdf_type)
+{
+  return strcmp (kdf_type, CRYPT_KDF_PBKDF2) == 0 ||
+         strcmp (kdf_type, CRYPT_KDF_ARGON2I) == 0 ||
+         strcmp (kdf_type, CRYPT_KDF_ARGON2ID) == 0;
+}
+
+static bool
 is_active (struct crypt_device *cd, int slot)
 {
   const crypt_keyslot_info info = crypt_keyslot_status (cd, slot);
@@ -125,6 +132,11 @@ luks1_slots (struct crypt_device *cd, uint32_t mk_digest_iterations,
     uint64_t offset = 0, length = 0;
     int r;
 
+    if (crypt_keyslot_status (cd, slot) == CRYPT_SLOT_INVALID)
+      return reason_set (why, EINVAL,
+                         "keyslot %d of the LUKS header is neither in use nor "
+                         "free: the header is damaged",
+                         slot);
     if (!is_active (cd, slot))
       continue;
     if (crypt_keyslot_get_pbkdf (cd, slot, &pbkdf) < 0 ||
@@ -197,8 +209,36 @@ luks2_slot (int slot, json_t *keyslot, struct luks_header *header,
                   area_end, json_number (af, "stripes", 0), kdf.threads, why);
   if (r < 0)
     return r;
+  if (!is_known (kdf.type))
+    return reason_set (why, EINVAL,
+                       "keyslot %d of the LUKS header has an unknown key "
+                       "derivation",
+                       slot);
   add_cost (header, &kdf, speeds);
   header->keyslots++;
+  return 0;
+}
+
+/* One segment from the data offset to the image's end is what every
+ * reader in user space takes for granted.
+ */
+static int
+check_segments (json_t *metadata, struct reason *why)
+{
+  json_t *segments = json_object_get (metadata, "segments");
+  json_t *segment = json_object_get (segments, "0");
+
+  if (json_object_size (segments) != 1 ||
+      strcmp (json_text (segment, "type"), "crypt") != 0 ||
+      strcmp (json_text (segment, "size"), "dynamic") != 0)
+    return reason_set (why, EINVAL,
+                       "the payload is not one encrypted segment that ends "
+                       "with the image (see cryptsetup luksDump), which is "
+                       "not supported");
+  if (json_number (segment, "iv_tweak", 0) != 0)
+    return reason_set (why, EINVAL,
+                       "the payload's IVs do not start at 0 (LUKS2 iv_tweak), "
+                       "which is not supported");
   return 0;
 }
 
@@ -219,6 +259,9 @@ luks2_slots (struct crypt_device *cd, struct luks_header *header,
     reason_prefix (why, "the LUKS2 metadata");
     return r == -EBADMSG ? -EINVAL : r;
   }
+  r = check_segments (metadata, why);
+  if (r < 0)
+    return r;
   keyslots = json_object_get (metadata, "keyslots");
   for (int slot = 0; slot < crypt_keyslot_max (CRYPT_LUKS2); slot++) {
     char name[16];
@@ -255,5 +298,9 @@ keyslots_read (struct crypt_device *cd, uint32_t mk_digest_iterations,
                        "no keyslot of the LUKS header is in use: the volume "
                        "was shredded (cryptsetup luksErase) or never given a "
                        "passphrase; restore a backup of the header");
+  if (header->key_bytes == 0)
+    return reason_set (why, EINVAL,
+                       "the LUKS header does not tell the size of its key: it "
+                       "is damaged");
   return 0;
 }

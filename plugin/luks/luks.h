@@ -13,6 +13,11 @@
 #include "luks_header.h"
 #include "reason.h"
 
+/* No honest header has a longer volume key: cryptsetup makes 64 bytes at
+ * most.
+ */
+#define KEY_BYTES_MAX 512
+
 /* One key derivation, as a header describes it.  Every number may be as
  * absurd as its writer liked.
  */
