@@ -98,6 +98,11 @@ open_image (struct volume *v, enum volume_mode mode, struct reason *why)
                        "the Ceph user may not open the image \"%s\": its "
                        "capabilities do not cover it",
                        name);
+  if (r == -ENOSYS)
+    return reason_set (why, ENOSYS,
+                       "cannot open the image \"%s\": librbd cannot load a "
+                       "plugin that rbd_plugins names (rbd config image get)",
+                       name);
   return reason_set (why, -r, "cannot open the image \"%s\": %s", name,
                      strerror (-r));
 }

@@ -88,14 +88,11 @@ def image_numbers():
 
 @pytest.fixture
 def images(cluster, _header_dir, image_numbers):
-    made = lab.Images(cluster, _header_dir, image_numbers)
-    yield made
-    made.remove_all()
+    return lab.Images(cluster, _header_dir, image_numbers)
 
 
 @pytest.fixture
-def servers(images, plugin, cluster, _server_dir):
-    """Depends on images, so that servers end before images go."""
+def servers(plugin, cluster, _server_dir):
     s = lab.Servers(plugin, cluster, _server_dir)
     yield s
     s.finish()

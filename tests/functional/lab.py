@@ -113,8 +113,14 @@ class Cluster:
         locks = self.json("rbd", "lock", "ls", image)
         return locks if isinstance(locks, list) else list(locks.values())
 
-    def images(self):
-        return self.json("rbd", "ls")
+    def unset(self, image, setting):
+        """Remove a setting of an image behind librbd's back, which cannot
+        open an image whose rbd_plugins it has not."""
+        pool, name = str(image).split("/")
+        ident = self.call("rados", "-p", pool, "get", "rbd_id." + name,
+                          "-").stdout[4:].decode()
+        self.call("rados", "-p", pool, "rmomapkey", "rbd_header." + ident,
+                  "metadata_conf_" + setting)
 
     def osd_pids(self):
         pids = []
@@ -170,22 +176,23 @@ class Image:
 
 
 class Images:
-    """Makes images.  SIZE is that of the whole image, header included."""
+    """Makes images.  SIZE is that of the whole image, header included.
+
+    They are small and stay until the cluster goes: the watch of a killed
+    server would keep them from being removed for a while anyway.
+    """
 
     def __init__(self, cluster, directory, numbers):
         self.cluster = cluster
         self.dir = str(directory)
         self.numbers = numbers  # unique in the session
-        self.made = []
 
     def name(self, pool=None, namespace=None):
         name = "image-%d" % next(self.numbers)
         return "/".join(p for p in (pool or "rbd", namespace, name) if p)
 
     def _keep(self, spec, passphrase, size, offset):
-        image = Image(self.cluster, spec, passphrase, size - offset, offset)
-        self.made.append(image)
-        return image
+        return Image(self.cluster, spec, passphrase, size - offset, offset)
 
     def plain(self, size=64 * MIB, args=()):
         spec = self.name()
@@ -227,7 +234,6 @@ class Images:
         path = self.header(version, passphrase, size, offset, sector,
                            format_args)
         image = self.imported(path, args, pool, namespace)
-        self.made.pop()
         return self._keep(image.spec, passphrase, size, offset)
 
     def librbd(self, version=2, passphrase=PASSPHRASE, size=64 * MIB,
@@ -245,16 +251,8 @@ class Images:
                              "luks%d" % version, path + ".key")
             self.cluster.rbd("export", "--no-progress", image.spec, path)
         image = self.imported(path, args)
-        self.made.pop()
         return self._keep(image.spec, passphrase, size,
                           16 * MIB if version == 2 else 4 * MIB)
-
-    def remove_all(self):
-        for image in self.made:
-            self.cluster.call("rbd", "snap", "purge", "--no-progress",
-                              image.spec, check=False)
-            self.cluster.rbd("rm", "--no-progress", image.spec)
-        self.made = []
 
 
 class Bao:

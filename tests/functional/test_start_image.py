@@ -130,17 +130,19 @@ def test_migrating_image_ends_the_start(servers, images, key, cluster):
         cluster.rbd("migration", "abort", "--no-progress", "rbd/migrated")
 
 
-@pytest.mark.parametrize("setting,value,word", [
-    ("rbd_plugins", "pwl_cache", "rbd_plugins"),
-    ("rbd_persistent_cache_mode", "rwl", "rbd_persistent_cache_mode"),
-    ("rbd_sparse_read_threshold_bytes", "65536",
-     "rbd_sparse_read_threshold_bytes"),
+@pytest.mark.parametrize("setting,value", [
+    ("rbd_plugins", "pwl_cache"),
+    ("rbd_persistent_cache_mode", "rwl"),
+    ("rbd_sparse_read_threshold_bytes", "65536"),
 ])
 def test_unsafe_setting_on_the_image_ends_the_start(
-        servers, images, key, cluster, setting, value, word):
+        servers, images, key, cluster, setting, value):
     image = images.luks()
     cluster.rbd("config", "image", "set", image, setting, value)
-    names(servers.refused(image, key), word)
+    try:
+        names(servers.refused(image, key), setting)
+    finally:
+        cluster.unset(image, setting)
 
 
 LONG = "n" * 4096

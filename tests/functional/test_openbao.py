@@ -1,0 +1,380 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Keys from OpenBao: what opens a volume, and every way to be refused."""
+
+import base64
+import json
+import os
+
+import pytest
+
+import fake_kms
+import lab
+from test_start_image import names
+
+MIB = lab.MIB
+
+
+@pytest.fixture
+def environment(bao):
+    """The variables that OpenBao's own command line takes."""
+    return {"BAO_ADDR": bao.address, "BAO_TOKEN": bao.token,
+            "BAO_CACERT": bao.ca}
+
+
+@pytest.fixture
+def profile(bao, files):
+    """profile(**members) -> profiles= of a file with the profile "t"."""
+    def make(mode=0o600, **members):
+        p = {"type": "openbao", "address": bao.address, "ca_file": bao.ca,
+             "layout": "field", "field": "key",
+             "auth": {"method": "token_file", "path": bao.token_file}}
+        p.update(members)
+        p = {k: v for k, v in p.items() if v is not None}
+        return "profiles=" + files(
+            "profiles.json", json.dumps({"profiles": {"t": p}}), mode)
+    return make
+
+
+@pytest.fixture
+def misbehaving(bao):
+    """A server that misbehaves under the real one's certificate."""
+    def make(reply, tls=True):
+        return fake_kms.Misbehaving(
+            os.path.join(bao.dir, "server.pem"),
+            os.path.join(bao.dir, "server.key"), reply, tls)
+    return make
+
+
+def served(servers, image, *arguments, **kwargs):
+    with servers.start(image, *arguments, **kwargs).connect() as c:
+        assert c.size == image.size
+
+
+TEXT = lab.PASSPHRASE.decode()
+
+
+def test_bao_reference_opens_the_volume(servers, images, bao, environment):
+    bao.put("volumes/a", {"key": TEXT, "other": "x"})
+    served(servers, images.luks(), "key=bao:secret/volumes/a#key",
+           env=environment)
+
+
+def test_field_may_be_left_out_when_there_is_one(servers, images, bao,
+                                                 environment):
+    bao.put("volumes/one", {"whatever": TEXT})
+    served(servers, images.luks(), "key=bao:secret/volumes/one",
+           env=environment)
+    bao.put("volumes/two", {"a": TEXT, "b": TEXT})
+    names(servers.refused(images.luks(), "key=bao:secret/volumes/two",
+                          env=environment), "field")
+
+
+def test_vault_variables_serve_where_bao_ones_are_missing(
+        servers, images, bao):
+    bao.put("volumes/v", {"key": TEXT})
+    served(servers, images.luks(), "key=vault:secret/volumes/v#key",
+           env={"VAULT_ADDR": bao.address, "VAULT_TOKEN": bao.token,
+                "VAULT_CACERT": bao.ca})
+
+
+def test_bao_variable_beats_the_vault_one(servers, images, bao, environment):
+    bao.put("volumes/v", {"key": TEXT})
+    served(servers, images.luks(), "key=bao:secret/volumes/v#key",
+           env=dict(environment, VAULT_ADDR="https://127.0.0.1:1",
+                    VAULT_TOKEN="wrong"))
+
+
+def test_kv_version_1(servers, images, bao, environment, profile):
+    bao.must("POST", "kv1/old", {"key": TEXT})
+    served(servers, images.luks(), "key=bao:kv1/old#key", env=environment)
+    served(servers, images.luks(), "key=t:old",
+           profile(engine="kv1", mount="kv1"))
+
+
+def test_namespace(servers, images, bao, environment, profile):
+    bao.must("POST", "sys/namespaces/tenant", {})
+    bao.mount("secret", 2, namespace="tenant")
+    bao.put("vol", {"key": TEXT}, namespace="tenant")
+    image = images.luks()
+    served(servers, image, "key=bao:secret/vol#key",
+           env=dict(environment, BAO_NAMESPACE="tenant"))
+    served(servers, image, "key=t:vol", profile(namespace="tenant"))
+    names(servers.refused(image, "key=t:vol", profile(namespace="nobody")),
+          "nobody")
+
+
+@pytest.mark.parametrize("layout,encoding,record,passphrase", [
+    ("field", None, {"key": TEXT}, lab.PASSPHRASE),
+    ("field", "text", {"key": "ein Schlüssel"}, "ein Schlüssel".encode()),
+    ("field", "hex", {"key": "00ff0a"}, b"\x00\xff\n"),
+    ("field", "base64", {"key": base64.b64encode(b"\x00\xff\n").decode()},
+     b"\x00\xff\n"),
+    ("castellan", None, {
+        "type": "symmetric", "value": "746a12758d78", "algorithm": "AES",
+        "bit_length": 48, "name": None, "created": 1795424799},
+     b"746a12758d78"),
+    ("castellan", None, {
+        "type": "passphrase", "value": "68756e746572", "algorithm": None,
+        "bit_length": None, "name": None, "created": None}, b"hunter"),
+    ("raw", None, {"anything": TEXT}, lab.PASSPHRASE),
+])
+def test_layout(servers, images, bao, profile, layout, encoding, record,
+                passphrase):
+    bao.put("layout", record)
+    image = images.luks(passphrase=passphrase)
+    served(servers, image, "key=t:layout", profile(
+        layout=layout, field="key" if layout == "field" else None,
+        encoding=encoding))
+
+
+def test_profile_with_prefix_and_token(servers, images, bao, profile):
+    bao.put("tenant-a/vol", {"key": TEXT})
+    served(servers, images.luks(), "key=t:vol", profile(
+        prefix="tenant-a/", auth={"method": "token", "token": bao.token}))
+
+
+def test_client_certificate_is_sent(servers, images, bao, profile):
+    bao.put("volumes/c", {"key": TEXT})
+    served(servers, images.luks(), "key=t:volumes/c", profile(
+        client_cert=os.path.join(bao.dir, "client.pem"),
+        client_key=os.path.join(bao.dir, "client.key")))
+
+
+def test_a_limited_token_is_enough(servers, images, bao, environment):
+    bao.put("volumes/l", {"key": TEXT})
+    token = bao.limited_token("secret/data/volumes/l",
+                              "sys/internal/ui/mounts/*")
+    served(servers, images.luks(), "key=bao:secret/volumes/l#key",
+           env=dict(environment, BAO_TOKEN=token))
+
+
+# ---------------------------------------------------------------------
+# Refusals.
+
+def test_denied_by_policy(servers, bao, environment):
+    bao.put("volumes/d", {"key": TEXT})
+    token = bao.limited_token("secret/data/something/else",
+                              "sys/internal/ui/mounts/*")
+    refusal = servers.refused("rbd/x", "key=bao:secret/volumes/d#key",
+                              env=dict(environment, BAO_TOKEN=token))
+    names(refusal, "volumes/d", "denies")
+
+
+def test_wrong_token(servers, bao, environment):
+    bao.put("volumes/d", {"key": TEXT})
+    refusal = servers.refused(
+        "rbd/x", "key=bao:secret/volumes/d#key",
+        env=dict(environment, BAO_TOKEN="s.notthetoken"))
+    names(refusal, "token")
+    assert "notthetoken" not in "\n".join(refusal.lines)
+
+
+def test_no_token_at_all(servers, bao, environment, tmp_path):
+    names(servers.refused("rbd/x", "key=bao:secret/volumes/d#key",
+                          env=dict(environment, BAO_TOKEN=None,
+                                   HOME=str(tmp_path))), "token")
+
+
+def test_no_address(servers):
+    names(servers.refused("rbd/x", "key=bao:secret/volumes/d#key"),
+          "BAO_ADDR")
+
+
+def test_missing_key(servers, environment):
+    names(servers.refused("rbd/x", "key=bao:secret/volumes/none#key",
+                          env=environment), "volumes/none")
+
+
+def test_missing_mount(servers, environment):
+    names(servers.refused("rbd/x", "key=bao:nomount/vol#key",
+                          env=environment), "nomount")
+
+
+def test_deleted_and_destroyed_keys_are_told_apart(servers, bao,
+                                                   environment):
+    bao.put("volumes/del", {"key": TEXT})
+    bao.must("DELETE", "secret/data/volumes/del")
+    names(servers.refused("rbd/x", "key=bao:secret/volumes/del#key",
+                          env=environment), "deleted")
+    bao.must("PUT", "secret/destroy/volumes/del", {"versions": [1]})
+    names(servers.refused("rbd/x", "key=bao:secret/volumes/del#key",
+                          env=environment), "destroyed")
+
+
+@pytest.mark.parametrize("record,word", [
+    ({"other": "x"}, "key"), ({"key": None}, "null"), ({"key": 7}, "string"),
+    ({"key": ""}, "empty"), ({"key": {"a": "b"}}, "string")])
+def test_bad_field(servers, bao, profile, record, word):
+    bao.put("bad", record)
+    names(servers.refused("rbd/x", "key=t:bad", profile()), word)
+
+
+@pytest.mark.parametrize("encoding,value", [
+    ("hex", "abc"), ("hex", "zz"), ("hex", "ab cd"), ("base64", "A"),
+    ("base64", "AA=A"), ("base64", "A A=")])
+def test_bad_encoding_is_named_and_not_repeated(servers, bao, profile,
+                                                encoding, value):
+    bao.put("bad", {"key": "hunter2" + value})
+    refusal = servers.refused("rbd/x", "key=t:bad",
+                              profile(encoding=encoding))
+    names(refusal, "key")
+    assert "hunter2" not in "\n".join(refusal.lines)
+
+
+@pytest.mark.parametrize("record", [
+    {"value": "00ff"}, {"type": "symmetric"},
+    {"type": "symmetric", "value": "xyz"},
+    {"type": "certificate", "value": "00ff"},
+    {"type": 1, "value": "00ff"}, {"type": "symmetric", "value": ""}])
+def test_bad_castellan_record(servers, bao, profile, record):
+    bao.put("bad", record)
+    refusal = servers.refused("rbd/x", "key=t:bad",
+                              profile(layout="castellan", field=None))
+    names(refusal, "bad")
+
+
+def test_sealed(servers, images, bao, environment):
+    image = images.luks()
+    bao.put("volumes/s", {"key": TEXT})
+    bao.seal()
+    try:
+        names(servers.refused(image, "key=bao:secret/volumes/s#key",
+                              env=environment), "sealed")
+    finally:
+        bao.unseal()
+    served(servers, image, "key=bao:secret/volumes/s#key", env=environment)
+
+
+def test_nobody_listens(servers, environment):
+    names(servers.refused("rbd/x", "key=bao:secret/v#key", env=dict(
+        environment, BAO_ADDR="https://127.0.0.1:1")), "127.0.0.1:1")
+
+
+def test_wrong_certificate(servers, bao, environment):
+    names(servers.refused("rbd/x", "key=bao:secret/v#key", env=dict(
+        environment, BAO_CACERT=bao.other_ca)), "certificate")
+
+
+def test_certificate_of_another_name(servers, bao, environment):
+    """127.0.0.2 is this machine too, but not in the certificate."""
+    address = bao.address.replace("127.0.0.1", "127.0.0.2")
+    with fake_kms.Misbehaving(
+            os.path.join(bao.dir, "server.pem"),
+            os.path.join(bao.dir, "server.key"),
+            fake_kms.answer("200 OK", b"{}")) as server:
+        del address
+        names(servers.refused("rbd/x", "key=bao:secret/v#key", env=dict(
+            environment, BAO_ADDR=server.address.replace(
+                "127.0.0.1", "ip6-localhost-is-not-in-it.localhost"))),
+            "ip6-localhost-is-not-in-it.localhost")
+
+
+def test_plain_http_is_refused(servers, misbehaving, environment, profile):
+    reply = fake_kms.answer("200 OK", b"{}")
+    with misbehaving(reply, tls=False) as server:
+        names(servers.refused("rbd/x", "key=bao:secret/v#key", env=dict(
+            environment, BAO_ADDR=server.address)), "http")
+        names(servers.refused("rbd/x", "key=t:v", profile(
+            address=server.address)), "http")
+        assert server.requests == []
+
+
+@pytest.mark.parametrize("reply,words", [
+    (fake_kms.answer("200 OK", b"<html><body>Welcome</body></html>",
+                     ["Content-Type: text/html"]), ["JSON"]),
+    (fake_kms.answer("200 OK", b""), []),
+    (fake_kms.answer("200 OK", b"[]"), []),
+    (fake_kms.answer("200 OK", b'{"data":'), []),
+    (fake_kms.answer("200 OK", b'{"data":null}'), []),
+    (fake_kms.answer("200 OK", b'{"data":{"data":[1,2]}}'), []),
+    (fake_kms.answer("200 OK", b"[" * 100000), []),
+    (fake_kms.answer("200 OK", b'{"data":"' + b"x" * 10 * MIB + b'"}'), []),
+    (fake_kms.answer("302 Found", b"", [
+        "Location: https://elsewhere.example.com/"]), ["redirect"]),
+    (fake_kms.answer("404 Not Found", b"<html>no such page</html>"), []),
+    (fake_kms.answer("500 Oops", b'{"errors":["internal error"]}'), ["500"]),
+    (fake_kms.answer("503 No", b'{"errors":["Vault is sealed"]}'),
+     ["sealed"]),
+    (fake_kms.answer("999 Strange", b""), []),
+    (fake_kms.closing, []),
+    (fake_kms.endless_headers, []),
+], ids=["html", "empty", "array", "cut-off", "null", "wrong-type", "deep",
+        "10-MiB", "redirect", "404-html", "500", "503", "999",
+        "hangs-up", "endless-headers"])
+def test_server_that_answers_nonsense(servers, misbehaving, profile, reply,
+                                      words):
+    with misbehaving(reply) as server:
+        refusal = servers.refused("rbd/x", "key=t:v",
+                                  profile(address=server.address))
+        names(refusal, server.address.split("//")[1], *words)
+        assert server.requests
+
+
+@pytest.mark.parametrize("reply", [fake_kms.silent, fake_kms.dripping],
+                         ids=["silent", "dripping"])
+def test_server_that_is_too_slow_ends_in_the_limit(servers, misbehaving,
+                                                   profile, reply):
+    with misbehaving(reply) as server:
+        refusal = servers.refused("rbd/x", "key=t:v",
+                                  profile(address=server.address))
+        names(refusal, server.address.split("//")[1])
+        assert refusal.seconds <= lab.START_LIMIT
+
+
+def test_profiles_own_timeout_is_kept(servers, misbehaving, profile):
+    with misbehaving(fake_kms.silent) as server:
+        refusal = servers.refused("rbd/x", "key=t:v", profile(
+            address=server.address, timeout=2))
+        assert refusal.seconds < 6
+        names(refusal, server.address.split("//")[1])
+
+
+def test_hostile_error_text_does_not_forge_log_lines(servers, misbehaving,
+                                                     profile):
+    body = json.dumps({"errors": [
+        "\nnbdkit: error: forged\x1b[31m" + "x" * 5000]}).encode()
+    with misbehaving(fake_kms.answer("400 Bad", body)) as server:
+        refusal = servers.refused("rbd/x", "key=t:v",
+                                  profile(address=server.address))
+        assert "\x1b" not in "".join(refusal.lines)
+        assert len(refusal.sentence) < 1200
+
+
+def test_the_token_goes_to_nobody_but_the_server(servers, misbehaving,
+                                                 profile, bao):
+    """A redirect is not followed."""
+    with misbehaving(fake_kms.answer("200 OK", b"{}")) as other:
+        reply = fake_kms.answer("307 Temporary Redirect", b"",
+                                ["Location: %s/v1/x" % other.address])
+        with misbehaving(reply) as server:
+            servers.refused("rbd/x", "key=t:v",
+                            profile(address=server.address))
+            assert server.requests
+        assert other.requests == []
+
+
+def test_key_is_fetched_once_for_many_connections(servers, images, bao,
+                                                  misbehaving, profile):
+    body = json.dumps({"data": {"data": {"key": TEXT}, "metadata": {
+        "version": 1}}}).encode()
+    image = images.luks()
+    with misbehaving(fake_kms.answer("200 OK", body)) as server:
+        s = servers.start(image, "key=t:v", profile(address=server.address))
+        for _ in range(5):
+            with s.connect() as c:
+                assert c.size == image.size
+        # Once in the rehearsal, once by the session.
+        assert len(server.requests) <= 2
+
+
+@pytest.mark.parametrize("reference", [
+    "bao:", "bao:secret", "bao:/secret/x", "bao:secret/", "bao:secret//x",
+    "bao:secret/../sys/seal", "bao:secret/x/..", "bao:secret/x?version=1",
+    "bao:secret/%2e%2e/x", "bao:secret/x#", "bao:secret/x#a#b",
+    "bao:secret/\nx", "bao:secret/x\\y", "bao:" + "n" * 4096])
+def test_bad_reference_is_refused_before_anything_is_asked(
+        servers, misbehaving, environment, reference):
+    with misbehaving(fake_kms.answer("200 OK", b"{}")) as server:
+        servers.refused("rbd/x", "key=" + reference, env=dict(
+            environment, BAO_ADDR=server.address))
+        assert server.requests == []
