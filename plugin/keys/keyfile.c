@@ -140,9 +140,9 @@ set_path (struct keyfile *k, const char *body, struct reason *why)
     dir = getenv ("CREDENTIALS_DIRECTORY");
     if (!dir || !dir[0])
       return reason_set (why, ENOENT,
-                         "key=cred:%s: there are no credentials "
+                         "key=cred:%.128s: there are no credentials "
                          "(CREDENTIALS_DIRECTORY is not set): the unit needs "
-                         "LoadCredential=%s:...",
+                         "LoadCredential=%.128s:...",
                          body, body);
     if (asprintf (&k->path, "%s/%s", dir, body) == -1)
       k->path = NULL;
@@ -174,7 +174,7 @@ read_bytes (struct keyfile *k, struct secret **ret, struct reason *why)
     k->newline = false;
   }
   if (s->length == 0)
-    return reason_set (why, EINVAL, "the key file %s holds an empty line",
+    return reason_set (why, EINVAL, "the key file %.256s holds an empty line",
                        k->path);
   *ret = s;
   s = NULL;

@@ -61,8 +61,8 @@ denied (const struct openbao *b, const struct deadline *d, struct reason *why)
 
   if (!b->token)
     return reason_set (why, EACCES,
-                       "%s denies reading %s (and no token was sent)", address,
-                       b->path);
+                       "%s denies reading %.256s (and no token was sent)",
+                       address, b->path);
   r = ask (b, "v1/auth/token/lookup-self", d, &a, &again, NULL);
   /* A policy that denies even this says "1 error occurred: ...". */
   good = r == 0 && (a.status == 200 ||
@@ -71,17 +71,17 @@ denied (const struct openbao *b, const struct deadline *d, struct reason *why)
   if (r == -ESHUTDOWN)
     return reason_set (why, ESHUTDOWN, "shutting down");
   if (good)
-    return reason_set (why, EACCES,
-                       "%s denies reading %s: the token is good, but no policy "
-                       "of it allows that%s",
-                       address, b->path,
-                       b->mount_seen ? "" : ", or there is no such mount");
+    return reason_set (
+        why, EACCES,
+        "%s denies reading %.256s: the token is good, but no policy "
+        "of it allows that%s",
+        address, b->path, b->mount_seen ? "" : ", or there is no such mount");
   if (r == 0 && a.status == 403)
     return reason_set (why, EACCES,
                        "%s does not accept the token: it is wrong, expired or "
                        "revoked (%s)",
                        address, b->token_setting);
-  return reason_set (why, EACCES, "%s denies reading %s", address, b->path);
+  return reason_set (why, EACCES, "%s denies reading %.256s", address, b->path);
 }
 
 static int
@@ -148,15 +148,17 @@ read_mount (const struct openbao *b, const struct answer *a,
 
   if (n < 2 || mount[n - 1] != '/' || strncmp (b->path, mount, n) != 0 ||
       !b->path[n])
-    return reason_set (why, EINVAL,
-                       "%s names no key: it is MOUNT/PATH, and no mount at %s "
-                       "is the start of it",
-                       b->path, http_server_address (b->server));
+    return reason_set (
+        why, EINVAL,
+        "%.256s names no key: it is MOUNT/PATH, and no mount at %s "
+        "is the start of it",
+        b->path, http_server_address (b->server));
   if (!type || (strcmp (type, "kv") != 0 && strcmp (type, "generic") != 0)) {
     char buf[REASON_NAME_MAX];
 
-    return reason_set (why, EINVAL, "the mount %s at %s is of type %s, not kv",
-                       mount, http_server_address (b->server),
+    return reason_set (why, EINVAL,
+                       "the mount %.128s at %s is of type %s, not kv", mount,
+                       http_server_address (b->server),
                        reason_name (buf, type ? type : "unknown"));
   }
   place->mount = strndup (mount, n - 1);
@@ -204,13 +206,14 @@ read_record (const struct openbao *b, const struct answer *a, bool kv2,
   if (kv2)
     record = json_object_get (record, "data");
   if (!json_is_object (record))
-    return reason_set (why, EBADMSG,
-                       "%s answered without a record for %s: is the mount KV "
-                       "version %d?",
-                       http_server_address (b->server), b->path, kv2 ? 2 : 1);
+    return reason_set (
+        why, EBADMSG,
+        "%s answered without a record for %.256s: is the mount KV "
+        "version %d?",
+        http_server_address (b->server), b->path, kv2 ? 2 : 1);
   r = layout_passphrase (&b->layout, record, ret, why);
   if (r < 0)
-    reason_prefix (why, "the key %s at %s", b->path,
+    reason_prefix (why, "the key %.256s at %s", b->path,
                    http_server_address (b->server));
   return r;
 }
@@ -291,14 +294,14 @@ openbao_check (const struct reference *ref, struct reason *why)
   int r;
 
   if (hash && (!hash[1] || strchr (hash + 1, '#')))
-    return reason_set (why, EINVAL, "key=%s: behind '#' goes the field's name",
-                       ref->name);
+    return reason_set (
+        why, EINVAL, "key=%.256s: behind '#' goes the field's name", ref->name);
   path = hash ? strndup (ref->body, hash - ref->body) : strdup (ref->body);
   if (!path)
     return reason_set (why, ENOMEM, "out of memory");
   r = reference_check_path (path, "MOUNT/PATH", why);
   if (r == 0 && !strchr (path, '/'))
-    r = reason_set (why, EINVAL, "key=%s: it takes MOUNT/PATH", ref->name);
+    r = reason_set (why, EINVAL, "key=%.256s: it takes MOUNT/PATH", ref->name);
   free (path);
   return r;
 }

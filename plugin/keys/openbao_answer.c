@@ -73,12 +73,13 @@ deleted_version (const struct openbao *b, json_t *metadata, struct reason *why)
       json_string_value (json_object_get (metadata, "deletion_time"));
 
   if (json_is_true (json_object_get (metadata, "destroyed")))
-    return reason_set (why, ENOENT,
-                       "the key %s was destroyed (version %lld): it cannot be "
-                       "brought back",
-                       b->path, (long long)version);
+    return reason_set (
+        why, ENOENT,
+        "the key %.256s was destroyed (version %lld): it cannot be "
+        "brought back",
+        b->path, (long long)version);
   return reason_set (why, ENOENT,
-                     "the key %s was deleted at %.40s (version %lld): "
+                     "the key %.256s was deleted at %.40s (version %lld): "
                      "\"kv undelete\" brings it back",
                      b->path, time ? time : "an unknown time",
                      (long long)version);
@@ -99,18 +100,20 @@ not_found (const struct openbao *b, const struct answer *a, struct reason *why)
   if (json_is_object (metadata))
     return deleted_version (b, metadata, why);
   if (json_array_size (json_object_get (a->body, "warnings")) > 0)
-    return reason_set (why, EINVAL,
-                       "the mount %s at %s holds KV version 2, and was asked "
-                       "as version 1: the profile needs \"engine\": \"kv2\"",
-                       mount, http_server_address (b->server));
+    return reason_set (
+        why, EINVAL,
+        "the mount %.128s at %s holds KV version 2, and was asked "
+        "as version 1: the profile needs \"engine\": \"kv2\"",
+        mount, http_server_address (b->server));
   if (strstr (a->text, "no handler for route"))
-    return reason_set (why, EINVAL, "there is no mount %s at %s", mount,
+    return reason_set (why, EINVAL, "there is no mount %.128s at %s", mount,
                        http_server_address (b->server));
   if (strstr (a->text, "namespace not found"))
-    return reason_set (why, EINVAL, "there is no namespace %s at %s",
+    return reason_set (why, EINVAL, "there is no namespace %.128s at %s",
                        b->namespace ? b->namespace : "",
                        http_server_address (b->server));
-  return reason_set (why, ENOENT, "there is no key %s in the mount %s at %s",
+  return reason_set (why, ENOENT,
+                     "there is no key %.256s in the mount %.128s at %s",
                      b->path, mount, http_server_address (b->server));
 }
 

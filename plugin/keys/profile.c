@@ -37,7 +37,7 @@ read_root (const char *path, struct profile *p, struct reason *why)
   r = json_parse_object ((const char *)text->bytes, text->length, &p->root,
                          why);
   if (r == -EBADMSG) {
-    reason_prefix (why, "the profiles file %s", path);
+    reason_prefix (why, "the profiles file %.256s", path);
     return -EINVAL;
   }
   return r;
@@ -59,7 +59,7 @@ find (const char *path, const char *name, struct profile *p, struct reason *why)
   p->object = json_object_get (profiles, name);
   if (!p->object)
     return reason_set (why, ENOENT,
-                       "%s: there is no profile \"%s\", and no kind of key "
+                       "%.256s: there is no profile \"%s\", and no kind of key "
                        "has that name (%s)",
                        path, name, provider_grammars ());
   if (!json_is_object (p->object))
@@ -83,7 +83,7 @@ profile_load (const char *path, const char *name, struct profile **ret,
 
   if (!p)
     return reason_set (why, ENOMEM, "out of memory");
-  if (asprintf (&p->where, "%s: profile \"%s\"", path, name) == -1) {
+  if (asprintf (&p->where, "%.256s: profile \"%s\"", path, name) == -1) {
     p->where = NULL;
     r = reason_set (why, ENOMEM, "out of memory");
   }

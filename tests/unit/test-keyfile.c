@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -364,6 +365,36 @@ test_fd_cannot_be_read_twice (void **state)
   key_free (k);
 }
 
+/* The rehearsal is a child that fetches before the server does. */
+static void
+test_fd_can_be_used_by_a_child_and_then_the_parent (void **state)
+{
+  char reference[16];
+  struct key *k;
+  int p[2], status;
+  pid_t pid;
+
+  (void)state;
+  assert_int_equal (pipe (p), 0);
+  assert_int_equal (write (p[1], "one", 3), 3);
+  close (p[1]);
+  fd_reference (p[0], reference);
+  k = prepared (reference);
+  pid = fork ();
+  assert_true (pid >= 0);
+  if (pid == 0) {
+    const struct deadline d = deadline_in_ms (1000, NULL);
+    struct secret *s = NULL;
+
+    key_relock (k);
+    _exit (key_fetch (k, &d, &s, NULL) == 0 && s->length == 3 ? 0 : 1);
+  }
+  assert_int_equal (waitpid (pid, &status, 0), pid);
+  assert_int_equal (status, 0);
+  fetches (k, "one", 3);
+  key_free (k);
+}
+
 static void
 test_fd_checks_the_mode_of_a_regular_file (void **state)
 {
@@ -532,6 +563,7 @@ main (void)
     cmocka_unit_test (test_fd_reads_a_pipe_to_its_end),
     cmocka_unit_test (test_fd_reads_a_socket),
     cmocka_unit_test (test_fd_cannot_be_read_twice),
+    cmocka_unit_test (test_fd_can_be_used_by_a_child_and_then_the_parent),
     cmocka_unit_test (test_fd_checks_the_mode_of_a_regular_file),
     cmocka_unit_test (test_fd_that_is_not_open_is_refused),
     cmocka_unit_test (test_fd_without_a_byte_is_refused),

@@ -5,8 +5,11 @@ TESTS = tests/unit/test-docs.sh
 
 if HAVE_CMOCKA
 unit_tests = \
+	tests/unit/test-answer \
 	tests/unit/test-deadline \
 	tests/unit/test-encoding \
+	tests/unit/test-environment \
+	tests/unit/test-http \
 	tests/unit/test-image-spec \
 	tests/unit/test-json \
 	tests/unit/test-keyfile \
@@ -53,4 +56,10 @@ tests_unit_test_layout_CFLAGS = $(unit_cflags)
 tests_unit_test_layout_LDADD = $(unit_ldadd)
 tests_unit_test_profile_CFLAGS = $(unit_cflags)
 tests_unit_test_profile_LDADD = $(unit_ldadd)
+tests_unit_test_answer_CFLAGS = $(unit_cflags)
+tests_unit_test_answer_LDADD = $(unit_ldadd)
+tests_unit_test_environment_CFLAGS = $(unit_cflags)
+tests_unit_test_environment_LDADD = $(unit_ldadd)
+tests_unit_test_http_CFLAGS = $(unit_cflags)
+tests_unit_test_http_LDADD = $(unit_ldadd)
 endif

@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* What OpenBao 2.7.2 answered, word for word, and the class of it. */
+
+#include "config.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "../../plugin/keys/openbao.h"
+
+static char path[] = "vol-1", mount[] = "secret", namespace[] = "tenant";
+static char setting[] = "BAO_ADDR";
+static struct openbao bao = {
+  .path = path,
+  .mount = mount,
+  .namespace = namespace,
+  .setting = setting,
+};
+
+static void
+refused (long status, const char *body, int err, bool retried, const char *part)
+{
+  struct http_reply reply = { .status = status };
+  struct reason why = { "" };
+  struct answer answer;
+  bool again = false;
+
+  reply.body = secret_copy (body, strlen (body));
+  answer_read (&answer, &reply, bao.token);
+  secret_free (reply.body);
+  assert_int_equal (answer_refusal (&bao, &answer, &again, &why), -err);
+  answer_free (&answer);
+  if (!strstr (why.text, part))
+    fail_msg ("\"%s\" does not say \"%s\"", why.text, part);
+  assert_int_equal (again, retried);
+}
+
+static void
+test_a_missing_key_is_gone (void **state)
+{
+  (void)state;
+  refused (404, "{\"errors\":[]}", ENOENT, false,
+           "there is no key vol-1 in the mount secret");
+}
+
+static void
+test_a_deleted_key_is_gone_and_can_come_back (void **state)
+{
+  (void)state;
+  refused (404,
+           "{\"request_id\":\"\",\"data\":{\"data\":null,\"metadata\":{"
+           "\"created_time\":\"2026-11-23T10:00:00.1Z\","
+           "\"custom_metadata\":null,"
+           "\"deletion_time\":\"2026-11-23T10:00:01.2Z\","
+           "\"destroyed\":false,\"version\":3}},\"warnings\":null}",
+           ENOENT, false,
+           "deleted at 2026-11-23T10:00:01.2Z (version 3): \"kv undelete\"");
+}
+
+static void
+test_a_destroyed_key_is_gone_for_good (void **state)
+{
+  (void)state;
+  refused (404,
+           "{\"data\":{\"data\":null,\"metadata\":{\"deletion_time\":\"\","
+           "\"destroyed\":true,\"version\":1}},\"warnings\":null}",
+           ENOENT, false, "destroyed (version 1): it cannot be brought back");
+}
+
+static void
+test_a_version_2_mount_asked_as_1_is_configuration (void **state)
+{
+  (void)state;
+  refused (404,
+           "{\"data\":null,\"warnings\":[\"Invalid path for a versioned K/V "
+           "secrets engine.\"]}",
+           EINVAL, false, "\"engine\": \"kv2\"");
+}
+
+static void
+test_a_missing_mount_is_configuration (void **state)
+{
+  (void)state;
+  refused (404,
+           "{\"errors\":[\"no handler for route \\\"secret/data/vol-1\\\". "
+           "route entry not found.\"]}",
+           EINVAL, false, "there is no mount secret");
+}
+
+static void
+test_a_missing_namespace_is_configuration (void **state)
+{
+  (void)state;
+  refused (404, "{\"errors\":[\"namespace not found\"]}", EINVAL, false,
+           "there is no namespace tenant");
+}
+
+static void
+test_a_404_of_something_else_is_nonsense (void **state)
+{
+  (void)state;
+  refused (404, "<html>not found</html>", EBADMSG, false, "not in JSON");
+}
+
+static void
+test_sealed_is_an_outage (void **state)
+{
+  (void)state;
+  refused (503, "{\"errors\":[\"Vault is sealed\"]}", EAGAIN, true,
+           "is sealed");
+}
+
+static void
+test_overload_is_an_outage (void **state)
+{
+  (void)state;
+  refused (429, "{\"errors\":[\"request path \\\"x\\\": rate limit\"]}", EAGAIN,
+           true, "limits the rate");
+  refused (412, "{\"errors\":[\"required index state not present\"]}", EAGAIN,
+           true, "412: required index state not present");
+  refused (500,
+           "{\"errors\":[\"failed to get the response: connect: connection "
+           "refused\"]}",
+           EAGAIN, true, "500: failed to get the response");
+  refused (501, "{\"errors\":[]}", EAGAIN, true, "not initialised");
+  refused (502, "<html>Bad Gateway</html>", EAGAIN, true, "502");
+}
+
+static void
+test_other_400s_are_configuration (void **state)
+{
+  (void)state;
+  refused (400, "{\"errors\":[\"1 error occurred:\\n\\t* bad\\n\\n\"]}", EINVAL,
+           false, "answered 400: 1 error occurred: * bad");
+  refused (400, "Client sent an HTTP request to an HTTPS server.\n", EBADMSG,
+           false, "http or https");
+}
+
+static void
+test_unauthorised_is_denied (void **state)
+{
+  (void)state;
+  refused (401, "{\"errors\":[\"no\"]}", EACCES, false, "401: no");
+  refused (407, "<html></html>", EACCES, false, "407");
+}
+
+static void
+test_a_redirect_is_not_followed (void **state)
+{
+  struct answer answer = { .status = 307,
+                           .redirect = "https://other.example/v1/x" };
+  struct reason why = { "" };
+  bool again = false;
+
+  (void)state;
+  assert_int_equal (answer_refusal (&bao, &answer, &again, &why), -EINVAL);
+  assert_non_null (strstr (why.text, "redirect to https://other.example/v1/x, "
+                                     "which is not followed"));
+  assert_false (again);
+}
+
+static void
+test_success_without_json_is_nonsense (void **state)
+{
+  (void)state;
+  refused (200, "<html></html>", EBADMSG, false, "not OpenBao's JSON");
+  refused (204, "", EBADMSG, false, "204");
+}
+
+static void
+test_success_without_a_byte_is_a_connection_cut_short (void **state)
+{
+  (void)state;
+  refused (200, "", EAGAIN, true, "empty answer");
+}
+
+/* A proxy that quotes the request would put the token in the log. */
+static void
+test_a_token_in_an_error_is_not_repeated (void **state)
+{
+  const char *body = "{\"errors\":[\"bad X-Vault-Token: hvs.s3cr3t\"]}";
+  struct http_reply reply = { .status = 400 };
+  struct secret *token = secret_copy ("hvs.s3cr3t", 10);
+  struct answer answer;
+
+  (void)state;
+  reply.body = secret_copy (body, strlen (body));
+  answer_read (&answer, &reply, token);
+  assert_string_equal (answer.text, "");
+  answer_free (&answer);
+  secret_free (reply.body);
+  secret_free (token);
+}
+
+static int
+setup (void **state)
+{
+  const struct http_options o = { .address = "https://bao.example.net:8200",
+                                  .setting = "BAO_ADDR",
+                                  .ca_setting = "BAO_CACERT" };
+
+  (void)state;
+  if (key_global_init () < 0)
+    return -1;
+  return http_server_new (&o, &bao.server, NULL);
+}
+
+static int
+teardown (void **state)
+{
+  (void)state;
+  http_server_free (bao.server);
+  return 0;
+}
+
+int
+main (void)
+{
+  const struct CMUnitTest tests[] = {
+    cmocka_unit_test (test_a_missing_key_is_gone),
+    cmocka_unit_test (test_a_deleted_key_is_gone_and_can_come_back),
+    cmocka_unit_test (test_a_destroyed_key_is_gone_for_good),
+    cmocka_unit_test (test_a_version_2_mount_asked_as_1_is_configuration),
+    cmocka_unit_test (test_a_missing_mount_is_configuration),
+    cmocka_unit_test (test_a_missing_namespace_is_configuration),
+    cmocka_unit_test (test_a_404_of_something_else_is_nonsense),
+    cmocka_unit_test (test_sealed_is_an_outage),
+    cmocka_unit_test (test_overload_is_an_outage),
+    cmocka_unit_test (test_other_400s_are_configuration),
+    cmocka_unit_test (test_unauthorised_is_denied),
+    cmocka_unit_test (test_a_redirect_is_not_followed),
+    cmocka_unit_test (test_success_without_json_is_nonsense),
+    cmocka_unit_test (test_success_without_a_byte_is_a_connection_cut_short),
+    cmocka_unit_test (test_a_token_in_an_error_is_not_repeated),
+  };
+
+  return cmocka_run_group_tests (tests, setup, teardown);
+}
