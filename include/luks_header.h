@@ -29,7 +29,7 @@ struct luks_header {
   char cipher[32];      /* "aes" */
   char mode[32];        /* "xts-plain64" */
   unsigned key_bytes;   /* volume key: 64 for AES-256-XTS */
-  unsigned keyslots;    /* how many are active */
+  unsigned keyslots;    /* how many a passphrase is tried on */
 
   /* What a passphrase that fits no keyslot costs, all active keyslots
    * and the digest taken together: an estimate for this machine.
@@ -64,7 +64,9 @@ typedef ssize_t (*luks_read_fn) (void *opaque, void *buf, size_t length,
  * On success *RET is filled.  On failure it is untouched and the result
  * is
  *   -ENODATA   there is no LUKS magic (all zero, random, a plain image)
- *   -EINVAL    damaged, cut off, or fields that contradict each other
+ *   -EINVAL    damaged, cut off, fields that contradict each other, or
+ *              what only dm-crypt serves (integrity, segments) or nobody
+ *              should (a re-encryption under way)
  *   -EFBIG     the payload would start beyond the end of the image
  *   -ENOKEY    no active keyslot
  *   -EIO, ...  what READ returned

@@ -192,6 +192,35 @@ edit_ignore_keyslots (struct crypt_device *cd)
       crypt_keyslot_set_priority (cd, 0, CRYPT_SLOT_PRIORITY_IGNORE), 0);
 }
 
+/* A second key, and the decision to change to it; no data yet. */
+void
+edit_begin_reencryption (struct crypt_device *cd)
+{
+  const struct crypt_pbkdf_type pbkdf = { .type = CRYPT_KDF_PBKDF2,
+                                          .hash = "sha256",
+                                          .iterations = 1000,
+                                          .flags = CRYPT_PBKDF_NO_BENCHMARK };
+  const struct crypt_params_luks2 luks = { .sector_size = 4096 };
+  const struct crypt_params_reencrypt params = {
+    .mode = CRYPT_REENCRYPT_REENCRYPT,
+    .direction = CRYPT_REENCRYPT_FORWARD,
+    .resilience = "checksum",
+    .hash = "sha256",
+    .luks2 = &luks,
+    .flags = CRYPT_REENCRYPT_INITIALIZE_ONLY,
+  };
+
+  assert_int_equal (crypt_set_pbkdf_type (cd, &pbkdf), 0);
+  assert_int_equal (crypt_keyslot_add_by_key (cd, 1, NULL, 64, PASSPHRASE,
+                                              strlen (PASSPHRASE),
+                                              CRYPT_VOLUME_KEY_NO_SEGMENT),
+                    1);
+  assert_in_range (crypt_reencrypt_init_by_passphrase (
+                       cd, NULL, PASSPHRASE, strlen (PASSPHRASE), 0, 1, "aes",
+                       "xts-plain64", &params),
+                   0, 31);
+}
+
 void
 image_cut (struct image *image, uint64_t size)
 {

@@ -57,6 +57,7 @@ extern void
 image_edit (struct image *image, void (*edit) (struct crypt_device *cd));
 extern void edit_destroy_keyslots (struct crypt_device *cd);
 extern void edit_ignore_keyslots (struct crypt_device *cd);
+extern void edit_begin_reencryption (struct crypt_device *cd);
 
 /* Spoilers.  The JSON ones change both copies and make their checksums
  * right again.

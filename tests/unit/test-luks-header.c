@@ -589,6 +589,16 @@ damaged_luks2_json_is_refused (void **state)
 }
 
 static void
+a_volume_in_re_encryption_is_refused (void **state)
+{
+  CLEANUP_IMAGE struct image image = image_make (&luks2);
+
+  (void)state;
+  image_edit (&image, edit_begin_reencryption);
+  refuse (&image, EINVAL, "cryptsetup reencrypt --resume-only");
+}
+
+static void
 a_thousand_threads_are_refused (void **state)
 {
   CLEANUP_IMAGE struct image image = image_make (&argon2);
@@ -834,6 +844,7 @@ main (void)
     cmocka_unit_test (absurd_header_sizes_are_refused),
     cmocka_unit_test (damaged_luks1_fields_are_refused),
     cmocka_unit_test (damaged_luks2_json_is_refused),
+    cmocka_unit_test (a_volume_in_re_encryption_is_refused),
     cmocka_unit_test (a_thousand_threads_are_refused),
     cmocka_unit_test (a_segment_that_is_not_the_whole_payload_is_refused),
     cmocka_unit_test (a_detached_header_is_refused),
