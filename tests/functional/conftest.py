@@ -91,6 +91,12 @@ def images(cluster, _header_dir, image_numbers):
     return lab.Images(cluster, _header_dir, image_numbers)
 
 
+@pytest.fixture(scope="session")
+def encrypted(cluster, _header_dir, image_numbers):
+    """An image for tests that must fail for another reason."""
+    return lab.Images(cluster, _header_dir, image_numbers).luks()
+
+
 @pytest.fixture
 def servers(plugin, cluster, _server_dir):
     s = lab.Servers(plugin, cluster, _server_dir)

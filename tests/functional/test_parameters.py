@@ -4,6 +4,7 @@
 import os
 import re
 
+import nbd
 import pytest
 
 import lab
@@ -12,7 +13,7 @@ from test_start_image import names
 WORDS = {
     "cache": ["auto", "none", "writethrough", "writearound", "writeback"],
     "trim": ["auto", "on", "off"],
-    "extents": ["auto", "on", "off"],
+    "extents": ["auto", "off"],
     "engine": ["auto", "librbd"],
 }
 ALL = ["image", "key", "profiles", "conf", "user", "cluster", "ceph.rbd_cache",
@@ -42,9 +43,28 @@ def test_another_word_is_refused(servers, key, name):
     names(servers.refused("rbd/x", key, name + "=perhaps"), name, "perhaps")
 
 
-@pytest.mark.parametrize("name", ALL)
+def test_extents_on_serves_or_says_what_it_takes(servers, images, key, dump):
+    image = images.luks()
+    if dump["rbdcrypt_diff_iterate3"] == "no":
+        names(servers.refused(image, key, "extents=on"), "extents=on",
+              "rbd_diff_iterate3")
+        return
+    with servers.start(image, key, "extents=on").connect() as c:
+        assert c.handle.can_meta_context(nbd.CONTEXT_BASE_ALLOCATION)
+
+
+@pytest.mark.parametrize("name", [n for n in ALL if "ceph." not in n])
 def test_empty_value_is_refused(servers, name):
     names(servers.refused(name + "="), name)
+
+
+def test_empty_value_of_a_ceph_option_is_ceph_s_own_business(
+        servers, encrypted, key):
+    server = servers.start(encrypted, key, "ceph.log_file=")
+    with server.connect() as c:
+        assert c.size == encrypted.size
+    names(servers.refused(encrypted, key, "ceph.rbd_op_threads="),
+          "rbd_op_threads")
 
 
 @pytest.mark.parametrize("name", [n for n in ALL if n != "key"])
@@ -65,10 +85,10 @@ def test_unknown_parameter_is_refused(servers, key, name):
                                   "ceph.rbd_cache", "unlock-limit",
                                   "shutdown-timeout", "cache"])
 def test_value_of_4_kib_is_refused(servers, images, key, name):
-    refusal = servers.refused(images.luks(), key,
-                              "%s=%s" % (name, "v" * 4096),
-                              conf=name != "conf")
-    names(refusal, name)
+    refusal = servers.refused(
+        images.luks(), "key=t:x" if name == "profiles" else key,
+        "%s=%s" % (name, "v" * 4096), conf=name != "conf")
+    names(refusal, name.replace("ceph.", ""))
     assert len(refusal.sentence) < 1200
 
 

@@ -139,10 +139,10 @@ def test_bad_reference_behind_a_profile_is_refused(servers, files,
     assert "127.0.0.1:1" not in refusal.sentence
 
 
-def test_other_profiles_do_not_matter(servers, files):
+def test_other_profiles_do_not_matter(servers, encrypted, files):
     """A mistake in one tenant's profile is not another's outage; the
     good one here gets as far as its address."""
     path = files("profiles.json", json.dumps(
         {"profiles": {"t": GOOD, "broken": {"type": "hsm9000"}}}))
-    names(servers.refused("rbd/x", "key=t:vol", "profiles=" + path),
+    names(servers.refused(encrypted, "key=t:vol", "profiles=" + path),
           "127.0.0.1:1")
