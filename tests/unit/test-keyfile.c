@@ -29,8 +29,11 @@ static char ref[80];  /* its reference */
 static void
 write_file (const char *bytes, size_t length, mode_t mode)
 {
-  const int fd = open (path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+  int fd;
 
+  /* Only root could write to one that is read-only. */
+  unlink (path);
+  fd = open (path, O_WRONLY | O_CREAT | O_EXCL, 0600);
   assert_true (fd >= 0);
   assert_int_equal (write (fd, bytes, length), length);
   assert_int_equal (fchmod (fd, mode), 0);
