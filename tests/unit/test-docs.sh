@@ -20,11 +20,11 @@ fail ()
   failed=1
 }
 
-# The strings of config_help, one line each: a parameter starts a line,
-# what continues it is indented.
+# The strings of parameters_help: a parameter starts a line, what continues
+# it is indented.
 helped ()
 {
-  sed -n '/config_help/,/;[[:space:]]*$/p' "$parameters" |
+  sed -n '/^const char parameters_help/,/;[[:space:]]*$/p' "$parameters" |
     sed -n 's/^[^"]*"\[\{0,1\}\([a-z][-a-zA-Z.]*=\).*$/\1/p' | sort -u
 }
 
