@@ -18,6 +18,7 @@
 #include <openssl/evp.h>
 
 #include "luks-image.h"
+#include "luks_header.h"
 
 /* LUKS2 on-disk format, section 2.1. */
 #define BINARY_BYTES 4096
@@ -82,6 +83,42 @@ image_read (void *opaque, void *buf, size_t length, uint64_t offset)
   memcpy (buf, image->bytes + offset, length);
   image->bytes_read += length;
   return (ssize_t)length;
+}
+
+struct luks_header
+image_accept (struct image *image)
+{
+  struct luks_header header = { 0 };
+  struct reason why = { "" };
+  int r;
+
+  image->bytes_read = 0;
+  r = luks_header_read (image_read, image, image->size, &header, &why);
+  if (r != 0)
+    fail_msg ("refused: %d, %s", r, why.text);
+  return header;
+}
+
+void
+image_refuse (struct image *image, int err, const char *words)
+{
+  struct luks_header header, before;
+  struct reason why = { "" };
+  int r;
+
+  memset (&header, 0x5a, sizeof header);
+  before = header;
+  image->bytes_read = 0;
+  r = luks_header_read (image_read, image, image->size, &header, &why);
+  if (r != -err)
+    fail_msg ("%d instead of %d: %s", r, -err, r ? why.text : "accepted");
+  if (!strstr (why.text, words))
+    fail_msg ("\"%s\" does not say \"%s\"", why.text, words);
+  assert_memory_equal (&header, &before, sizeof header);
+  assert_true (image->bytes_read <= 8 * MIB);
+  image->bytes_read = 0;
+  assert_int_equal (
+      luks_header_read (image_read, image, image->size, &header, NULL), -err);
 }
 
 /* libcryptsetup warns about small images. */

@@ -13,6 +13,8 @@
 
 #include <libcryptsetup.h>
 
+#include "luks_header.h"
+
 #define MIB (UINT64_C (1024) * 1024)
 
 struct image {
@@ -51,6 +53,12 @@ extern void image_free (struct image *image);
  */
 extern ssize_t
 image_read (void *opaque, void *buf, size_t length, uint64_t offset);
+
+/* What luks_header_read says: a description, or -ERR and a sentence with
+ * WORDS in it, nothing filled and no more than 8 MiB read.
+ */
+extern struct luks_header image_accept (struct image *image);
+extern void image_refuse (struct image *image, int err, const char *words);
 
 /* Do something to the loaded header with libcryptsetup. */
 extern void

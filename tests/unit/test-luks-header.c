@@ -26,11 +26,9 @@
 
 /* LUKS1 on-disk format, figures 1 and 3. */
 #define LUKS1_PAYLOAD_OFFSET 104
-#define LUKS1_KEY_BYTES 108
 #define LUKS1_MK_DIGEST_ITER 164
 #define LUKS1_SLOT(n) (208 + 48 * (n))
 #define LUKS1_SLOT_ITERATIONS 4
-#define LUKS1_SLOT_OFFSET 40
 #define LUKS1_SLOT_STRIPES 44
 
 static const struct recipe luks1 = { .type = CRYPT_LUKS1 };
@@ -39,43 +37,6 @@ static const struct recipe argon2 = { .type = CRYPT_LUKS2,
                                       .pbkdf = CRYPT_KDF_ARGON2ID,
                                       .iterations = 4,
                                       .memory_kib = 64 };
-
-static struct luks_header
-accept (struct image *image)
-{
-  struct luks_header header = { 0 };
-  struct reason why = { "" };
-  int r;
-
-  image->bytes_read = 0;
-  r = luks_header_read (image_read, image, image->size, &header, &why);
-  if (r != 0)
-    fail_msg ("refused: %d, %s", r, why.text);
-  return header;
-}
-
-/* ERR, a sentence with WORDS in it, and nothing filled. */
-static void
-refuse (struct image *image, int err, const char *words)
-{
-  struct luks_header header, before;
-  struct reason why = { "" };
-  int r;
-
-  memset (&header, 0x5a, sizeof header);
-  before = header;
-  image->bytes_read = 0;
-  r = luks_header_read (image_read, image, image->size, &header, &why);
-  if (r != -err)
-    fail_msg ("%d instead of %d: %s", r, -err, r ? why.text : "accepted");
-  if (!strstr (why.text, words))
-    fail_msg ("\"%s\" does not say \"%s\"", why.text, words);
-  assert_memory_equal (&header, &before, sizeof header);
-  assert_true (image->bytes_read <= 8 * MIB);
-  image->bytes_read = 0;
-  assert_int_equal (
-      luks_header_read (image_read, image, image->size, &header, NULL), -err);
-}
 
 static void
 too_costly (const struct luks_header *header)
@@ -91,7 +52,7 @@ static void
 a_luks1_header_is_described (void **state)
 {
   CLEANUP_IMAGE struct image image = image_make (&luks1);
-  const struct luks_header header = accept (&image);
+  const struct luks_header header = image_accept (&image);
 
   (void)state;
   assert_int_equal (header.version, 1);
@@ -112,7 +73,7 @@ static void
 a_luks2_header_is_described (void **state)
 {
   CLEANUP_IMAGE struct image image = image_make (&luks2);
-  const struct luks_header header = accept (&image);
+  const struct luks_header header = image_accept (&image);
 
   (void)state;
   assert_int_equal (header.version, 2);
@@ -133,7 +94,7 @@ static void
 argon2_costs_memory (void **state)
 {
   CLEANUP_IMAGE struct image image = image_make (&argon2);
-  const struct luks_header header = accept (&image);
+  const struct luks_header header = image_accept (&image);
 
   (void)state;
   assert_int_equal (header.unlock_kib, 64);
@@ -147,7 +108,7 @@ large_metadata_are_read_twice_their_size (void **state)
                                  .data_offset = 16 * MIB,
                                  .size = 20 * MIB };
   CLEANUP_IMAGE struct image image = image_make (&recipe);
-  const struct luks_header header = accept (&image);
+  const struct luks_header header = image_accept (&image);
 
   (void)state;
   assert_int_equal (header.data_offset, 16 * MIB);
@@ -163,18 +124,18 @@ librbds_clone_magic_is_understood (void **state)
 
   (void)state;
   image_clone_magic (&one);
-  header = accept (&one);
+  header = image_accept (&one);
   assert_true (header.clone_magic);
   assert_int_equal (header.version, 1);
   image_clone_magic (&two);
-  header = accept (&two);
+  header = image_accept (&two);
   assert_true (header.clone_magic);
   assert_int_equal (header.version, 2);
   /* The image itself stays as it was. */
   assert_memory_equal (two.bytes, "RBDL", 4);
   /* Either copy of a clone's header will do. */
   image_break_first (&two);
-  accept (&two);
+  image_accept (&two);
 }
 
 static void
@@ -186,7 +147,7 @@ a_token_does_not_disturb (void **state)
   image_replace_json (&image, "\"tokens\":{}",
                       "\"tokens\":{\"0\":{\"type\":\"rbdcrypt\","
                       "\"keyslots\":[\"0\"],\"reference\":\"t:v\"}}");
-  accept (&image);
+  image_accept (&image);
 }
 
 /* Costs. */
@@ -204,8 +165,8 @@ every_active_keyslot_counts (void **state)
 
     eight.keyslots = 8;
     CLEANUP_IMAGE struct image b = image_make (&eight);
-    few = accept (&a);
-    many = accept (&b);
+    few = image_accept (&a);
+    many = image_accept (&b);
     assert_int_equal (many.keyslots, 8);
     assert_true (many.unlock_seconds > 7.9 * few.unlock_seconds);
     assert_true (many.unlock_seconds < 8.1 * few.unlock_seconds);
@@ -222,11 +183,11 @@ a_keyslot_that_is_not_tried_costs_nothing (void **state)
   recipe.keyslots = 2;
   CLEANUP_IMAGE struct image image = image_make (&recipe);
   image_replace_json (&image, "\"memory\":64", "\"memory\":4194304");
-  header = accept (&image);
+  header = image_accept (&image);
   assert_int_equal (header.keyslots, 2);
   assert_int_equal (header.unlock_kib, 4194304);
   image_edit (&image, edit_ignore_keyslots);
-  header = accept (&image);
+  header = image_accept (&image);
   assert_int_equal (header.keyslots, 1);
   assert_int_equal (header.unlock_kib, 64);
 }
@@ -265,7 +226,7 @@ absurd_iterations_are_estimated_and_not_computed (void **state)
                       "\"hash\":\"sha256\",\"iterations\":4294967295,"
                       "\"salt\":");
   for (size_t i = 0; i < 4; i++) {
-    const struct luks_header header = accept (images[i]);
+    const struct luks_header header = image_accept (images[i]);
 
     /* No machine does 100 million of them in a second. */
     assert_true (header.unlock_seconds > 42);
@@ -310,7 +271,7 @@ much_memory_is_refused_without_touching_it (void **state)
   (void)state;
   image_replace_json (&image, "\"memory\":64", "\"memory\":2097152");
   getrusage (RUSAGE_SELF, &before);
-  header = accept (&image);
+  header = image_accept (&image);
   getrusage (RUSAGE_SELF, &after);
   assert_int_equal (header.unlock_kib, 2097152);
   too_costly (&header);
@@ -325,7 +286,7 @@ much_time_over_little_memory_is_costly (void **state)
 
   (void)state;
   image_replace_json (&image, "\"time\":4", "\"time\":2000000000");
-  header = accept (&image);
+  header = image_accept (&image);
   assert_int_equal (header.unlock_kib, 64);
   too_costly (&header);
 }
@@ -339,13 +300,13 @@ an_image_without_a_header_is_told_apart (void **state)
   CLEANUP_IMAGE struct image empty = image_zero (0);
 
   (void)state;
-  refuse (&empty, ENODATA, "0 bytes");
+  image_refuse (&empty, ENODATA, "0 bytes");
   for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
     CLEANUP_IMAGE struct image zero = image_zero (sizes[i]);
     CLEANUP_IMAGE struct image noise = image_random (sizes[i]);
 
-    refuse (&zero, ENODATA, "it starts with zeros");
-    refuse (&noise, ENODATA, "key=none");
+    image_refuse (&zero, ENODATA, "it starts with zeros");
+    image_refuse (&noise, ENODATA, "key=none");
     assert_true (noise.bytes_read <= 32768);
   }
 }
@@ -359,10 +320,10 @@ an_overwritten_start_is_not_a_plain_image (void **state)
 
   (void)state;
   image_put (&image, 0, zeros, sizeof zeros);
-  refuse (&image, EINVAL, "cryptsetup repair");
+  image_refuse (&image, EINVAL, "cryptsetup repair");
   image_clone_magic (&clone);
   image_put (&clone, 0, zeros, sizeof zeros);
-  refuse (&clone, EINVAL, "cryptsetup repair");
+  image_refuse (&clone, EINVAL, "cryptsetup repair");
 }
 
 static void
@@ -372,9 +333,9 @@ an_unknown_version_is_refused (void **state)
 
   (void)state;
   image_put_be (&image, 6, 3, 2);
-  refuse (&image, EINVAL, "version 3");
+  image_refuse (&image, EINVAL, "version 3");
   image_put_be (&image, 6, 0, 2);
-  refuse (&image, EINVAL, "version 0");
+  image_refuse (&image, EINVAL, "version 0");
 }
 
 /* Cut off. */
@@ -398,10 +359,10 @@ a_cut_off_header_is_refused_at_every_length (void **state)
     image_cut (&a, sizes[i]);
     snprintf (words, sizeof words, "cut off: the image is %ju bytes",
               (uintmax_t)sizes[i]);
-    refuse (&a, EINVAL, words);
+    image_refuse (&a, EINVAL, words);
     /* Within the first copy the checksum goes wrong first. */
     image_cut (&b, sizes[i]);
-    refuse (&b, EINVAL, sizes[i] < 4096 ? words : "");
+    image_refuse (&b, EINVAL, sizes[i] < 4096 ? words : "");
   }
 }
 
@@ -412,7 +373,7 @@ an_image_smaller_than_its_keyslots_is_refused (void **state)
 
   (void)state;
   image_cut (&image, 4 * MIB - 1);
-  refuse (&image, EINVAL, "cut off: the image is 4194303 bytes");
+  image_refuse (&image, EINVAL, "cut off: the image is 4194303 bytes");
 }
 
 static void
@@ -425,15 +386,15 @@ a_payload_outside_the_image_is_refused (void **state)
 
   (void)state;
   image_cut (&one, 4 * MIB);
-  refuse (&one, EFBIG, "not inside the image of 4194304 bytes");
+  image_refuse (&one, EFBIG, "not inside the image of 4194304 bytes");
   image_cut (&two, 4 * MIB);
-  refuse (&two, EFBIG, "not inside the image of 4194304 bytes");
+  image_refuse (&two, EFBIG, "not inside the image of 4194304 bytes");
   image_put_be (&far, LUKS1_PAYLOAD_OFFSET, UINT32_MAX, 4);
-  refuse (&far, EFBIG, "sector 4294967295");
+  image_refuse (&far, EFBIG, "sector 4294967295");
   image_replace_json (&offset, "\"offset\":\"4194304\",\"size\":\"dynamic\"",
                       "\"offset\":\"18446744073709551104\","
                       "\"size\":\"dynamic\"");
-  refuse (&offset, EFBIG, "not inside the image");
+  image_refuse (&offset, EFBIG, "not inside the image");
 }
 
 static void
@@ -443,272 +404,7 @@ one_sector_of_payload_is_enough (void **state)
 
   (void)state;
   image_cut (&image, 4 * MIB + 4096);
-  accept (&image);
-}
-
-/* Damage. */
-
-static void
-either_copy_of_a_luks2_header_will_do (void **state)
-{
-  CLEANUP_IMAGE struct image image = image_make (&luks2);
-
-  (void)state;
-  CLEANUP_IMAGE struct image first = image_copy (&image);
-  image_break_first (&first);
-  assert_int_equal (accept (&first).keyslots, 1);
-  CLEANUP_IMAGE struct image second = image_copy (&image);
-  image_break_second (&second);
-  assert_int_equal (accept (&second).keyslots, 1);
-}
-
-static void
-a_far_second_copy_is_found (void **state)
-{
-  static const uint64_t sizes[] = { 32 * 1024, 256 * 1024, MIB };
-
-  (void)state;
-  for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
-    const struct recipe recipe = { .metadata_bytes = sizes[i] };
-    CLEANUP_IMAGE struct image image = image_make (&recipe);
-
-    image_put_be (&image, 8, 0, 8);
-    assert_int_equal (accept (&image).keyslots, 1);
-    /* A wrong but possible size leads to the wrong place first. */
-    image_put_be (&image, 8, 16384, 8);
-    assert_int_equal (accept (&image).keyslots, 1);
-  }
-}
-
-static void
-two_broken_copies_are_refused (void **state)
-{
-  CLEANUP_IMAGE struct image image = image_make (&luks2);
-
-  (void)state;
-  image_break_first (&image);
-  image_break_second (&image);
-  refuse (&image, EINVAL, "luksHeaderRestore");
-}
-
-static void
-absurd_header_sizes_are_refused (void **state)
-{
-  static const uint64_t sizes[] = { 0,          1,         4095,
-                                    4096,       16383,     16385,
-                                    MIB,        4 * MIB,   4 * MIB + 1,
-                                    UINT32_MAX, INT64_MAX, UINT64_MAX };
-
-  (void)state;
-  for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
-    CLEANUP_IMAGE struct image image = image_make (&luks2);
-
-    image_break_second (&image);
-    image_put_be (&image, 8, sizes[i], 8);
-    refuse (&image, EINVAL, "damaged");
-  }
-}
-
-static void
-damaged_luks1_fields_are_refused (void **state)
-{
-  static const struct {
-    uint64_t offset, value;
-    size_t length;
-  } fields[] = {
-    { 72, 0x78780000, 4 }, /* hash "xx" */
-    { LUKS1_KEY_BYTES, 0, 4 },
-    { LUKS1_KEY_BYTES, 1 << 20, 4 },
-    { LUKS1_KEY_BYTES, UINT32_MAX, 4 },
-    { LUKS1_PAYLOAD_OFFSET, 1, 4 },
-    { LUKS1_PAYLOAD_OFFSET, 100, 4 },
-    { LUKS1_SLOT (0), 7, 4 },
-    { LUKS1_SLOT (0) + LUKS1_SLOT_STRIPES, 0, 4 },
-    { LUKS1_SLOT (0) + LUKS1_SLOT_STRIPES, UINT32_MAX, 4 },
-    { LUKS1_SLOT (0) + LUKS1_SLOT_OFFSET, 0, 4 },
-    { LUKS1_SLOT (7) + LUKS1_SLOT_OFFSET, UINT32_MAX, 4 },
-    { 8, 0, 8 },  /* no cipher */
-    { 40, 0, 8 }, /* no mode */
-    { 8, UINT64_C (0x1b5b33316d000000), 8 },
-  };
-
-  (void)state;
-  for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
-    CLEANUP_IMAGE struct image image = image_make (&luks1);
-    struct luks_header header;
-    struct reason why = { "" };
-
-    image_put_be (&image, fields[i].offset, fields[i].value, fields[i].length);
-    if (luks_header_read (image_read, &image, image.size, &header, &why) !=
-        -EINVAL)
-      fail_msg ("field %zu was accepted", i);
-    assert_null (strchr (why.text, '\x1b'));
-    assert_true (strlen (why.text) > 20);
-  }
-}
-
-static void
-damaged_luks2_json_is_refused (void **state)
-{
-  static const struct {
-    const char *from, *to, *words;
-  } edits[] = {
-    { "{\"keyslots\"", "[\"keyslots\"", "damaged" },
-    { "\"keyslots\":{", "\"keyslots\":[", "damaged" },
-    { "\"segments\":{\"0\"", "\"segmentz\":{\"0\"", "damaged" },
-    { "\"key_size\":64,\"af\"", "\"key_size\":1000000000,\"af\"", "" },
-    { "\"key_size\":64,\"af\"", "\"key_size\":-1,\"af\"", "" },
-    { "\"stripes\":4000", "\"stripes\":2000000000", "" },
-    { "\"offset\":\"32768\"", "\"offset\":\"0\"", "" },
-    { "\"offset\":\"32768\"", "\"offset\":\"18446744073709547520\"", "" },
-    { "\"size\":\"258048\"", "\"size\":\"9007199254740992\"", "" },
-    { "\"sector_size\":4096", "\"sector_size\":1048576", "" },
-    { "\"sector_size\":4096", "\"sector_size\":0", "" },
-    { "aes-xts-plain64\",\"sector_size", "\\u001b[31m\",\"sector_size", "" },
-    { "\"type\":\"pbkdf2\"", "\"type\":\"rot13\"", "" },
-    { "\"iv_tweak\":\"0\"", "\"iv_tweak\":\"8\"", "iv_tweak" },
-    { "\"iv_tweak\":\"0\"",
-      "\"integrity\":{\"type\":\"hmac(sha256)\",\"journal_encryption\":"
-      "\"none\",\"journal_integrity\":\"none\"},\"iv_tweak\":\"0\"",
-      "integrity" },
-    { "\"config\":{",
-      "\"config\":{\"requirements\":{\"mandatory\":[\"offline-reencrypt\"]},",
-      "re-encryption" },
-    { "\"config\":{",
-      "\"config\":{\"requirements\":{\"mandatory\":[\"time-travel\"]},",
-      "requirements" },
-  };
-
-  (void)state;
-  for (size_t i = 0; i < sizeof edits / sizeof edits[0]; i++) {
-    CLEANUP_IMAGE struct image image = image_make (&luks2);
-
-    image_replace_json (&image, edits[i].from, edits[i].to);
-    refuse (&image, EINVAL, edits[i].words);
-  }
-}
-
-static void
-a_volume_in_re_encryption_is_refused (void **state)
-{
-  CLEANUP_IMAGE struct image image = image_make (&luks2);
-
-  (void)state;
-  image_edit (&image, edit_begin_reencryption);
-  refuse (&image, EINVAL, "cryptsetup reencrypt --resume-only");
-}
-
-static void
-a_thousand_threads_are_refused (void **state)
-{
-  CLEANUP_IMAGE struct image image = image_make (&argon2);
-
-  (void)state;
-  image_replace_json (&image, "\"cpus\":1", "\"cpus\":1000");
-  refuse (&image, EINVAL, "number of threads");
-}
-
-static void
-a_segment_that_is_not_the_whole_payload_is_refused (void **state)
-{
-  CLEANUP_IMAGE struct image fixed = image_make (&luks2);
-  CLEANUP_IMAGE struct image two = image_make (&luks2);
-  char segments[1024];
-
-  (void)state;
-  image_replace_json (&fixed, "\"size\":\"dynamic\"", "\"size\":\"1048576\"");
-  refuse (&fixed, EINVAL, "segment");
-  snprintf (segments, sizeof segments,
-            "\"segments\":{\"0\":{\"type\":\"linear\",\"offset\":\"4194304\","
-            "\"size\":\"1048576\"},\"1\":");
-  image_replace_json (&two, "\"segments\":{\"0\":", segments);
-  image_replace_json (&two, "\"segments\":[\"0\"]", "\"segments\":[\"1\"]");
-  image_replace_json (&two, "\"offset\":\"4194304\",\"size\":\"dynamic\"",
-                      "\"offset\":\"5242880\",\"size\":\"dynamic\"");
-  refuse (&two, EINVAL, "segment");
-}
-
-static void
-a_detached_header_is_refused (void **state)
-{
-  CLEANUP_IMAGE struct image image = image_make (&luks1);
-
-  (void)state;
-  image_put_be (&image, LUKS1_PAYLOAD_OFFSET, 0, 4);
-  refuse (&image, EINVAL, "detached");
-}
-
-static void
-deep_json_is_refused (void **state)
-{
-  static const unsigned depths[] = { 40, 1000, 10000 };
-
-  (void)state;
-  for (size_t i = 0; i < sizeof depths / sizeof depths[0]; i++) {
-    const struct recipe recipe = { .metadata_bytes = 64 * 1024 };
-    CLEANUP_IMAGE struct image image = image_make (&recipe);
-
-    image_nest_json (&image, depths[i]);
-    refuse (&image, EINVAL, "");
-  }
-}
-
-static void
-a_flood_of_json_is_refused_in_little_memory (void **state)
-{
-  static const char *const pieces[] = { "[],", "{},",   "0,",
-                                        "'',", "[[]],", "/*,*/[]," };
-  const struct recipe recipe = { .metadata_bytes = 4 * MIB,
-                                 .data_offset = 16 * MIB,
-                                 .size = 20 * MIB };
-  CLEANUP_IMAGE struct image image = image_make (&recipe);
-
-  (void)state;
-  for (size_t i = 0; i < sizeof pieces / sizeof pieces[0]; i++) {
-    CLEANUP_IMAGE struct image flood = image_copy (&image);
-    struct rusage before, after;
-
-    image_flood_json (&flood, pieces[i]);
-    getrusage (RUSAGE_SELF, &before);
-    refuse (&flood, EINVAL, "more than 16384 values");
-    /* The second copy alone would do as much harm. */
-    flood.bytes[100] ^= 1;
-    refuse (&flood, EINVAL, "more than 16384 values");
-    image_put_be (&flood, 8, 0, 8);
-    refuse (&flood, EINVAL, "more than 16384 values");
-    getrusage (RUSAGE_SELF, &after);
-    assert_true (after.ru_maxrss - before.ru_maxrss < 64 * 1024);
-  }
-}
-
-static void
-no_keyslot_means_no_key (void **state)
-{
-  CLEANUP_IMAGE struct image one = image_make (&luks1);
-  CLEANUP_IMAGE struct image two = image_make (&luks2);
-  CLEANUP_IMAGE struct image ignored = image_make (&luks2);
-
-  (void)state;
-  image_edit (&one, edit_destroy_keyslots);
-  refuse (&one, ENOKEY, "no keyslot");
-  image_edit (&two, edit_destroy_keyslots);
-  refuse (&two, ENOKEY, "no keyslot");
-  image_edit (&ignored, edit_ignore_keyslots);
-  refuse (&ignored, ENOKEY, "no keyslot");
-}
-
-static void
-random_bytes_behind_the_magic_are_refused (void **state)
-{
-  CLEANUP_IMAGE struct image image = image_random (9 * MIB);
-
-  (void)state;
-  image_put (&image, 0, "LUKS\xba\xbe\0\1", 8);
-  refuse (&image, EINVAL, "damaged");
-  image_put (&image, 0, "LUKS\xba\xbe\0\2", 8);
-  refuse (&image, EINVAL, "damaged");
-  image_put (&image, 0, "RBDL\xba\xbe\0\2", 8);
-  refuse (&image, EINVAL, "damaged");
+  image_accept (&image);
 }
 
 /* Surroundings. */
@@ -722,7 +418,7 @@ an_error_of_the_reader_is_passed_on (void **state)
   (void)state;
   for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++) {
     image.error = errors[i];
-    refuse (&image, errors[i], strerror (errors[i]));
+    image_refuse (&image, errors[i], strerror (errors[i]));
   }
 }
 
@@ -776,11 +472,11 @@ nothing_stays_open (void **state)
 
   (void)state;
   image_put (&bad, 0, "LUKS\xba\xbe\0\2", 8);
-  accept (&good); /* libcryptsetup opens /dev/urandom once */
+  image_accept (&good); /* libcryptsetup opens /dev/urandom once */
   before = open_files ();
   for (int i = 0; i < 20; i++) {
-    accept (&good);
-    refuse (&bad, EINVAL, "damaged");
+    image_accept (&good);
+    image_refuse (&bad, EINVAL, "damaged");
   }
   assert_int_equal (open_files (), before);
 }
@@ -838,20 +534,6 @@ main (void)
     cmocka_unit_test (an_image_smaller_than_its_keyslots_is_refused),
     cmocka_unit_test (a_payload_outside_the_image_is_refused),
     cmocka_unit_test (one_sector_of_payload_is_enough),
-    cmocka_unit_test (either_copy_of_a_luks2_header_will_do),
-    cmocka_unit_test (a_far_second_copy_is_found),
-    cmocka_unit_test (two_broken_copies_are_refused),
-    cmocka_unit_test (absurd_header_sizes_are_refused),
-    cmocka_unit_test (damaged_luks1_fields_are_refused),
-    cmocka_unit_test (damaged_luks2_json_is_refused),
-    cmocka_unit_test (a_volume_in_re_encryption_is_refused),
-    cmocka_unit_test (a_thousand_threads_are_refused),
-    cmocka_unit_test (a_segment_that_is_not_the_whole_payload_is_refused),
-    cmocka_unit_test (a_detached_header_is_refused),
-    cmocka_unit_test (deep_json_is_refused),
-    cmocka_unit_test (a_flood_of_json_is_refused_in_little_memory),
-    cmocka_unit_test (no_keyslot_means_no_key),
-    cmocka_unit_test (random_bytes_behind_the_magic_are_refused),
     cmocka_unit_test (an_error_of_the_reader_is_passed_on),
     cmocka_unit_test (nothing_is_printed),
     cmocka_unit_test (nothing_stays_open),

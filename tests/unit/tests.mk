@@ -15,6 +15,7 @@ unit_tests = \
 	tests/unit/test-keyfile \
 	tests/unit/test-keyref \
 	tests/unit/test-layout \
+	tests/unit/test-luks-damage \
 	tests/unit/test-luks-header \
 	tests/unit/test-profile \
 	tests/unit/test-reason \
@@ -32,6 +33,12 @@ tests_unit_test_encoding_CFLAGS = $(unit_cflags)
 tests_unit_test_encoding_LDADD = $(unit_ldadd)
 tests_unit_test_image_spec_CFLAGS = $(unit_cflags)
 tests_unit_test_image_spec_LDADD = $(unit_ldadd)
+tests_unit_test_luks_damage_SOURCES = \
+	tests/unit/luks-image.c \
+	tests/unit/luks-image.h \
+	tests/unit/test-luks-damage.c
+tests_unit_test_luks_damage_CFLAGS = $(unit_cflags)
+tests_unit_test_luks_damage_LDADD = $(unit_ldadd)
 tests_unit_test_luks_header_SOURCES = \
 	tests/unit/luks-image.c \
 	tests/unit/luks-image.h \
