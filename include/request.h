@@ -13,6 +13,7 @@
 #define RBDCRYPT_REQUEST_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -32,6 +33,11 @@ struct requests {
   rbd_image_t image;
   int refuse;          /* errno for new requests; 0 while serving */
   unsigned generation; /* counts the openings of the volume */
+  /* Was anything written since it was opened?  If not, a flush has
+   * nothing to do, and must do nothing: librbd would take the exclusive
+   * lock for it, from whoever is writing to the image.
+   */
+  atomic_bool wrote;
 };
 
 extern void requests_init (struct requests *rs);

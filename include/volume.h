@@ -91,10 +91,11 @@ volume_open (struct cluster *cluster, const struct volume_params *params,
 extern int
 volume_refresh (struct volume *volume, uint64_t *size, struct reason *why);
 
-/* Flush and close.  0 or what librbd answered; the volume is gone in
- * either case.
+/* Close, after a flush where FLUSH says so (one that was not needed
+ * would take the exclusive lock).  0 or what librbd answered; the volume
+ * is gone in either case.
  */
-extern int volume_close (struct volume *volume);
+extern int volume_close (struct volume *volume, bool flush);
 
 /* The part of volume_open that knows LUKS (unlock.c): look at the
  * headers of all layers, bound their cost, get the keys, load.

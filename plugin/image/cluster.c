@@ -210,10 +210,22 @@ set_options (rados_t rados, const struct cluster_option *options,
 }
 
 static int
+check_guarded (rados_t rados, struct reason *why)
+{
+  char value[VALUE_MAX];
+  int r = 0;
+
+  for (size_t i = 0; r == 0 && guarded_settings[i]; i++)
+    r = cluster_setting_check (guarded_settings[i],
+                               conf_get (rados, guarded_settings[i], value),
+                               "Ceph configuration", why);
+  return r;
+}
+
+static int
 configure (rados_t rados, const struct cluster_params *params, bool rehearsal,
            struct reason *why)
 {
-  char value[VALUE_MAX];
   int r;
 
   r = read_configuration (rados, params, why);
@@ -226,11 +238,7 @@ configure (rados_t rados, const struct cluster_params *params, bool rehearsal,
     r = set_options (rados, required_options, why);
   if (r == 0 && rehearsal)
     r = set_options (rados, rehearsal_options, why);
-  for (size_t i = 0; r == 0 && guarded_settings[i]; i++)
-    r = cluster_setting_check (guarded_settings[i],
-                               conf_get (rados, guarded_settings[i], value),
-                               "Ceph configuration", why);
-  return r;
+  return r < 0 ? r : check_guarded (rados, why);
 }
 
 /* The sentence for a failed rados_connect. */
@@ -299,6 +307,8 @@ cluster_connect (const struct cluster_params *params, bool rehearsal,
     r = rados_connect (cluster->rados);
     if (r < 0)
       r = explain_connect (cluster, -r, why);
+    else /* the monitors have sent settings of their own */
+      r = check_guarded (cluster->rados, why);
   }
   if (r < 0) {
     cluster_disconnect (cluster);

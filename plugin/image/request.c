@@ -58,6 +58,7 @@ requests_admit (struct requests *rs, rbd_image_t image)
   rs->image = image;
   rs->refuse = 0;
   generation = ++rs->generation;
+  atomic_store (&rs->wrote, false);
   pthread_mutex_unlock (&rs->lock);
   return generation;
 }
@@ -235,6 +236,7 @@ struct operation {
   const void *from; /* librbd copies it before it returns: see cluster.c */
   uint64_t count, offset;
   int flags;
+  bool writes;
 };
 
 static int
@@ -289,6 +291,10 @@ request_perform (struct requests *rs, unsigned generation,
   r = request_begin (rs, generation, op->buf_size, &err);
   if (!r)
     return err;
+  if (op->writes)
+    atomic_store (&rs->wrote, true);
+  else if (op->submit == submit_flush && !atomic_load (&rs->wrote))
+    return request_fail (r, 0);
   err = rbd_aio_create_completion (r, completion_callback, &c);
   if (err < 0)
     return request_fail (r, err);
@@ -325,6 +331,7 @@ request_write (struct requests *rs, unsigned generation, const void *buf,
 {
   const struct operation op = {
     .submit = submit_write,
+    .writes = true,
     .from = buf,
     .count = count,
     .offset = offset,
@@ -349,6 +356,7 @@ request_discard (struct requests *rs, unsigned generation, uint64_t count,
 {
   const struct operation op = {
     .submit = submit_discard,
+    .writes = true,
     .count = count,
     .offset = offset,
   };
@@ -363,6 +371,7 @@ request_write_zeroes (struct requests *rs, unsigned generation, uint64_t count,
 {
   const struct operation op = {
     .submit = submit_write_zeroes,
+    .writes = true,
     .count = count,
     .offset = offset,
     .flags = thick ? RBD_WRITE_ZEROES_FLAG_THICK_PROVISION : 0,

@@ -163,7 +163,7 @@ close_volume (struct session *s)
     rbd_update_unwatch (s->volume->image, s->watch);
   s->watching = false;
   if (s->volume)
-    r = volume_close (s->volume);
+    r = volume_close (s->volume, atomic_load (&s->requests.wrote));
   s->volume = NULL;
   cluster_disconnect (s->cluster);
   s->cluster = NULL;

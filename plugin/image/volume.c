@@ -309,7 +309,7 @@ volume_open (struct cluster *cluster, const struct volume_params *params,
   v->params = params;
   r = open_and_check (cluster, v, mode, hooks, why);
   if (r < 0) {
-    volume_close (v);
+    volume_close (v, false);
     return r;
   }
   *ret = v;
@@ -328,12 +328,12 @@ volume_refresh (struct volume *volume, uint64_t *size, struct reason *why)
 }
 
 int
-volume_close (struct volume *volume)
+volume_close (struct volume *volume, bool flush)
 {
   int r = 0, closed;
 
   if (volume->image) {
-    if (!volume->readonly)
+    if (flush)
       r = rbd_flush (volume->image);
     closed = rbd_close (volume->image);
     if (r == 0)

@@ -167,7 +167,7 @@ try_everything (struct child *child, struct reason *why)
   if (r < 0)
     return r;
   r = check_opened (child, volume, why);
-  volume_close (volume);
+  volume_close (volume, false);
   cluster_disconnect (cluster);
   return r;
 }
