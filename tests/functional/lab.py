@@ -459,6 +459,8 @@ class Server:
         self.servers = servers
         self.dir = tempfile.mkdtemp(prefix="s", dir=servers.dir)
         os.chmod(self.dir, 0o755)
+        if "-u" in options:
+            shutil.chown(self.dir, options[options.index("-u") + 1])
         self.socket = os.path.join(self.dir, "sock")
         self.pidfile = os.path.join(self.dir, "pid")
         self.log = os.path.join(self.dir, "stderr")

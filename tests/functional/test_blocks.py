@@ -13,7 +13,8 @@ HOLE_ZERO = nbd.STATE_HOLE | nbd.STATE_ZERO
 
 
 def other_reader(servers, image, key):
-    """A second server: it sees only what the OSDs have."""
+    """A second server: it sees only what the OSDs have.  It must not
+    wait for the first one's lock, which outlives a SIGKILL."""
     return servers.start(image, key, options=["-r"])
 
 
@@ -282,12 +283,29 @@ def test_snapshot_is_served_read_only_as_it_was(servers, images, key,
         assert c.read(4096, 0) == lab.pattern(4096, 2)
 
 
-def test_minus_r_is_read_only_and_leaves_no_watcher(servers, images, key,
-                                                    cluster):
+def test_minus_r_is_read_only_and_takes_no_lock(servers, images, key,
+                                                cluster):
     image = images.luks()
     with servers.start(image, key, options=["-r"]).connect() as c:
         assert c.handle.is_read_only()
-        assert cluster.watchers(image) == []
+        c.read(4096, 0)
+        assert cluster.lockers(image) == []
+
+
+def test_readers_that_flush_leave_the_lock_with_the_writer(
+        servers, images, key, cluster):
+    """A backup of a live image flushes at its end; librbd would move
+    the exclusive lock for that."""
+    image = images.luks()
+    with servers.start(image, key).connect() as writer, \
+            servers.start(image, key).connect() as reader:
+        writer.write(lab.pattern(4096), 0)
+        writer.flush()
+        held = cluster.lockers(image)
+        assert len(held) == 1
+        assert reader.read(4096, 0) == lab.pattern(4096)
+        reader.flush()
+        assert cluster.lockers(image) == held
 
 
 def test_one_session_is_shared_by_all_connections(servers, images, key,

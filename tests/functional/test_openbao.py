@@ -175,9 +175,11 @@ def test_no_token_at_all(servers, encrypted, bao, environment, tmp_path):
                                    HOME=str(tmp_path))), "token")
 
 
-def test_no_address(servers, encrypted):
+def test_without_an_address_it_is_that_of_the_command_line(servers,
+                                                           encrypted):
+    """OpenBao's own default: this machine, port 8200."""
     names(servers.refused(encrypted, "key=bao:secret/volumes/d#key",
-                          env={"BAO_TOKEN": "s.x"}), "BAO_ADDR")
+                          env={"BAO_TOKEN": "s.x"}), "127.0.0.1:8200")
 
 
 def test_missing_key(servers, encrypted, environment):
@@ -262,14 +264,16 @@ def test_certificate_of_another_name(servers, encrypted, bao, environment):
         environment, BAO_ADDR=address)), "another.localhost")
 
 
-def test_plain_http_is_refused(servers, encrypted, misbehaving, environment, profile):
-    reply = fake_kms.answer("200 OK", b"{}")
-    with misbehaving(reply, tls=False) as server:
-        names(servers.refused(encrypted, "key=bao:secret/v#key", env=dict(
-            environment, BAO_ADDR=server.address)), "http")
-        names(servers.refused(encrypted, "key=t:v", profile(
-            address=server.address)), "http")
-        assert server.requests == []
+def test_plain_http_is_refused_beyond_this_machine(servers, encrypted,
+                                                   environment, profile):
+    """192.0.2.1 is nobody's (RFC 5737): nothing may be sent there."""
+    for refusal in (
+            servers.refused(encrypted, "key=bao:secret/v#key", env=dict(
+                environment, BAO_ADDR="http://192.0.2.1:8200")),
+            servers.refused(encrypted, "key=t:v", profile(
+                address="http://192.0.2.1:8200"))):
+        names(refusal, "http")
+        assert refusal.seconds < 2
 
 
 @pytest.mark.parametrize("reply,words", [
@@ -366,7 +370,7 @@ def test_key_is_fetched_once_for_many_connections(servers, images, bao,
     "bao:secret/%2e%2e/x", "bao:secret/x#", "bao:secret/x#a#b",
     "bao:secret/\nx", "bao:secret/x\\y", "bao:" + "n" * 4096])
 def test_bad_reference_is_refused_before_anything_is_asked(
-        servers, misbehaving, environment, reference):
+        servers, encrypted, misbehaving, environment, reference):
     with misbehaving(fake_kms.answer("200 OK", b"{}")) as server:
         servers.refused(encrypted, "key=" + reference, env=dict(
             environment, BAO_ADDR=server.address))

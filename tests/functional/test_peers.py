@@ -5,6 +5,7 @@ administrator says otherwise."""
 import os
 import socket
 
+import nbd
 import pytest
 
 import lab
@@ -110,7 +111,16 @@ def test_peers_tls_refuses_tls_without_a_certificate(servers, images, key,
 def test_socket_pair_counts_as_local(servers, images, key, cluster):
     """nbdkit -s: whoever started it is the client."""
     image = images.luks()
-    out = lab.run("nbdinfo", "--size", "--", "[", "nbdkit", "-s",
-                  servers.plugin, str(image), key, "conf=" + cluster.conf,
-                  "]", timeout=40, env=servers.env).stdout
-    assert int(out) == image.size
+    h = nbd.NBD()
+    h.aio_connect_command(["env", "%s=%s" % (lab.MARK, servers.dir),
+                           "nbdkit", "-s", servers.plugin, str(image), key,
+                           "conf=" + cluster.conf])
+    c = lab.Client(h)
+    c._poll(h.aio_is_connecting, 30, "connecting")
+    assert h.aio_is_ready()
+    assert c.size == image.size
+    c.write(lab.pattern(4096), 0)
+    c.close()
+    lab.await_(lambda: lab.processes_with(str(image) + "\0") == [], 20,
+               "the server ends with its client")
+    assert cluster.watchers(image) == []

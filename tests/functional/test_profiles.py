@@ -93,7 +93,7 @@ def test_duplicated_member_is_refused(servers, files):
     (changed(type="hsm9000"), "hsm9000"),
     (changed(address=...), "address"),
     (changed(address=1), "address"),
-    (changed(address="http://127.0.0.1:1"), "http"),
+    (changed(address="http://192.0.2.1:8200"), "http"),
     (changed(address="ftp://127.0.0.1"), "address"),
     (changed(address="https://user:hunter2@127.0.0.1"), "address"),
     (changed(layout=...), "layout"),

@@ -190,10 +190,24 @@ def test_options_that_leak_are_refused(servers, key, option, word):
 def test_configuration_that_leaks_is_refused(servers, images, key, files,
                                              cluster, option, value):
     with open(cluster.conf) as f:
-        text = f.read()
-    conf = files("leaky.conf", text + "%s = %s\n" % (option, value))
+        text = f.read().replace("[global]\n", "[global]\n%s = %s\n"
+                                % (option, value))
+    conf = files("leaky.conf", text)
     names(servers.refused(images.luks(), key, "conf=" + conf, conf=False),
           option)
+
+
+@pytest.mark.parametrize("option,value", [
+    ("rbd_persistent_cache_mode", "rwl"), ("debug_rbd", "30/30")])
+def test_configuration_in_the_monitors_that_leaks_is_refused(
+        servers, images, key, cluster, option, value):
+    """ceph config set: clients get it when they connect."""
+    image = images.luks()
+    cluster.ceph("config", "set", "client", option, value)
+    try:
+        names(servers.refused(image, key), option)
+    finally:
+        cluster.ceph("config", "rm", "client", option)
 
 
 def test_user_option_works_with_files_that_only_root_can_read(
