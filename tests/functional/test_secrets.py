@@ -3,6 +3,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 
 import pytest
@@ -113,9 +114,24 @@ def test_process_cannot_be_dumped(servers, images, key):
         assert r.returncode != 0
 
 
+@pytest.fixture
+def as_nobody(servers, cluster):
+    """Start a server with -u nobody, who can read the configuration and
+    nothing else: neither the keyring nor the key file."""
+    conf = os.path.join(servers.dir, "ceph.conf")
+    shutil.copy(cluster.conf, conf)
+    os.chmod(conf, 0o644)
+    assert os.stat(cluster.option("keyring")).st_mode & 0o077 == 0
+
+    def start(*arguments):
+        return servers.start(*arguments, "conf=" + conf, conf=False,
+                             options=["-u", "nobody"])
+    return start
+
+
 def test_process_of_an_ordinary_user_cannot_be_read_by_that_user(
-        servers, images, key, plugin):
-    server = servers.start(images.luks(), key, options=["-u", "nobody"])
+        as_nobody, images, key):
+    server = as_nobody(images.luks(), key)
     with server.connect() as c:
         c.read(4096, 0)
         r = subprocess.run(
@@ -211,11 +227,10 @@ def test_configuration_in_the_monitors_that_leaks_is_refused(
 
 
 def test_user_option_works_with_files_that_only_root_can_read(
-        servers, images, key, cluster):
+        as_nobody, images, key):
     """Keyring and key file are read before nbdkit becomes that user."""
-    assert os.stat(cluster.option("keyring")).st_mode & 0o077 == 0
     image = images.luks()
-    server = servers.start(image, key, options=["-u", "nobody"])
+    server = as_nobody(image, key)
     with server.connect() as c:
         assert c.size == image.size
         c.write(lab.pattern(4096), 0)
