@@ -137,8 +137,11 @@ class Cluster:
     def thaw(self):
         for pid in self.osd_pids():
             os.kill(pid, signal.SIGCONT)
-        await_(lambda: self.ceph("health", check=False).startswith(
-            b"HEALTH_OK"), 120, "the cluster healthy again")
+        self.healthy()
+
+    def healthy(self):
+        """Wait until it is."""
+        run(os.path.join(ENV, "cluster"), "wait", self.dir, timeout=200)
 
     def erasure_pool(self, name="ec"):
         """An erasure-coded data pool, k=2 m=1, on three OSDs of its own."""
@@ -152,8 +155,7 @@ class Cluster:
         self.ceph("osd", "pool", "create", name, "8", "8", "erasure", name)
         self.ceph("osd", "pool", "set", name, "allow_ec_overwrites", "true")
         self.ceph("osd", "pool", "application", "enable", name, "rbd")
-        await_(lambda: self.ceph("health").startswith(b"HEALTH_OK"), 120,
-               "the erasure-coded pool healthy")
+        self.healthy()
         return name
 
 
