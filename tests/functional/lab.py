@@ -383,14 +383,26 @@ class Client:
         return self.handle.get_size()
 
     def read(self, count, offset, timeout=60):
-        b = nbd.Buffer(count)
-        self.wait(self.handle.aio_pread(b, offset), timeout, "a read")
-        return bytes(b.to_bytearray())
+        """In pieces of 4 MiB, the most that a server must take."""
+        data = b""
+        while True:
+            b = nbd.Buffer(min(count - len(data), 4 * MIB))
+            self.wait(self.handle.aio_pread(b, offset + len(data)), timeout,
+                      "a read")
+            data += bytes(b.to_bytearray())
+            if len(data) >= count:
+                return data
 
     def write(self, data, offset, flags=0, timeout=60):
-        b = nbd.Buffer.from_bytearray(bytearray(data))
-        self.wait(self.handle.aio_pwrite(b, offset, flags=flags), timeout,
-                  "a write")
+        begin = 0
+        while True:
+            b = nbd.Buffer.from_bytearray(
+                bytearray(data[begin:begin + 4 * MIB]))
+            self.wait(self.handle.aio_pwrite(b, offset + begin, flags=flags),
+                      timeout, "a write")
+            begin += 4 * MIB
+            if begin >= len(data):
+                return
 
     def flush(self, timeout=60):
         self.wait(self.handle.aio_flush(), timeout, "a flush")

@@ -42,7 +42,9 @@ def test_directory_is_named(servers, tmp_path):
 
 @pytest.mark.parametrize("content", [
     "", "{", "not json", "[]", "null", '"profiles"', b"\xff\xfe{}",
-    "{} {}", '{"profiles": {}} x', "[" * 100000, '{"profiles":' * 1000])
+    "{} {}", '{"profiles": {}} x', 
+    pytest.param("[" * 100000, id="deep-array"),
+    pytest.param('{"profiles":' * 1000, id="deep-object")])
 def test_what_is_no_json_object_is_refused(servers, files, content):
     refused(servers, files, content)
 
@@ -129,7 +131,7 @@ def test_bad_profile_is_refused_with_the_member(servers, files, content,
 
 @pytest.mark.parametrize("reference", [
     "", "/", "a//b", "../x", "a/..", ".", "a?b", "a#b", "a%2fb", "a\nb",
-    "n" * 4096])
+    pytest.param("n" * 4096, id="4-KiB")])
 def test_bad_reference_behind_a_profile_is_refused(servers, files,
                                                    reference):
     path = files("profiles.json", json.dumps({"profiles": {"t": GOOD}}))

@@ -158,9 +158,9 @@ LONG = "n" * 4096
     ("rbd/image@", "snapshot"),
     ("rbd/image@a@b", "@"),
     ("rbd/image@a/b", "@"),
-    (LONG, "4096"),
-    (LONG + "/image", "4096"),
-    ("image@" + LONG, "4096"),
+    pytest.param(LONG, "4096", id="long-image"),
+    pytest.param(LONG + "/image", "4096", id="long-pool"),
+    pytest.param("image@" + LONG, "4096", id="long-snapshot"),
     ("ima\nge", "control"),
     ("ima\x1b[31mge", "control"),
 ])
