@@ -3,6 +3,7 @@
 administrator says otherwise."""
 
 import os
+import signal
 import socket
 
 import nbd
@@ -123,4 +124,22 @@ def test_socket_pair_counts_as_local(servers, images, key, cluster):
     c.close()
     lab.await_(lambda: lab.processes_with(str(image) + "\0") == [], 20,
                "the server ends with its client")
+    assert cluster.watchers(image) == []
+
+
+def test_socket_activation_serves(servers, images, key, cluster):
+    image = images.luks()
+    h = nbd.NBD()
+    h.aio_connect_systemd_socket_activation(
+        ["env", "%s=%s" % (lab.MARK, servers.dir), "nbdkit", "-f",
+         servers.plugin, str(image), key, "conf=" + cluster.conf])
+    c = lab.Client(h)
+    c._poll(h.aio_is_connecting, 30, "connecting")
+    assert h.aio_is_ready()
+    assert c.size == image.size
+    c.write(lab.pattern(4096), 0)
+    c.flush()
+    h.kill_subprocess(signal.SIGTERM)
+    lab.await_(lambda: lab.processes_with(str(image) + "\0") == [], 20,
+               "the server ends")
     assert cluster.watchers(image) == []

@@ -42,7 +42,7 @@ def test_directory_is_named(servers, tmp_path):
 
 @pytest.mark.parametrize("content", [
     "", "{", "not json", "[]", "null", '"profiles"', b"\xff\xfe{}",
-    "{} {}", '{"profiles": {}} x', 
+    "{} {}", '{"profiles": {}} x',
     pytest.param("[" * 100000, id="deep-array"),
     pytest.param('{"profiles":' * 1000, id="deep-object")])
 def test_what_is_no_json_object_is_refused(servers, files, content):

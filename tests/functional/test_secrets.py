@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 
+import nbd
 import pytest
 
 import lab
@@ -96,6 +97,34 @@ def test_volume_key_is_in_the_heap_of_librbd_only(servers, images, files,
         assert where, "the volume key is not found at all"
         for line in where:
             assert "stack" not in line, line
+
+
+def test_no_key_at_all_in_memory_after_the_volume_was_closed(
+        servers, images, files, tmp_path, cluster):
+    """The session ends (here by an unsafe setting), the process stays."""
+    image = images.luks(passphrase=SECRET)
+    key = volume_key(images, SECRET, files, tmp_path)
+    server = servers.start(
+        image, "key=file:" + files("k", SECRET),
+        env={"RBDCRYPT_ALLOW_CORE": "1"})
+    server.expected_status = None
+    with server.connect() as c:
+        c.write(lab.pattern(65536), 0)
+        c.flush()
+        assert places(server.pid, key)
+        cluster.rbd("config", "image", "set", image,
+                    "rbd_sparse_read_threshold_bytes", "65536")
+
+        def closed():
+            try:
+                c.read(4096, 0)
+                return False
+            except nbd.Error:
+                return cluster.watchers(image) == []
+        lab.await_(closed, 30, "the image is closed")
+        assert places(server.pid, key) == []
+        assert places(server.pid, key[:32]) == []
+        assert places(server.pid, SECRET) == []
 
 
 def test_process_cannot_be_dumped(servers, images, key):
