@@ -11,7 +11,7 @@
 static void
 replace_controls (char *text)
 {
-  for (unsigned char *p = (unsigned char *) text; *p; p++)
+  for (unsigned char *p = (unsigned char *)text; *p; p++)
     if (*p < 0x20 || *p == 0x7f)
       *p = '?';
 }

@@ -33,7 +33,7 @@ lock_pages (struct secret *s)
   const size_t n = round_to_pages (s->capacity);
 
   if (mlock2 (s->bytes, n, MLOCK_ONFAULT) == -1)
-    (void) !mlock (s->bytes, s->length);
+    (void)!mlock (s->bytes, s->length);
   madvise (s->bytes, n, MADV_DONTDUMP);
 }
 
@@ -144,7 +144,7 @@ wiping_realloc (void *ptr, size_t size)
   p = wiping_malloc (size);
   if (!p || !ptr)
     return p;
-  memcpy (&old, (unsigned char *) ptr - HEADER, sizeof old);
+  memcpy (&old, (unsigned char *)ptr - HEADER, sizeof old);
   memcpy (p, ptr, old < size ? old : size);
   wiping_free (ptr);
   return p;

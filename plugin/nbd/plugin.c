@@ -420,4 +420,6 @@ static struct nbdkit_plugin plugin = {
   .errno_is_preserved = 1,
 };
 
+/* nbdkit 1.32's macro defines it without declaring it. */
+extern struct nbdkit_plugin *plugin_init (void);
 NBDKIT_REGISTER_PLUGIN (plugin)
