@@ -259,3 +259,12 @@ def test_only_plugin_init_and_debug_flags_are_exported(plugin):
     assert "plugin_init" in symbols
     assert all(s == "plugin_init" or s.startswith("rbdcrypt_debug_")
                for s in symbols), symbols
+
+
+def test_plugin_is_linked_with_hardening(plugin):
+    out = lab.run("readelf", "-dlW", plugin).stdout.decode()
+    assert re.search(r"FLAGS.*\bBIND_NOW\b", out)
+    assert "GNU_RELRO" in out
+    assert re.search(r"GNU_STACK.* RW ", out)
+    assert "NODELETE" in out
+    assert "RPATH" not in out and "RUNPATH" not in out
