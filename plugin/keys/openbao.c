@@ -104,15 +104,13 @@ ask_for_record (const struct openbao *b, const char *path,
 
 /* "v1/MOUNT/[data/]PATH", encoded. */
 static char *
-record_path (const struct openbao *b, const char *mount, bool kv2,
-             const char *path)
+record_path (const char *mount, bool kv2, const char *path)
 {
   char *plain = NULL, *encoded = NULL;
 
   if (asprintf (&plain, "v1/%s/%s%s", mount, kv2 ? "data/" : "", path) != -1)
     encoded = url_path_encode (plain);
   free (plain);
-  (void)b;
   return encoded;
 }
 
@@ -236,7 +234,7 @@ read_key (const struct openbao *b, const struct deadline *d,
   /* For sentences: the mount that was found. */
   here.mount = place.mount;
   here.mount_seen = place.seen;
-  path = record_path (b, place.mount, place.kv2, place.path);
+  path = record_path (place.mount, place.kv2, place.path);
   if (!path)
     r = reason_set (why, ENOMEM, "out of memory");
   else
