@@ -217,7 +217,8 @@ do_open (struct session *s)
     return;
   }
   s->lost = false;
-  s->refresh_wanted = false;
+  /* What changed between the look at it and the watch told nobody. */
+  s->refresh_wanted = s->watching;
   fill_info (s);
   s->state = OPEN;
   s->params.log->debug ("session open: size=%llu generation=%u",
@@ -484,8 +485,9 @@ session_stop (struct session *s, const struct deadline *deadline,
   pthread_mutex_lock (&s->lock);
   if (!atomic_load (&s->stopping)) {
     s->stop_by = *deadline;
-    requests_refuse (&s->requests, ESHUTDOWN);
+    /* First, so that no refusal is taken for the cluster's: checked (). */
     atomic_store (&s->stopping, true);
+    requests_refuse (&s->requests, ESHUTDOWN);
     pthread_cond_broadcast (&s->changed);
     join = s->started;
     if (!s->started)

@@ -353,6 +353,28 @@ def test_unsafe_setting_that_appears_later_stops_the_session(
     server.stop()
 
 
+def test_unsafe_setting_made_during_the_unlock_stops_the_session(
+        servers, images, key, cluster):
+    """The settings are looked at before the unlock, which takes seconds,
+    and the image is watched after it."""
+    image = images.librbd()
+    server = servers.begin(image, key)
+    server.expected_status = None
+    lab.await_(lambda: cluster.watchers(image), 30, "the image is opened")
+    cluster.rbd("config", "image", "set", image,
+                "rbd_sparse_read_threshold_bytes", "65536")
+
+    def refused():
+        try:
+            with server.connect() as c:
+                c.read(4096, 0)
+        except (nbd.Error, lab.Refused):
+            return "rbd_sparse_read_threshold_bytes" in server.stderr()
+        return False
+    lab.await_(refused, 60, "the session ends")
+    server.stop()
+
+
 def test_data_is_ciphertext_in_rados(servers, images, key):
     image = images.luks()
     text = b"a line that nobody but the client may read. " * 100
