@@ -18,6 +18,7 @@ enum state {
 
 struct request {
   struct requests *rs;
+  rbd_image_t image;           /* of the generation that was admitted */
   struct request *next, *prev; /* under rs->lock */
   atomic_int state;
   atomic_int refs; /* the worker's and the completion's */
@@ -137,6 +138,7 @@ request_begin (struct requests *rs, unsigned generation, size_t buf_size,
   if (*err == 0 && generation != rs->generation)
     *err = -EIO;
   if (*err == 0) {
+    r->image = rs->image;
     r->next = rs->first;
     if (r->next)
       r->next->prev = r;
@@ -298,7 +300,7 @@ request_perform (struct requests *rs, unsigned generation,
   err = rbd_aio_create_completion (r, completion_callback, &c);
   if (err < 0)
     return request_fail (r, err);
-  err = op->submit (rs->image, op, r->buf, c);
+  err = op->submit (r->image, op, r->buf, c);
   if (err < 0) {
     rbd_aio_release (c);
     return request_fail (r, err);
@@ -386,7 +388,7 @@ run_call (void *arg)
 {
   struct request *r = arg;
 
-  request_complete (r, r->call->fn (r->rs->image, r->call));
+  request_complete (r, r->call->fn (r->image, r->call));
   return NULL;
 }
 
@@ -407,8 +409,10 @@ request_run (struct requests *rs, unsigned generation,
   pthread_attr_setdetachstate (&attr, PTHREAD_CREATE_DETACHED);
   err = pthread_create (&thread, &attr, run_call, r);
   pthread_attr_destroy (&attr);
-  if (err != 0)
+  if (err != 0) {
+    r->call = NULL; /* the caller's, even if it was abandoned meanwhile */
     return request_fail (r, -err);
+  }
   request_wait (r);
   if (atomic_load (&r->state) == ABANDONED)
     *call = NULL;
