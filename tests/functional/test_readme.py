@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""README's examples, run as they stand.
+
+contrib/quickstart leaves a directory behind from which they start; here
+the same files describe this session's cluster and OpenBao.  Each example
+runs in a mount namespace of its own, with the plugin among nbdkit's and
+with a copy of /etc, so that nothing is installed on this machine.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+
+import pytest
+
+import lab
+from lab import MIB
+
+TOP = os.path.realpath(os.path.join(lab.HERE, "..", ".."))
+KEY = "5a" * 32
+
+# Arguments: directories that take the place of /etc and of PLUGINDIR.
+STAGE = r"""
+set -e
+mount --bind "$1" /etc
+mount -t tmpfs -o mode=755 none /run
+mount --bind "$2" "$3"
+exec bash -e -o pipefail "$4"
+"""
+
+# What systemd does with the unit, in the same namespace.
+AS_SYSTEMD = r"""
+install -d /run/credentials
+install -d -m 0750 -o rbdcrypt -g rbdcrypt /run/rbdcrypt/vol-2
+install -m 0400 -o rbdcrypt /etc/rbdcrypt/vol-2.keyring \
+        /run/credentials/keyring
+mapfile -t environment < /etc/rbdcrypt/vol-2.env
+cd /
+timeout 30 setpriv --reuid rbdcrypt --regid rbdcrypt --clear-groups \
+  --no-new-privs env -i PATH=/usr/bin:/bin OPTIONS= "${environment[@]}" \
+  CREDENTIALS_DIRECTORY=/run/credentials bash -c 'exec %(start)s'
+pid=$(< /run/rbdcrypt/vol-2/nbdkit.pid)
+trap 'kill -KILL $pid 2>/dev/null || :' EXIT
+nbdinfo --size "nbd+unix:///?socket=/run/rbdcrypt/vol-2/nbd.sock"
+kill -TERM $pid
+timeout 34 tail --pid=$pid -f /dev/null
+! kill -0 $pid 2>/dev/null
+"""
+
+
+def read(*path):
+    with open(os.path.join(TOP, *path)) as f:
+        return f.read()
+
+
+def examples():
+    found = re.findall(r"^<!-- example: (\S+) -->\n```sh\n(.*?)^```$",
+                       read("README.md"), re.M | re.S)
+    assert len(found) == len(dict(found)), "two examples of one name"
+    return dict(found)
+
+
+@pytest.fixture(scope="module")
+def stage(plugin, lab_dir):
+    """A copy of /etc, and nbdkit's plugins with ours among them."""
+    directory = os.path.join(lab_dir, "stage")
+    dump = lab.run("nbdkit", "--dump-config").stdout.decode()
+    plugindir = re.search(r"^plugindir=(.*)$", dump, re.M).group(1)
+    os.makedirs(directory)
+    os.chmod(directory, 0o700)
+    lab.run("cp", "-a", "/etc", directory)
+    lab.run("cp", "-a", plugindir, os.path.join(directory, "plugins"))
+    shutil.copy(plugin, os.path.join(directory, "plugins"))
+    yield [os.path.join(directory, "etc"),
+           os.path.join(directory, "plugins"), plugindir]
+    shutil.rmtree(directory)
+
+
+class Quickstart:
+    """The directory that contrib/quickstart makes."""
+
+    def __init__(self, directory, cluster, bao, stage):
+        self.dir = directory
+        self.stage = stage
+        self.filesystem = os.path.join(directory, "fs.img")
+        os.makedirs(os.path.join(directory, "bin"))
+        os.symlink(cluster.dir, os.path.join(directory, "ceph"))
+        os.symlink(bao.dir, os.path.join(directory, "openbao"))
+        program = lab.run(os.path.join(lab.ENV, "openbao"), "fetch",
+                          timeout=700).stdout.decode().strip()
+        os.symlink(program, os.path.join(directory, "bin", "bao"))
+        self.write("token", bao.limited_token("secret/data/volumes/*"))
+        self.write("profiles.json", json.dumps({"profiles": {"quickstart": {
+            "type": "openbao", "address": bao.address,
+            "ca_file": directory + "/openbao/ca.pem", "engine": "kv2",
+            "mount": "secret", "prefix": "volumes/", "layout": "castellan",
+            "auth": {"method": "token_file", "path": directory + "/token"},
+        }}}))
+        self.variables = {
+            "QUICKSTART_DIR": directory, "QS": directory,
+            "CEPH_CONF": directory + "/ceph/ceph.conf",
+            "BAO_ADDR": bao.address,
+            "BAO_CACERT": directory + "/openbao/ca.pem",
+            "PATH": directory + "/bin:$PATH"}
+        self.write("env", "".join("export %s=%s\n" % v
+                                  for v in self.variables.items()))
+        bao.put("volumes/vol-1", {
+            "type": "symmetric", "algorithm": "AES", "bit_length": 256,
+            "name": "vol-1", "created": 1, "value": KEY})
+
+    def write(self, name, text):
+        path = os.path.join(self.dir, name)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w") as f:
+            f.write(text)
+        return path
+
+    def run(self, name, more=""):
+        """The example and then MORE; returns what it printed."""
+        script = self.write(name + ".sh", examples()[name] + more)
+        out = lab.run(
+            "unshare", "-m", "--propagation", "private", "bash", "-c", STAGE,
+            "stage", *self.stage, script, timeout=120, cwd=TOP,
+            stderr=subprocess.STDOUT,
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C",
+                 "HOME": self.dir, "QUICKSTART_DIR": self.dir})
+        return out.stdout.decode(errors="replace")
+
+    def stop(self, name):
+        """End the server that an example has left."""
+        path = os.path.join(self.dir, name + ".pid")
+        with open(path) as f:
+            pid = int(f.read())
+        os.kill(pid, signal.SIGTERM)
+        lab.await_(lambda: not os.path.exists("/proc/%d" % pid),
+                   lab.STOP_LIMIT, "the server of %s ends" % name)
+        os.unlink(path)
+
+    def finish(self):
+        for name in os.listdir(self.dir):
+            if name.endswith(".pid"):
+                self.stop(name[:-4])
+        shutil.rmtree(self.dir)
+
+
+@pytest.fixture(scope="module")
+def quickstart(cluster, bao, stage, lab_dir, _header_dir, image_numbers):
+    """With the image vol-1, an ext4 file system in it, served."""
+    directory = os.path.join(lab_dir, "qs")
+    os.makedirs(directory)
+    q = Quickstart(directory, cluster, bao, stage)
+    try:
+        image = lab.Images(cluster, _header_dir, image_numbers).luks(
+            passphrase=KEY.encode())
+        cluster.rbd("mv", image.spec, "rbd/vol-1")
+        with open(q.filesystem, "wb") as f:
+            f.truncate(image.size)
+        lab.run("mkfs.ext4", "-q", "-F", "-d", lab.HERE, q.filesystem)
+        lab.run("nbdkit", "-U", directory + "/vol-1.sock", "-P",
+                directory + "/vol-1.pid", os.environ["RBDCRYPT_PLUGIN"],
+                "vol-1", "key=quickstart:vol-1", "conf=" + cluster.conf,
+                "profiles=%s/profiles.json" % directory)
+        lab.run("nbdcopy", "--flush", q.filesystem,
+                "nbd+unix:///?socket=%s/vol-1.sock" % directory)
+        yield q
+    finally:
+        q.finish()
+
+
+def test_every_example_is_run():
+    tests = {n[len("test_example_"):].replace("_", "-") for n in globals()
+             if n.startswith("test_example_")}
+    assert set(examples()) == tests
+
+
+def test_examples_start_from_what_quickstart_writes(quickstart):
+    script = read("contrib", "quickstart")
+    env = re.search(r"<<ENV\n(.*?)^ENV$", script, re.M | re.S).group(1)
+    written = re.findall(r"^export (\w+)=", env, re.M)
+    assert sorted(written) == sorted(quickstart.variables)
+
+
+def test_example_file_key(quickstart):
+    # LUKS2 by librbd: 16 MiB of header.
+    assert "export-size: %d" % (48 * MIB) in quickstart.run("file-key")
+    quickstart.stop("files")
+
+
+def test_example_openbao(quickstart):
+    assert quickstart.run("openbao").split()[-1] == str(64 * MIB)
+    quickstart.stop("mine")
+
+
+def test_example_qemu(quickstart):
+    out = quickstart.run("qemu")
+    assert "virtual size: 60 MiB" in out
+    assert " 53 ef " in out, "no magic number of ext4 in\n" + out
+
+
+def test_example_nbdcopy(quickstart):
+    quickstart.run("nbdcopy")
+    with open(quickstart.filesystem, "rb") as f, \
+            open(os.path.join(quickstart.dir, "backup.img"), "rb") as g:
+        assert f.read() == g.read()
+
+
+def test_example_systemd(quickstart):
+    unit = read("contrib", "systemd", "nbdkit-rbdcrypt@.service")
+    start = re.search(r"^ExecStart=((?:.*\\\n)*.*)$", unit, re.M).group(1)
+    start = start.replace("\\\n", " ").replace("%i", "vol-2")
+    assert "'" not in start and "%" not in start
+    more = AS_SYSTEMD % {"start": start}
+    if shutil.which("systemd-analyze"):
+        more = "systemd-analyze verify --man=no " \
+            "/etc/systemd/system/nbdkit-rbdcrypt@vol-2.service\n" + more
+    out = quickstart.run("systemd", more)
+    assert out.split()[-1] == str(60 * MIB), out
