@@ -22,6 +22,11 @@ from lab import MIB
 TOP = os.path.realpath(os.path.join(lab.HERE, "..", ".."))
 KEY = "5a" * 32
 
+# In a chroot / is no mount point, so that its propagation cannot be set;
+# tests/env/chroot has made it private before.
+PRIVATE = ["unshare", "-m", "--propagation", "private"]
+IN_CHROOT = ["unshare", "-m", "--propagation", "unchanged"]
+
 # Arguments: directories that take the place of /etc and of PLUGINDIR.
 STAGE = r"""
 set -e
@@ -65,7 +70,8 @@ def examples():
 
 @pytest.fixture(scope="module")
 def stage(plugin, lab_dir):
-    """A copy of /etc, and nbdkit's plugins with ours among them."""
+    """A command that runs a script where /etc is a copy, and our plugin
+    is one of nbdkit's."""
     directory = os.path.join(lab_dir, "stage")
     dump = lab.run("nbdkit", "--dump-config").stdout.decode()
     plugindir = re.search(r"^plugindir=(.*)$", dump, re.M).group(1)
@@ -74,7 +80,9 @@ def stage(plugin, lab_dir):
     lab.run("cp", "-a", "/etc", directory)
     lab.run("cp", "-a", plugindir, os.path.join(directory, "plugins"))
     shutil.copy(plugin, os.path.join(directory, "plugins"))
-    yield [os.path.join(directory, "etc"),
+    alone = lab.run(*PRIVATE, "true", check=False).returncode == 0
+    yield [*(PRIVATE if alone else IN_CHROOT), "bash", "-c", STAGE, "stage",
+           os.path.join(directory, "etc"),
            os.path.join(directory, "plugins"), plugindir]
     shutil.rmtree(directory)
 
@@ -121,8 +129,7 @@ class Quickstart:
         """The example and then MORE; returns what it printed."""
         script = self.write(name + ".sh", examples()[name] + more)
         out = lab.run(
-            "unshare", "-m", "--propagation", "private", "bash", "-c", STAGE,
-            "stage", *self.stage, script, timeout=120, cwd=TOP,
+            *self.stage, script, timeout=120, cwd=TOP,
             stderr=subprocess.STDOUT,
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C",
                  "HOME": self.dir, "QUICKSTART_DIR": self.dir})
