@@ -26,6 +26,7 @@ struct session {
   struct secret *keys[VOLUME_LAYERS_MAX];
   uint64_t watch;
   bool watching;
+  bool left_open; /* a volume that could not be closed: see end_volume */
 
   atomic_uint_fast64_t size;
   atomic_bool stopping; /* cancels a key that is being fetched */
@@ -246,6 +247,7 @@ end_volume (struct session *s, int err, const struct reason *why)
     requests_abandon (&s->requests, EIO);
     s->params.log->error ("requests did not come back: the image stays open "
                           "until this server ends");
+    s->left_open = true;
     s->watching = false;
     s->volume = NULL;
     s->cluster = NULL;
@@ -261,20 +263,22 @@ end_volume (struct session *s, int err, const struct reason *why)
 static void
 do_refresh (struct session *s)
 {
-  const bool lost = s->lost;
+  bool lost = s->lost;
   struct reason why = { "" };
   uint64_t size;
-  int r;
+  int r = 0;
 
   s->refresh_wanted = false;
   pthread_mutex_unlock (&s->lock);
+  if (!lost) {
+    r = volume_refresh (s->volume, &size, &why);
+    lost = r == -ESHUTDOWN; /* as in checked () */
+  }
   if (lost)
     r = reason_set (&why, EIO,
                     "the cluster has blocklisted this client, because another "
                     "one broke its lock: writes that were acknowledged but "
                     "not flushed may be lost");
-  else
-    r = volume_refresh (s->volume, &size, &why);
   if (r == 0) {
     if (atomic_exchange (&s->size, size) != size)
       s->params.log->debug ("the size is now %llu", (unsigned long long)size);
@@ -288,6 +292,23 @@ do_refresh (struct session *s)
     s->info.size = size;
 }
 
+/* Called with the lock held, when the end did not come in time. */
+static void
+give_up (struct session *s)
+{
+  if (s->state == OPEN)
+    reason_set (&s->why, ETIMEDOUT,
+                "the cluster does not answer: writes that were acknowledged "
+                "since the last flush may be lost, and the image's lock "
+                "stays until another client breaks it");
+  else
+    reason_set (&s->why, ETIMEDOUT,
+                "the cluster does not answer: the image was not open");
+  s->err = -ETIMEDOUT;
+  s->given_up = true;
+  requests_abandon (&s->requests, ESHUTDOWN);
+}
+
 /* Called with the lock held, after stopping was set. */
 static void
 do_stop (struct session *s)
@@ -298,12 +319,23 @@ do_stop (struct session *s)
   pthread_mutex_unlock (&s->lock);
   if (s->volume)
     r = requests_drain (&s->requests, &stop_by);
-  if (r == 0)
-    r = close_volume (s);
+  if (r < 0) {
+    /* Whoever called session_stop finds the same at the same moment. */
+    pthread_mutex_lock (&s->lock);
+    if (!s->given_up)
+      give_up (s);
+    pthread_cond_broadcast (&s->changed);
+    return;
+  }
+  r = close_volume (s);
   pthread_mutex_lock (&s->lock);
   s->state = STOPPED;
   s->err = r;
-  if (r < 0)
+  if (r == 0 && s->left_open) /* librados is still at work: see session.h */
+    s->err = reason_set (&s->why, EIO,
+                         "requests of a session that had to end never came "
+                         "back: what they wrote may be lost");
+  else if (r < 0)
     reason_set (&s->why, -r,
                 "the last flush failed (%s): writes that were acknowledged "
                 "since the flush before it may be lost",
@@ -455,23 +487,6 @@ session_extents (struct session *s, unsigned generation, uint64_t count,
     return -EIO;
   return checked (
       s, extents_report (&s->requests, generation, count, offset, fn, opaque));
-}
-
-/* Called with the lock held, when the thread did not finish in time. */
-static void
-give_up (struct session *s)
-{
-  if (s->state == OPEN)
-    reason_set (&s->why, ETIMEDOUT,
-                "the cluster does not answer: writes that were acknowledged "
-                "since the last flush may be lost, and the image's lock "
-                "stays until another client breaks it");
-  else
-    reason_set (&s->why, ETIMEDOUT,
-                "the cluster does not answer: the image was not open");
-  s->err = -ETIMEDOUT;
-  s->given_up = true;
-  requests_abandon (&s->requests, ESHUTDOWN);
 }
 
 int

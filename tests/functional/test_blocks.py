@@ -375,6 +375,35 @@ def test_unsafe_setting_made_during_the_unlock_stops_the_session(
     server.stop()
 
 
+def test_a_blocklisted_server_opens_the_image_again(servers, images, key,
+                                                    cluster):
+    """What happens to a server whose lock another client broke; nobody
+    has to run into it first."""
+    image = images.luks()
+    server = servers.start(image, key)
+    with server.connect() as c:
+        c.write(lab.pattern(4096), 0)
+        c.flush()
+        cluster.ceph("osd", "blocklist", "add",
+                     cluster.watchers(image)[0]["address"])
+        lab.await_(lambda: "blocklisted" in server.stderr(), 60,
+                   "the server learns it")
+        with pytest.raises(nbd.Error):
+            c.read(4096, 0)
+
+        def serves_again():
+            try:
+                with server.connect() as other:
+                    return other.read(4096, 0) == lab.pattern(4096)
+            except lab.Refused:
+                return False
+        lab.await_(serves_again, 60, "a new connection is served")
+        # What it wrote before may be lost: it must not be led to believe
+        # otherwise.
+        with pytest.raises(nbd.Error):
+            c.flush()
+
+
 def test_data_is_ciphertext_in_rados(servers, images, key):
     image = images.luks()
     text = b"a line that nobody but the client may read. " * 100

@@ -117,6 +117,7 @@ def test_frozen_osds_with_requests_in_flight_end_in_the_limit(
     finally:
         cluster.thaw()
     assert status > 0, server.stderr()
+    assert "the cluster does not answer" in server.stderr()
     assert seconds < 12, seconds
 
 
@@ -189,15 +190,21 @@ def test_run_ends_with_its_command(servers, images, key, cluster):
     assert cluster.watchers(image) == []
 
 
-def test_daemon_serves_and_ends(servers, images, key, cluster):
-    """Without -f: the fork happens after the rehearsal."""
+@pytest.mark.parametrize("how", ["conf=", "CEPH_CONF"])
+def test_daemon_serves_and_ends(servers, images, key, cluster, how):
+    """Without -f: the fork happens after the rehearsal, and the directory
+    changes, which must not matter to relative names."""
     image = images.luks()
+    home, name = os.path.split(cluster.conf)
+    env, conf = dict(servers.env), ["conf=" + name]
+    if how == "CEPH_CONF":
+        env["CEPH_CONF"], conf = name, []
     directory = os.path.join(servers.dir, "daemon")
     os.makedirs(directory, exist_ok=True)
     sock = os.path.join(directory, "sock")
     pidfile = os.path.join(directory, "pid")
     lab.run("nbdkit", "-U", sock, "-P", pidfile, servers.plugin, image, key,
-            "conf=" + cluster.conf, env=servers.env, timeout=30)
+            *conf, env=env, cwd=home, timeout=30)
     with open(pidfile) as f:
         pid = int(f.read())
     try:
