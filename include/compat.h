@@ -9,7 +9,7 @@
 
 #include "config.h"
 
-/* librbd >= 17: one load call for several layers, "any LUKS". */
+/* librbd >= 18: one load call for several layers, "any LUKS". */
 #if HAVE_DECL_RBD_ENCRYPTION_LOAD2
 #define COMPAT_ENCRYPTION_LOAD2 1
 #else

@@ -249,7 +249,8 @@ explain_connect (const struct cluster *cluster, int err, struct reason *why)
   char mon_host[VALUE_MAX], keyring[VALUE_MAX];
 
   conf_get (cluster->rados, "mon_host", mon_host);
-  conf_get (cluster->rados, "keyring", keyring);
+  if (!conf_get (cluster->rados, "keyring", keyring)[0])
+    strcpy (keyring, "no file (keyring is empty)");
   switch (err) {
   case ETIMEDOUT:
     return reason_set (why, ETIMEDOUT,

@@ -252,8 +252,10 @@ end_volume (struct session *s, int err, const struct reason *why)
     s->volume = NULL;
     s->cluster = NULL;
   }
-  else
-    close_volume (s);
+  else if (close_volume (s) < 0)
+    s->params.log->error ("the last flush failed: writes that were "
+                          "acknowledged since the flush before it may be "
+                          "lost");
   pthread_mutex_lock (&s->lock);
   set_failed (s, err, why);
   pthread_mutex_unlock (&s->lock);
@@ -290,6 +292,8 @@ do_refresh (struct session *s)
   pthread_mutex_lock (&s->lock);
   if (r == 0)
     s->info.size = size;
+  if (lost) /* a new client of the cluster may well succeed: try at once */
+    s->failed_at_ms -= SESSION_REMEMBER_MS + 1;
 }
 
 /* Called with the lock held, when the end did not come in time. */

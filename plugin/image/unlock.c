@@ -173,7 +173,7 @@ explain_load (struct volume *v, int err, const struct volume_hooks *hooks,
   if (err == EOPNOTSUPP && v->params->nr_keys > 1)
     return reason_set (why, ENOTSUP,
                        "this librbd takes one key only: several key= "
-                       "parameters need librbd 17 or later");
+                       "parameters need librbd 18 or later");
   if (err == EINVAL && h->data_offset % v->stripe_period != 0)
     return reason_set (
         why, EINVAL,

@@ -362,6 +362,19 @@ settle_keys (void)
   return 0;
 }
 
+/* Ceph looks for a relative configuration from where we are now; the
+ * server may be elsewhere when it connects.
+ */
+static int
+settle_conf (void)
+{
+  const char *conf = getenv ("CEPH_CONF");
+
+  if (parameters.cluster.conf || !conf || !conf[0])
+    return 0;
+  return parse_conf (conf);
+}
+
 int
 parameters_complete (void)
 {
@@ -370,7 +383,7 @@ parameters_complete (void)
                   "[@SNAP]");
     return -1;
   }
-  return settle_keys ();
+  return settle_conf () == -1 ? -1 : settle_keys ();
 }
 
 void

@@ -199,7 +199,7 @@ def test_daemon_serves_and_ends(servers, images, key, cluster, how):
     env, conf = dict(servers.env), ["conf=" + name]
     if how == "CEPH_CONF":
         env["CEPH_CONF"], conf = name, []
-    directory = os.path.join(servers.dir, "daemon")
+    directory = os.path.join(servers.dir, "daemon-" + how.strip("="))
     os.makedirs(directory, exist_ok=True)
     sock = os.path.join(directory, "sock")
     pidfile = os.path.join(directory, "pid")
