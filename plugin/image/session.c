@@ -290,8 +290,6 @@ do_refresh (struct session *s)
   else
     s->params.log->error ("%s", why.text);
   pthread_mutex_lock (&s->lock);
-  if (r == 0)
-    s->info.size = size;
   if (lost) /* a new client of the cluster may well succeed: try at once */
     s->failed_at_ms -= SESSION_REMEMBER_MS + 1;
 }
