@@ -58,6 +58,13 @@ cluster_option_check (const char *name, const char *value, struct reason *why);
 extern int cluster_setting_check (const char *name, const char *value,
                                   const char *where, struct reason *why);
 
+/* Does a setting that WHERE has made take back what cache= promises?  An
+ * image's own rbd_cache wins over the client's.  0 or -EINVAL.
+ */
+extern int
+cluster_cache_check (const struct cluster_params *params, const char *name,
+                     const char *value, const char *where, struct reason *why);
+
 /* Read the configuration, set what this plugin needs, connect.
  *
  * REHEARSAL leaves no admin socket and no log file behind and gives up

@@ -176,6 +176,20 @@ cache_options (enum cache_mode mode)
   return table[mode];
 }
 
+int
+cluster_cache_check (const struct cluster_params *params, const char *name,
+                     const char *value, const char *where, struct reason *why)
+{
+  for (const struct cluster_option *o = cache_options (params->cache); o->name;
+       o++)
+    if (strcmp (o->name, name) == 0 && strcmp (o->value, value) != 0)
+      return reason_set (why, EINVAL,
+                         "%s: %s = %s is refused: the cache mode of this "
+                         "server needs %s",
+                         where, name, value, o->value);
+  return 0;
+}
+
 /* Small reads of a never-written range return what the OSD has: zeros,
  * which decryption turns into noise.  With a threshold of 1 every read
  * is a sparse one, and holes are zeros (Ceph pull request 43859).

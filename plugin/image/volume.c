@@ -142,9 +142,13 @@ check_setting (struct volume *v, const rbd_config_option_t *option,
   const char *where = option->source == RBD_CONFIG_SOURCE_IMAGE
                           ? "the image's own setting (rbd config image)"
                           : "the pool's setting (rbd config pool)";
+  int r;
 
   if (option->source == RBD_CONFIG_SOURCE_CONFIG)
     return 0;
+  r = cluster_cache_check (v->cluster, option->name, option->value, where, why);
+  if (r < 0)
+    return r;
   /* Unwritten blocks of a plain image are zeros in any case. */
   if (v->params->nr_keys == 0 &&
       strcmp (option->name, "rbd_sparse_read_threshold_bytes") == 0)
@@ -307,6 +311,7 @@ volume_open (struct cluster *cluster, const struct volume_params *params,
   if (!v)
     return reason_set (why, ENOMEM, "out of memory");
   v->params = params;
+  v->cluster = cluster->params;
   r = open_and_check (cluster, v, mode, hooks, why);
   if (r < 0) {
     volume_close (v, false);

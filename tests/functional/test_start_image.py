@@ -145,6 +145,19 @@ def test_unsafe_setting_on_the_image_ends_the_start(
         cluster.unset(image, setting)
 
 
+def test_setting_that_takes_back_the_cache_mode_is_refused(
+        servers, images, key, cluster):
+    """With cache=none an acknowledged write is on the OSDs; the image's
+    own rbd_cache would win over that."""
+    image = images.luks()
+    cluster.rbd("config", "image", "set", image, "rbd_cache", "true")
+    names(servers.refused(image, key, "cache=none"), "rbd_cache")
+    server = servers.start(image, key)
+    with server.connect() as c:
+        c.read(4096, 0)
+    server.stop()
+
+
 LONG = "n" * 4096
 
 
