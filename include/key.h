@@ -4,7 +4,8 @@
  *
  * A key reference is SCHEME:REFERENCE.  Built in: file:PATH, line:PATH,
  * fd:N, cred:NAME, bao:MOUNT/PATH[#FIELD], vault:MOUNT/PATH[#FIELD], and
- * the bare word "none".  Any other scheme is the name of a profile.
+ * the bare words "none" and "image" (the reference that the image itself
+ * records).  Any other scheme is the name of a profile.
  *
  * Life of a struct key:
  *   key_parse     in nbdkit's config: grammar only, touches nothing
@@ -13,18 +14,25 @@
  *                 client certificate) or, for a local key, reads the key
  *                 itself.  After that no file of the host is needed, so
  *                 that "nbdkit -u USER" works.
+ *   key_adopt     for "image": once the image was opened and said which
  *   key_fetch     in the rehearsal and whenever a session opens
+ *   key_check     while the session is open: may it still be used?
  *   key_free      wipes all of it
+ *
+ * All keys of one profile share its KMS (plugin/keys/kms.c): one login,
+ * a limit on parallel requests, one fetch at a time of the same key.
  */
 
 #ifndef RBDCRYPT_KEY_H
 #define RBDCRYPT_KEY_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "deadline.h"
 #include "reason.h"
 #include "secret.h"
+#include "subject.h"
 
 /* Longer references are refused before they are looked at. */
 #define KEY_REFERENCE_MAX 2048
@@ -38,31 +46,80 @@ struct key;
 extern int key_parse (const char *ref, struct key **ret, struct reason *why);
 
 /* See above.  PROFILES is the path of the profiles file; it is opened
- * only when the key names a profile.  -EINVAL, -ENOENT, -EACCES.
+ * only when the key names a profile.  A key that is prepared already, and
+ * "image", are left alone.  -EINVAL, -ENOENT, -EACCES.
  */
 extern int
 key_prepare (struct key *key, const char *profiles, struct reason *why);
 
+/* One question to a KMS, and what is known of it afterwards. */
+#define KEY_REQUEST_ID_MAX 80
+struct key_question {
+  struct deadline deadline;
+  const struct subject *subject;       /* NULL only where no image is open */
+  char request_id[KEY_REQUEST_ID_MAX]; /* in the KMS's own log, or "" */
+  bool again; /* of -EAGAIN: a second try may go better (providers) */
+  bool alarm; /* a credential was used by somebody else */
+};
+
 /* Fetch the passphrase that KEY names.
  *
- * Blocks until DEADLINE at most and no longer than the profile's own
+ * Blocks until the deadline at most and no longer than the profile's own
  * "timeout"; retries only what can pass on a second try.  On success
  * *RET owns the bytes.  On failure *RET is untouched and the result is
- * one of the errors of reason.h.  One thread at a time for one key.
+ * one of the errors of reason.h.  Any thread.
  */
-extern int key_fetch (struct key *key, const struct deadline *deadline,
+extern int key_fetch (struct key *key, struct key_question *question,
                       struct secret **ret, struct reason *why);
+
+/* Ask the KMS whether the key may still be used, as the same identity:
+ * 0, or the same errors as key_fetch, but what only its owner can mend
+ * (-EINVAL) and nonsense (-EBADMSG) are "cannot say" here: -EAGAIN.
+ * A key whose value has changed may be used.  Any thread.
+ */
+extern int
+key_check (struct key *key, struct key_question *question, struct reason *why);
+
+/* Can key_check work?  When not, *WHY says why: a local key, or a
+ * credential that works once only.  Meaningful after a fetch.
+ */
+extern bool key_can_check (struct key *key, struct reason *why);
 
 /* "none": the image is served as it is. */
 extern bool key_is_none (const struct key *key);
+
+/* "image": what the image records, see key_adopt. */
+extern bool key_is_image (const struct key *key);
 
 /* True when key_prepare already holds the passphrase itself (file, line,
  * fd, cred): no server is asked.
  */
 extern bool key_is_local (const struct key *key);
 
-/* The reference as the user wrote it, for logs: "tenant-a:vol-1". */
+/* Which reference does the image record for itself?  (record.c)
+ *
+ * Looks for a record in the LUKS2 tokens and the metadata of SUBJECT,
+ * trusts none of it, and reads the profile to see that it lets this
+ * image name it.  On success *RET, malloc'd, is PROFILE:REFERENCE.
+ * -ENOENT: nothing is recorded.  -EINVAL: the record is malformed, was
+ * written for another image, or names what it may not.
+ */
+extern int key_recorded (const struct subject *subject, const char *profiles,
+                         char **ret, struct reason *why);
+
+/* Make KEY, which is "image", stand for REF, and prepare it.  Nothing
+ * happens when it stands for REF already.  Errors of key_prepare.
+ */
+extern int key_adopt (struct key *key, const char *ref, const char *profiles,
+                      struct reason *why);
+
+/* The reference as the user wrote it, for logs: "tenant-a:vol-1"; of
+ * "image" what was adopted.
+ */
 extern const char *key_name (const struct key *key);
+
+/* The profile's name, or the scheme. */
+extern const char *key_profile (const struct key *key);
 
 /* What is being waited for during key_fetch, for a sentence such as
  * "gave up after 10 s while ...": "asking OpenBao at https://... for the
@@ -79,6 +136,29 @@ extern const char *key_hint (const struct key *key);
 extern void key_relock (struct key *key);
 
 extern void key_free (struct key *key);
+
+/* --- logins --- */
+
+/* What the login of KEY's profile has become in this process (a token, a
+ * secret id that can be had once only), for another process that has
+ * prepared the same key.  *RET is NULL when there is nothing to hand
+ * over.  0, -ENOMEM.
+ */
+extern int key_save_login (struct key *key, struct secret **ret);
+/* The other end.  What is no such thing is ignored. */
+extern void key_restore_login (struct key *key, const struct secret *login);
+
+/* Renew every login of this process that is due.  *NEXT_MS becomes the
+ * time until the next call is wanted (at most an hour).  0, or the error
+ * of the first that failed; it will be tried again.
+ */
+extern int key_tend_logins (const struct deadline *deadline, int64_t *next_ms,
+                            struct reason *why);
+
+/* End the logins that this process has made itself (revoke their
+ * tokens).  Failures do not matter: the tokens expire.
+ */
+extern void key_end_logins (const struct deadline *deadline);
 
 /* The provider table as text: "file,line,fd,cred,openbao,...". */
 extern const char *key_providers (void);

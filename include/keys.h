@@ -4,14 +4,16 @@
  * its tests) includes this: key.h is the door.
  *
  * To add a provider: one file with a struct provider, one line in
- * plugin/keys/provider.c.
+ * plugin/keys/provider.c.  HACKING.md shows it.
  */
 
 #ifndef RBDCRYPT_KEYS_H
 #define RBDCRYPT_KEYS_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include <jansson.h>
@@ -36,14 +38,21 @@ struct reference {
 extern int
 reference_check_path (const char *path, const char *what, struct reason *why);
 
-/* One profile out of the profiles file (profile.c). */
+/* One profile out of the profiles file (profile.c).  OBJECT holds the
+ * members that are the provider's own: "type", "images" and "timeout",
+ * which every profile may have, were taken out.
+ */
 struct profile {
   char *where; /* for sentences: FILE: profile "NAME" */
-  const char *type;
-  json_t *object; /* its members, "type" among them */
-  json_t *root;   /* owns OBJECT and TYPE */
+  char *type;
+  json_t *object;
+  json_t *images; /* array of strings: who may name it; or NULL: nobody */
+  int timeout_ms; /* of one fetch or check */
   bool private;   /* nobody but the owner can read the file */
 };
+
+#define PROFILE_TIMEOUT_S 10
+#define PROFILE_TIMEOUT_MAX_S 60
 
 /* Open the profiles file PATH, check its owner and mode, and find NAME.
  * *RET is the caller's.  -EINVAL, -ENOENT, -EACCES.
@@ -52,33 +61,114 @@ extern int profile_load (const char *path, const char *name,
                          struct profile **ret, struct reason *why);
 extern void profile_free (struct profile *profile);
 
-/* The code for one kind of KMS.  STATE is the provider's own, one per
- * key; *STATE is set by a successful prepare only and given to free.
+/* May the image (POOL/[NAMESPACE/]IMAGE) name this profile?  "*" and "?"
+ * do not match a slash.
+ */
+extern bool profile_allows (const struct profile *profile, const char *image);
+
+/* A KMS as a profile describes it, or as the environment does for a
+ * built-in scheme: one for each in a process, shared by its keys (kms.c).
+ */
+struct kms {
+  const struct provider *provider;
+  void *state;    /* the provider's, set by open */
+  bool wraps;     /* set by open: references are wrapped passphrases */
+  int timeout_ms; /* of one question, retries included */
+
+  char *path, *name; /* profiles file and profile; NULL, scheme */
+  unsigned users;
+  pthread_mutex_t lock;
+  pthread_cond_t changed; /* CLOCK_MONOTONIC */
+  unsigned asking;        /* questions under way, KMS_PARALLEL at most */
+  struct flight *flights; /* fetches under way, by key and image */
+  struct kms *next;       /* in the list of all */
+};
+
+/* More requests than this at a time are kept waiting. */
+#define KMS_PARALLEL 4
+
+/* Find or open the KMS for PROFILES' profile NAME, or for the built-in
+ * SCHEME when PROFILES is NULL.  kms_release when done with it.  Errors
+ * of profile_load and of the provider's open.
+ */
+extern int kms_acquire (const char *profiles, const char *name,
+                        struct kms **ret, struct reason *why);
+extern void kms_release (struct kms *kms);
+
+/* One fetch or one check for the key NAME, under the rules for all
+ * questions: the KMS's timeout, its limit on parallel ones, retries with
+ * jitter of what may go better a second time, single flight of fetches.
+ */
+struct kms_call {
+  int (*fn) (void *arg, struct key_question *question, struct secret **ret,
+             struct reason *why);
+  void *arg;
+  const char *flight; /* NULL: never shared */
+};
+extern int kms_ask (struct kms *kms, const struct kms_call *call,
+                    struct key_question *question, struct secret **ret,
+                    struct reason *why);
+
+/* The code for one kind of KMS: the same few functions for each.
+ *
+ * KMS->state belongs to the provider, one per profile: address, login,
+ * layout.  STATE is its own too, one per key.  Any of fetch, check,
+ * unwrap, tend may run at the same time in several threads, with the
+ * same KMS or the same STATE: what they share must be locked.
+ *
+ * On -EAGAIN, question->again tells kms_ask to try again in a moment.
+ * request_id is filled in where the KMS tells it.
  */
 struct provider {
   const char *name;           /* for key_providers () */
   const char *const *schemes; /* built-in schemes, or NULL */
   const char *const *types;   /* "type" of profiles, or NULL */
   const char *grammar;        /* "file:PATH", for sentences; or NULL */
-  bool local;
+  bool local;                 /* open and close may be NULL */
 
-  /* Grammar only; touches nothing.  -EINVAL. */
-  int (*check) (const struct reference *ref, struct reason *why);
+  /* Grammar of a built-in scheme's reference; touches nothing.  -EINVAL. */
+  int (*parse) (const struct reference *ref, struct reason *why);
 
-  /* Take in every file that fetch will need.  PROFILE is NULL for a
-   * built-in scheme.  -EINVAL, -ENOENT, -EACCES.
+  /* Take in every setting and every file (certificates, credentials)
+   * that a question will need; nothing is connected.  PROFILE is NULL
+   * for a built-in scheme.  Sets kms->state, also before a failure:
+   * close is called in any case.  -EINVAL, -ENOENT, -EACCES.
    */
-  int (*prepare) (const struct reference *ref, const struct profile *profile,
-                  void **state, struct reason *why);
+  int (*open) (struct kms *kms, const struct profile *profile,
+               struct reason *why);
+  void (*close) (struct kms *kms);
 
-  /* As key_fetch. */
-  int (*fetch) (void *state, const struct deadline *deadline,
-                struct secret **ret, struct reason *why);
+  /* A key of KMS.  *STATE is set by a success only and given to free.
+   * -EINVAL.
+   */
+  int (*prepare) (struct kms *kms, const struct reference *ref, void **state,
+                  struct reason *why);
+  void (*free) (void *state);
+
+  /* Get the passphrase by its reference. */
+  int (*fetch) (void *state, struct key_question *question, struct secret **ret,
+                struct reason *why);
+  /* Have the KMS decrypt the passphrase that lies wrapped in the
+   * reference: in place of fetch where kms->wraps.  May be NULL.
+   */
+  int (*unwrap) (void *state, struct key_question *question,
+                 struct secret **ret, struct reason *why);
+  /* May the key still be used?  As key_check.  NULL: local. */
+  int (*check) (void *state, struct key_question *question, struct reason *why);
+  /* Can check work with this login?  May be NULL: yes. */
+  bool (*can_check) (struct kms *kms, struct reason *why);
 
   const char *(*doing) (const void *state);
   const char *(*hint) (const void *state); /* may be NULL */
-  void (*relock) (void *state);
-  void (*free) (void *state);
+  void (*relock) (void *state);            /* secrets of one key */
+
+  /* Of a login, see key.h; may be NULL where there is none. */
+  int (*save_login) (struct kms *kms, struct secret **ret);
+  void (*restore_login) (struct kms *kms, const struct secret *login);
+  int (*tend_login) (struct kms *kms, const struct deadline *deadline,
+                     int64_t *next_ms, struct reason *why);
+  void (*end_login) (struct kms *kms, const struct deadline *deadline);
+  void (*relock_login) (struct kms *kms); /* all secrets of the KMS */
 };
 
 /* The table (provider.c).  NULL when there is none. */
@@ -116,11 +206,13 @@ extern int hostfile_read_fd (int fd, const struct hostfile_rules *rules,
 /* Drop white space from the end: for tokens, which hold none. */
 extern void hostfile_trim (struct secret *text);
 
-/* How a record of a KMS becomes a passphrase (layout.c). */
+/* How what a KMS keeps becomes a passphrase (layout.c). */
 enum layout_kind {
   LAYOUT_CASTELLAN, /* OpenStack: hex of the key bytes */
+  LAYOUT_CEPH_CSI,  /* {"data": {"passphrase": TEXT}} */
+  LAYOUT_RGW,       /* the field "key", base64 */
   LAYOUT_FIELD,     /* one named field */
-  LAYOUT_RAW,       /* the record's only field */
+  LAYOUT_RAW,       /* the record's only field; the bytes themselves */
 };
 enum layout_encoding { ENCODING_TEXT, ENCODING_HEX, ENCODING_BASE64 };
 
@@ -140,10 +232,18 @@ extern int layout_encoding_of (const char *word);
 extern int layout_passphrase (const struct layout *layout, json_t *record,
                               struct secret **ret, struct reason *why);
 
-/* HTTP (http.c): one GET at a time, under the rules of the project:
+/* The same for a KMS that keeps bytes, not records: LAYOUT_RAW takes them
+ * as they are, LAYOUT_CASTELLAN turns them into lower-case hexadecimal.
+ * Takes BYTES over and frees it.  -EINVAL (another layout), -ENOMEM.
+ */
+extern int layout_bytes (const struct layout *layout, struct secret *bytes,
+                         struct secret **ret, struct reason *why);
+
+/* HTTP (http.c): one request at a time, under the rules of the project:
  * https, or http to a loopback address, a unix socket or where the
- * profile insists; TLS 1.2 or later, verified; no redirects, no proxies,
- * no compression; replies of 1 MiB at most, kept in a struct secret.
+ * profile insists; TLS 1.2 or later, verified; no redirects, no ambient
+ * proxies, no compression; replies of 1 MiB at most, kept in a struct
+ * secret; a connection of its own for each request.
  */
 #define HTTP_BODY_MAX (1024 * 1024)
 
@@ -155,6 +255,7 @@ struct http_options {
   const char *ca_setting;
   bool insecure_http;
   const char *tls_server_name; /* or NULL */
+  const char *proxy;           /* http://HOST:PORT; or NULL: none at all */
   struct secret *ca;           /* PEM; borrowed: copied; or NULL */
   struct secret *cert;
   struct secret *key;
@@ -174,20 +275,32 @@ struct http_header {
   size_t length;
 };
 
-struct http_reply {
-  long status;
-  struct secret *body;
-  char redirect[256]; /* where a 3xx points to, or "" */
-  bool again;         /* on failure: a second try may go better */
+struct http_request {
+  const char *method; /* "GET", "POST", "PUT", "DELETE" */
+  const char *path;   /* encoded, without a leading slash */
+  const struct http_header *headers;
+  const struct secret *body; /* or NULL */
+  const char *body_type;     /* NULL: application/json */
+  const char *wanted;        /* a header of the reply, or NULL */
 };
 
-/* Get PATH (encoded, no leading slash).  0 means that some status came;
- * the caller frees reply->body in any case.  -EAGAIN, -EBADMSG, -EINVAL,
- * -ESHUTDOWN, -ENOMEM.
+struct http_reply {
+  long status;
+  struct secret *body;   /* never NULL once a status came */
+  struct secret *wanted; /* the value of the wanted header, or NULL */
+  char type[64];         /* of the content, without parameters */
+  char redirect[256];    /* where a 3xx points to, or "" */
+  char request_id[64];   /* X-Openstack-Request-Id, or "" */
+  bool again;            /* on failure: a second try may go better */
+};
+
+/* 0 means that some status came; the caller calls http_reply_free in any
+ * case.  -EAGAIN, -EBADMSG, -EINVAL, -ESHUTDOWN, -ENOMEM.
  */
 extern int
-http_get (const struct http_server *server, const char *path,
-          const struct http_header *headers, const struct deadline *deadline,
-          struct http_reply *reply, struct reason *why);
+http_ask (const struct http_server *server, const struct http_request *request,
+          const struct deadline *deadline, struct http_reply *reply,
+          struct reason *why);
+extern void http_reply_free (struct http_reply *reply);
 
 #endif /* RBDCRYPT_KEYS_H */

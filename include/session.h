@@ -28,6 +28,7 @@
 #include "logger.h"
 #include "reason.h"
 #include "secret.h"
+#include "subject.h"
 #include "volume.h"
 
 #define SESSION_REMEMBER_MS 10000
@@ -53,8 +54,9 @@ struct session_params {
    * which wipes it as soon as the volume is unlocked.  Called on the
    * session's thread.
    */
-  int (*fetch) (void *opaque, size_t i, const struct deadline *deadline,
-                struct secret **ret, struct reason *why);
+  int (*fetch) (void *opaque, size_t i, const struct subject *subject,
+                const struct deadline *deadline, struct secret **ret,
+                struct reason *why);
   const char *(*hint) (void *opaque); /* see struct volume_hooks */
   void *opaque;
 };

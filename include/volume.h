@@ -25,6 +25,7 @@
 #include "luks_header.h"
 #include "reason.h"
 #include "secret.h"
+#include "subject.h"
 
 /* A clone of a clone of ...: how many layers may have keys. */
 #define VOLUME_LAYERS_MAX 16
@@ -63,10 +64,11 @@ struct volume_hooks {
    */
   void (*step) (void *opaque, const char *what);
   /* The passphrase of layer I, child first: a loan until volume_open
-   * returns.  0 or one of the errors of reason.h.
+   * returns.  SUBJECT is the image that was opened.  0 or one of the
+   * errors of reason.h.
    */
-  int (*key) (void *opaque, size_t i, const struct secret **ret,
-              struct reason *why);
+  int (*key) (void *opaque, size_t i, const struct subject *subject,
+              const struct secret **ret, struct reason *why);
   /* What to add when the volume refuses the key, or NULL. */
   const char *(*hint) (void *opaque);
   void *opaque;

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* The audit trail: one line for each thing that an auditor asks about.
+ *
+ * Written to the journal (as structured fields) or to a file (as JSON
+ * lines).  It names images, keys and peers, and never a value.  That it
+ * cannot be written stops nothing, and is itself reported: once in the
+ * log, and in the trail when that works again.
+ */
+
+#ifndef RBDCRYPT_AUDIT_H
+#define RBDCRYPT_AUDIT_H
+
+#include <stdint.h>
+
+#include "logger.h"
+#include "reason.h"
+
+enum audit_kind {
+  AUDIT_FETCH,   /* a key was asked for */
+  AUDIT_UNLOCK,  /* a volume was unlocked, or could not be */
+  AUDIT_ATTACH,  /* a client was let in */
+  AUDIT_REFUSAL, /* a client was turned away */
+  AUDIT_RECHECK, /* a recheck that failed, and the first that worked again */
+  AUDIT_PAUSE,   /* I/O waits for the KMS */
+  AUDIT_RESUME,
+  AUDIT_REVOKE, /* I/O was ended because of the key */
+  AUDIT_DETACH, /* a client left */
+  AUDIT_ALARM,  /* somebody else used a credential of ours */
+};
+
+/* Strings may be NULL, numbers -1, where there is nothing to say. */
+struct audit_event {
+  enum audit_kind kind;
+  int err;           /* 0 or -errno of reason.h: the outcome class */
+  const char *image; /* POOL/[NAMESPACE/]IMAGE[@SNAP] */
+  const char *image_id;
+  const char *profile;
+  const char *key;        /* the reference */
+  const char *request_id; /* of the KMS */
+  const char *why;        /* the sentence of a failure */
+  int64_t peer_uid, peer_pid;
+};
+
+struct audit;
+
+/* TARGET: "journal", "none" or the path of a file, which is created with
+ * mode 0600 and appended to.  LOG is told what cannot be written.  On
+ * success *RET is the caller's.  -EINVAL, -EACCES, ...
+ */
+extern int audit_open (const char *target, const struct logger *log,
+                       struct audit **ret, struct reason *why);
+
+/* Any thread, never blocks for long, never fails. */
+extern void audit_write (struct audit *audit, const struct audit_event *event);
+
+/* NULL is allowed. */
+extern void audit_close (struct audit *audit);
+
+/* "ok", "denied", "gone", "cannot-say", "nonsense", "configuration",
+ * "wrong-key", ...: the word for 0 or -errno.
+ */
+extern const char *audit_outcome (int err);
+
+#endif /* RBDCRYPT_AUDIT_H */
