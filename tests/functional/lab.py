@@ -52,6 +52,19 @@ def run(*argv, timeout=60, check=True, **kwargs):
     return r
 
 
+def bookworm_python():
+    """The beginning of a command: Debian 12's Python, the only one that
+    has what OpenStack and PyKMIP want.
+
+    On another release it runs in Debian 12's root, in the same network
+    and among the same processes.  Of our files that root has the lab
+    directory only, at the same path: hand a program over with "-c", on
+    standard input, or as a file below the lab directory.
+    """
+    root = os.environ.get("RBDCRYPT_BOOKWORM")
+    return (["chroot", root] if root else []) + ["/usr/bin/python3"]
+
+
 def await_(condition, seconds, what):
     """Poll until CONDITION() is true; returns what it returned."""
     end = time.monotonic() + seconds
