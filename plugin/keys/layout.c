@@ -27,7 +27,8 @@ index_of (const char *const *words, const char *word)
 int
 layout_kind_of (const char *word)
 {
-  static const char *const words[] = { "castellan", "field", "raw", NULL };
+  static const char *const words[] = { "castellan", "ceph-csi", "rgw",
+                                       "field",     "raw",      NULL };
 
   return index_of (words, word);
 }
@@ -202,6 +203,29 @@ castellan_passphrase (json_t *record, struct secret **ret, struct reason *why)
   return 0;
 }
 
+/* ceph-csi wraps what it stores in "data" itself, in KV version 1 and 2:
+ * over version 2 that is data.data.data.passphrase.
+ */
+static int
+ceph_csi_passphrase (json_t *record, struct secret **ret, struct reason *why)
+{
+  json_t *data = json_object_get (record, "data");
+  char list[400];
+  int r;
+
+  if (!json_is_object (data)) {
+    list_names (record, list, sizeof list);
+    return reason_set (why, EBADMSG,
+                       "the record has no object \"data\", as ceph-csi's have "
+                       "(its fields: %s)",
+                       list);
+  }
+  r = field_passphrase (data, "passphrase", ENCODING_TEXT, ret, why);
+  if (r < 0)
+    reason_prefix (why, "in \"data\"");
+  return r;
+}
+
 int
 layout_passphrase (const struct layout *layout, json_t *record,
                    struct secret **ret, struct reason *why)
@@ -209,10 +233,51 @@ layout_passphrase (const struct layout *layout, json_t *record,
   switch (layout->kind) {
   case LAYOUT_CASTELLAN:
     return castellan_passphrase (record, ret, why);
+  case LAYOUT_CEPH_CSI:
+    return ceph_csi_passphrase (record, ret, why);
+  case LAYOUT_RGW:
+    return field_passphrase (record, "key", ENCODING_BASE64, ret, why);
   case LAYOUT_RAW:
     return raw_passphrase (record, ret, why);
   case LAYOUT_FIELD:
     break;
   }
   return field_passphrase (record, layout->field, layout->encoding, ret, why);
+}
+
+/* What Nova and Cinder do with the bytes of a symmetric key. */
+static struct secret *
+hexlify (const struct secret *bytes)
+{
+  static const char digits[] = "0123456789abcdef";
+  struct secret *hex = secret_new (2 * bytes->length);
+
+  for (size_t i = 0; hex && i < bytes->length; i++) {
+    hex->bytes[hex->length++] = digits[bytes->bytes[i] >> 4];
+    hex->bytes[hex->length++] = digits[bytes->bytes[i] & 15];
+  }
+  return hex;
+}
+
+int
+layout_bytes (const struct layout *layout, struct secret *bytes,
+              struct secret **ret, struct reason *why)
+{
+  CLEANUP_SECRET struct secret *in = bytes;
+  struct secret *hex;
+
+  if (layout->kind == LAYOUT_RAW) {
+    in = NULL;
+    *ret = bytes;
+    return 0;
+  }
+  if (layout->kind != LAYOUT_CASTELLAN)
+    return reason_set (why, EINVAL,
+                       "what the server keeps is bytes and no record: the "
+                       "layout must be raw or castellan");
+  hex = hexlify (in);
+  if (!hex)
+    return reason_set (why, ENOMEM, "out of memory");
+  *ret = hex;
+  return 0;
 }

@@ -27,6 +27,9 @@ static const struct layout base64 = { .kind = LAYOUT_FIELD,
                                       .encoding = ENCODING_BASE64,
                                       .field = key };
 
+static const struct layout ceph_csi = { .kind = LAYOUT_CEPH_CSI };
+static const struct layout rgw = { .kind = LAYOUT_RGW };
+
 static json_t *
 parse (const char *record)
 {
@@ -236,6 +239,71 @@ test_raw_not_a_string_is_refused (void **state)
   refused (&raw, "{\"a\": 747}", "\"a\" is not a string");
 }
 
+/* As ceph-csi stores it: Go's {"data": map[string]string{...}}. */
+static void
+test_ceph_csi_is_nested_once_more (void **state)
+{
+  (void)state;
+  gives (&ceph_csi, "{\"data\": {\"passphrase\": \"q-_7 =\"}}", "q-_7 =");
+}
+
+static void
+test_ceph_csi_without_its_nesting_is_refused (void **state)
+{
+  (void)state;
+  refused (&ceph_csi, "{\"passphrase\": \"V4L\"}",
+           "no object \"data\", as ceph-csi's have (its fields: passphrase)");
+  refused (&ceph_csi, "{\"data\": \"V4L\"}", "no object \"data\"");
+  refused (&ceph_csi, "{\"data\": {\"a\": \"V4L\"}}",
+           "in \"data\": the record has no field \"passphrase\"");
+  refused (&ceph_csi, "{\"data\": {\"passphrase\": 747}}",
+           "in \"data\": the record's field \"passphrase\" is not a string");
+}
+
+static void
+test_rgw_is_the_field_key_in_base64 (void **state)
+{
+  (void)state;
+  gives (&rgw, "{\"key\": \"Zm9v\", \"other\": 1}", "foo");
+  refused (&rgw, "{\"key\": \"V4L\"}", "\"key\" is not base64");
+  refused (&rgw, "{\"Key\": \"V4LV\"}", "no field \"key\"");
+}
+
+static void
+test_bytes_are_taken_raw_or_in_hex (void **state)
+{
+  struct secret *s = NULL;
+
+  (void)state;
+  assert_int_equal (layout_bytes (&raw, secret_copy ("\0\xff\n", 3), &s, NULL),
+                    0);
+  assert_int_equal (s->length, 3);
+  assert_memory_equal (s->bytes, "\0\xff\n", 3);
+  secret_free (s);
+  s = NULL;
+  assert_int_equal (
+      layout_bytes (&castellan, secret_copy ("\0\xff\n", 3), &s, NULL), 0);
+  assert_int_equal (s->length, 6);
+  assert_memory_equal (s->bytes, "00ff0a", 6);
+  secret_free (s);
+}
+
+static void
+test_bytes_are_no_record (void **state)
+{
+  const struct layout *const layouts[] = { &ceph_csi, &rgw, &text };
+  struct reason why = { "" };
+  struct secret *s = NULL;
+
+  (void)state;
+  for (size_t i = 0; i < 3; i++) {
+    assert_int_equal (
+        layout_bytes (layouts[i], secret_copy ("V4L", 3), &s, &why), -EINVAL);
+    assert_null (s);
+    assert_non_null (strstr (why.text, "raw or castellan"));
+  }
+}
+
 static void
 test_words_of_a_profile (void **state)
 {
@@ -243,6 +311,8 @@ test_words_of_a_profile (void **state)
   assert_int_equal (layout_kind_of ("castellan"), LAYOUT_CASTELLAN);
   assert_int_equal (layout_kind_of ("field"), LAYOUT_FIELD);
   assert_int_equal (layout_kind_of ("raw"), LAYOUT_RAW);
+  assert_int_equal (layout_kind_of ("ceph-csi"), LAYOUT_CEPH_CSI);
+  assert_int_equal (layout_kind_of ("rgw"), LAYOUT_RGW);
   assert_int_equal (layout_kind_of ("Raw"), -1);
   assert_int_equal (layout_encoding_of ("text"), ENCODING_TEXT);
   assert_int_equal (layout_encoding_of ("hex"), ENCODING_HEX);
@@ -281,6 +351,11 @@ main (void)
     cmocka_unit_test (test_raw_with_several_fields_names_them),
     cmocka_unit_test (test_raw_with_no_field_is_refused),
     cmocka_unit_test (test_raw_not_a_string_is_refused),
+    cmocka_unit_test (test_ceph_csi_is_nested_once_more),
+    cmocka_unit_test (test_ceph_csi_without_its_nesting_is_refused),
+    cmocka_unit_test (test_rgw_is_the_field_key_in_base64),
+    cmocka_unit_test (test_bytes_are_taken_raw_or_in_hex),
+    cmocka_unit_test (test_bytes_are_no_record),
     cmocka_unit_test (test_words_of_a_profile),
   };
 
