@@ -77,15 +77,6 @@ def await_(condition, seconds, what):
         time.sleep(0.02)
 
 
-def bookworm_python():
-    """argv of Debian 12's Python, for servers and libraries that later
-    releases no longer have.  It sees a file system of its own in the
-    chroots of other releases: hand it scripts by -c or standard input.
-    """
-    root = os.environ.get("RBDCRYPT_BOOKWORM")
-    return (["chroot", root] if root else []) + ["/usr/bin/python3"]
-
-
 def pattern(length, seed=0):
     """LENGTH bytes that look random, the same for the same SEED."""
     return hashlib.shake_128(b"%d" % seed).digest(length)
