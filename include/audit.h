@@ -44,21 +44,30 @@ struct audit_event {
 
 struct audit;
 
+#define AUDIT_JOURNAL_SOCKET "/run/systemd/journal/socket"
+
 /* TARGET: "journal", "none" or the path of a file, which is created with
- * mode 0600 and appended to.  LOG is told what cannot be written.  On
- * success *RET is the caller's.  -EINVAL, -EACCES, ...
+ * mode 0600 and appended to; others may not write to it.  LOG is told
+ * what cannot be written.  Children made by fork write to the same end.
+ * On success *RET is the caller's.  -EINVAL, -EACCES, -ENOENT, ...
  */
 extern int audit_open (const char *target, const struct logger *log,
                        struct audit **ret, struct reason *why);
 
-/* Any thread, never blocks for long, never fails. */
+/* One line, in one write.  Strings are cut to what a line has room for,
+ * control characters escaped, and what is not UTF-8 replaced.  Any
+ * thread, never waits for a reader, never fails; AUDIT may be NULL.
+ */
 extern void audit_write (struct audit *audit, const struct audit_event *event);
 
-/* NULL is allowed. */
+/* Makes a last attempt to write down how many lines were lost.  NULL is
+ * allowed.
+ */
 extern void audit_close (struct audit *audit);
 
 /* "ok", "denied", "gone", "cannot-say", "nonsense", "configuration",
- * "wrong-key", ...: the word for 0 or -errno.
+ * "wrong-key", "not-allowed" (a peer, -ECONNREFUSED), "too-costly",
+ * "timeout", "shutdown", "failed": the word for 0 or -errno.
  */
 extern const char *audit_outcome (int err);
 

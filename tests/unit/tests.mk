@@ -6,6 +6,7 @@ TESTS = tests/unit/test-docs.sh
 if HAVE_CMOCKA
 unit_tests = \
 	tests/unit/test-answer \
+	tests/unit/test-audit \
 	tests/unit/test-deadline \
 	tests/unit/test-encoding \
 	tests/unit/test-environment \
@@ -28,6 +29,8 @@ AM_TESTS_ENVIRONMENT = srcdir='$(srcdir)'; export srcdir;
 unit_cflags = $(AM_CFLAGS) $(CMOCKA_CFLAGS) -Wno-deprecated-declarations
 unit_ldadd = librbdcrypt.la $(CMOCKA_LIBS)
 
+tests_unit_test_audit_CFLAGS = $(unit_cflags)
+tests_unit_test_audit_LDADD = $(unit_ldadd)
 tests_unit_test_deadline_CFLAGS = $(unit_cflags)
 tests_unit_test_deadline_LDADD = $(unit_ldadd)
 tests_unit_test_encoding_CFLAGS = $(unit_cflags)
