@@ -234,7 +234,7 @@ extern int layout_passphrase (const struct layout *layout, json_t *record,
 
 /* The same for a KMS that keeps bytes, not records: LAYOUT_RAW takes them
  * as they are, LAYOUT_CASTELLAN turns them into lower-case hexadecimal.
- * Takes BYTES over and frees it.  -EINVAL (another layout), -ENOMEM.
+ * Takes BYTES over and frees it.  -ENOMEM.
  */
 extern int layout_bytes (const struct layout *layout, struct secret *bytes,
                          struct secret **ret, struct reason *why);

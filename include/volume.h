@@ -30,6 +30,11 @@
 /* A clone of a clone of ...: how many layers may have keys. */
 #define VOLUME_LAYERS_MAX 16
 
+/* Bytes of librbd's id of an image, NUL included (RBD_MAX_BLOCK_NAME_SIZE
+ * is 24 in all; what others have written is longer at times).
+ */
+#define VOLUME_ID_MAX 128
+
 struct volume_params {
   struct image_spec spec;
   size_t nr_keys; /* layers with keys, child first; 0: serve it as it is */
@@ -55,6 +60,11 @@ struct volume {
   uint64_t object_size;
   uint64_t stripe_period;    /* bytes */
   struct luks_header header; /* of the image itself; unset without keys */
+
+  /* For whoever gets the keys; valid until the volume is closed. */
+  struct subject subject;
+  char subject_image[IMAGE_SPEC_TEXT_MAX];
+  char subject_id[VOLUME_ID_MAX];
 };
 
 /* How volume_open asks for what it does not know. */
@@ -99,6 +109,9 @@ volume_refresh (struct volume *volume, uint64_t *size, struct reason *why);
  * is gone in either case.
  */
 extern int volume_close (struct volume *volume, bool flush);
+
+/* Fill volume->subject (subject.c). */
+extern int volume_describe (struct volume *volume, struct reason *why);
 
 /* The part of volume_open that knows LUKS (unlock.c): look at the
  * headers of all layers, bound their cost, get the keys, load.

@@ -78,12 +78,14 @@ session_free (struct session *s)
 /* --- opening, on the session's thread --- */
 
 static int
-lend_key (void *opaque, size_t i, const struct secret **ret, struct reason *why)
+lend_key (void *opaque, size_t i, const struct subject *subject,
+          const struct secret **ret, struct reason *why)
 {
   struct session *s = opaque;
   const struct deadline deadline =
       deadline_in_ms (SESSION_FETCH_MS, &s->stopping);
-  int r = s->params.fetch (s->params.opaque, i, &deadline, &s->keys[i], why);
+  int r = s->params.fetch (s->params.opaque, i, subject, &deadline, &s->keys[i],
+                           why);
 
   if (r == 0)
     *ret = s->keys[i];

@@ -233,7 +233,7 @@ volume_unlock (struct volume *v, enum volume_mode mode,
   }
   v->costly = luks_header_costly (&v->header);
   for (size_t i = 0; i < v->params->nr_keys; i++) {
-    r = hooks->key (hooks->opaque, i, &keys[i], why);
+    r = hooks->key (hooks->opaque, i, &v->subject, &keys[i], why);
     if (r < 0)
       return r;
   }

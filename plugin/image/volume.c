@@ -289,6 +289,8 @@ open_and_check (struct cluster *cluster, struct volume *v,
     r = set_snapshot (v, why);
   if (r == 0)
     r = read_geometry (v, why);
+  if (r == 0)
+    r = volume_describe (v, why);
   if (r < 0)
     return r;
   v->fast_diff = v->fast_diff && !has_parent (v);

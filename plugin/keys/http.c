@@ -29,6 +29,7 @@ struct http_server {
   char *base;        /* of every URL, without a slash at the end */
   char *socket;      /* path of a unix socket, or NULL */
   char *connect_to;  /* for a server name of one's own, or NULL */
+  char *proxy;       /* or NULL */
   const char *proto; /* the only one */
   char *ca_setting;
   struct secret *ca, *cert, *key;
@@ -178,6 +179,24 @@ copy_pem (struct secret *from, struct secret **to)
   return *to ? 0 : -1;
 }
 
+/* Tunnelled through by CONNECT for https; its address is the
+ * administrator's word.
+ */
+static int
+check_proxy (const struct http_options *o, struct reason *why)
+{
+  const char *p = o->proxy;
+
+  if (!p)
+    return 0;
+  if ((strncmp (p, "http://", 7) != 0 && strncmp (p, "https://", 8) != 0) ||
+      strchr (p, '@') || !strchr (strstr (p, "//") + 2, ':'))
+    return reason_set (why, EINVAL,
+                       "\"proxy\" must be http://HOST:PORT or "
+                       "https://HOST:PORT, without a user");
+  return 0;
+}
+
 int
 http_server_new (const struct http_options *o, struct http_server **ret,
                  struct reason *why)
@@ -189,12 +208,16 @@ http_server_new (const struct http_options *o, struct http_server **ret,
     return reason_set (why, ENOMEM, "out of memory");
   r = check_server_name (o, why);
   if (r == 0)
+    r = check_proxy (o, why);
+  if (r == 0)
     r = set_address (s, o, why);
   if (r == 0) {
     s->address = strdup (o->address);
     s->ca_setting = strdup (o->ca_setting);
-    if (!s->address || !s->ca_setting || copy_pem (o->ca, &s->ca) == -1 ||
-        copy_pem (o->cert, &s->cert) == -1 || copy_pem (o->key, &s->key) == -1)
+    s->proxy = o->proxy ? strdup (o->proxy) : NULL;
+    if (!s->address || !s->ca_setting || (o->proxy && !s->proxy) ||
+        copy_pem (o->ca, &s->ca) == -1 || copy_pem (o->cert, &s->cert) == -1 ||
+        copy_pem (o->key, &s->key) == -1)
       r = reason_set (why, ENOMEM, "out of memory");
   }
   if (r < 0) {
@@ -232,6 +255,7 @@ http_server_free (struct http_server *server)
   secret_free (server->cert);
   secret_free (server->key);
   free (server->ca_setting);
+  free (server->proxy);
   free (server->connect_to);
   free (server->socket);
   free (server->base);
@@ -243,6 +267,7 @@ http_server_free (struct http_server *server)
 
 struct transfer {
   const struct http_server *server;
+  const struct http_request *request;
   const struct deadline *deadline;
   struct http_reply *reply;
   CURL *curl;
@@ -265,18 +290,50 @@ on_body (char *data, size_t size, size_t n, void *opaque)
   return size * n;
 }
 
+/* Does the line DATA hold the header NAME?  *VALUE becomes what is behind
+ * the colon, without white space around it.
+ */
+static bool
+is_header (const char *data, size_t length, const char *name,
+           const char **value, size_t *value_length)
+{
+  const size_t n = strlen (name);
+
+  if (length <= n || data[n] != ':' || strncasecmp (data, name, n) != 0)
+    return false;
+  data += n + 1;
+  length -= n + 1;
+  while (length > 0 && (*data == ' ' || *data == '\t'))
+    data++, length--;
+  while (length > 0 && strchr (" \t\r\n", data[length - 1]))
+    length--;
+  *value = data;
+  *value_length = length;
+  return true;
+}
+
 static size_t
 on_header (char *data, size_t size, size_t n, void *opaque)
 {
   struct transfer *t = opaque;
+  struct http_reply *reply = t->reply;
+  const char *wanted = t->request->wanted, *value;
+  size_t length;
 
-  (void)data;
-  t->header_bytes += size * n;
+  n *= size;
+  t->header_bytes += n;
   if (t->header_bytes > HEADERS_MAX) {
     t->too_large = true;
     return 0;
   }
-  return size * n;
+  if (wanted && is_header (data, n, wanted, &value, &length)) {
+    secret_free (reply->wanted);
+    reply->wanted = secret_copy (value, length);
+  }
+  else if (is_header (data, n, "X-Openstack-Request-Id", &value, &length))
+    snprintf (reply->request_id, sizeof reply->request_id, "%.*s", (int)length,
+              value);
+  return n;
 }
 
 static int
@@ -361,7 +418,8 @@ set_transfer (CURL *c, struct transfer *t)
   curl_easy_setopt (c, CURLOPT_URL, t->url);
   curl_easy_setopt (c, CURLOPT_PROTOCOLS_STR, s->proto);
   curl_easy_setopt (c, CURLOPT_FOLLOWLOCATION, 0L);
-  curl_easy_setopt (c, CURLOPT_PROXY, "");
+  curl_easy_setopt (c, CURLOPT_PROXY, s->proxy ? s->proxy : "");
+  curl_easy_setopt (c, CURLOPT_NOPROXY, "");
   curl_easy_setopt (c, CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
   curl_easy_setopt (c, CURLOPT_NOSIGNAL, 1L);
   /* HTTP/2's header tables would keep the token in memory that nobody
@@ -474,55 +532,114 @@ transfer_error (const struct transfer *t, CURLcode code, struct reason *why)
   }
 }
 
-static int
-perform (struct transfer *t, const char *path,
-         const struct http_header *headers, struct reason *why)
+/* libcurl reads the body from where it lies. */
+static void
+set_body (CURL *c, const struct secret *body)
 {
-  const char *redirect = NULL;
+  curl_easy_setopt (c, CURLOPT_POST, 1L);
+  curl_easy_setopt (c, CURLOPT_POSTFIELDSIZE_LARGE,
+                    (curl_off_t)(body ? body->length : 0));
+  curl_easy_setopt (c, CURLOPT_POSTFIELDS,
+                    body ? (const char *)body->bytes : "");
+}
+
+static int
+set_request (struct transfer *t)
+{
+  const struct http_request *q = t->request;
+  const bool posts = strcmp (q->method, "GET") != 0;
+  const char *type = q->body_type ? q->body_type : "application/json";
+  const struct http_header own[] = {
+    { "Content-Type", type, strlen (type) },
+    { "Expect", "", 0 }, /* no waiting for "100 Continue" */
+  };
+
+  for (const struct http_header *h = q->headers; h && h->name; h++)
+    if (add_header (t, h) == -1)
+      return -1;
+  if (posts && (add_header (t, &own[0]) == -1 || add_header (t, &own[1]) == -1))
+    return -1;
+  if (posts)
+    set_body (t->curl, q->body);
+  if (posts && strcmp (q->method, "POST") != 0)
+    curl_easy_setopt (t->curl, CURLOPT_CUSTOMREQUEST, q->method);
+  return 0;
+}
+
+static CURLcode
+run (struct transfer *t)
+{
+  struct curl_slist *to = NULL;
+  CURLcode code;
+
+  if (t->server->connect_to) {
+    to = curl_slist_append (NULL, t->server->connect_to);
+    curl_easy_setopt (t->curl, CURLOPT_CONNECT_TO, to);
+  }
+  code = curl_easy_perform (t->curl);
+  curl_slist_free_all (to);
+  return code;
+}
+
+/* What libcurl knows of the reply: short copies. */
+static void
+read_reply (struct transfer *t)
+{
+  struct http_reply *reply = t->reply;
+  const char *redirect = NULL, *type = NULL;
+
+  curl_easy_getinfo (t->curl, CURLINFO_RESPONSE_CODE, &reply->status);
+  curl_easy_getinfo (t->curl, CURLINFO_REDIRECT_URL, &redirect);
+  curl_easy_getinfo (t->curl, CURLINFO_CONTENT_TYPE, &type);
+  snprintf (reply->redirect, sizeof reply->redirect, "%s",
+            redirect ? redirect : "");
+  snprintf (reply->type, sizeof reply->type, "%.*s",
+            type ? (int)strcspn (type, "; ") : 0, type ? type : "");
+}
+
+static int
+perform (struct transfer *t, struct reason *why)
+{
   CURLcode code;
 
   t->reply->body = secret_new (HTTP_BODY_MAX);
   t->curl = curl_easy_init ();
   if (!t->reply->body || !t->curl ||
-      asprintf (&t->url, "%s/%s", t->server->base, path) == -1)
+      asprintf (&t->url, "%s/%s", t->server->base, t->request->path) == -1 ||
+      set_request (t) == -1)
     return reason_set (why, ENOMEM, "out of memory");
-  for (; headers->name; headers++)
-    if (add_header (t, headers) == -1)
-      return reason_set (why, ENOMEM, "out of memory");
   set_transfer (t->curl, t);
-  if (t->server->connect_to) {
-    struct curl_slist *to = curl_slist_append (NULL, t->server->connect_to);
-
-    curl_easy_setopt (t->curl, CURLOPT_CONNECT_TO, to);
-    code = curl_easy_perform (t->curl);
-    curl_slist_free_all (to);
-  }
-  else
-    code = curl_easy_perform (t->curl);
+  code = run (t);
   if (code != CURLE_OK)
     return transfer_error (t, code, why);
-  curl_easy_getinfo (t->curl, CURLINFO_RESPONSE_CODE, &t->reply->status);
-  curl_easy_getinfo (t->curl, CURLINFO_REDIRECT_URL, &redirect);
-  snprintf (t->reply->redirect, sizeof t->reply->redirect, "%s",
-            redirect ? redirect : "");
+  read_reply (t);
   return 0;
 }
 
 int
-http_get (const struct http_server *server, const char *path,
-          const struct http_header *headers, const struct deadline *deadline,
-          struct http_reply *reply, struct reason *why)
+http_ask (const struct http_server *server, const struct http_request *request,
+          const struct deadline *deadline, struct http_reply *reply,
+          struct reason *why)
 {
-  struct transfer t = { .server = server,
-                        .deadline = deadline,
-                        .reply = reply };
+  struct transfer t = {
+    .server = server, .request = request, .deadline = deadline, .reply = reply
+  };
   int r;
 
   *reply = (struct http_reply){ .status = 0 };
-  r = perform (&t, path, headers, why);
+  r = perform (&t, why);
   /* The handle first: it points at the rest. */
   curl_easy_cleanup (t.curl);
   curl_slist_free_all (t.headers);
   free (t.url);
   return r;
+}
+
+void
+http_reply_free (struct http_reply *reply)
+{
+  secret_free (reply->body);
+  secret_free (reply->wanted);
+  reply->body = NULL;
+  reply->wanted = NULL;
 }

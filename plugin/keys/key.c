@@ -14,11 +14,12 @@
 #define SCHEME_MAX 64
 
 struct key {
-  char *name;   /* as the user wrote it */
-  char *scheme; /* NULL for "none" */
+  char *name;   /* as the user wrote it; of "image": what was adopted */
+  char *scheme; /* NULL for "none", and for "image" until key_adopt */
   const char *body;
-  const struct provider *provider; /* a profile's: from key_prepare on */
-  void *state;                     /* the provider's, from key_prepare on */
+  bool image;
+  struct kms *kms; /* from key_prepare on */
+  void *state;     /* the provider's, from key_prepare on */
 };
 
 /* What was typed may be the secret itself: say what is wanted and
@@ -89,57 +90,72 @@ reference_of (const struct key *key)
                              .body = key->body };
 }
 
+/* A profile's references are checked by its provider, in key_prepare. */
 static int
-check_reference (struct key *key, struct reason *why)
+check_reference (const struct key *key, struct reason *why)
 {
   const struct reference ref = reference_of (key);
+  const struct provider *provider = provider_of_scheme (key->scheme);
 
-  key->provider = provider_of_scheme (key->scheme);
-  if (key->provider)
-    return key->provider->check (&ref, why);
-  return reference_check_path (key->body, "the reference behind a profile",
-                               why);
+  if (provider)
+    return provider->parse (&ref, why);
+  if (!key->body[0])
+    return reason_set (why, EINVAL, "the reference behind a profile is empty");
+  return 0;
 }
 
+/* Take REF apart; what KEY holds is replaced only by a success. */
 static int
-parse_scheme (const char *ref, size_t n, struct key *key, struct reason *why)
+take_reference (struct key *key, const char *ref, size_t scheme_len,
+                struct reason *why)
 {
-  key->scheme = strndup (ref, n);
-  if (!key->scheme)
-    return reason_set (why, ENOMEM, "out of memory");
-  key->body = key->name + n + 1;
-  return check_reference (key, why);
+  struct key k = { .name = strdup (ref) };
+  int r = 0;
+
+  k.scheme = scheme_len > 0 ? strndup (ref, scheme_len) : NULL;
+  if (!k.name || (scheme_len > 0 && !k.scheme))
+    r = reason_set (why, ENOMEM, "out of memory");
+  else if (k.scheme) {
+    k.body = k.name + scheme_len + 1;
+    r = check_reference (&k, why);
+  }
+  if (r < 0) {
+    free (k.name);
+    free (k.scheme);
+    return r;
+  }
+  free (key->name);
+  free (key->scheme);
+  key->name = k.name;
+  key->scheme = k.scheme;
+  key->body = k.body;
+  return 0;
 }
 
 int
 key_parse (const char *ref, struct key **ret, struct reason *why)
 {
   struct key *key;
-  const bool none = strcmp (ref, "none") == 0;
+  const bool image = strcmp (ref, "image") == 0;
+  const bool word = image || strcmp (ref, "none") == 0;
   const size_t n = scheme_length (ref);
-  int r = 0;
+  int r;
 
   if (ref[0] == '\0')
     return not_a_reference ("is empty", why);
   if (strlen (ref) > KEY_REFERENCE_MAX)
     return reason_set (why, EINVAL, "key= is longer than %d bytes",
                        KEY_REFERENCE_MAX);
-  if (strcmp (ref, "image") == 0)
-    return reason_set (why, EINVAL,
-                       "key=image (the reference that the image records) is "
-                       "not yet supported in this release: name the key");
-  if (!none && n == 0)
+  if (!word && n == 0)
     return not_a_reference ("is not a key reference", why);
   if (has_controls (ref))
     return not_a_reference ("holds control characters", why);
 
   key = calloc (1, sizeof *key);
-  if (key)
-    key->name = strdup (ref);
-  if (!key || !key->name)
-    r = reason_set (why, ENOMEM, "out of memory");
-  else if (!none)
-    r = parse_scheme (ref, n, key, why);
+  if (!key)
+    return reason_set (why, ENOMEM, "out of memory");
+  key->image = image;
+  r = take_reference (key, ref, word ? 0 : n, why);
   if (r < 0) {
     key_free (key);
     return r;
@@ -148,70 +164,152 @@ key_parse (const char *ref, struct key **ret, struct reason *why)
   return 0;
 }
 
-static int
-prepare_from_profile (struct key *key, const char *profiles, struct reason *why)
+static void
+release (struct key *key)
 {
-  const struct reference ref = reference_of (key);
-  struct profile *profile;
-  int r;
-
-  r = profile_load (profiles, key->scheme, &profile, why);
-  if (r < 0)
-    return r;
-  key->provider = provider_of_type (profile->type);
-  if (key->provider)
-    r = key->provider->prepare (&ref, profile, &key->state, why);
-  else {
-    char buf[REASON_NAME_MAX];
-
-    r = reason_set (why, EINVAL, "%s: unknown type \"%s\" (known: %s)",
-                    profile->where, reason_name (buf, profile->type),
-                    provider_types ());
-  }
-  profile_free (profile);
-  return r;
+  if (key->state)
+    key->kms->provider->free (key->state);
+  key->state = NULL;
+  if (key->kms)
+    kms_release (key->kms);
+  key->kms = NULL;
 }
 
 int
 key_prepare (struct key *key, const char *profiles, struct reason *why)
 {
   const struct reference ref = reference_of (key);
+  int r;
 
-  if (key_is_none (key) || key->state)
+  if (!key->scheme || key->state)
     return 0;
-  if (!key->provider)
-    return prepare_from_profile (key, profiles, why);
-  return key->provider->prepare (&ref, NULL, &key->state, why);
+  if (provider_of_scheme (key->scheme))
+    profiles = NULL;
+  r = kms_acquire (profiles, key->scheme, &key->kms, why);
+  if (r == 0)
+    r = key->kms->provider->prepare (key->kms, &ref, &key->state, why);
+  if (r < 0)
+    release (key);
+  return r;
 }
 
 int
-key_fetch (struct key *key, const struct deadline *deadline,
-           struct secret **ret, struct reason *why)
+key_adopt (struct key *key, const char *ref, const char *profiles,
+           struct reason *why)
+{
+  const size_t n = scheme_length (ref);
+  int r;
+
+  if (key->state && strcmp (key->name, ref) == 0)
+    return 0;
+  if (n == 0 || strlen (ref) > KEY_REFERENCE_MAX || has_controls (ref))
+    return reason_set (why, EINVAL,
+                       "the image does not record a key reference");
+  release (key);
+  r = take_reference (key, ref, n, why);
+  return r < 0 ? r : key_prepare (key, profiles, why);
+}
+
+/* ---- questions ---- */
+
+static int
+call_fetch (void *arg, struct key_question *q, struct secret **ret,
+            struct reason *why)
+{
+  struct key *key = arg;
+  const struct provider *p = key->kms->provider;
+
+  return (key->kms->wraps ? p->unwrap : p->fetch) (key->state, q, ret, why);
+}
+
+static int
+call_check (void *arg, struct key_question *q, struct secret **ret,
+            struct reason *why)
+{
+  struct key *key = arg;
+
+  (void)ret;
+  return key->kms->provider->check (key->state, q, why);
+}
+
+static int
+not_prepared (const struct key *key, struct reason *why)
 {
   char buf[REASON_NAME_MAX];
-  struct secret *s = NULL;
+
+  return reason_set (why, EINVAL, "the key %s was not prepared",
+                     reason_name (buf, key->name));
+}
+
+/* The same key for the same image is fetched once for all who ask at the
+ * same time: what it yields may depend on the image.
+ */
+int
+key_fetch (struct key *key, struct key_question *question, struct secret **ret,
+           struct reason *why)
+{
+  const struct subject *subject = question->subject;
+  struct kms_call call = { .fn = call_fetch, .arg = key };
+  char *flight = NULL;
   int r;
 
   if (!key->state)
-    return reason_set (why, EINVAL, "the key %s was not prepared",
-                       reason_name (buf, key->name));
-  r = key->provider->fetch (key->state, deadline, &s, why);
-  if (r < 0)
-    return r;
-  *ret = s;
-  return 0;
+    return not_prepared (key, why);
+  if (asprintf (&flight, "%s\n%s\n%s", key->name, subject ? subject->image : "",
+                subject ? subject->id : "") == -1)
+    return reason_set (why, ENOMEM, "out of memory");
+  if (!key_is_local (key))
+    call.flight = flight;
+  r = kms_ask (key->kms, &call, question, ret, why);
+  free (flight);
+  return r;
+}
+
+int
+key_check (struct key *key, struct key_question *question, struct reason *why)
+{
+  const struct kms_call call = { .fn = call_check, .arg = key };
+  int r;
+
+  if (!key->state)
+    return not_prepared (key, why);
+  if (!key->kms->provider->check)
+    return 0;
+  r = kms_ask (key->kms, &call, question, NULL, why);
+  return r == -EINVAL || r == -EBADMSG ? -EAGAIN : r;
+}
+
+bool
+key_can_check (struct key *key, struct reason *why)
+{
+  const struct provider *p = key->state ? key->kms->provider : NULL;
+
+  if (!p || !p->check) {
+    reason_set (why, EINVAL, "no server is asked for the key %s", key->name);
+    return false;
+  }
+  return !p->can_check || p->can_check (key->kms, why);
 }
 
 bool
 key_is_none (const struct key *key)
 {
-  return key->scheme == NULL;
+  return !key->image && !key->scheme;
+}
+
+bool
+key_is_image (const struct key *key)
+{
+  return key->image;
 }
 
 bool
 key_is_local (const struct key *key)
 {
-  return key->provider && key->provider->local;
+  const struct provider *p =
+      key->scheme ? provider_of_scheme (key->scheme) : NULL;
+
+  return p && p->local;
 }
 
 const char *
@@ -221,24 +319,55 @@ key_name (const struct key *key)
 }
 
 const char *
+key_profile (const struct key *key)
+{
+  return key->scheme ? key->scheme : "";
+}
+
+const char *
 key_doing (const struct key *key)
 {
-  return key->state ? key->provider->doing (key->state) : "getting the key";
+  return key->state ? key->kms->provider->doing (key->state)
+                    : "getting the key";
 }
 
 const char *
 key_hint (const struct key *key)
 {
-  if (!key->state || !key->provider->hint)
+  if (!key->state || !key->kms->provider->hint)
     return NULL;
-  return key->provider->hint (key->state);
+  return key->kms->provider->hint (key->state);
 }
+
+/* ---- the life of secrets ---- */
 
 void
 key_relock (struct key *key)
 {
-  if (key && key->state)
-    key->provider->relock (key->state);
+  const struct provider *p = key && key->state ? key->kms->provider : NULL;
+
+  if (p && p->relock)
+    p->relock (key->state);
+  if (p && p->relock_login)
+    p->relock_login (key->kms);
+}
+
+int
+key_save_login (struct key *key, struct secret **ret)
+{
+  const struct provider *p = key->state ? key->kms->provider : NULL;
+
+  *ret = NULL;
+  return p && p->save_login ? p->save_login (key->kms, ret) : 0;
+}
+
+void
+key_restore_login (struct key *key, const struct secret *login)
+{
+  const struct provider *p = key->state ? key->kms->provider : NULL;
+
+  if (p && p->restore_login)
+    p->restore_login (key->kms, login);
 }
 
 void
@@ -246,8 +375,7 @@ key_free (struct key *key)
 {
   if (!key)
     return;
-  if (key->state)
-    key->provider->free (key->state);
+  release (key);
   free (key->scheme);
   free (key->name);
   free (key);

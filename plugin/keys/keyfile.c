@@ -70,7 +70,7 @@ parse_fd (const char *str)
 }
 
 static int
-keyfile_check (const struct reference *ref, struct reason *why)
+keyfile_parse (const struct reference *ref, struct reason *why)
 {
   const char *body = ref->body;
 
@@ -182,13 +182,13 @@ read_bytes (struct keyfile *k, struct secret **ret, struct reason *why)
 }
 
 static int
-keyfile_prepare (const struct reference *ref, const struct profile *profile,
-                 void **state, struct reason *why)
+keyfile_prepare (struct kms *kms, const struct reference *ref, void **state,
+                 struct reason *why)
 {
   struct keyfile *k = calloc (1, sizeof *k);
   int r;
 
-  (void)profile;
+  (void)kms;
   if (!k || asprintf (&k->doing, "reading the key %s", ref->name) == -1) {
     free (k);
     return reason_set (why, ENOMEM, "out of memory");
@@ -209,13 +209,13 @@ keyfile_prepare (const struct reference *ref, const struct profile *profile,
 }
 
 static int
-keyfile_fetch (void *state, const struct deadline *deadline,
-               struct secret **ret, struct reason *why)
+keyfile_fetch (void *state, struct key_question *question, struct secret **ret,
+               struct reason *why)
 {
   struct keyfile *k = state;
   int r;
 
-  (void)deadline;
+  (void)question;
   if (k->bytes) {
     *ret = k->bytes;
     k->bytes = NULL;
@@ -263,7 +263,7 @@ keyfile_relock (void *state)
     .schemes = (const char *const[]){ #NAME, NULL },                           \
     .grammar = GRAMMAR,                                                        \
     .local = true,                                                             \
-    .check = keyfile_check,                                                    \
+    .parse = keyfile_parse,                                                    \
     .prepare = keyfile_prepare,                                                \
     .fetch = keyfile_fetch,                                                    \
     .doing = keyfile_doing,                                                    \

@@ -13,24 +13,21 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 #include "encoding.h"
 #include "openbao.h"
 
-/* What failed at once is tried again for about two seconds: longer than
- * a restart's gap, short enough for a user who waits.
- */
-#define RETRIES 3
-#define RETRY_MS 250
-
 /* ---- one question ---- */
 
 static int
-ask (const struct openbao *b, const char *path, const struct deadline *d,
+ask (const struct openbao_key *k, const char *path, const struct deadline *d,
      struct answer *answer, bool *again, struct reason *why)
 {
+  const struct openbao *b = k->bao;
   struct http_header headers[4] = { { "X-Vault-Request", "true", 4 } };
+  const struct http_request request = { .method = "GET",
+                                        .path = path,
+                                        .headers = headers };
   struct http_reply reply;
   size_t n = 1;
   int r;
@@ -41,29 +38,30 @@ ask (const struct openbao *b, const char *path, const struct deadline *d,
   if (b->token)
     headers[n++] = (struct http_header){ "X-Vault-Token", b->token->bytes,
                                          b->token->length };
-  r = http_get (b->server, path, headers, d, &reply, why);
+  r = http_ask (b->server, &request, d, &reply, why);
   if (r == 0)
     answer_read (answer, &reply, b->token);
   else
     *again = reply.again;
-  secret_free (reply.body);
+  http_reply_free (&reply);
   return r;
 }
 
 /* 403 is said of a bad token and by a policy: ask about the token. */
 static int
-denied (const struct openbao *b, const struct deadline *d, struct reason *why)
+denied (const struct openbao_key *k, const struct deadline *d,
+        struct reason *why)
 {
   struct answer a = { 0 };
-  const char *address = http_server_address (b->server);
+  const char *address = http_server_address (k->bao->server);
   bool again, good;
   int r;
 
-  if (!b->token)
+  if (!k->bao->token)
     return reason_set (why, EACCES,
                        "%s denies reading %.256s (and no token was sent)",
-                       address, b->path);
-  r = ask (b, "v1/auth/token/lookup-self", d, &a, &again, NULL);
+                       address, k->path);
+  r = ask (k, "v1/auth/token/lookup-self", d, &a, &again, NULL);
   /* A policy that denies even this says "1 error occurred: ...". */
   good = r == 0 && (a.status == 200 ||
                     (a.status == 403 && strstr (a.text, "error occurred")));
@@ -75,28 +73,28 @@ denied (const struct openbao *b, const struct deadline *d, struct reason *why)
         why, EACCES,
         "%s denies reading %.256s: the token is good, but no policy "
         "of it allows that%s",
-        address, b->path, b->mount_seen ? "" : ", or there is no such mount");
+        address, k->path, k->mount_seen ? "" : ", or there is no such mount");
   if (r == 0 && a.status == 403)
     return reason_set (why, EACCES,
                        "%s does not accept the token: it is wrong, expired or "
                        "revoked (%s)",
-                       address, b->token_setting);
-  return reason_set (why, EACCES, "%s denies reading %.256s", address, b->path);
+                       address, k->bao->token_setting);
+  return reason_set (why, EACCES, "%s denies reading %.256s", address, k->path);
 }
 
 static int
-ask_for_record (const struct openbao *b, const char *path,
+ask_for_record (const struct openbao_key *k, const char *path,
                 const struct deadline *d, struct answer *a, bool *again,
                 struct reason *why)
 {
-  int r = ask (b, path, d, a, again, why);
+  int r = ask (k, path, d, a, again, why);
 
   if (r < 0)
     return r;
   if (a->status == 403 && a->body)
-    return denied (b, d, why);
+    return denied (k, d, why);
   if (a->status != 200 || !a->body)
-    return answer_refusal (b, a, again, why);
+    return answer_refusal (k, a, again, why);
   return 0;
 }
 
@@ -123,18 +121,19 @@ struct place {
 
 /* The commands' own fallback for a token that may not ask. */
 static int
-guess_mount (const struct openbao *b, struct place *place, struct reason *why)
+guess_mount (const struct openbao_key *k, struct place *place,
+             struct reason *why)
 {
-  const char *slash = strchr (b->path, '/');
+  const char *slash = strchr (k->path, '/');
 
-  place->mount = strndup (b->path, slash - b->path);
+  place->mount = strndup (k->path, slash - k->path);
   place->path = slash + 1;
   place->kv2 = true;
   return place->mount ? 0 : reason_set (why, ENOMEM, "out of memory");
 }
 
 static int
-read_mount (const struct openbao *b, const struct answer *a,
+read_mount (const struct openbao_key *k, const struct answer *a,
             struct place *place, struct reason *why)
 {
   json_t *data = json_object_get (a->body, "data");
@@ -144,50 +143,50 @@ read_mount (const struct openbao *b, const struct answer *a,
       json_object_get (json_object_get (data, "options"), "version"));
   size_t n = mount ? strlen (mount) : 0;
 
-  if (n < 2 || mount[n - 1] != '/' || strncmp (b->path, mount, n) != 0 ||
-      !b->path[n])
+  if (n < 2 || mount[n - 1] != '/' || strncmp (k->path, mount, n) != 0 ||
+      !k->path[n])
     return reason_set (
         why, EINVAL,
         "%.256s names no key: it is MOUNT/PATH, and no mount at %s "
         "is the start of it",
-        b->path, http_server_address (b->server));
+        k->path, http_server_address (k->bao->server));
   if (!type || (strcmp (type, "kv") != 0 && strcmp (type, "generic") != 0)) {
     char buf[REASON_NAME_MAX];
 
     return reason_set (why, EINVAL,
                        "the mount %.128s at %s is of type %s, not kv", mount,
-                       http_server_address (b->server),
+                       http_server_address (k->bao->server),
                        reason_name (buf, type ? type : "unknown"));
   }
   place->mount = strndup (mount, n - 1);
-  place->path = b->path + n;
+  place->path = k->path + n;
   place->kv2 = version && strcmp (version, "2") == 0;
   place->seen = true;
   return place->mount ? 0 : reason_set (why, ENOMEM, "out of memory");
 }
 
 static int
-find_mount (const struct openbao *b, const struct deadline *d,
+find_mount (const struct openbao_key *k, const struct deadline *d,
             struct place *place, bool *again, struct reason *why)
 {
   struct answer a = { 0 };
   char *plain = NULL, *path = NULL;
   int r;
 
-  if (asprintf (&plain, "v1/sys/internal/ui/mounts/%s", b->path) != -1)
+  if (asprintf (&plain, "v1/sys/internal/ui/mounts/%s", k->path) != -1)
     path = url_path_encode (plain);
   free (plain);
   if (!path)
     return reason_set (why, ENOMEM, "out of memory");
-  r = ask (b, path, d, &a, again, why);
+  r = ask (k, path, d, &a, again, why);
   free (path);
   if (r == 0 && a.status == 200 && a.body)
-    r = read_mount (b, &a, place, why);
+    r = read_mount (k, &a, place, why);
   else if (r == 0 && a.body && a.status >= 400 && a.status < 500 &&
            a.status != 412 && a.status != 429)
-    r = guess_mount (b, place, why);
+    r = guess_mount (k, place, why);
   else if (r == 0)
-    r = answer_refusal (b, &a, again, why);
+    r = answer_refusal (k, &a, again, why);
   answer_free (&a);
   return r;
 }
@@ -195,7 +194,7 @@ find_mount (const struct openbao *b, const struct deadline *d,
 /* ---- the fetch ---- */
 
 static int
-read_record (const struct openbao *b, const struct answer *a, bool kv2,
+read_record (const struct openbao_key *k, const struct answer *a, bool kv2,
              struct secret **ret, struct reason *why)
 {
   json_t *record = json_object_get (a->body, "data");
@@ -208,26 +207,28 @@ read_record (const struct openbao *b, const struct answer *a, bool kv2,
         why, EBADMSG,
         "%s answered without a record for %.256s: is the mount KV "
         "version %d?",
-        http_server_address (b->server), b->path, kv2 ? 2 : 1);
-  r = layout_passphrase (&b->layout, record, ret, why);
+        http_server_address (k->bao->server), k->path, kv2 ? 2 : 1);
+  r = layout_passphrase (&k->layout, record, ret, why);
   if (r < 0)
-    reason_prefix (why, "the key %.256s at %s", b->path,
-                   http_server_address (b->server));
+    reason_prefix (why, "the key %.256s at %s", k->path,
+                   http_server_address (k->bao->server));
   return r;
 }
 
 static int
-read_key (const struct openbao *b, const struct deadline *d,
+read_key (const struct openbao_key *k, const struct deadline *d,
           struct secret **ret, bool *again, struct reason *why)
 {
-  struct place place = { .mount = b->mount, .path = b->path, .kv2 = b->kv2 };
-  struct openbao here = *b;
+  struct place place = { .mount = k->mount,
+                         .path = k->path,
+                         .kv2 = k->bao->kv2 };
+  struct openbao_key here = *k;
   struct answer a = { 0 };
   char *path;
   int r;
 
-  if (!b->mount) {
-    r = find_mount (b, d, &place, again, why);
+  if (!k->mount) {
+    r = find_mount (k, d, &place, again, why);
     if (r < 0)
       return r;
   }
@@ -243,49 +244,32 @@ read_key (const struct openbao *b, const struct deadline *d,
     r = read_record (&here, &a, place.kv2, ret, why);
   answer_free (&a);
   free (path);
-  if (!b->mount)
+  if (!k->mount)
     free (place.mount);
   return r;
 }
 
-/* Between one and one and a half times the step: many servers that
- * start together shall not ask together.
- */
-static int64_t
-back_off_ms (int attempt)
+static int
+openbao_fetch (void *state, struct key_question *question, struct secret **ret,
+               struct reason *why)
 {
-  const int64_t step = RETRY_MS << attempt;
-  unsigned char noise = 128;
-
-  (void)!getrandom (&noise, sizeof noise, GRND_NONBLOCK);
-  return step + step * noise / 512;
+  return read_key (state, &question->deadline, ret, &question->again, why);
 }
 
+/* Whatever the record holds now: a key that was changed may be used. */
 static int
-openbao_fetch (void *state, const struct deadline *deadline,
-               struct secret **ret, struct reason *why)
+openbao_check (void *state, struct key_question *question, struct reason *why)
 {
-  const struct openbao *b = state;
-  const struct deadline d = deadline_sooner (deadline, b->timeout_ms);
+  struct secret *s CLEANUP_SECRET = NULL;
 
-  for (int attempt = 0;; attempt++) {
-    const int64_t nap = back_off_ms (attempt);
-    bool again = false;
-    int r = read_key (b, &d, ret, &again, why);
-
-    if (r != -EAGAIN || !again || attempt == RETRIES ||
-        deadline_left_ms (&d) <= nap)
-      return r;
-    if (deadline_sleep_ms (&d, nap) == -ESHUTDOWN)
-      return reason_set (why, ESHUTDOWN, "shutting down");
-  }
+  return read_key (state, &question->deadline, &s, &question->again, why);
 }
 
 /* ---- the rest of a provider ---- */
 
 /* bao:MOUNT/PATH[#FIELD] */
 static int
-openbao_check (const struct reference *ref, struct reason *why)
+openbao_parse (const struct reference *ref, struct reason *why)
 {
   const char *hash = strchr (ref->body, '#');
   char *path;
@@ -305,9 +289,9 @@ openbao_check (const struct reference *ref, struct reason *why)
 }
 
 static void
-openbao_free (void *state)
+openbao_close (struct kms *kms)
 {
-  struct openbao *b = state;
+  struct openbao *b = kms->state;
 
   if (!b)
     return;
@@ -315,48 +299,111 @@ openbao_free (void *state)
   secret_free (b->token);
   free (b->namespace);
   free (b->layout.field);
-  free (b->path);
   free (b->mount);
-  free (b->doing);
+  free (b->prefix);
   free (b->setting);
   free (b->token_setting);
   free (b);
 }
 
 static int
-openbao_prepare (const struct reference *ref, const struct profile *profile,
-                 void **state, struct reason *why)
+openbao_open (struct kms *kms, const struct profile *profile,
+              struct reason *why)
 {
   struct openbao *b = calloc (1, sizeof *b);
-  int r;
 
   if (!b)
     return reason_set (why, ENOMEM, "out of memory");
-  r = profile ? openbao_from_profile (b, ref, profile, why)
-              : openbao_from_environment (b, ref, why);
-  if (r == 0 && asprintf (&b->doing, "asking OpenBao at %s for the key %s",
-                          http_server_address (b->server), ref->name) == -1) {
-    b->doing = NULL;
+  kms->state = b;
+  return profile ? openbao_from_profile (b, profile, why)
+                 : openbao_from_environment (b, &kms->timeout_ms, why);
+}
+
+static void
+openbao_free (void *state)
+{
+  struct openbao_key *k = state;
+
+  if (!k)
+    return;
+  free (k->layout.field);
+  free (k->path);
+  free (k->mount);
+  free (k->doing);
+  free (k);
+}
+
+/* bao: and vault: with a field named take that one, else the record's
+ * only one.
+ */
+static int
+set_scheme_key (struct openbao_key *k, const char *body, struct reason *why)
+{
+  const char *hash = strchr (body, '#');
+
+  k->layout.kind = hash ? LAYOUT_FIELD : LAYOUT_RAW;
+  k->path = hash ? strndup (body, hash - body) : strdup (body);
+  if (!k->path)
+    return settings_no_memory (why);
+  return settings_copy (hash ? hash + 1 : NULL, &k->layout.field, why);
+}
+
+static int
+set_profile_key (struct openbao_key *k, const char *body, struct reason *why)
+{
+  const struct openbao *b = k->bao;
+  int r;
+
+  k->layout = b->layout;
+  k->layout.field = NULL;
+  r = settings_copy (b->layout.field, &k->layout.field, why);
+  if (r == 0)
+    r = settings_copy (b->mount, &k->mount, why);
+  if (r < 0)
+    return r;
+  if (asprintf (&k->path, "%s%s", b->prefix, body) == -1) {
+    k->path = NULL;
+    return settings_no_memory (why);
+  }
+  return reference_check_path (k->path, "\"prefix\" with the reference", why);
+}
+
+static int
+openbao_prepare (struct kms *kms, const struct reference *ref, void **state,
+                 struct reason *why)
+{
+  struct openbao_key *k = calloc (1, sizeof *k);
+  int r;
+
+  if (!k)
+    return reason_set (why, ENOMEM, "out of memory");
+  k->bao = kms->state;
+  r = kms->path ? set_profile_key (k, ref->body, why)
+                : set_scheme_key (k, ref->body, why);
+  if (r == 0 &&
+      asprintf (&k->doing, "asking OpenBao at %s for the key %s",
+                http_server_address (k->bao->server), ref->name) == -1) {
+    k->doing = NULL;
     r = reason_set (why, ENOMEM, "out of memory");
   }
   if (r < 0) {
-    openbao_free (b);
+    openbao_free (k);
     return r;
   }
-  *state = b;
+  *state = k;
   return 0;
 }
 
 static const char *
 openbao_doing (const void *state)
 {
-  return ((const struct openbao *)state)->doing;
+  return ((const struct openbao_key *)state)->doing;
 }
 
 static void
-openbao_relock (void *state)
+openbao_relock_login (struct kms *kms)
 {
-  const struct openbao *b = state;
+  const struct openbao *b = kms->state;
 
   secret_relock (b->token);
   http_server_relock (b->server);
@@ -368,10 +415,13 @@ const struct provider openbao_provider = {
   .schemes = (const char *const[]){ "bao", "vault", NULL },
   .types = (const char *const[]){ "openbao", "vault", NULL },
   .grammar = "bao:MOUNT/PATH[#FIELD]",
-  .check = openbao_check,
+  .parse = openbao_parse,
+  .open = openbao_open,
+  .close = openbao_close,
   .prepare = openbao_prepare,
-  .fetch = openbao_fetch,
-  .doing = openbao_doing,
-  .relock = openbao_relock,
   .free = openbao_free,
+  .fetch = openbao_fetch,
+  .check = openbao_check,
+  .doing = openbao_doing,
+  .relock_login = openbao_relock_login,
 };

@@ -13,32 +13,37 @@
 
 #include "keys.h"
 
+/* One server with one login, as a profile or the environment says. */
 struct openbao {
   struct http_server *server;
   struct secret *token; /* NULL: an agent behind a unix socket logs in */
   char *namespace;      /* or NULL */
-  int timeout_ms;
   struct layout layout;
-  char *path;      /* of the key below the mount; bao: with the mount */
-  char *mount;     /* NULL: to be asked for (bao:, vault:) */
-  bool kv2;        /* when the mount is known */
-  bool mount_seen; /* the server said that there is this mount */
-  char *doing;     /* "asking OpenBao at ADDRESS for the key NAME" */
-  char *setting;   /* where the address came from */
+  char *mount;   /* NULL: to be asked for (bao:, vault:) */
+  char *prefix;  /* of every path; "" when there is none */
+  bool kv2;      /* when the mount is known */
+  char *setting; /* where the address came from */
   char *token_setting;
 };
 
-/* Fill B.  On failure the caller frees what is there. */
-extern int
-openbao_from_profile (struct openbao *b, const struct reference *ref,
-                      const struct profile *profile, struct reason *why);
-extern int
-openbao_from_environment (struct openbao *b, const struct reference *ref,
-                          struct reason *why);
+/* One key there. */
+struct openbao_key {
+  const struct openbao *bao;
+  struct layout layout; /* its field is this key's own */
+  char *path;           /* below the mount; bao: with the mount */
+  char *mount;          /* as openbao's, or the one that was found */
+  bool mount_seen;      /* the server said that there is this mount */
+  char *doing;          /* "asking OpenBao at ADDRESS for the key NAME" */
+};
 
-/* Seconds that a fetch may take: by default, and at most. */
-#define OPENBAO_TIMEOUT_S 10
-#define OPENBAO_TIMEOUT_MAX_S 60
+/* Fill B and the KMS's timeout.  On failure the caller frees what is
+ * there.
+ */
+extern int
+openbao_from_profile (struct openbao *b, const struct profile *profile,
+                      struct reason *why);
+extern int openbao_from_environment (struct openbao *b, int *timeout_ms,
+                                     struct reason *why);
 
 /* Of a file of certificates, or of all in a directory. */
 #define OPENBAO_PEM_MAX (1024 * 1024)
@@ -80,7 +85,8 @@ extern void answer_free (struct answer *answer);
  * set when a second try may go better.  Not for 403, which needs a
  * second question.
  */
-extern int answer_refusal (const struct openbao *b, const struct answer *answer,
-                           bool *again, struct reason *why);
+extern int
+answer_refusal (const struct openbao_key *k, const struct answer *answer,
+                bool *again, struct reason *why);
 
 #endif /* RBDCRYPT_OPENBAO_H */

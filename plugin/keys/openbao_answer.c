@@ -65,7 +65,8 @@ answer_free (struct answer *answer)
 
 /* KV version 2 answers 404 with the metadata of what was there. */
 static int
-deleted_version (const struct openbao *b, json_t *metadata, struct reason *why)
+deleted_version (const struct openbao_key *k, json_t *metadata,
+                 struct reason *why)
 {
   const json_int_t version =
       json_integer_value (json_object_get (metadata, "version"));
@@ -77,51 +78,52 @@ deleted_version (const struct openbao *b, json_t *metadata, struct reason *why)
         why, ENOENT,
         "the key %.256s was destroyed (version %lld): it cannot be "
         "brought back",
-        b->path, (long long)version);
+        k->path, (long long)version);
   return reason_set (why, ENOENT,
                      "the key %.256s was deleted at %.40s (version %lld): "
                      "\"kv undelete\" brings it back",
-                     b->path, time ? time : "an unknown time",
+                     k->path, time ? time : "an unknown time",
                      (long long)version);
 }
 
 static int
-not_found (const struct openbao *b, const struct answer *a, struct reason *why)
+not_found (const struct openbao_key *k, const struct answer *a,
+           struct reason *why)
 {
   json_t *metadata;
-  const char *mount = b->mount ? b->mount : "";
+  const char *mount = k->mount ? k->mount : "";
 
   if (!a->body)
     return reason_set (why, EBADMSG,
                        "%s answered 404 and not in JSON: is that OpenBao's "
                        "address?",
-                       http_server_address (b->server));
+                       http_server_address (k->bao->server));
   metadata = json_object_get (json_object_get (a->body, "data"), "metadata");
   if (json_is_object (metadata))
-    return deleted_version (b, metadata, why);
+    return deleted_version (k, metadata, why);
   if (json_array_size (json_object_get (a->body, "warnings")) > 0)
     return reason_set (
         why, EINVAL,
         "the mount %.128s at %s holds KV version 2, and was asked "
         "as version 1: the profile needs \"engine\": \"kv2\"",
-        mount, http_server_address (b->server));
+        mount, http_server_address (k->bao->server));
   if (strstr (a->text, "no handler for route"))
     return reason_set (why, EINVAL, "there is no mount %.128s at %s", mount,
-                       http_server_address (b->server));
+                       http_server_address (k->bao->server));
   if (strstr (a->text, "namespace not found"))
     return reason_set (why, EINVAL, "there is no namespace %.128s at %s",
-                       b->namespace ? b->namespace : "",
-                       http_server_address (b->server));
+                       k->bao->namespace ? k->bao->namespace : "",
+                       http_server_address (k->bao->server));
   return reason_set (why, ENOENT,
                      "there is no key %.256s in the mount %.128s at %s",
-                     b->path, mount, http_server_address (b->server));
+                     k->path, mount, http_server_address (k->bao->server));
 }
 
 static int
-unavailable (const struct openbao *b, const struct answer *a, bool *again,
+unavailable (const struct openbao_key *k, const struct answer *a, bool *again,
              struct reason *why)
 {
-  const char *address = http_server_address (b->server);
+  const char *address = http_server_address (k->bao->server);
 
   *again = true;
   if (strstr (a->text, "sealed"))
@@ -139,10 +141,10 @@ unavailable (const struct openbao *b, const struct answer *a, bool *again,
 
 /* A 200 that is not JSON.  Nothing at all is a connection cut short. */
 static int
-nonsense (const struct openbao *b, const struct answer *a, bool *again,
+nonsense (const struct openbao_key *k, const struct answer *a, bool *again,
           struct reason *why)
 {
-  const char *address = http_server_address (b->server);
+  const char *address = http_server_address (k->bao->server);
 
   if (a->empty) {
     *again = true;
@@ -155,21 +157,21 @@ nonsense (const struct openbao *b, const struct answer *a, bool *again,
 }
 
 int
-answer_refusal (const struct openbao *b, const struct answer *a, bool *again,
-                struct reason *why)
+answer_refusal (const struct openbao_key *k, const struct answer *a,
+                bool *again, struct reason *why)
 {
-  const char *address = http_server_address (b->server);
+  const char *address = http_server_address (k->bao->server);
 
   if (a->status >= 300 && a->status < 400)
     return reason_set (why, EINVAL,
                        "%s answered with a redirect to %s, which is not "
                        "followed: %s must be the server itself",
                        address, a->redirect[0] ? a->redirect : "nowhere",
-                       b->setting);
+                       k->bao->setting);
   if (a->status == 404)
-    return not_found (b, a, why);
+    return not_found (k, a, why);
   if (a->status == 412 || a->status == 429 || a->status >= 500)
-    return unavailable (b, a, again, why);
+    return unavailable (k, a, again, why);
   if (a->status == 401 || a->status == 407)
     return reason_set (why, EACCES, "%s answered %ld%s%s", address, a->status,
                        a->text[0] ? ": " : "", a->text);
@@ -182,7 +184,7 @@ answer_refusal (const struct openbao *b, const struct answer *a, bool *again,
     return reason_set (why, EINVAL, "%s answered %ld%s%s", address, a->status,
                        a->text[0] ? ": " : "", a->text);
   if (a->status == 200)
-    return nonsense (b, a, again, why);
+    return nonsense (k, a, again, why);
   return reason_set (why, EBADMSG,
                      "%s answered %ld, which is not an answer to reading a key",
                      address, a->status);

@@ -163,15 +163,15 @@ environment_token (struct openbao *b, struct reason *why)
 }
 
 static int
-environment_timeout (struct openbao *b, struct reason *why)
+environment_timeout (int *timeout_ms, struct reason *why)
 {
   char setting[64], *end;
   const char *value = variable ("CLIENT_TIMEOUT", setting);
-  long t = OPENBAO_TIMEOUT_S;
+  long t = PROFILE_TIMEOUT_S;
 
   if (value) {
     t = strtol (value, &end, 10);
-    if (end != value && strcmp (end, "m") == 0 && t <= OPENBAO_TIMEOUT_MAX_S)
+    if (end != value && strcmp (end, "m") == 0 && t <= PROFILE_TIMEOUT_MAX_S)
       t *= 60;
     else if (end == value || (end[0] && strcmp (end, "s") != 0))
       t = 0;
@@ -180,8 +180,7 @@ environment_timeout (struct openbao *b, struct reason *why)
                          "%s must be a number of seconds, such as 10 or 10s",
                          setting);
   }
-  b->timeout_ms =
-      (t > OPENBAO_TIMEOUT_MAX_S ? OPENBAO_TIMEOUT_MAX_S : t) * 1000;
+  *timeout_ms = (t > PROFILE_TIMEOUT_MAX_S ? PROFILE_TIMEOUT_MAX_S : t) * 1000;
   return 0;
 }
 
@@ -203,34 +202,19 @@ refuse_skip_verify (struct reason *why)
                      setting);
 }
 
-/* With a field named it is that one, else the record's only one. */
-static int
-set_body (struct openbao *b, const char *body, struct reason *why)
-{
-  const char *hash = strchr (body, '#');
-
-  b->layout.kind = hash ? LAYOUT_FIELD : LAYOUT_RAW;
-  b->path = hash ? strndup (body, hash - body) : strdup (body);
-  if (!b->path)
-    return settings_no_memory (why);
-  return settings_copy (hash ? hash + 1 : NULL, &b->layout.field, why);
-}
-
 int
-openbao_from_environment (struct openbao *b, const struct reference *ref,
+openbao_from_environment (struct openbao *b, int *timeout_ms,
                           struct reason *why)
 {
   char setting[64];
   const char *namespace = variable ("NAMESPACE", setting);
   int r;
 
-  r = set_body (b, ref->body, why);
-  if (r == 0)
-    r = refuse_skip_verify (why);
+  r = refuse_skip_verify (why);
   if (r == 0)
     r = settings_namespace (b, namespace, setting, why);
   if (r == 0)
-    r = environment_timeout (b, why);
+    r = environment_timeout (timeout_ms, why);
   if (r == 0)
     r = environment_server (b, why);
   if (r == 0)

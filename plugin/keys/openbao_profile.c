@@ -6,15 +6,16 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "json.h"
 #include "openbao.h"
 
 struct settings {
-  json_t *type, *address, *namespace, *ca_file, *client_cert, *client_key,
+  json_t *address, *namespace, *ca_file, *client_cert, *client_key,
       *tls_server_name, *engine, *mount, *prefix, *layout, *field, *encoding,
-      *timeout, *insecure_http, *auth;
+      *insecure_http, *proxy, *auth;
 };
 
 static int
@@ -22,7 +23,6 @@ read_members (struct settings *s, const struct profile *profile,
               struct reason *why)
 {
   const struct json_member members[] = {
-    { "type", JSON_STRING, true, &s->type },
     { "address", JSON_STRING, true, &s->address },
     { "namespace", JSON_STRING, false, &s->namespace },
     { "ca_file", JSON_STRING, false, &s->ca_file },
@@ -35,8 +35,8 @@ read_members (struct settings *s, const struct profile *profile,
     { "layout", JSON_STRING, true, &s->layout },
     { "field", JSON_STRING, false, &s->field },
     { "encoding", JSON_STRING, false, &s->encoding },
-    { "timeout", JSON_INTEGER, false, &s->timeout },
     { "insecure_http", JSON_TRUE, false, &s->insecure_http },
+    { "proxy", JSON_STRING, false, &s->proxy },
     { "auth", JSON_OBJECT, false, &s->auth },
     { .name = NULL },
   };
@@ -96,49 +96,46 @@ set_engine (struct openbao *b, const struct settings *s,
   return 0;
 }
 
+/* A prefix goes before every reference, which is checked with it. */
+static int
+check_prefix (const char *prefix, struct reason *why)
+{
+  char *example;
+  int r;
+
+  if (asprintf (&example, "%sx", prefix) == -1)
+    return settings_no_memory (why);
+  r = reference_check_path (example, "\"prefix\"", why);
+  free (example);
+  return r;
+}
+
 /* The mount may be written with a slash at its end, as the server
  * prints it.
  */
 static int
-set_path (struct openbao *b, const struct settings *s,
-          const struct reference *ref, const struct profile *profile,
-          struct reason *why)
+set_mount (struct openbao *b, const struct settings *s,
+           const struct profile *profile, struct reason *why)
 {
-  const char *prefix = s->prefix ? json_string_value (s->prefix) : "";
   size_t n;
   int r;
 
   r = settings_copy (s->mount ? json_string_value (s->mount) : "secret",
                      &b->mount, why);
+  if (r == 0)
+    r = settings_copy (s->prefix ? json_string_value (s->prefix) : "",
+                       &b->prefix, why);
   if (r < 0)
     return r;
   n = strlen (b->mount);
   if (n > 0 && b->mount[n - 1] == '/')
     b->mount[n - 1] = '\0';
-  if (asprintf (&b->path, "%s%s", prefix, ref->body) == -1) {
-    b->path = NULL;
-    return settings_no_memory (why);
-  }
   r = reference_check_path (b->mount, "\"mount\"", why);
   if (r == 0)
-    r = reference_check_path (b->path, "\"prefix\" with the reference", why);
+    r = check_prefix (b->prefix, why);
   if (r < 0)
     reason_prefix (why, "%s", profile->where);
   return r;
-}
-
-static int
-set_timeout (struct openbao *b, const struct settings *s,
-             const struct profile *profile, struct reason *why)
-{
-  const json_int_t t =
-      s->timeout ? json_integer_value (s->timeout) : OPENBAO_TIMEOUT_S;
-
-  if (t < 1 || t > OPENBAO_TIMEOUT_MAX_S)
-    return reason_set (why, EINVAL, "%s: \"timeout\" must be 1 to %d seconds",
-                       profile->where, OPENBAO_TIMEOUT_MAX_S);
-  b->timeout_ms = t * 1000;
-  return 0;
 }
 
 static int
@@ -172,6 +169,7 @@ profile_server (struct openbao *b, const struct settings *s,
     .ca_setting = ca_setting,
     .insecure_http = json_is_true (s->insecure_http),
     .tls_server_name = json_string_value (s->tls_server_name),
+    .proxy = json_string_value (s->proxy),
   };
   int r;
 
@@ -272,8 +270,8 @@ profile_auth (struct openbao *b, json_t *auth, const struct profile *profile,
 }
 
 int
-openbao_from_profile (struct openbao *b, const struct reference *ref,
-                      const struct profile *profile, struct reason *why)
+openbao_from_profile (struct openbao *b, const struct profile *profile,
+                      struct reason *why)
 {
   struct settings s;
   char setting[512];
@@ -286,9 +284,7 @@ openbao_from_profile (struct openbao *b, const struct reference *ref,
   if (r == 0)
     r = set_engine (b, &s, profile, why);
   if (r == 0)
-    r = set_path (b, &s, ref, profile, why);
-  if (r == 0)
-    r = set_timeout (b, &s, profile, why);
+    r = set_mount (b, &s, profile, why);
   if (r == 0)
     r = settings_namespace (b, json_string_value (s.namespace), setting, why);
   if (r == 0)

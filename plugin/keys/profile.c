@@ -2,13 +2,15 @@
 
 /* The profiles file: {"profiles": {NAME: {"type": ..., ...}, ...}}.
  *
- * Only the profile that a key names is looked into; its members are the
- * business of the provider for its type.
+ * Only the profile that a key names is looked into.  What every profile
+ * may have is read here; its other members are the business of the
+ * provider for its type.
  */
 
 #include "config.h"
 
 #include <errno.h>
+#include <fnmatch.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,8 +25,13 @@ static const struct hostfile_rules profiles_rules = {
   .max = 1024 * 1024,
 };
 
+/* Globs, and bytes in one of them. */
+#define IMAGES_MAX 256
+#define IMAGE_GLOB_MAX 512
+
 static int
-read_root (const char *path, struct profile *p, struct reason *why)
+read_root (const char *path, struct profile *p, json_t **root,
+           struct reason *why)
 {
   CLEANUP_SECRET struct secret *text = NULL;
   mode_t mode;
@@ -34,8 +41,7 @@ read_root (const char *path, struct profile *p, struct reason *why)
   if (r < 0)
     return r;
   p->private = (mode & 077) == 0;
-  r = json_parse_object ((const char *)text->bytes, text->length, &p->root,
-                         why);
+  r = json_parse_object ((const char *)text->bytes, text->length, root, why);
   if (r == -EBADMSG) {
     reason_prefix (why, "the profiles file %.256s", path);
     return -EINVAL;
@@ -44,19 +50,20 @@ read_root (const char *path, struct profile *p, struct reason *why)
 }
 
 static int
-find (const char *path, const char *name, struct profile *p, struct reason *why)
+find (const char *path, const char *name, json_t *root, struct profile *p,
+      struct reason *why)
 {
-  json_t *profiles, *type;
+  json_t *profiles;
   const struct json_member top[] = {
     { "profiles", JSON_OBJECT, true, &profiles },
     { .name = NULL },
   };
   int r;
 
-  r = json_members (p->root, path, top, why);
+  r = json_members (root, path, top, why);
   if (r < 0)
     return r;
-  p->object = json_object_get (profiles, name);
+  p->object = json_incref (json_object_get (profiles, name));
   if (!p->object)
     return reason_set (why, ENOENT,
                        "%.256s: there is no profile \"%s\", and no kind of key "
@@ -64,14 +71,98 @@ find (const char *path, const char *name, struct profile *p, struct reason *why)
                        path, name, provider_grammars ());
   if (!json_is_object (p->object))
     return reason_set (why, EINVAL, "%s must be an object ({...})", p->where);
-  type = json_object_get (p->object, "type");
-  if (!type)
-    return reason_set (why, EINVAL, "%s: the member \"type\" is missing",
-                       p->where);
-  if (!json_is_string (type))
-    return reason_set (why, EINVAL, "%s: \"type\" must be a string", p->where);
-  p->type = json_string_value (type);
   return 0;
+}
+
+/* ---- members that every profile may have ---- */
+
+struct common {
+  json_t *type, *timeout, *images;
+};
+
+static int
+set_timeout (struct profile *p, const json_t *timeout, struct reason *why)
+{
+  const json_int_t s =
+      timeout ? json_integer_value (timeout) : PROFILE_TIMEOUT_S;
+
+  if (s < 1 || s > PROFILE_TIMEOUT_MAX_S)
+    return reason_set (why, EINVAL, "%s: \"timeout\" must be 1 to %d seconds",
+                       p->where, PROFILE_TIMEOUT_MAX_S);
+  p->timeout_ms = s * 1000;
+  return 0;
+}
+
+static int
+check_glob (const struct profile *p, const json_t *glob, size_t i,
+            struct reason *why)
+{
+  const size_t length = json_string_length (glob);
+
+  if (length == 0 || length > IMAGE_GLOB_MAX)
+    return reason_set (why, EINVAL,
+                       "%s: \"images\": pattern %zu must be a string of 1 to "
+                       "%d bytes",
+                       p->where, i + 1, IMAGE_GLOB_MAX);
+  if (!strchr (json_string_value (glob), '/'))
+    return reason_set (why, EINVAL,
+                       "%s: \"images\": pattern %zu names no pool: write "
+                       "POOL/IMAGE",
+                       p->where, i + 1);
+  return 0;
+}
+
+static int
+set_images (struct profile *p, json_t *images, struct reason *why)
+{
+  json_t *glob;
+  size_t i;
+
+  if (json_array_size (images) > IMAGES_MAX)
+    return reason_set (why, EINVAL, "%s: \"images\" has more than %d patterns",
+                       p->where, IMAGES_MAX);
+  json_array_foreach (images, i, glob)
+  {
+    const int r = check_glob (p, glob, i, why);
+
+    if (r < 0)
+      return r;
+  }
+  p->images = json_incref (images);
+  return 0;
+}
+
+/* Move them out of the object, which is then the provider's. */
+static int
+take_common_members (struct profile *p, struct reason *why)
+{
+  static const char *const names[] = { "type", "timeout", "images", NULL };
+  json_t *taken CLEANUP_JSON = json_object ();
+  struct common c;
+  const struct json_member members[] = {
+    { "type", JSON_STRING, true, &c.type },
+    { "timeout", JSON_INTEGER, false, &c.timeout },
+    { "images", JSON_ARRAY, false, &c.images },
+    { .name = NULL },
+  };
+  int r;
+
+  for (const char *const *n = names; *n; n++) {
+    json_t *value = json_object_get (p->object, *n);
+
+    if (value && (json_object_set (taken, *n, value) == -1 ||
+                  json_object_del (p->object, *n) == -1))
+      return reason_set (why, ENOMEM, "out of memory");
+  }
+  r = json_members (taken, p->where, members, why);
+  if (r == 0)
+    r = set_timeout (p, c.timeout, why);
+  if (r == 0 && c.images)
+    r = set_images (p, c.images, why);
+  if (r < 0)
+    return r;
+  p->type = strdup (json_string_value (c.type));
+  return p->type ? 0 : reason_set (why, ENOMEM, "out of memory");
 }
 
 int
@@ -79,6 +170,7 @@ profile_load (const char *path, const char *name, struct profile **ret,
               struct reason *why)
 {
   struct profile *p = calloc (1, sizeof *p);
+  json_t *root CLEANUP_JSON = NULL;
   int r;
 
   if (!p)
@@ -88,11 +180,13 @@ profile_load (const char *path, const char *name, struct profile **ret,
     r = reason_set (why, ENOMEM, "out of memory");
   }
   else
-    r = read_root (path, p, why);
-  if (r == 0)
-    r = find (path, name, p, why);
-  else if (r == -ENOENT)
+    r = read_root (path, p, &root, why);
+  if (r == -ENOENT)
     reason_prefix (why, "the key names the profile \"%s\"", name);
+  if (r == 0)
+    r = find (path, name, root, p, why);
+  if (r == 0)
+    r = take_common_members (p, why);
   if (r < 0) {
     profile_free (p);
     return r;
@@ -101,12 +195,29 @@ profile_load (const char *path, const char *name, struct profile **ret,
   return 0;
 }
 
+bool
+profile_allows (const struct profile *profile, const char *image)
+{
+  json_t *glob;
+  size_t i;
+
+  json_array_foreach (profile->images, i, glob)
+  {
+    if (fnmatch (json_string_value (glob), image,
+                 FNM_PATHNAME | FNM_NOESCAPE) == 0)
+      return true;
+  }
+  return false;
+}
+
 void
 profile_free (struct profile *profile)
 {
   if (!profile)
     return;
-  json_decref (profile->root);
+  json_decref (profile->images);
+  json_decref (profile->object);
+  free (profile->type);
   free (profile->where);
   free (profile);
 }

@@ -5,6 +5,7 @@ keys_sources += \
 	plugin/keys/http.c \
 	plugin/keys/key.c \
 	plugin/keys/keyfile.c \
+	plugin/keys/kms.c \
 	plugin/keys/layout.c \
 	plugin/keys/openbao.c \
 	plugin/keys/openbao.h \

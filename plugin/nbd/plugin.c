@@ -89,12 +89,15 @@ rbdcrypt_get_ready (void)
 }
 
 static int
-fetch_key (void *opaque, size_t i, const struct deadline *deadline,
-           struct secret **ret, struct reason *why)
+fetch_key (void *opaque, size_t i, const struct subject *subject,
+           const struct deadline *deadline, struct secret **ret,
+           struct reason *why)
 {
+  struct key_question question = { .deadline = *deadline, .subject = subject };
+
   (void)opaque;
   if (!rehearsed.keys[i])
-    return key_fetch (parameters.keys[i], deadline, ret, why);
+    return key_fetch (parameters.keys[i], &question, ret, why);
   *ret = rehearsed.keys[i];
   rehearsed.keys[i] = NULL;
   return 0;

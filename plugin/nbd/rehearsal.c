@@ -34,11 +34,11 @@
  */
 #define MARGIN_MS 500
 
-enum message_type { STEP, WARNING, KEY, KEYRING, FAILURE, SUCCESS };
+enum message_type { STEP, WARNING, KEY, LOGIN, KEYRING, FAILURE, SUCCESS };
 
 struct message {
   enum message_type type;
-  unsigned index; /* KEY: the layer */
+  unsigned index; /* KEY, LOGIN: the layer */
   size_t length;  /* bytes that follow, below SECRET_PASSPHRASE_MAX + 1 */
 };
 
@@ -93,20 +93,34 @@ child_step (void *opaque, const char *what)
 /* The child's copies of the keys; the process ends soon. */
 static struct secret *child_keys[VOLUME_LAYERS_MAX];
 
+/* What a login became, so that the server need not log in again. */
+static void
+send_login (const struct child *child, size_t i)
+{
+  struct secret *login CLEANUP_SECRET = NULL;
+
+  if (key_save_login (parameters.keys[i], &login) == 0 && login)
+    tell (child, LOGIN, i, login->bytes, login->length);
+}
+
 static int
-child_key (void *opaque, size_t i, const struct secret **ret,
-           struct reason *why)
+child_key (void *opaque, size_t i, const struct subject *subject,
+           const struct secret **ret, struct reason *why)
 {
   const struct child *child = opaque;
   struct key *key = parameters.keys[i];
+  struct key_question question = { .deadline = child->deadline,
+                                   .subject = subject };
   int r;
 
   tell_text (child, STEP, key_doing (key));
-  r = key_fetch (key, &child->deadline, &child_keys[i], why);
+  r = key_fetch (key, &question, &child_keys[i], why);
   if (r < 0)
     return r;
-  if (!key_is_local (key))
+  if (!key_is_local (key)) {
     tell (child, KEY, i, child_keys[i]->bytes, child_keys[i]->length);
+    send_login (child, i);
+  }
   tell_text (child, STEP, "unlocking the image");
   *ret = child_keys[i];
   return 0;
@@ -231,6 +245,8 @@ keep (struct rehearsed *ret, const struct message *m, struct secret **body)
     slot = &ret->keys[m->index];
   else if (m->type == KEYRING)
     slot = &ret->keyring;
+  else if (m->type == LOGIN && m->index < parameters.volume.nr_keys)
+    key_restore_login (parameters.keys[m->index], *body);
   if (slot) {
     secret_free (*slot);
     *slot = *body;

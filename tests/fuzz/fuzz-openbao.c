@@ -65,9 +65,8 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
 {
   static const long statuses[] = { 200, 400, 404, 412, 429, 500, 503, 301 };
   static char path[] = "secret/p", setting[] = "profile";
-  const struct openbao b = { .server = server (),
-                             .path = path,
-                             .setting = setting };
+  const struct openbao b = { .server = server (), .setting = setting };
+  const struct openbao_key k = { .bao = &b, .path = path };
   struct http_reply reply = { .status = 200 };
   struct reason why = { "" };
   struct answer answer;
@@ -81,7 +80,7 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
   require (reply.body != NULL);
   answer_read (&answer, &reply, NULL);
   secret_free (reply.body);
-  require (answer_refusal (&b, &answer, &again, &why) < 0 && why.text[0]);
+  require (answer_refusal (&k, &answer, &again, &why) < 0 && why.text[0]);
   if (answer.body)
     try_layouts (answer.body);
   answer_free (&answer);

@@ -17,11 +17,11 @@
 
 static char path[] = "vol-1", mount[] = "secret", namespace[] = "tenant";
 static char setting[] = "BAO_ADDR";
-static struct openbao bao = {
+static struct openbao bao = { .namespace = namespace, .setting = setting };
+static struct openbao_key key = {
+  .bao = &bao,
   .path = path,
   .mount = mount,
-  .namespace = namespace,
-  .setting = setting,
 };
 
 static void
@@ -35,7 +35,7 @@ refused (long status, const char *body, int err, bool retried, const char *part)
   reply.body = secret_copy (body, strlen (body));
   answer_read (&answer, &reply, bao.token);
   secret_free (reply.body);
-  assert_int_equal (answer_refusal (&bao, &answer, &again, &why), -err);
+  assert_int_equal (answer_refusal (&key, &answer, &again, &why), -err);
   answer_free (&answer);
   if (!strstr (why.text, part))
     fail_msg ("\"%s\" does not say \"%s\"", why.text, part);
@@ -160,7 +160,7 @@ test_a_redirect_is_not_followed (void **state)
   bool again = false;
 
   (void)state;
-  assert_int_equal (answer_refusal (&bao, &answer, &again, &why), -EINVAL);
+  assert_int_equal (answer_refusal (&key, &answer, &again, &why), -EINVAL);
   assert_non_null (strstr (why.text, "redirect to https://other.example/v1/x, "
                                      "which is not followed"));
   assert_false (again);

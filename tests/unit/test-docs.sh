@@ -75,7 +75,8 @@ $items"
 fi
 
 if command -v podchecker >/dev/null; then
-  podchecker "$pod" >&2 || fail "podchecker: see above"
+  find "$srcdir/plugin" -name '*.pod' -exec podchecker {} + >&2 ||
+    fail "podchecker: see above"
 else
   fail "podchecker (Debian: perl) is needed"
 fi

@@ -76,13 +76,16 @@ get_until (const struct script *script, const struct deadline *d,
                                   .setting = "the test",
                                   .ca_setting = "no CA" };
   struct http_server *server = NULL;
+  const struct http_request question = { .method = "GET",
+                                         .path = "v1/x",
+                                         .headers = headers };
   struct script copy = *script;
   pthread_t thread;
   int r;
 
   assert_int_equal (http_server_new (&o, &server, why), 0);
   assert_int_equal (pthread_create (&thread, NULL, serve, &copy), 0);
-  r = http_get (server, "v1/x", headers, d, reply, why);
+  r = http_ask (server, &question, d, reply, why);
   pthread_join (thread, NULL);
   http_server_free (server);
   return r;
@@ -103,7 +106,7 @@ fails (const struct script *script, int err, const char *part)
   struct reason why = { "" };
 
   assert_int_equal (get (script, &reply, &why), -err);
-  secret_free (reply.body);
+  http_reply_free (&reply);
   if (!strstr (why.text, part))
     fail_msg ("\"%s\" does not say \"%s\"", why.text, part);
 }
@@ -120,7 +123,7 @@ test_an_answer_arrives_whole (void **state)
   assert_int_equal (reply.status, 200);
   assert_int_equal (reply.body->length, 5);
   assert_memory_equal (reply.body->bytes, "hello", 5);
-  secret_free (reply.body);
+  http_reply_free (&reply);
 }
 
 static void
@@ -136,7 +139,7 @@ test_headers_are_sent_and_nothing_asks_for_compression (void **state)
   setenv ("http_proxy", "http://192.0.2.1:1", 1);
   assert_int_equal (get_until (&s, &d, headers, &reply, NULL), 0);
   unsetenv ("http_proxy");
-  secret_free (reply.body);
+  http_reply_free (&reply);
   assert_non_null (strstr (request, "GET /v1/x HTTP/1.1\r\n"));
   assert_non_null (strstr (request, "\r\nX-Vault-Token: tok\r\n"));
   assert_null (strstr (request, "Accept-Encoding"));
@@ -155,7 +158,7 @@ test_a_redirect_is_reported_and_not_followed (void **state)
   assert_int_equal (get (&s, &reply, NULL), 0);
   assert_int_equal (reply.status, 307);
   assert_string_equal (reply.redirect, "https://other.example/v1/x");
-  secret_free (reply.body);
+  http_reply_free (&reply);
 }
 
 #define KIB                                                                    \
@@ -233,7 +236,7 @@ given_up_in_time (const struct script *script)
   assert_int_equal (get_until (script, &d, no_headers, &reply, &why), -EAGAIN);
   assert_in_range (monotonic_ms () - start, 900, 3000);
   assert_non_null (strstr (why.text, "did not answer in time"));
-  secret_free (reply.body);
+  http_reply_free (&reply);
 }
 
 static void
@@ -281,7 +284,7 @@ test_shutdown_ends_a_request (void **state)
                     -ESHUTDOWN);
   assert_in_range (monotonic_ms () - start, 0, 3000);
   pthread_join (thread, NULL);
-  secret_free (reply.body);
+  http_reply_free (&reply);
 }
 
 static void
@@ -291,17 +294,19 @@ test_a_refused_connection_may_be_tried_again (void **state)
   const struct http_options o = { .address = "unix:///nonexistent/socket",
                                   .setting = "the test",
                                   .ca_setting = "no CA" };
+  const struct http_request question = { .method = "GET",
+                                         .path = "x",
+                                         .headers = no_headers };
   struct http_server *server = NULL;
   struct http_reply reply;
   struct reason why = { "" };
 
   (void)state;
   assert_int_equal (http_server_new (&o, &server, NULL), 0);
-  assert_int_equal (http_get (server, "x", no_headers, &d, &reply, &why),
-                    -EAGAIN);
+  assert_int_equal (http_ask (server, &question, &d, &reply, &why), -EAGAIN);
   assert_true (reply.again);
   assert_non_null (strstr (why.text, "No such file"));
-  secret_free (reply.body);
+  http_reply_free (&reply);
   http_server_free (server);
 }
 

@@ -65,11 +65,11 @@ prepared (const char *reference)
 static void
 fetches (struct key *k, const char *bytes, size_t length)
 {
-  const struct deadline d = deadline_in_ms (1000, NULL);
+  struct key_question q = { .deadline = deadline_in_ms (1000, NULL) };
   struct reason why = { "" };
   struct secret *s = NULL;
 
-  if (key_fetch (k, &d, &s, &why) < 0)
+  if (key_fetch (k, &q, &s, &why) < 0)
     fail_msg ("%s", why.text);
   assert_int_equal (s->length, length);
   assert_memory_equal (s->bytes, bytes, length);
@@ -165,7 +165,7 @@ test_a_file_is_read_again_for_a_second_fetch (void **state)
 static void
 test_a_file_that_went_away_is_said_at_the_second_fetch (void **state)
 {
-  const struct deadline d = deadline_in_ms (1000, NULL);
+  struct key_question q = { .deadline = deadline_in_ms (1000, NULL) };
   struct reason why = { "" };
   struct secret *s = NULL;
   struct key *k;
@@ -175,7 +175,7 @@ test_a_file_that_went_away_is_said_at_the_second_fetch (void **state)
   k = prepared (ref);
   fetches (k, "one", 3);
   unlink (path);
-  assert_int_equal (key_fetch (k, &d, &s, &why), -ENOENT);
+  assert_int_equal (key_fetch (k, &q, &s, &why), -ENOENT);
   assert_null (s);
   assert_non_null (strstr (why.text, "needed again"));
   key_free (k);
@@ -350,7 +350,7 @@ test_fd_reads_a_socket (void **state)
 static void
 test_fd_cannot_be_read_twice (void **state)
 {
-  const struct deadline d = deadline_in_ms (1000, NULL);
+  struct key_question q = { .deadline = deadline_in_ms (1000, NULL) };
   struct reason why = { "" };
   struct secret *s = NULL;
   char reference[16];
@@ -363,7 +363,7 @@ test_fd_cannot_be_read_twice (void **state)
   fd_reference (fd, reference);
   k = prepared (reference);
   fetches (k, "one", 3);
-  assert_int_equal (key_fetch (k, &d, &s, &why), -EINVAL);
+  assert_int_equal (key_fetch (k, &q, &s, &why), -EINVAL);
   assert_non_null (strstr (why.text, "cannot be read again"));
   key_free (k);
 }
@@ -386,11 +386,11 @@ test_fd_can_be_used_by_a_child_and_then_the_parent (void **state)
   pid = fork ();
   assert_true (pid >= 0);
   if (pid == 0) {
-    const struct deadline d = deadline_in_ms (1000, NULL);
+    struct key_question q = { .deadline = deadline_in_ms (1000, NULL) };
     struct secret *s = NULL;
 
     key_relock (k);
-    _exit (key_fetch (k, &d, &s, NULL) == 0 && s->length == 3 ? 0 : 1);
+    _exit (key_fetch (k, &q, &s, NULL) == 0 && s->length == 3 ? 0 : 1);
   }
   assert_int_equal (waitpid (pid, &status, 0), pid);
   assert_int_equal (status, 0);
@@ -512,12 +512,12 @@ test_cred_without_systemd_is_refused (void **state)
 static void
 test_fetch_before_prepare_is_refused (void **state)
 {
-  const struct deadline d = deadline_in_ms (1000, NULL);
+  struct key_question q = { .deadline = deadline_in_ms (1000, NULL) };
   struct secret *s = NULL;
   struct key *k = parsed (ref);
 
   (void)state;
-  assert_int_equal (key_fetch (k, &d, &s, NULL), -EINVAL);
+  assert_int_equal (key_fetch (k, &q, &s, NULL), -EINVAL);
   assert_null (s);
   assert_null (key_hint (k));
   assert_non_null (key_doing (k));

@@ -16,7 +16,7 @@
 
 #include <cmocka.h>
 
-#include "key.h"
+#include "keys.h"
 
 static char dir[] = "/tmp/test-profile.XXXXXX";
 static char path[64], token[64];
@@ -301,6 +301,48 @@ test_a_path_outside_the_mount_is_refused (void **state)
 }
 
 static void
+test_a_reference_outside_the_prefix_is_refused (void **state)
+{
+  static const char *const references[] = {
+    "t:..", "t:../a",  "t:a/../b",      "t:a//b", "t:/a", "t:a/",
+    "t:a.", "t:a%2fb", "t:a?version=1", "t:a\\b", NULL,
+  };
+
+  (void)state;
+  write_file (path, PROFILE (BASE LAYOUT AUTH ", \"prefix\": \"volumes/\""),
+              0600);
+  for (const char *const *r = references; *r; r++) {
+    struct reason why = { "" };
+
+    assert_int_equal (prepare (*r, &why), -EINVAL);
+    assert_non_null (strstr (why.text, "reference"));
+  }
+}
+
+static void
+test_images_name_pools (void **state)
+{
+  struct profile *p;
+
+  (void)state;
+  refused (PROFILE (BASE LAYOUT AUTH ", \"images\": [\"*\"]"), "names no pool");
+  refused (PROFILE (BASE LAYOUT AUTH ", \"images\": [7]"), "pattern 1");
+  refused (PROFILE (BASE LAYOUT AUTH ", \"images\": \"a/b\""), "an array");
+  write_file (
+      path, PROFILE (BASE LAYOUT AUTH ", \"images\": [\"volumes/v-*\"]"), 0600);
+  assert_int_equal (profile_load (path, "t", &p, NULL), 0);
+  assert_true (profile_allows (p, "volumes/v-1"));
+  assert_false (profile_allows (p, "volumes/w-1"));
+  assert_false (profile_allows (p, "volumes/v-1/v-2"));
+  assert_false (profile_allows (p, "other/volumes/v-1"));
+  profile_free (p);
+  write_file (path, PROFILE (BASE LAYOUT AUTH), 0600);
+  assert_int_equal (profile_load (path, "t", &p, NULL), 0);
+  assert_false (profile_allows (p, "volumes/v-1"));
+  profile_free (p);
+}
+
+static void
 test_a_namespace_that_breaks_the_header_is_refused (void **state)
 {
   (void)state;
@@ -527,6 +569,8 @@ main (void)
     cmocka_unit_test (test_field_goes_with_its_layout_only),
     cmocka_unit_test (test_a_timeout_out_of_range_is_refused),
     cmocka_unit_test (test_a_path_outside_the_mount_is_refused),
+    cmocka_unit_test (test_a_reference_outside_the_prefix_is_refused),
+    cmocka_unit_test (test_images_name_pools),
     cmocka_unit_test (test_a_namespace_that_breaks_the_header_is_refused),
     cmocka_unit_test (test_a_token_that_breaks_the_header_is_refused),
     cmocka_unit_test (test_a_token_in_a_readable_file_is_refused),

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* What a volume tells of itself to whoever gets its key. */
+
+#include "config.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "volume.h"
+
+static int
+metadata (void *opaque, const char *name, struct secret **ret,
+          struct reason *why)
+{
+  const struct volume *v = opaque;
+  struct secret *value CLEANUP_SECRET = secret_new (SUBJECT_TEXT_MAX);
+  size_t length = SUBJECT_TEXT_MAX;
+  int r;
+
+  if (!value)
+    return reason_set (why, ENOMEM, "out of memory");
+  r = rbd_metadata_get (v->image, name, (char *)value->bytes, &length);
+  if (r == -ERANGE)
+    return reason_set (why, EBADMSG,
+                       "the image's metadata \"%s\" is longer than %d bytes",
+                       name, SUBJECT_TEXT_MAX);
+  if (r == -ENOENT)
+    return reason_set (why, ENOENT, "the image has no metadata \"%s\"", name);
+  if (r < 0)
+    return reason_set (why, -r, "cannot read the image's metadata \"%s\": %s",
+                       name, strerror (-r));
+  /* librbd counts the NUL at the end. */
+  value->length = strnlen ((char *)value->bytes, SUBJECT_TEXT_MAX);
+  *ret = value;
+  value = NULL;
+  return 0;
+}
+
+int
+volume_describe (struct volume *v, struct reason *why)
+{
+  struct image_spec spec = v->params->spec;
+  int r;
+
+  spec.snap[0] = '\0';
+  image_spec_text (&spec, v->subject_image);
+  r = rbd_get_id (v->image, v->subject_id, sizeof v->subject_id);
+  if (r < 0)
+    return reason_set (why, -r, "cannot read the image's id: %s",
+                       strerror (-r));
+  v->subject = (struct subject){
+    .image = v->subject_image,
+    .id = v->subject_id,
+    .metadata = metadata,
+    .opaque = v,
+  };
+  return 0;
+}

@@ -1,0 +1,377 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* The KMSes of this process: one for each profile that a key names, and
+ * the rules for every question to one of them.
+ */
+
+#include "config.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "keys.h"
+
+/* The first pause before a second try; it doubles, up to the longest. */
+#define PAUSE_MS 250
+#define PAUSE_MAX_MS 2000
+
+/* What is retried must be over soon, or the user waits in vain. */
+#define RETRIES 3
+
+/* A fetch under way, which others that want the same wait for. */
+struct flight {
+  const char *id;
+  struct flight *next;
+  unsigned waiting;
+  bool landed;
+  int r;
+  struct secret *secret;
+  struct reason why;
+  char request_id[KEY_REQUEST_ID_MAX];
+};
+
+static struct kms *all;
+static pthread_mutex_t all_lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* ---- the list ---- */
+
+static bool
+is_same (const char *a, const char *b)
+{
+  return a == b || (a && b && strcmp (a, b) == 0);
+}
+
+static struct kms *
+find (const char *path, const char *name)
+{
+  for (struct kms *k = all; k; k = k->next)
+    if (is_same (k->path, path) && is_same (k->name, name))
+      return k;
+  return NULL;
+}
+
+static void
+destroy (struct kms *k)
+{
+  if (k->provider && k->provider->close)
+    k->provider->close (k);
+  pthread_cond_destroy (&k->changed);
+  pthread_mutex_destroy (&k->lock);
+  free (k->path);
+  free (k->name);
+  free (k);
+}
+
+static struct kms *
+create (const char *path, const char *name)
+{
+  struct kms *k = calloc (1, sizeof *k);
+  pthread_condattr_t attr;
+
+  if (!k)
+    return NULL;
+  pthread_mutex_init (&k->lock, NULL);
+  pthread_condattr_init (&attr);
+  pthread_condattr_setclock (&attr, CLOCK_MONOTONIC);
+  pthread_cond_init (&k->changed, &attr);
+  pthread_condattr_destroy (&attr);
+  k->timeout_ms = PROFILE_TIMEOUT_S * 1000;
+  k->name = strdup (name);
+  k->path = path ? strdup (path) : NULL;
+  if (k->name && (k->path || !path))
+    return k;
+  destroy (k);
+  return NULL;
+}
+
+static int
+open_profile (struct kms *k, struct reason *why)
+{
+  struct profile *profile;
+  char buf[REASON_NAME_MAX];
+  int r = profile_load (k->path, k->name, &profile, why);
+
+  if (r < 0)
+    return r;
+  k->provider = provider_of_type (profile->type);
+  k->timeout_ms = profile->timeout_ms;
+  if (k->provider)
+    r = k->provider->open (k, profile, why);
+  else
+    r = reason_set (why, EINVAL, "%s: unknown type \"%s\" (known: %s)",
+                    profile->where, reason_name (buf, profile->type),
+                    provider_types ());
+  profile_free (profile);
+  return r;
+}
+
+static int
+open_scheme (struct kms *k, struct reason *why)
+{
+  k->provider = provider_of_scheme (k->name);
+  return k->provider->open ? k->provider->open (k, NULL, why) : 0;
+}
+
+int
+kms_acquire (const char *profiles, const char *name, struct kms **ret,
+             struct reason *why)
+{
+  struct kms *k;
+  int r = 0;
+
+  pthread_mutex_lock (&all_lock);
+  k = find (profiles, name);
+  if (!k) {
+    k = create (profiles, name);
+    if (!k)
+      r = reason_set (why, ENOMEM, "out of memory");
+    else
+      r = profiles ? open_profile (k, why) : open_scheme (k, why);
+    if (r == 0) {
+      k->next = all;
+      all = k;
+    }
+    else if (k)
+      destroy (k);
+  }
+  if (r == 0) {
+    k->users++;
+    *ret = k;
+  }
+  pthread_mutex_unlock (&all_lock);
+  return r;
+}
+
+void
+kms_release (struct kms *kms)
+{
+  pthread_mutex_lock (&all_lock);
+  if (--kms->users == 0) {
+    struct kms **p = &all;
+
+    while (*p != kms)
+      p = &(*p)->next;
+    *p = kms->next;
+    destroy (kms);
+  }
+  pthread_mutex_unlock (&all_lock);
+}
+
+/* ---- one question ---- */
+
+/* Wait for KMS->changed with the lock held.  0, -ETIMEDOUT, -ESHUTDOWN.
+ * A cancelled deadline is noticed within a moment: its flag wakes nobody.
+ */
+static int
+wait_for_change (struct kms *kms, const struct deadline *d)
+{
+  const struct deadline nap = deadline_sooner (d, 100);
+  const struct timespec abstime = deadline_timespec (&nap);
+
+  if (deadline_cancelled (d))
+    return -ESHUTDOWN;
+  if (deadline_left_ms (d) == 0)
+    return -ETIMEDOUT;
+  pthread_cond_timedwait (&kms->changed, &kms->lock, &abstime);
+  return 0;
+}
+
+static int
+gave_up (int r, struct reason *why)
+{
+  if (r == -ESHUTDOWN)
+    return reason_set (why, ESHUTDOWN, "shutting down");
+  return reason_set (why, EAGAIN,
+                     "too many requests to this key server are under way");
+}
+
+/* Between one and one and a half times the step: many servers that
+ * start together shall not ask together.
+ */
+static int64_t
+pause_ms (unsigned attempt)
+{
+  int64_t step = PAUSE_MS;
+  unsigned char noise = 128;
+
+  while (attempt-- > 0 && step < PAUSE_MAX_MS)
+    step *= 2;
+  (void)!getrandom (&noise, sizeof noise, GRND_NONBLOCK);
+  return step + step * noise / 512;
+}
+
+static int
+ask_with_retries (const struct kms_call *call, struct key_question *q,
+                  struct secret **ret, struct reason *why)
+{
+  for (unsigned attempt = 0;; attempt++) {
+    const int64_t nap = pause_ms (attempt);
+    int r;
+
+    q->again = false;
+    q->request_id[0] = '\0';
+    r = call->fn (call->arg, q, ret, why);
+    if (r != -EAGAIN || !q->again || attempt == RETRIES ||
+        deadline_left_ms (&q->deadline) <= nap)
+      return r;
+    if (deadline_sleep_ms (&q->deadline, nap) == -ESHUTDOWN)
+      return reason_set (why, ESHUTDOWN, "shutting down");
+  }
+}
+
+/* Take one of the places, ask, give it back.  Called with the lock held,
+ * which is not held meanwhile.
+ */
+static int
+ask_in_turn (struct kms *kms, const struct kms_call *call,
+             struct key_question *q, struct secret **ret, struct reason *why)
+{
+  int r = 0;
+
+  while (r == 0 && kms->asking >= KMS_PARALLEL)
+    r = wait_for_change (kms, &q->deadline);
+  if (r < 0)
+    return gave_up (r, why);
+  kms->asking++;
+  pthread_mutex_unlock (&kms->lock);
+  r = ask_with_retries (call, q, ret, why);
+  pthread_mutex_lock (&kms->lock);
+  kms->asking--;
+  pthread_cond_broadcast (&kms->changed);
+  return r;
+}
+
+/* ---- single flight ---- */
+
+static struct flight *
+find_flight (struct kms *kms, const char *id)
+{
+  for (struct flight *f = kms->flights; f; f = f->next)
+    if (strcmp (f->id, id) == 0)
+      return f;
+  return NULL;
+}
+
+/* Wait for another's fetch and take a copy. */
+static int
+join_flight (struct kms *kms, struct flight *f, struct key_question *q,
+             struct secret **ret, struct reason *why)
+{
+  int r = 0;
+
+  f->waiting++;
+  while (r == 0 && !f->landed)
+    r = wait_for_change (kms, &q->deadline);
+  if (r < 0)
+    r = gave_up (r, why);
+  else if (f->r < 0) {
+    r = f->r;
+    if (why)
+      *why = f->why;
+  }
+  else {
+    *ret = secret_copy (f->secret->bytes, f->secret->length);
+    r = *ret ? 0 : reason_set (why, ENOMEM, "out of memory");
+  }
+  memcpy (q->request_id, f->request_id, sizeof q->request_id);
+  f->waiting--;
+  pthread_cond_broadcast (&kms->changed);
+  return r;
+}
+
+static void
+leave_list (struct kms *kms, const struct flight *f)
+{
+  struct flight **p = &kms->flights;
+
+  while (*p != f)
+    p = &(*p)->next;
+  *p = f->next;
+}
+
+/* Fetch, and let those who joined take their copies: F lives here. */
+static int
+fly (struct kms *kms, const struct kms_call *call, struct key_question *q,
+     struct secret **ret, struct reason *why)
+{
+  struct flight f = { .id = call->flight, .next = kms->flights };
+
+  kms->flights = &f;
+  f.r = ask_in_turn (kms, call, q, &f.secret, &f.why);
+  memcpy (f.request_id, q->request_id, sizeof f.request_id);
+  f.landed = true;
+  leave_list (kms, &f);
+  pthread_cond_broadcast (&kms->changed);
+  while (f.waiting > 0)
+    pthread_cond_wait (&kms->changed, &kms->lock);
+  if (f.r == 0)
+    *ret = f.secret;
+  else if (why)
+    *why = f.why;
+  return f.r;
+}
+
+int
+kms_ask (struct kms *kms, const struct kms_call *call,
+         struct key_question *question, struct secret **ret, struct reason *why)
+{
+  struct flight *flight;
+  int r = -ESHUTDOWN;
+
+  question->deadline = deadline_sooner (&question->deadline, kms->timeout_ms);
+  pthread_mutex_lock (&kms->lock);
+  /* That another's fetch was given up is no answer to ours. */
+  while (r == -ESHUTDOWN && !deadline_cancelled (&question->deadline) &&
+         call->flight && (flight = find_flight (kms, call->flight)))
+    r = join_flight (kms, flight, question, ret, why);
+  if (r == -ESHUTDOWN)
+    r = call->flight ? fly (kms, call, question, ret, why)
+                     : ask_in_turn (kms, call, question, ret, why);
+  pthread_mutex_unlock (&kms->lock);
+  return r;
+}
+
+/* ---- logins of all ---- */
+
+#define TEND_MAX_MS (3600 * INT64_C (1000))
+
+/* The list is held: nobody opens or closes a KMS while logins are
+ * tended, which is bounded by the deadline.
+ */
+int
+key_tend_logins (const struct deadline *deadline, int64_t *next_ms,
+                 struct reason *why)
+{
+  int ret = 0;
+
+  *next_ms = TEND_MAX_MS;
+  pthread_mutex_lock (&all_lock);
+  for (struct kms *k = all; k; k = k->next) {
+    int64_t next = TEND_MAX_MS;
+    struct reason one = { "" };
+    int r = 0;
+
+    if (k->provider->tend_login)
+      r = k->provider->tend_login (k, deadline, &next, &one);
+    if (r < 0 && ret == 0) {
+      ret = r;
+      *why = one;
+    }
+    if (next < *next_ms)
+      *next_ms = next;
+  }
+  pthread_mutex_unlock (&all_lock);
+  return ret;
+}
+
+void
+key_end_logins (const struct deadline *deadline)
+{
+  pthread_mutex_lock (&all_lock);
+  for (struct kms *k = all; k; k = k->next)
+    if (k->provider->end_login)
+      k->provider->end_login (k, deadline);
+  pthread_mutex_unlock (&all_lock);
+}
