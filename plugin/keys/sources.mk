@@ -7,12 +7,12 @@ keys_sources += \
 	plugin/keys/keyfile.c \
 	plugin/keys/kms.c \
 	plugin/keys/layout.c \
-	plugin/keys/openbao.c \
-	plugin/keys/openbao.h \
-	plugin/keys/openbao_answer.c \
-	plugin/keys/openbao_environment.c \
-	plugin/keys/openbao_profile.c \
-	plugin/keys/openbao_settings.c \
+	plugin/keys/openbao/answer.c \
+	plugin/keys/openbao/environment.c \
+	plugin/keys/openbao/openbao.c \
+	plugin/keys/openbao/openbao.h \
+	plugin/keys/openbao/profile.c \
+	plugin/keys/openbao/settings.c \
 	plugin/keys/profile.c \
 	plugin/keys/provider.c
 # For libcurl's SSL_CTX (http.c).

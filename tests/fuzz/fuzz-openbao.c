@@ -11,7 +11,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-#include "../../plugin/keys/openbao.h"
+#include "../../plugin/keys/openbao/openbao.h"
 
 extern int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size);
 

@@ -13,7 +13,7 @@
 
 #include <cmocka.h>
 
-#include "../../plugin/keys/openbao.h"
+#include "../../plugin/keys/openbao/openbao.h"
 
 static char path[] = "vol-1", mount[] = "secret", namespace[] = "tenant";
 static char setting[] = "BAO_ADDR";

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
 /* OpenBao and Vault: what the files of this provider share.
- *   openbao_profile.c      settings from a profile
- *   openbao_environment.c  settings from BAO_* and VAULT_*
- *   openbao_settings.c     what both need
- *   openbao_answer.c       what the server's refusals mean
- *   openbao.c              the fetch
+ *   profile.c      settings from a profile
+ *   environment.c  settings from BAO_* and VAULT_*
+ *   settings.c     what both need
+ *   answer.c       what the server's refusals mean
+ *   openbao.c      the fetch
  */
 
 #ifndef RBDCRYPT_OPENBAO_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* What the two sources of settings (openbao_profile.c and
- * openbao_environment.c) have in common: tokens, names, file rules.
+/* What the two sources of settings (profile.c and
+ * environment.c) have in common: tokens, names, file rules.
  */
 
 #include "config.h"
