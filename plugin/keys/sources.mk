@@ -8,6 +8,7 @@ keys_sources += \
 	plugin/keys/kms.c \
 	plugin/keys/layout.c \
 	plugin/keys/openbao/answer.c \
+	plugin/keys/openbao/ask.c \
 	plugin/keys/openbao/environment.c \
 	plugin/keys/openbao/openbao.c \
 	plugin/keys/openbao/openbao.h \

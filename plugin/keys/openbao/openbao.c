@@ -20,81 +20,28 @@
 /* ---- one question ---- */
 
 static int
-ask (const struct openbao_key *k, const char *path, const struct deadline *d,
-     struct answer *answer, bool *again, struct reason *why)
+denied (const struct openbao_key *k, struct reason *why)
 {
-  const struct openbao *b = k->bao;
-  struct http_header headers[4] = { { "X-Vault-Request", "true", 4 } };
-  const struct http_request request = { .method = "GET",
-                                        .path = path,
-                                        .headers = headers };
-  struct http_reply reply;
-  size_t n = 1;
-  int r;
-
-  if (b->namespace)
-    headers[n++] = (struct http_header){ "X-Vault-Namespace", b->namespace,
-                                         strlen (b->namespace) };
-  if (b->token)
-    headers[n++] = (struct http_header){ "X-Vault-Token", b->token->bytes,
-                                         b->token->length };
-  r = http_ask (b->server, &request, d, &reply, why);
-  if (r == 0)
-    answer_read (answer, &reply, b->token);
-  else
-    *again = reply.again;
-  http_reply_free (&reply);
-  return r;
-}
-
-/* 403 is said of a bad token and by a policy: ask about the token. */
-static int
-denied (const struct openbao_key *k, const struct deadline *d,
-        struct reason *why)
-{
-  struct answer a = { 0 };
-  const char *address = http_server_address (k->bao->server);
-  bool again, good;
-  int r;
-
-  if (!k->bao->token)
-    return reason_set (why, EACCES,
-                       "%s denies reading %.256s (and no token was sent)",
-                       address, k->path);
-  r = ask (k, "v1/auth/token/lookup-self", d, &a, &again, NULL);
-  /* A policy that denies even this says "1 error occurred: ...". */
-  good = r == 0 && (a.status == 200 ||
-                    (a.status == 403 && strstr (a.text, "error occurred")));
-  answer_free (&a);
-  if (r == -ESHUTDOWN)
-    return reason_set (why, ESHUTDOWN, "shutting down");
-  if (good)
-    return reason_set (
-        why, EACCES,
-        "%s denies reading %.256s: the token is good, but no policy "
-        "of it allows that%s",
-        address, k->path, k->mount_seen ? "" : ", or there is no such mount");
-  if (r == 0 && a.status == 403)
-    return reason_set (why, EACCES,
-                       "%s does not accept the token: it is wrong, expired or "
-                       "revoked (%s)",
-                       address, k->bao->token_setting);
-  return reason_set (why, EACCES, "%s denies reading %.256s", address, k->path);
+  return reason_set (why, EACCES, "%s denies reading %.256s: %s%s",
+                     http_server_address (k->bao->server), k->path,
+                     k->bao->token
+                         ? "the token is good, but no policy of it allows that"
+                         : "the agent's token does not allow that",
+                     k->mount_seen ? "" : ", or there is no such mount");
 }
 
 static int
 ask_for_record (const struct openbao_key *k, const char *path,
-                const struct deadline *d, struct answer *a, bool *again,
-                struct reason *why)
+                struct key_question *q, struct answer *a, struct reason *why)
 {
-  int r = ask (k, path, d, a, again, why);
+  int r = openbao_ask (k->bao, "GET", path, NULL, q, a, why);
 
   if (r < 0)
     return r;
   if (a->status == 403 && a->body)
-    return denied (k, d, why);
+    return denied (k, why);
   if (a->status != 200 || !a->body)
-    return answer_refusal (k, a, again, why);
+    return answer_refusal (k, a, &q->again, why);
   return 0;
 }
 
@@ -166,8 +113,8 @@ read_mount (const struct openbao_key *k, const struct answer *a,
 }
 
 static int
-find_mount (const struct openbao_key *k, const struct deadline *d,
-            struct place *place, bool *again, struct reason *why)
+find_mount (const struct openbao_key *k, struct key_question *q,
+            struct place *place, struct reason *why)
 {
   struct answer a = { 0 };
   char *plain = NULL, *path = NULL;
@@ -178,7 +125,7 @@ find_mount (const struct openbao_key *k, const struct deadline *d,
   free (plain);
   if (!path)
     return reason_set (why, ENOMEM, "out of memory");
-  r = ask (k, path, d, &a, again, why);
+  r = openbao_ask (k->bao, "GET", path, NULL, q, &a, why);
   free (path);
   if (r == 0 && a.status == 200 && a.body)
     r = read_mount (k, &a, place, why);
@@ -186,7 +133,7 @@ find_mount (const struct openbao_key *k, const struct deadline *d,
            a.status != 412 && a.status != 429)
     r = guess_mount (k, place, why);
   else if (r == 0)
-    r = answer_refusal (k, &a, again, why);
+    r = answer_refusal (k, &a, &q->again, why);
   answer_free (&a);
   return r;
 }
@@ -216,8 +163,8 @@ read_record (const struct openbao_key *k, const struct answer *a, bool kv2,
 }
 
 static int
-read_key (const struct openbao_key *k, const struct deadline *d,
-          struct secret **ret, bool *again, struct reason *why)
+read_key (const struct openbao_key *k, struct key_question *q,
+          struct secret **ret, struct reason *why)
 {
   struct place place = { .mount = k->mount,
                          .path = k->path,
@@ -228,7 +175,7 @@ read_key (const struct openbao_key *k, const struct deadline *d,
   int r;
 
   if (!k->mount) {
-    r = find_mount (k, d, &place, again, why);
+    r = find_mount (k, q, &place, why);
     if (r < 0)
       return r;
   }
@@ -239,7 +186,7 @@ read_key (const struct openbao_key *k, const struct deadline *d,
   if (!path)
     r = reason_set (why, ENOMEM, "out of memory");
   else
-    r = ask_for_record (&here, path, d, &a, again, why);
+    r = ask_for_record (&here, path, q, &a, why);
   if (r == 0)
     r = read_record (&here, &a, place.kv2, ret, why);
   answer_free (&a);
@@ -253,7 +200,9 @@ static int
 openbao_fetch (void *state, struct key_question *question, struct secret **ret,
                struct reason *why)
 {
-  return read_key (state, &question->deadline, ret, &question->again, why);
+  int r = read_key (state, question, ret, why);
+
+  return r == -EKEYREJECTED ? -EACCES : r;
 }
 
 /* Whatever the record holds now: a key that was changed may be used. */
@@ -261,8 +210,9 @@ static int
 openbao_check (void *state, struct key_question *question, struct reason *why)
 {
   struct secret *s CLEANUP_SECRET = NULL;
+  int r = read_key (state, question, &s, why);
 
-  return read_key (state, &question->deadline, &s, &question->again, why);
+  return r == -EKEYREJECTED ? -EAGAIN : r;
 }
 
 /* ---- the rest of a provider ---- */

@@ -5,6 +5,7 @@
  *   environment.c  settings from BAO_* and VAULT_*
  *   settings.c     what both need
  *   answer.c       what the server's refusals mean
+ *   ask.c          one question, under the login
  *   openbao.c      the fetch
  */
 
@@ -88,5 +89,32 @@ extern void answer_free (struct answer *answer);
 extern int
 answer_refusal (const struct openbao_key *k, const struct answer *answer,
                 bool *again, struct reason *why);
+
+/* One exchange with the server; strings are borrowed. */
+struct openbao_request {
+  const char *method;         /* "GET", "POST", ... */
+  const char *path;           /* "v1/...", encoded */
+  const char *namespace;      /* or NULL */
+  const struct secret *token; /* or NULL */
+  const struct secret *body;  /* JSON, or NULL */
+};
+
+/* 0: *ANSWER is the caller's, whatever its status.  Else there is none:
+ * errors of http_ask.  ask.c.
+ */
+extern int
+openbao_send (const struct openbao *b, const struct openbao_request *request,
+              struct key_question *question, struct answer *answer,
+              struct reason *why);
+
+/* The same under the login of B, in its namespace.  A status of 403 means
+ * that the token is good: a definite no.  -EKEYREJECTED: the token is not
+ * accepted; it is for a fetch to call that denied, and for a check, that
+ * it cannot say.
+ */
+extern int
+openbao_ask (const struct openbao *b, const char *method, const char *path,
+             const struct secret *body, struct key_question *question,
+             struct answer *answer, struct reason *why);
 
 #endif /* RBDCRYPT_OPENBAO_H */
