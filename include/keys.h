@@ -80,6 +80,7 @@ struct kms {
   pthread_mutex_t lock;
   pthread_cond_t changed; /* CLOCK_MONOTONIC */
   unsigned asking;        /* questions under way, KMS_PARALLEL at most */
+  unsigned joined;        /* wait for another's fetch of the same key */
   struct flight *flights; /* fetches under way, by key and image */
   struct kms *next;       /* in the list of all */
 };

@@ -262,6 +262,7 @@ join_flight (struct kms *kms, struct flight *f, struct key_question *q,
   int r = 0;
 
   f->waiting++;
+  kms->joined++;
   while (r == 0 && !f->landed)
     r = wait_for_change (kms, &q->deadline);
   if (r < 0)
@@ -277,6 +278,7 @@ join_flight (struct kms *kms, struct flight *f, struct key_question *q,
   }
   memcpy (q->request_id, f->request_id, sizeof q->request_id);
   f->waiting--;
+  kms->joined--;
   pthread_cond_broadcast (&kms->changed);
   return r;
 }

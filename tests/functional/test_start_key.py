@@ -151,7 +151,7 @@ def test_key_file_path_of_4_kib_is_refused(servers):
 
 
 @pytest.mark.parametrize("reference", [
-    "hunter2-the-literal-secret", "", "image", ":", "file", "FILE",
+    "hunter2-the-literal-secret", "", ":", "file", "FILE",
     "bao", "none:x", "file:", "hunter2 the literal secret: in words",
 ])
 def test_what_is_no_reference_is_refused_and_not_repeated(servers, reference):

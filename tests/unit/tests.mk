@@ -15,6 +15,7 @@ unit_tests = \
 	tests/unit/test-json \
 	tests/unit/test-keyfile \
 	tests/unit/test-keyref \
+	tests/unit/test-kms \
 	tests/unit/test-layout \
 	tests/unit/test-luks-damage \
 	tests/unit/test-luks-header \
@@ -63,6 +64,8 @@ tests_unit_test_keyfile_CFLAGS = $(unit_cflags)
 tests_unit_test_keyfile_LDADD = $(unit_ldadd)
 tests_unit_test_keyref_CFLAGS = $(unit_cflags)
 tests_unit_test_keyref_LDADD = $(unit_ldadd)
+tests_unit_test_kms_CFLAGS = $(unit_cflags)
+tests_unit_test_kms_LDADD = $(unit_ldadd)
 tests_unit_test_layout_CFLAGS = $(unit_cflags)
 tests_unit_test_layout_LDADD = $(unit_ldadd)
 tests_unit_test_profile_CFLAGS = $(unit_cflags)
