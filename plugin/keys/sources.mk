@@ -9,11 +9,20 @@ keys_sources += \
 	plugin/keys/layout.c \
 	plugin/keys/openbao/answer.c \
 	plugin/keys/openbao/ask.c \
+	plugin/keys/openbao/credential.c \
 	plugin/keys/openbao/environment.c \
+	plugin/keys/openbao/handover.c \
+	plugin/keys/openbao/jwt.c \
+	plugin/keys/openbao/login.c \
+	plugin/keys/openbao/login.h \
+	plugin/keys/openbao/method.c \
 	plugin/keys/openbao/openbao.c \
 	plugin/keys/openbao/openbao.h \
 	plugin/keys/openbao/profile.c \
+	plugin/keys/openbao/refusal.c \
 	plugin/keys/openbao/settings.c \
+	plugin/keys/openbao/token.c \
+	plugin/keys/openbao/wrapping.c \
 	plugin/keys/profile.c \
 	plugin/keys/provider.c
 # For libcurl's SSL_CTX (http.c).

@@ -373,8 +373,8 @@ static void
 test_an_unknown_login_is_refused (void **state)
 {
   (void)state;
-  refused (PROFILE (BASE LAYOUT ", \"auth\": {\"method\": \"approle\"}"),
-           "unknown method \"approle\"");
+  refused (PROFILE (BASE LAYOUT ", \"auth\": {\"method\": \"ldap\"}"),
+           "unknown method \"ldap\"");
   refused (PROFILE (BASE LAYOUT ", \"auth\": {}"), "\"method\" is missing");
 }
 
@@ -408,10 +408,9 @@ test_a_bad_token_file_is_refused (void **state)
   (void)state;
   token_file_refused (NULL, 0, token);
   token_file_refused ("", 0600, "is empty");
-  token_file_refused ("\n", 0600, "does not hold a token");
+  token_file_refused ("\n", 0600, "does not hold one");
   token_file_refused ("hvs.s3cr3t", 0644, "chmod go=");
-  token_file_refused ("hvs.s3cr3t\nhvs.s3cr3t\n", 0600,
-                      "does not hold a token");
+  token_file_refused ("hvs.s3cr3t\nhvs.s3cr3t\n", 0600, "does not hold one");
 }
 
 static void

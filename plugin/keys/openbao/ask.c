@@ -7,7 +7,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "openbao.h"
+#include "login.h"
 
 int
 openbao_send (const struct openbao *b, const struct openbao_request *request,
@@ -33,63 +33,68 @@ openbao_send (const struct openbao *b, const struct openbao_request *request,
   *answer = (struct answer){ .status = 0 };
   err = http_ask (b->server, &r, &question->deadline, &reply, why);
   if (err == 0)
-    answer_read (answer, &reply, request->token);
+    answer_read (answer, &reply,
+                 request->hidden ? request->hidden : request->token);
   else
     question->again = reply.again;
   http_reply_free (&reply);
   return err;
 }
 
-/* 403 is said of a bad token and by a policy: ask about the token. */
+/* Through an agent: its own token may be bad, which is not for us to
+ * mend.
+ */
 static int
-doubt (const struct openbao *b, struct key_question *question,
-       struct reason *why)
+ask_agent (const struct openbao *b, const struct openbao_request *request,
+           struct key_question *question, struct answer *answer,
+           struct reason *why)
 {
-  const char *address = http_server_address (b->server);
-  const struct openbao_request lookup = { .method = "GET",
-                                          .path = "v1/auth/token/lookup-self",
-                                          .namespace = b->namespace,
-                                          .token = b->token };
-  struct answer a;
-  bool good;
-  int r = openbao_send (b, &lookup, question, &a, why);
+  int r = openbao_send (b, request, question, answer, why);
 
-  if (r < 0)
+  if (r < 0 || answer->status != 403 || !answer->body ||
+      login_says_policy (answer))
     return r;
-  /* A policy that denies even this says "1 error occurred: ...". */
-  good = a.status == 200 ||
-         (a.status == 403 && strstr (a.text, "1 error occurred"));
-  if (good)
-    r = 0;
-  else if (a.status == 403)
-    r = reason_set (why, EKEYREJECTED,
-                    "%s does not accept the token: it is wrong, expired or "
-                    "revoked (%s)",
-                    address, b->token_setting);
-  else
-    r = reason_set (why, EAGAIN,
-                    "%s answered %ld to a question about the token", address,
-                    a.status);
-  answer_free (&a);
-  return r;
+  answer_free (answer);
+  return reason_set (why, EKEYREJECTED,
+                     "the agent at %s has no token that OpenBao accepts",
+                     http_server_address (b->server));
 }
+
+/* A new token may be refused too, and be replaced while we ask. */
+#define TOKENS_MAX 3
 
 int
 openbao_ask (const struct openbao *b, const char *method, const char *path,
              const struct secret *body, struct key_question *question,
              struct answer *answer, struct reason *why)
 {
-  const struct openbao_request request = { .method = method,
-                                           .path = path,
-                                           .namespace = b->namespace,
-                                           .token = b->token,
-                                           .body = body };
-  int r = openbao_send (b, &request, question, answer, why);
+  struct openbao_request request = {
+    .method = method, .path = path, .namespace = b->namespace, .body = body
+  };
 
-  if (r < 0 || answer->status != 403 || !answer->body || !b->token)
-    return r;
-  r = doubt (b, question, why);
-  if (r < 0)
+  if (!b->login->method)
+    return ask_agent (b, &request, question, answer, why);
+  for (unsigned attempt = 1;; attempt++) {
+    CLEANUP_SECRET struct secret *token = NULL;
+    unsigned generation;
+    bool fresh;
+    int r = login_token (b->login, question, &token, &generation, &fresh, why);
+
+    if (r < 0)
+      return r;
+    request.token = token;
+    r = openbao_send (b, &request, question, answer, why);
+    if (r < 0 || answer->status != 403 || !answer->body || fresh)
+      return r;
+    r = login_doubt (b->login, generation, answer, question, why);
+    if (r == -EACCES)
+      return 0; /* the token is good: the answer stands */
     answer_free (answer);
-  return r;
+    if (r < 0)
+      return r;
+    if (attempt == TOKENS_MAX)
+      return reason_set (why, EAGAIN,
+                         "%s does not accept one token after the other",
+                         http_server_address (b->server));
+  }
 }

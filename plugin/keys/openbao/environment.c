@@ -13,7 +13,7 @@
 #include <string.h>
 #include <strings.h>
 
-#include "openbao.h"
+#include "login.h"
 
 /* BAO_NAME, else VAULT_NAME; one that is present, even empty, counts.
  * NAME of the one that was found goes to SETTING.
@@ -141,17 +141,17 @@ environment_token (struct openbao *b, struct reason *why)
   int r;
 
   if (value)
-    return settings_token_text (b, value, setting, why);
+    return login_from_token (b->login, value, setting, why);
   value = variable ("TOKEN_FILE", setting);
   if (value) {
-    r = settings_token_file (b, value, why);
+    r = login_from_token_file (b->login, value, why);
     if (r < 0)
       reason_prefix (why, "%s", setting);
     return r;
   }
   if (home && asprintf (&path, "%s/.vault-token", home) == -1)
     return settings_no_memory (why);
-  r = path ? settings_token_file (b, path, why) : -ENOENT;
+  r = path ? login_from_token_file (b->login, path, why) : -ENOENT;
   free (path);
   if (r != -ENOENT)
     return r;

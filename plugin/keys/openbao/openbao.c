@@ -15,7 +15,7 @@
 #include <string.h>
 
 #include "encoding.h"
-#include "openbao.h"
+#include "login.h"
 
 /* ---- one question ---- */
 
@@ -24,7 +24,7 @@ denied (const struct openbao_key *k, struct reason *why)
 {
   return reason_set (why, EACCES, "%s denies reading %.256s: %s%s",
                      http_server_address (k->bao->server), k->path,
-                     k->bao->token
+                     k->bao->login->method
                          ? "the token is good, but no policy of it allows that"
                          : "the agent's token does not allow that",
                      k->mount_seen ? "" : ", or there is no such mount");
@@ -200,8 +200,11 @@ static int
 openbao_fetch (void *state, struct key_question *question, struct secret **ret,
                struct reason *why)
 {
-  int r = read_key (state, question, ret, why);
+  const struct openbao_key *k = state;
+  int r = read_key (k, question, ret, why);
 
+  if (r == 0)
+    login_learn (k->bao->login, question);
   return r == -EKEYREJECTED ? -EACCES : r;
 }
 
@@ -209,9 +212,12 @@ openbao_fetch (void *state, struct key_question *question, struct secret **ret,
 static int
 openbao_check (void *state, struct key_question *question, struct reason *why)
 {
+  const struct openbao_key *k = state;
   struct secret *s CLEANUP_SECRET = NULL;
-  int r = read_key (state, question, &s, why);
+  int r = read_key (k, question, &s, why);
 
+  if (r == 0)
+    login_learn (k->bao->login, question);
   return r == -EKEYREJECTED ? -EAGAIN : r;
 }
 
@@ -245,14 +251,15 @@ openbao_close (struct kms *kms)
 
   if (!b)
     return;
+  if (b->login)
+    login_close (b->login);
+  free (b->login);
   http_server_free (b->server);
-  secret_free (b->token);
   free (b->namespace);
   free (b->layout.field);
   free (b->mount);
   free (b->prefix);
   free (b->setting);
-  free (b->token_setting);
   free (b);
 }
 
@@ -265,6 +272,10 @@ openbao_open (struct kms *kms, const struct profile *profile,
   if (!b)
     return reason_set (why, ENOMEM, "out of memory");
   kms->state = b;
+  b->login = calloc (1, sizeof *b->login);
+  if (!b->login)
+    return settings_no_memory (why);
+  login_open (b->login, b);
   return profile ? openbao_from_profile (b, profile, why)
                  : openbao_from_environment (b, &kms->timeout_ms, why);
 }
@@ -350,12 +361,53 @@ openbao_doing (const void *state)
   return ((const struct openbao_key *)state)->doing;
 }
 
+static bool
+openbao_can_check (struct kms *kms, struct reason *why)
+{
+  const struct openbao *b = kms->state;
+
+  return !login_is_limited (b->login, why);
+}
+
+static int
+openbao_save_login (struct kms *kms, struct secret **ret)
+{
+  const struct openbao *b = kms->state;
+
+  return login_save (b->login, ret);
+}
+
+static void
+openbao_restore_login (struct kms *kms, const struct secret *login)
+{
+  const struct openbao *b = kms->state;
+
+  login_restore (b->login, login);
+}
+
+static int
+openbao_tend_login (struct kms *kms, const struct deadline *deadline,
+                    int64_t *next_ms, struct reason *why)
+{
+  const struct openbao *b = kms->state;
+
+  return login_tend (b->login, deadline, next_ms, why);
+}
+
+static void
+openbao_end_login (struct kms *kms, const struct deadline *deadline)
+{
+  const struct openbao *b = kms->state;
+
+  login_end (b->login, deadline);
+}
+
 static void
 openbao_relock_login (struct kms *kms)
 {
   const struct openbao *b = kms->state;
 
-  secret_relock (b->token);
+  login_relock (b->login);
   http_server_relock (b->server);
 }
 
@@ -373,5 +425,10 @@ const struct provider openbao_provider = {
   .fetch = openbao_fetch,
   .check = openbao_check,
   .doing = openbao_doing,
+  .can_check = openbao_can_check,
+  .save_login = openbao_save_login,
+  .restore_login = openbao_restore_login,
+  .tend_login = openbao_tend_login,
+  .end_login = openbao_end_login,
   .relock_login = openbao_relock_login,
 };

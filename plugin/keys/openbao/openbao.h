@@ -6,6 +6,7 @@
  *   settings.c     what both need
  *   answer.c       what the server's refusals mean
  *   ask.c          one question, under the login
+ *   login.h        logins and tokens
  *   openbao.c      the fetch
  */
 
@@ -17,14 +18,13 @@
 /* One server with one login, as a profile or the environment says. */
 struct openbao {
   struct http_server *server;
-  struct secret *token; /* NULL: an agent behind a unix socket logs in */
-  char *namespace;      /* or NULL */
+  struct login *login; /* login.h */
+  char *namespace;     /* or NULL */
   struct layout layout;
   char *mount;   /* NULL: to be asked for (bao:, vault:) */
   char *prefix;  /* of every path; "" when there is none */
   bool kv2;      /* when the mount is known */
   char *setting; /* where the address came from */
-  char *token_setting;
 };
 
 /* One key there. */
@@ -57,10 +57,6 @@ extern int settings_no_memory (struct reason *why);
 extern int settings_copy (const char *from, char **to, struct reason *why);
 
 /* SETTING, for sentences, is what gave the value. */
-extern int
-settings_token_file (struct openbao *b, const char *path, struct reason *why);
-extern int settings_token_text (struct openbao *b, const char *text,
-                                const char *setting, struct reason *why);
 extern int settings_namespace (struct openbao *b, const char *namespace,
                                const char *setting, struct reason *why);
 extern int settings_client_pair (bool cert, bool key, const char *where,
@@ -92,11 +88,12 @@ answer_refusal (const struct openbao_key *k, const struct answer *answer,
 
 /* One exchange with the server; strings are borrowed. */
 struct openbao_request {
-  const char *method;         /* "GET", "POST", ... */
-  const char *path;           /* "v1/...", encoded */
-  const char *namespace;      /* or NULL */
-  const struct secret *token; /* or NULL */
-  const struct secret *body;  /* JSON, or NULL */
+  const char *method;          /* "GET", "POST", ... */
+  const char *path;            /* "v1/...", encoded */
+  const char *namespace;       /* or NULL */
+  const struct secret *token;  /* or NULL */
+  const struct secret *body;   /* JSON, or NULL */
+  const struct secret *hidden; /* never to be quoted from the answer */
 };
 
 /* 0: *ANSWER is the caller's, whatever its status.  Else there is none:

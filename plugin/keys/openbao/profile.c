@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "json.h"
-#include "openbao.h"
+#include "login.h"
 
 struct settings {
   json_t *address, *namespace, *ca_file, *client_cert, *client_key,
@@ -196,79 +196,6 @@ profile_server (struct openbao *b, const struct settings *s,
   return http_server_new (&o, &b->server, why);
 }
 
-static int
-auth_token (struct openbao *b, json_t *auth, const struct profile *profile,
-            const char *where, struct reason *why)
-{
-  json_t *method, *token;
-  const struct json_member members[] = {
-    { "method", JSON_STRING, true, &method },
-    { "token", JSON_STRING, true, &token },
-    { .name = NULL },
-  };
-  char setting[512];
-  int r = json_members (auth, where, members, why);
-
-  if (r < 0)
-    return r;
-  if (!profile->private)
-    return reason_set (why, EINVAL,
-                       "%s: a token may stand in the profiles file only when "
-                       "nobody else can read it (chmod go= it, or use the "
-                       "method token_file)",
-                       where);
-  snprintf (setting, sizeof setting, "%.400s: \"token\"", where);
-  return settings_token_text (b, json_string_value (token), setting, why);
-}
-
-static int
-auth_token_file (struct openbao *b, json_t *auth, const char *where,
-                 struct reason *why)
-{
-  json_t *method, *path;
-  const struct json_member members[] = {
-    { "method", JSON_STRING, true, &method },
-    { "path", JSON_STRING, true, &path },
-    { .name = NULL },
-  };
-  int r = json_members (auth, where, members, why);
-
-  if (r < 0)
-    return r;
-  if (json_string_value (path)[0] != '/')
-    return reason_set (why, EINVAL, "%s: \"path\" must be a full path", where);
-  r = settings_token_file (b, json_string_value (path), why);
-  if (r < 0)
-    reason_prefix (why, "%s", where);
-  return r;
-}
-
-static int
-profile_auth (struct openbao *b, json_t *auth, const struct profile *profile,
-              struct reason *why)
-{
-  const char *method = json_string_value (json_object_get (auth, "method"));
-  char where[512];
-
-  /* An agent behind a socket may log in for us. */
-  if (!auth && http_server_is_unix (b->server))
-    return 0;
-  if (!auth)
-    return reason_set (why, EINVAL, "%s: the member \"auth\" is missing",
-                       profile->where);
-  snprintf (where, sizeof where, "%.400s: \"auth\"", profile->where);
-  if (!method)
-    return reason_set (why, EINVAL, "%s: \"method\" is missing or not a string",
-                       where);
-  if (strcmp (method, "token") == 0)
-    return auth_token (b, auth, profile, where, why);
-  if (strcmp (method, "token_file") == 0)
-    return auth_token_file (b, auth, where, why);
-  return reason_set (why, EINVAL,
-                     "%s: unknown method \"%.64s\" (known: token, token_file)",
-                     where, method);
-}
-
 int
 openbao_from_profile (struct openbao *b, const struct profile *profile,
                       struct reason *why)
@@ -290,6 +217,6 @@ openbao_from_profile (struct openbao *b, const struct profile *profile,
   if (r == 0)
     r = profile_server (b, &s, profile, why);
   if (r == 0)
-    r = profile_auth (b, s.auth, profile, why);
+    r = login_from_profile (b->login, s.auth, profile, why);
   return r;
 }

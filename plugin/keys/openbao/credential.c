@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* Files with one credential, read again when they changed.
+ *
+ * What was read before the change of user stays when the file cannot be
+ * read later: a login that works is not given up for a file that is
+ * gone.
+ */
+
+#include "config.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "login.h"
+
+#define TOKEN_MAX 8192
+#define JWT_MAX (64 * 1024)
+
+const struct hostfile_rules credential_token = {
+  .what = "token file",
+  .forbidden = 077,
+  .max = TOKEN_MAX,
+};
+
+const struct hostfile_rules credential_secret_id = {
+  .what = "secret id file",
+  .forbidden = 077,
+  .max = TOKEN_MAX,
+};
+
+/* Half of a login, and the half that is no secret. */
+const struct hostfile_rules credential_role_id = {
+  .what = "role id file",
+  .forbidden = 022,
+  .max = TOKEN_MAX,
+};
+
+const struct hostfile_rules credential_wrapped = {
+  .what = "wrapping token file",
+  .forbidden = 077,
+  .max = TOKEN_MAX,
+};
+
+const struct hostfile_rules credential_jwt = {
+  .what = "JWT file",
+  .forbidden = 077,
+  .max = JWT_MAX,
+};
+
+/* Kubernetes mounts it with mode 0644 into a container of one's own. */
+const struct hostfile_rules credential_service_account = {
+  .what = "service account's token file",
+  .forbidden = 022,
+  .max = JWT_MAX,
+};
+
+bool
+credential_is_text (const void *bytes, size_t length)
+{
+  const unsigned char *p = bytes;
+
+  for (size_t i = 0; i < length; i++)
+    if (p[i] <= 0x20 || p[i] >= 0x7f)
+      return false;
+  return length > 0;
+}
+
+static int
+read_file (const struct credential *c, struct secret **ret, struct reason *why)
+{
+  CLEANUP_SECRET struct secret *text = NULL;
+  int r = hostfile_read (c->path, c->rules, &text, NULL, why);
+
+  if (r < 0)
+    return r;
+  hostfile_trim (text);
+  if (!credential_is_text (text->bytes, text->length))
+    return reason_set (why, EINVAL,
+                       "the %s %.256s does not hold one: it is empty or has "
+                       "characters that do not belong there",
+                       c->rules->what, c->path);
+  *ret = text;
+  text = NULL;
+  return 0;
+}
+
+static void
+remember (struct credential *c, const struct stat *st)
+{
+  c->mtime = st->st_mtim;
+  c->device = st->st_dev;
+  c->inode = st->st_ino;
+  c->size = st->st_size;
+}
+
+static bool
+is_remembered (const struct credential *c, const struct stat *st)
+{
+  return c->mtime.tv_sec == st->st_mtim.tv_sec &&
+         c->mtime.tv_nsec == st->st_mtim.tv_nsec && c->device == st->st_dev &&
+         c->inode == st->st_ino && c->size == st->st_size;
+}
+
+int
+credential_open (struct credential *c, const char *path,
+                 const struct hostfile_rules *rules, struct reason *why)
+{
+  struct stat st = { .st_size = 0 };
+
+  c->rules = rules;
+  c->reader = geteuid ();
+  c->path = strdup (path);
+  if (!c->path)
+    return settings_no_memory (why);
+  /* Before the reading: a file that is replaced in between is read again. */
+  if (stat (path, &st) == 0)
+    remember (c, &st);
+  return read_file (c, &c->text, why);
+}
+
+/* The text stays; say so. */
+static void
+keep (struct credential *c, int r)
+{
+  struct reason why = c->trouble;
+
+  c->err = r;
+  reason_set (&c->trouble, -r, "%s; what was read from it before stays in use",
+              why.text);
+}
+
+bool
+credential_refresh (struct credential *c)
+{
+  CLEANUP_SECRET struct secret *text = NULL;
+  struct stat st;
+  int r;
+
+  if (!c->path)
+    return false;
+  if (stat (c->path, &st) == -1) {
+    const int err = errno;
+
+    /* After a change of user that is as it should be. */
+    if (err == EACCES && geteuid () != c->reader)
+      return false;
+    reason_set (&c->trouble, err, "the %s %.256s cannot be found: %s",
+                c->rules->what, c->path, strerror (err));
+    keep (c, -err);
+    /* What appears in its place is read in any case. */
+    memset (&st, 0, sizeof st);
+    remember (c, &st);
+    return false;
+  }
+  if (is_remembered (c, &st))
+    return false;
+  r = read_file (c, &text, &c->trouble);
+  remember (c, &st);
+  if (r < 0) {
+    keep (c, r);
+    return false;
+  }
+  c->err = 0;
+  if (secret_equal (text, c->text))
+    return false;
+  secret_free (c->text);
+  c->text = text;
+  text = NULL;
+  return true;
+}
+
+void
+credential_close (struct credential *c)
+{
+  secret_free (c->text);
+  free (c->path);
+}

@@ -1,0 +1,650 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* One login for all questions of a KMS.
+ *
+ * The lock guards the token; whoever has set BUSY talks to the server
+ * without the lock and owns the credentials meanwhile.  Questions that
+ * need a token wait for a login under way and share its failure.
+ */
+
+#include "config.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "encoding.h"
+#include "json.h"
+#include "login.h"
+
+/* How often a token file is looked at when nobody asks for a key. */
+#define FILE_MS 10000
+
+/* The pause after tending failed; it doubles, up to the longest. */
+#define RETRY_MS 1000
+#define RETRY_MAX_MS 60000
+
+/* What learning about a token may cost a key that is already there. */
+#define LEARN_MS 2000
+
+void
+login_open (struct login *l, const struct openbao *bao)
+{
+  pthread_condattr_t attr;
+
+  l->bao = bao;
+  pthread_mutex_init (&l->lock, NULL);
+  pthread_condattr_init (&attr);
+  pthread_condattr_setclock (&attr, CLOCK_MONOTONIC);
+  pthread_cond_init (&l->changed, &attr);
+  pthread_condattr_destroy (&attr);
+}
+
+void
+login_close (struct login *l)
+{
+  token_clear (&l->token);
+  secret_free (l->unwrapped);
+  secret_free (l->unwrapped_from);
+  credential_close (&l->role_id);
+  credential_close (&l->secret_id);
+  credential_close (&l->wrapped);
+  credential_close (&l->jwt);
+  credential_close (&l->token_file);
+  pthread_cond_destroy (&l->changed);
+  pthread_mutex_destroy (&l->lock);
+  free (l->namespace);
+  free (l->setting);
+  free (l->mount);
+  free (l->role);
+}
+
+void
+login_relock (struct login *l)
+{
+  struct secret *const all[] = { l->token.id,       l->unwrapped,
+                                 l->unwrapped_from, l->role_id.text,
+                                 l->secret_id.text, l->wrapped.text,
+                                 l->jwt.text,       l->token_file.text };
+
+  for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+    if (all[i])
+      secret_relock (all[i]);
+}
+
+/* A token that somebody gave us: we cannot get another. */
+static bool
+is_given (const struct login *l)
+{
+  return !l->method->body;
+}
+
+/* ---- what is asked about a token ---- */
+
+static int
+ask_about (const struct login *l, const struct secret *id, const char *method,
+           const char *path, struct key_question *question, struct answer *a,
+           struct reason *why)
+{
+  const struct openbao_request request = {
+    .method = method, .path = path, .namespace = l->namespace, .token = id
+  };
+
+  return openbao_send (l->bao, &request, question, a, why);
+}
+
+static int
+look_up (const struct login *l, const struct secret *id,
+         struct key_question *question, struct answer *a, struct reason *why)
+{
+  return ask_about (l, id, "GET", "v1/auth/token/lookup-self", question, a,
+                    why);
+}
+
+static void
+revoke (const struct login *l, const struct token *t,
+        const struct deadline *deadline)
+{
+  struct key_question question = { .deadline = *deadline };
+  struct answer a;
+
+  if (!t->id || !t->ours || t->batch)
+    return;
+  if (ask_about (l, t->id, "POST", "v1/auth/token/revoke-self", &question, &a,
+                 NULL) == 0)
+    answer_free (&a);
+}
+
+/* A policy refuses with "1 error occurred: ...", for a bad token there
+ * is no list.
+ */
+bool
+login_says_policy (const struct answer *a)
+{
+  return a->status == 403 && strstr (a->text, "error occurred") &&
+         !strstr (a->text, "invalid token");
+}
+
+/* ---- logging in ---- */
+
+/* The body of a login as bytes that are wiped. */
+static int
+body_of (const struct login *l, struct secret **ret)
+{
+  CLEANUP_JSON json_t *body = l->method->body (l);
+  char *text = body ? json_dumps (body, JSON_COMPACT) : NULL;
+
+  *ret = text ? secret_copy (text, strlen (text)) : NULL;
+  wiping_free (text);
+  return *ret ? 0 : -ENOMEM;
+}
+
+/* What must never be repeated from an error text. */
+static const struct secret *
+secret_of (const struct login *l)
+{
+  return l->unwrapped ? l->unwrapped
+                      : (l->secret_id.text ? l->secret_id.text : l->jwt.text);
+}
+
+static int
+post_login (struct login *l, struct key_question *question, struct token *t,
+            struct reason *why)
+{
+  CLEANUP_SECRET struct secret *body = NULL;
+  char *plain = NULL, *path = NULL;
+  struct openbao_request request = { .method = "POST",
+                                     .namespace = l->namespace,
+                                     .hidden = secret_of (l) };
+  struct answer a = { 0 };
+  int r = -ENOMEM;
+
+  if (asprintf (&plain, "v1/auth/%s/login", l->mount) == -1)
+    plain = NULL;
+  else
+    path = url_path_encode (plain);
+  if (path)
+    r = body_of (l, &body);
+  request.path = path;
+  request.body = body;
+  if (r < 0)
+    reason_set (why, ENOMEM, "out of memory");
+  else
+    r = openbao_send (l->bao, &request, question, &a, why);
+  if (r == 0 && a.status == 200 && a.body)
+    r = token_from_auth (json_object_get (a.body, "auth"), NULL, t, why);
+  else if (r == 0)
+    r = refusal_of_login (l, &a, question, why);
+  if (r < 0)
+    reason_prefix (why, "logging in to OpenBao at %s by %s",
+                   http_server_address (l->bao->server), l->method->what);
+  answer_free (&a);
+  free (path);
+  free (plain);
+  return r;
+}
+
+/* Whose files could not be read again matters only when the login fails. */
+static void
+add_trouble (const struct login *l, struct reason *why)
+{
+  const struct credential *const all[] = { &l->role_id, &l->secret_id,
+                                           &l->wrapped, &l->jwt };
+
+  for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+    if (all[i]->err < 0)
+      reason_prefix (why, "%s", all[i]->trouble.text);
+}
+
+/* BUSY is ours.  The login is tried once: what may go better is tried
+ * again by the question that needs it.
+ */
+static int
+log_in_once (struct login *l, struct key_question *question, struct token *t,
+             struct reason *why)
+{
+  int r;
+
+  credential_refresh (&l->role_id);
+  credential_refresh (&l->secret_id);
+  credential_refresh (&l->jwt);
+  r = wrapping_open (l, question, why);
+  if (r == 0)
+    r = post_login (l, question, t, why);
+  if (r < 0 && why)
+    add_trouble (l, why);
+  return r;
+}
+
+/* ---- the lock ---- */
+
+/* With the lock held.  A cancelled deadline wakes nobody: look often. */
+static int
+wait_for_change (struct login *l, const struct deadline *d, struct reason *why)
+{
+  const struct deadline nap = deadline_sooner (d, 100);
+  const struct timespec abstime = deadline_timespec (&nap);
+
+  if (deadline_cancelled (d))
+    return reason_set (why, ESHUTDOWN, "shutting down");
+  if (deadline_left_ms (d) == 0)
+    return reason_set (why, EAGAIN,
+                       "no login to OpenBao at %s in time: one is under way",
+                       http_server_address (l->bao->server));
+  pthread_cond_timedwait (&l->changed, &l->lock, &abstime);
+  return 0;
+}
+
+static void
+begin_busy (struct login *l)
+{
+  l->busy = true;
+  pthread_mutex_unlock (&l->lock);
+}
+
+static void
+end_busy (struct login *l)
+{
+  pthread_mutex_lock (&l->lock);
+  l->busy = false;
+  pthread_cond_broadcast (&l->changed);
+}
+
+/* Takes T over. */
+static void
+put_token (struct login *l, struct token *t)
+{
+  token_clear (&l->token);
+  l->token = *t;
+  *t = (struct token){ .id = NULL };
+  l->generation++;
+}
+
+static int
+log_in (struct login *l, struct key_question *question, struct reason *why)
+{
+  struct token t = { .id = NULL };
+  struct reason failure = { "" };
+  int r;
+
+  begin_busy (l);
+  r = log_in_once (l, question, &t, &failure);
+  end_busy (l);
+  l->flights++;
+  l->failed = r;
+  if (r == 0) {
+    put_token (l, &t);
+    return 0;
+  }
+  l->failed_again = question->again;
+  l->failure = failure;
+  if (why)
+    *why = failure;
+  return r;
+}
+
+/* The token file as it is now. */
+static void
+take_file (struct login *l)
+{
+  struct token t = { .id = NULL };
+
+  if (!l->token_file.path || !credential_refresh (&l->token_file))
+    return;
+  t.id = secret_copy (l->token_file.text->bytes, l->token_file.text->length);
+  if (t.id)
+    put_token (l, &t);
+}
+
+static bool
+has_token (const struct login *l)
+{
+  const struct token *t = &l->token;
+
+  return t->id &&
+         (is_given (l) || t->end_ms == 0 || monotonic_ms () < t->end_ms);
+}
+
+/* Another's login: wait for its end, and share it when it failed. */
+static int
+join_login (struct login *l, struct key_question *question, struct reason *why)
+{
+  const unsigned flight = l->flights;
+  int r = 0;
+
+  while (r == 0 && l->busy)
+    r = wait_for_change (l, &question->deadline, why);
+  if (r < 0)
+    return r;
+  /* That the other was told to end is no answer to us. */
+  if (l->flights == flight || l->failed == 0 || l->failed == -ESHUTDOWN)
+    return 0;
+  question->again = l->failed_again;
+  if (why)
+    *why = l->failure;
+  return l->failed;
+}
+
+int
+login_token (struct login *l, struct key_question *question,
+             struct secret **ret, unsigned *generation, bool *fresh,
+             struct reason *why)
+{
+  int r = 0;
+
+  *ret = NULL;
+  *fresh = false;
+  if (!l->method)
+    return 0;
+  pthread_mutex_lock (&l->lock);
+  take_file (l);
+  while (r == 0 && !*fresh && !has_token (l)) {
+    if (l->ended)
+      r = reason_set (why, ESHUTDOWN, "shutting down");
+    else if (l->busy)
+      r = join_login (l, question, why);
+    else {
+      r = log_in (l, question, why);
+      *fresh = true;
+    }
+  }
+  *generation = l->generation;
+  if (r == 0) {
+    *ret = secret_copy (l->token.id->bytes, l->token.id->length);
+    if (!*ret)
+      r = settings_no_memory (why);
+  }
+  pthread_mutex_unlock (&l->lock);
+  return r;
+}
+
+/* ---- doubts ---- */
+
+static int
+rejected (const struct login *l, struct reason *why)
+{
+  return reason_set (why, EKEYREJECTED,
+                     "%s does not accept the token: it is wrong, expired, "
+                     "revoked or used up (%s)",
+                     http_server_address (l->bao->server), l->setting);
+}
+
+/* What a lookup said: 0: a bad token.  -EACCES: a good one. */
+static int
+verdict (const struct login *l, const struct answer *a,
+         struct key_question *question, struct reason *why)
+{
+  if (a->status == 200 || login_says_policy (a))
+    return -EACCES;
+  if (a->status == 403)
+    return 0;
+  question->again = true;
+  return reason_set (why, EAGAIN,
+                     "%s answered 403, and %ld to the question whether that is "
+                     "because of the token",
+                     http_server_address (l->bao->server), a->status);
+}
+
+int
+login_doubt (struct login *l, unsigned generation, const struct answer *denial,
+             struct key_question *question, struct reason *why)
+{
+  CLEANUP_SECRET struct secret *id = NULL;
+  bool limited;
+  struct answer a;
+  int r;
+
+  pthread_mutex_lock (&l->lock);
+  if (l->generation == generation && l->token.id)
+    id = secret_copy (l->token.id->bytes, l->token.id->length);
+  limited = l->token.limited;
+  pthread_mutex_unlock (&l->lock);
+  if (!id)
+    return 0;
+  /* A lookup would cost a use. */
+  if (limited)
+    r = login_says_policy (denial) ? -EACCES : 0;
+  else {
+    r = look_up (l, id, question, &a, why);
+    if (r == 0) {
+      r = verdict (l, &a, question, why);
+      answer_free (&a);
+    }
+  }
+  if (r < 0)
+    return r;
+  pthread_mutex_lock (&l->lock);
+  take_file (l);
+  if (l->generation == generation) {
+    if (is_given (l))
+      r = rejected (l, why);
+    else {
+      token_clear (&l->token);
+      l->generation++;
+    }
+  }
+  pthread_mutex_unlock (&l->lock);
+  return r;
+}
+
+/* ---- what is known of a token ---- */
+
+static void
+learn (struct token *t, const struct answer *a)
+{
+  if (a->status == 200 && a->body)
+    token_learn (t, json_object_get (a->body, "data"));
+  else if (login_says_policy (a))
+    t->known = true; /* that much, and there will be no more */
+  else if (a->status == 403)
+    t->known = t->limited = true; /* the question was its last use */
+}
+
+void
+login_learn (struct login *l, struct key_question *question)
+{
+  CLEANUP_SECRET struct secret *id = NULL;
+  struct key_question q = { .deadline = deadline_sooner (&question->deadline,
+                                                         LEARN_MS) };
+  struct answer a;
+  unsigned generation;
+
+  if (!l->method)
+    return;
+  pthread_mutex_lock (&l->lock);
+  generation = l->generation;
+  if (l->token.id && !l->token.known)
+    id = secret_copy (l->token.id->bytes, l->token.id->length);
+  pthread_mutex_unlock (&l->lock);
+  if (!id || look_up (l, id, &q, &a, NULL) < 0)
+    return;
+  pthread_mutex_lock (&l->lock);
+  if (l->generation == generation)
+    learn (&l->token, &a);
+  pthread_mutex_unlock (&l->lock);
+  answer_free (&a);
+}
+
+bool
+login_is_limited (struct login *l, struct reason *why)
+{
+  bool limited;
+
+  if (!l->method)
+    return false;
+  pthread_mutex_lock (&l->lock);
+  limited = l->token.limited;
+  pthread_mutex_unlock (&l->lock);
+  if (limited)
+    reason_set (why, 0,
+                "the token works a limited number of times, and each recheck "
+                "would take one (%s)",
+                l->setting);
+  return limited;
+}
+
+/* ---- tending ---- */
+
+/* Did the server refuse for good?  "past the max TTL" is a 500. */
+static bool
+is_final (const struct answer *a)
+{
+  return (a->status >= 400 && a->status < 500 && a->status != 412 &&
+          a->status != 429) ||
+         (a->status == 500 && strstr (a->text, "renew"));
+}
+
+/* BUSY is ours.  0: T is renewed.  -EACCES: it will not be.  -EAGAIN. */
+static int
+renew_once (const struct login *l, const struct token *old,
+            struct key_question *question, struct token *t, struct reason *why)
+{
+  struct answer a;
+  int r = ask_about (l, old->id, "POST", "v1/auth/token/renew-self", question,
+                     &a, why);
+
+  if (r < 0)
+    return r;
+  if (a.status == 200 && a.body)
+    r = token_from_auth (json_object_get (a.body, "auth"), old, t, why);
+  else if (is_final (&a))
+    r = reason_set (why, EACCES,
+                    "%s does not renew the token (%ld%s%s): it will end, and "
+                    "needs to be replaced (%s)",
+                    http_server_address (l->bao->server), a.status,
+                    a.text[0] ? ": " : "", a.text, l->setting);
+  else
+    r = reason_set (why, EAGAIN, "%s answered %ld to renewing the token%s%s",
+                    http_server_address (l->bao->server), a.status,
+                    a.text[0] ? ": " : "", a.text);
+  answer_free (&a);
+  /* Less than was granted at first: its greatest age is near. */
+  if (r == 0 && t->ours && t->end_ms != 0 &&
+      t->end_ms - monotonic_ms () < t->full_ms * 3 / 4)
+    t->renewable = false;
+  return r;
+}
+
+/* The token is due.  Called with the lock held and nobody busy. */
+static int
+prolong (struct login *l, const struct deadline *deadline, struct reason *why)
+{
+  struct key_question question = { .deadline = *deadline };
+  struct token t = { .id = NULL }, old = l->token;
+  int r = -EACCES;
+
+  /* While BUSY nobody else changes it, but a doubt may drop it. */
+  l->token.id = secret_copy (old.id->bytes, old.id->length);
+  if (!l->token.id) {
+    l->token.id = old.id;
+    return settings_no_memory (why);
+  }
+  begin_busy (l);
+  if (old.renewable)
+    r = renew_once (l, &old, &question, &t, why);
+  if (r == -EACCES && !is_given (l)) {
+    r = log_in_once (l, &question, &t, why);
+    if (r == 0)
+      revoke (l, &old, deadline);
+  }
+  end_busy (l);
+  if (r == 0 && secret_equal (old.id, t.id) && !l->token.id)
+    token_clear (&t); /* revoked in between: not to be used again */
+  else if (r == 0)
+    put_token (l, &t);
+  else if (r == -EACCES && is_given (l) && l->token.id)
+    l->token.renewable = false;
+  token_clear (&old);
+  return r;
+}
+
+/* What is given, and ends for good: say so until it is replaced. */
+static int
+ending (const struct login *l, struct reason *why)
+{
+  return reason_set (why, EACCES,
+                     "the token will end and cannot be renewed: it needs to be "
+                     "replaced (%s)",
+                     l->setting);
+}
+
+static int
+tend_token (struct login *l, const struct deadline *deadline, int64_t *next_ms,
+            struct reason *why)
+{
+  int64_t now = monotonic_ms (), at;
+  int r = 0;
+
+  if (!l->token.id || l->token.renew_ms == 0 || l->token.limited)
+    return 0;
+  if (now >= l->token.renew_ms && now >= l->retry_ms) {
+    r = is_given (l) && !l->token.renewable ? ending (l, why)
+                                            : prolong (l, deadline, why);
+    now = monotonic_ms ();
+    l->retry_ms = 0;
+    if (r == 0)
+      l->failures = 0;
+    else {
+      int64_t pause = RETRY_MS << (l->failures < 6 ? l->failures++ : 6);
+
+      l->retry_ms = now + (pause < RETRY_MAX_MS ? pause : RETRY_MAX_MS);
+      l->tend_failed = r;
+      l->tend_failure = *why;
+    }
+  }
+  else if (now < l->retry_ms) {
+    r = l->tend_failed; /* still */
+    *why = l->tend_failure;
+  }
+  at = l->token.renew_ms > l->retry_ms ? l->token.renew_ms : l->retry_ms;
+  if (l->token.id && l->token.renew_ms != 0 && at - now < *next_ms)
+    *next_ms = at > now ? at - now : 0;
+  return r;
+}
+
+int
+login_tend (struct login *l, const struct deadline *deadline, int64_t *next_ms,
+            struct reason *why)
+{
+  struct reason none;
+  int r = 0;
+
+  if (!l->method)
+    return 0;
+  if (!why)
+    why = &none;
+  pthread_mutex_lock (&l->lock);
+  if (l->token_file.path && *next_ms > FILE_MS)
+    *next_ms = FILE_MS;
+  take_file (l);
+  if (l->busy)
+    *next_ms = RETRY_MS;
+  else if (!l->ended)
+    r = tend_token (l, deadline, next_ms, why);
+  if (r == 0 && l->token_file.err < 0) {
+    r = l->token_file.err;
+    *why = l->token_file.trouble;
+  }
+  pthread_mutex_unlock (&l->lock);
+  return r;
+}
+
+void
+login_end (struct login *l, const struct deadline *deadline)
+{
+  struct token t;
+
+  if (!l->method)
+    return;
+  pthread_mutex_lock (&l->lock);
+  while (l->busy && wait_for_change (l, deadline, NULL) == 0)
+    ;
+  l->ended = true;
+  t = l->token;
+  l->token = (struct token){ .id = NULL };
+  l->generation++;
+  pthread_mutex_unlock (&l->lock);
+  revoke (l, &t, deadline);
+  token_clear (&t);
+}

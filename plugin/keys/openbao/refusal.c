@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* What the refusal of a login means.
+ *
+ * The same 400 and 403 stand for a definite no, for something that only
+ * the administrator can mend, and for an outage behind the server: only
+ * the text tells, and sometimes a second look.  The texts were taken from
+ * a real server.
+ */
+
+#include "config.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "encoding.h"
+#include "login.h"
+
+/* The server could not ask whom it has to ask. */
+static const char *const outages[] = {
+  "connection refused", "dial tcp",
+  "i/o timeout",        "context deadline exceeded",
+  "no such host",       "fetching keys",
+  "failed to get",      "EOF",
+};
+
+/* Nobody set up what the profile names. */
+static const char *const unconfigured[] = {
+  "could not load configuration",
+  "not configured",
+  "could not load backend configuration",
+  "no known role type",
+  "missing client token",
+};
+
+#define HAS(table, text) has (table, sizeof table / sizeof table[0], text)
+
+static bool
+has (const char *const *table, size_t n, const char *text)
+{
+  for (size_t i = 0; i < n; i++)
+    if (strstr (text, table[i]))
+      return true;
+  return false;
+}
+
+/* Asked without a token, a login that exists says 405 to a GET; where
+ * nothing is mounted it is a 403.
+ */
+static int
+is_mounted (const struct login *l, struct key_question *question, bool *mounted,
+            struct reason *why)
+{
+  char *plain = NULL, *path = NULL;
+  struct openbao_request request = { .method = "GET",
+                                     .namespace = l->namespace };
+  struct answer a;
+  int r;
+
+  if (asprintf (&plain, "v1/auth/%s/login", l->mount) != -1)
+    path = url_path_encode (plain);
+  free (plain);
+  if (!path)
+    return settings_no_memory (why);
+  request.path = path;
+  r = openbao_send (l->bao, &request, question, &a, why);
+  free (path);
+  if (r < 0)
+    return r;
+  *mounted = a.status != 403 && a.status != 404;
+  answer_free (&a);
+  return 0;
+}
+
+static int
+no_mount (const struct login *l, struct reason *why)
+{
+  return reason_set (why, EINVAL,
+                     "there is no login at auth/%.128s%s%.128s (%s)", l->mount,
+                     l->namespace ? " in the namespace " : "",
+                     l->namespace ? l->namespace : "", l->setting);
+}
+
+/* "permission denied" and no more.  Kubernetes' method says that of a
+ * cluster that it cannot ask, as well as of a token that the cluster does
+ * not know: with a JWT in good health nobody can say.
+ */
+static int
+denied_bare (struct login *l, struct key_question *question, struct reason *why)
+{
+  bool mounted = true;
+  int r = is_mounted (l, question, &mounted, why);
+
+  if (r < 0)
+    return r;
+  if (!mounted)
+    return no_mount (l, why);
+  if (strcmp (l->method->name, "kubernetes") != 0)
+    return reason_set (why, EACCES, "permission denied (%s)", l->setting);
+  r = jwt_check (l->jwt.text, time (NULL), why);
+  if (r < 0) {
+    reason_prefix (why, "%.256s", l->jwt.path);
+    return r;
+  }
+  question->again = true;
+  return reason_set (why, EAGAIN,
+                     "permission denied, which is also said when the "
+                     "Kubernetes API does not answer, and %.256s looks good "
+                     "(%s)",
+                     l->jwt.path, l->setting);
+}
+
+int
+refusal_of_login (struct login *l, const struct answer *a,
+                  struct key_question *question, struct reason *why)
+{
+  char none[] = "";
+  const struct openbao_key nobody = { .bao = l->bao, .path = none };
+
+  if (!a->body || a->status < 400 || a->status == 412 || a->status == 429 ||
+      a->status >= 500)
+    return answer_refusal (&nobody, a, &question->again, why);
+  if (strstr (a->text, "namespace not found"))
+    return reason_set (why, EINVAL, "there is no namespace %.128s (%s)",
+                       l->namespace ? l->namespace : "", l->setting);
+  if (a->status == 404)
+    return no_mount (l, why);
+  if (a->status == 403 && strcmp (a->text, "permission denied") == 0)
+    return denied_bare (l, question, why);
+  if (HAS (outages, a->text)) {
+    question->again = true;
+    return reason_set (why, EAGAIN, "%s (%s)", a->text, l->setting);
+  }
+  if (HAS (unconfigured, a->text) ||
+      (a->status != 400 && a->status != 401 && a->status != 403))
+    return reason_set (why, EINVAL, "%ld %s (%s)", a->status, a->text,
+                       l->setting);
+  return reason_set (why, EACCES, "%s (%s)",
+                     a->text[0] ? a->text : "no reason was given", l->setting);
+}

@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* A response-wrapped secret id: whoever unwraps it first has it, and the
+ * other learns that (OpenBao's documentation, "Response wrapping").
+ */
+
+#include "config.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "login.h"
+
+static int
+ask (const struct login *l, const char *path, const struct secret *token,
+     const struct secret *body, struct key_question *question, struct answer *a,
+     struct reason *why)
+{
+  const struct openbao_request request = { .method = "POST",
+                                           .path = path,
+                                           .namespace = l->namespace,
+                                           .token = token,
+                                           .hidden = l->wrapped.text,
+                                           .body = body };
+
+  return openbao_send (l->bao, &request, question, a, why);
+}
+
+/* Not ours to use any more. */
+static int
+used (const struct login *l, struct key_question *question, struct reason *why)
+{
+  const char *address = http_server_address (l->bao->server);
+
+  if (l->unwrap_lost)
+    return reason_set (why, EACCES,
+                       "%s has unwrapped the secret id in %.256s already, and "
+                       "its answer was lost: wrap a new one",
+                       address, l->wrapped.path);
+  question->alarm = true;
+  return reason_set (why, EACCES,
+                     "ALARM: %s says that the wrapping token in %.256s was "
+                     "used already, or has expired: if this server did not use "
+                     "it before, somebody else has the secret id; revoke that "
+                     "and wrap a new one",
+                     address, l->wrapped.path);
+}
+
+static int
+refused (const struct login *l, const struct answer *a,
+         struct key_question *question, struct reason *why)
+{
+  char none[] = "";
+  const struct openbao_key nobody = { .bao = l->bao, .path = none };
+
+  if (a->status == 400 && strstr (a->text, "wrapping token"))
+    return used (l, question, why);
+  if (a->body && (a->status == 400 || a->status == 403))
+    return reason_set (why, EACCES, "%s does not unwrap the secret id: %ld %s",
+                       http_server_address (l->bao->server), a->status,
+                       a->text);
+  return answer_refusal (&nobody, a, &question->again, why);
+}
+
+/* "auth/MOUNT/role/ROLE/secret-id", and its sister for ids of one's own. */
+static bool
+is_secret_id_path (const struct login *l, const char *path)
+{
+  const size_t n = strlen (l->mount);
+  const char *slash;
+
+  if (strncmp (path, "auth/", 5) != 0 || strncmp (path + 5, l->mount, n) != 0)
+    return false;
+  path += 5 + n;
+  if (strncmp (path, "/role/", 6) != 0)
+    return false;
+  slash = strchr (path + 6, '/');
+  return slash && slash > path + 6 &&
+         (strcmp (slash, "/secret-id") == 0 ||
+          strcmp (slash, "/custom-secret-id") == 0);
+}
+
+/* Somebody who took the token could have put another in its place. */
+static int
+check_origin (const struct login *l, const struct answer *a,
+              struct key_question *question, struct reason *why)
+{
+  const char *path = json_string_value (
+      json_object_get (json_object_get (a->body, "data"), "creation_path"));
+  char buf[REASON_NAME_MAX];
+
+  if (path && is_secret_id_path (l, path))
+    return 0;
+  question->alarm = true;
+  return reason_set (why, EACCES,
+                     "ALARM: the wrapping token in %.256s was made by %s, not "
+                     "for a secret id of auth/%.128s: somebody may have "
+                     "replaced it",
+                     l->wrapped.path, reason_name (buf, path ? path : "nobody"),
+                     l->mount);
+}
+
+static int
+look_up (struct login *l, struct key_question *question, struct reason *why)
+{
+  CLEANUP_SECRET struct secret *body =
+      secret_new (l->wrapped.text->length + 16);
+  struct answer a;
+  int r;
+
+  /* Its characters need no escape, but these two. */
+  if (memchr (l->wrapped.text->bytes, '"', l->wrapped.text->length) ||
+      memchr (l->wrapped.text->bytes, '\\', l->wrapped.text->length))
+    return reason_set (why, EINVAL, "%.256s does not hold a wrapping token",
+                       l->wrapped.path);
+  if (!body)
+    return settings_no_memory (why);
+  secret_append (body, "{\"token\":\"", 10);
+  secret_append (body, l->wrapped.text->bytes, l->wrapped.text->length);
+  secret_append (body, "\"}", 2);
+  r = ask (l, "v1/sys/wrapping/lookup", NULL, body, question, &a, why);
+  if (r < 0)
+    return r;
+  r = a.status == 200 && a.body ? check_origin (l, &a, question, why)
+                                : refused (l, &a, question, why);
+  answer_free (&a);
+  return r;
+}
+
+static int
+take_secret_id (struct login *l, const struct answer *a, struct reason *why)
+{
+  json_t *id = json_object_get (json_object_get (a->body, "data"), "secret_id");
+  struct secret *text, *from;
+
+  if (!json_is_string (id) ||
+      !credential_is_text (json_string_value (id), json_string_length (id)) ||
+      json_string_length (id) > credential_secret_id.max)
+    return reason_set (why, EBADMSG, "what %s unwrapped is no secret id",
+                       http_server_address (l->bao->server));
+  text = secret_copy (json_string_value (id), json_string_length (id));
+  from = secret_copy (l->wrapped.text->bytes, l->wrapped.text->length);
+  if (!text || !from) {
+    secret_free (text);
+    secret_free (from);
+    return settings_no_memory (why);
+  }
+  secret_free (l->unwrapped);
+  secret_free (l->unwrapped_from);
+  l->unwrapped = text;
+  l->unwrapped_from = from;
+  return 0;
+}
+
+/* With the token in the header and an empty body: in both places it
+ * would be used up for nothing.
+ */
+static int
+unwrap (struct login *l, struct key_question *question, struct reason *why)
+{
+  struct answer a;
+  int r = ask (l, "v1/sys/wrapping/unwrap", l->wrapped.text, NULL, question, &a,
+               why);
+
+  if (r < 0 || a.status >= 500)
+    l->unwrap_lost = true;
+  if (r < 0)
+    return r;
+  r = a.status == 200 && a.body ? take_secret_id (l, &a, why)
+                                : refused (l, &a, question, why);
+  answer_free (&a);
+  return r;
+}
+
+int
+wrapping_open (struct login *l, struct key_question *question,
+               struct reason *why)
+{
+  int r;
+
+  if (!l->wrapped.path)
+    return 0;
+  if (credential_refresh (&l->wrapped))
+    l->unwrap_lost = false;
+  if (l->unwrapped && secret_equal (l->unwrapped_from, l->wrapped.text))
+    return 0;
+  r = look_up (l, question, why);
+  return r < 0 ? r : unwrap (l, question, why);
+}
