@@ -18,7 +18,8 @@
   X (line)                                                                     \
   X (fd)                                                                       \
   X (cred)                                                                     \
-  X (openbao)
+  X (openbao)                                                                  \
+  X (kmip)
 
 #define DECLARE(name) extern const struct provider name##_provider;
 PROVIDERS (DECLARE)

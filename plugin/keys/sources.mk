@@ -5,6 +5,17 @@ keys_sources += \
 	plugin/keys/http.c \
 	plugin/keys/key.c \
 	plugin/keys/keyfile.c \
+	plugin/keys/kmip/connection.c \
+	plugin/keys/kmip/kmip.c \
+	plugin/keys/kmip/kmip.h \
+	plugin/keys/kmip/message.c \
+	plugin/keys/kmip/profile.c \
+	plugin/keys/kmip/refusal.c \
+	plugin/keys/kmip/resolver.c \
+	plugin/keys/kmip/server.c \
+	plugin/keys/kmip/ttlv.c \
+	plugin/keys/kmip/ttlv.h \
+	plugin/keys/kmip/wrapped.c \
 	plugin/keys/kms.c \
 	plugin/keys/layout.c \
 	plugin/keys/openbao/answer.c \
@@ -25,5 +36,5 @@ keys_sources += \
 	plugin/keys/openbao/wrapping.c \
 	plugin/keys/profile.c \
 	plugin/keys/provider.c
-# For libcurl's SSL_CTX (http.c).
+# For KMIP, and libcurl's SSL_CTX (http.c).
 librbdcrypt_la_LIBADD += -lssl

@@ -1,0 +1,391 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* Keys on a KMIP server: profiles of type "kmip".
+ *
+ * A question is one connection with two or three requests on it: Locate
+ * where the key goes by a name, then its State, then the key itself (Get)
+ * or the passphrase that it has wrapped (Decrypt).  The state comes
+ * first: servers hand out what was deactivated, and no key shall travel
+ * that may not be used.
+ */
+
+#include "config.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <jansson.h>
+
+#include "json.h"
+#include "kmip.h"
+
+struct kmip_key {
+  struct kmip *kmip;
+  char *object;           /* id or name; not of a wrapped passphrase */
+  struct wrapped wrapped; /* where the profile has a wrapper */
+  char *doing;
+};
+
+int
+kmip_check_id (const char *text, const char *what, struct reason *why)
+{
+  json_t *utf8 CLEANUP_JSON = json_string (text);
+  const size_t n = strlen (text);
+
+  for (size_t i = 0; i < n; i++)
+    if ((unsigned char)text[i] < 0x20 || text[i] == 0x7f)
+      return reason_set (why, EINVAL, "%s holds control characters", what);
+  if (n == 0 || n > KMIP_ID_MAX)
+    return reason_set (why, EINVAL, "%s must have 1 to %d bytes", what,
+                       KMIP_ID_MAX);
+  if (!utf8)
+    return reason_set (why, EINVAL, "%s is not UTF-8", what);
+  return 0;
+}
+
+/* ---- talking ---- */
+
+struct talk {
+  struct kmip *kmip;
+  struct connection *connection;
+  struct key_question *question;
+  struct secret *message; /* the last answer, which replies point into */
+};
+
+/* Send REQUEST in KMIP 1.MINOR and read the answer. */
+static int
+exchange (struct talk *t, const struct kmip_request *request, unsigned minor,
+          struct kmip_reply *reply, struct reason *why)
+{
+  CLEANUP_SECRET struct secret *out = NULL;
+  int r = message_write (request, minor, &out, why);
+
+  secret_free (t->message);
+  t->message = NULL;
+  if (r == 0)
+    r = connection_exchange (t->connection, out, &t->question->again,
+                             &t->message, why);
+  if (r < 0)
+    return r;
+  r = message_read (t->message, request->operation, reply, why);
+  if (r < 0)
+    reason_prefix (why, "%.256s", t->kmip->server->address);
+  return r;
+}
+
+/* The first version that has the operation. */
+static unsigned
+first_minor (const struct kmip_request *request)
+{
+  if (request->operation != KMIP_DECRYPT)
+    return 0;
+  return request->wrapped->gcm ? 4 : 2;
+}
+
+/* A server that does not know a version says "invalid message" before it
+ * has looked at the operation: try the others.  1.2 is what most know,
+ * and has all that a key takes.
+ */
+static int
+ask_versions (struct talk *t, const struct kmip_request *request,
+              struct kmip_reply *reply, struct reason *why)
+{
+  static const int order[] = { 2, 4, 3, 1, 0 };
+  const int known = atomic_load (&t->kmip->minor);
+  const int first = first_minor (request);
+  int r = 0;
+
+  reply->misunderstood = true;
+  if (known >= first)
+    r = exchange (t, request, known, reply, why);
+  for (size_t i = 0; i < sizeof order / sizeof order[0]; i++) {
+    if (r < 0 || !reply->misunderstood)
+      break;
+    if (order[i] < first || order[i] == known)
+      continue;
+    r = exchange (t, request, order[i], reply, why);
+    if (r == 0 && !reply->misunderstood)
+      atomic_store (&t->kmip->minor, order[i]);
+  }
+  return r;
+}
+
+/* A success, or the class of the refusal.  WHAT is the key, for it. */
+static int
+ask (struct talk *t, const struct kmip_request *request, const char *what,
+     struct kmip_reply *reply, struct reason *why)
+{
+  const int pinned = t->kmip->pinned;
+  int r;
+
+  if (pinned >= 0 && (unsigned)pinned < first_minor (request))
+    return reason_set (why, EINVAL,
+                       "%s: \"version\" 1.%d has no Decrypt for such a "
+                       "wrapped passphrase: it came with 1.%u",
+                       t->kmip->server->where, pinned, first_minor (request));
+  r = pinned >= 0 ? exchange (t, request, pinned, reply, why)
+                  : ask_versions (t, request, reply, why);
+  if (r == 0 && !reply->success)
+    r = reply_refusal (reply, request->operation, what,
+                       t->kmip->server->address, &t->question->again, why);
+  return r;
+}
+
+/* What an answer holds is not what was asked for. */
+static int
+about (const struct talk *t, const char *what, int r, struct reason *why)
+{
+  char buf[REASON_NAME_MAX];
+
+  if (r < 0)
+    reason_prefix (why, "%.256s, asked for %s", t->kmip->server->address,
+                   reason_name (buf, what));
+  return r;
+}
+
+/* KMIP answers alike for what does not exist and for what somebody may
+ * not see, so that "no such name" may mean either.
+ */
+static int
+locate (struct talk *t, const char *name, char ident[KMIP_ID_MAX + 1],
+        struct reason *why)
+{
+  const struct kmip_request request = { .operation = KMIP_LOCATE,
+                                        .object = name };
+  const char *address = t->kmip->server->address;
+  struct kmip_reply reply;
+  char buf[REASON_NAME_MAX];
+  int r = ask (t, &request, name, &reply, why);
+
+  if (r < 0)
+    return r;
+  r = reply_located (&reply, ident, why);
+  reason_name (buf, name);
+  if (r == -ENOENT)
+    return reason_set (why, EACCES,
+                       "%.256s shows no object with the name %s: it is denied "
+                       "to this certificate, or there is none (KMIP does not "
+                       "tell which)",
+                       address, buf);
+  if (r == -EINVAL)
+    return reason_set (why, EINVAL,
+                       "two objects at %.256s share the name %s: a key needs a "
+                       "name of its own, or \"lookup\": \"id\"",
+                       address, buf);
+  return about (t, name, r, why);
+}
+
+static int
+check_state (struct talk *t, const char *ident, const char *what,
+             struct reason *why)
+{
+  const struct kmip_request request = { .operation = KMIP_GET_ATTRIBUTES,
+                                        .object = ident };
+  struct kmip_reply reply;
+  uint32_t state;
+  int r = ask (t, &request, what, &reply, why);
+
+  if (r < 0)
+    return r;
+  r = about (t, what, reply_state (&reply, ident, &state, why), why);
+  return r < 0 ? r : state_refusal (state, what, t->kmip->server->address, why);
+}
+
+static int
+get_key (struct talk *t, const char *ident, const char *what,
+         struct secret **ret, struct reason *why)
+{
+  const struct kmip_request request = { .operation = KMIP_GET,
+                                        .object = ident };
+  const struct layout as_it_is = { .kind = LAYOUT_RAW };
+  struct kmip_reply reply;
+  struct secret *bytes;
+  bool passphrase;
+  int r = ask (t, &request, what, &reply, why);
+
+  if (r < 0)
+    return r;
+  r = about (t, what, reply_key (&reply, ident, &passphrase, &bytes, why), why);
+  /* As castellan has it: a key in hexadecimal, a passphrase as it is. */
+  return r < 0 ? r
+               : layout_bytes (passphrase ? &as_it_is : &t->kmip->layout, bytes,
+                               ret, why);
+}
+
+static int
+decrypt (struct talk *t, const struct wrapped *wrapped, struct secret **ret,
+         struct reason *why)
+{
+  const char *ident = t->kmip->wrapper;
+  const struct kmip_request request = { .operation = KMIP_DECRYPT,
+                                        .object = ident,
+                                        .wrapped = wrapped };
+  struct kmip_reply reply;
+  int r = ask (t, &request, ident, &reply, why);
+
+  return r < 0 ? r
+               : about (t, ident, reply_data (&reply, ident, ret, why), why);
+}
+
+static int
+get_passphrase (struct talk *t, const struct kmip_key *k, struct secret **ret,
+                struct reason *why)
+{
+  char located[KMIP_ID_MAX + 1];
+  const char *ident = k->object;
+  int r = 0;
+
+  if (t->kmip->wrapper) {
+    r = check_state (t, t->kmip->wrapper, t->kmip->wrapper, why);
+    return r < 0 ? r : decrypt (t, &k->wrapped, ret, why);
+  }
+  if (t->kmip->by_name) {
+    r = locate (t, k->object, located, why);
+    ident = located;
+  }
+  if (r == 0)
+    r = check_state (t, ident, k->object, why);
+  return r < 0 ? r : get_key (t, ident, k->object, ret, why);
+}
+
+/* ---- the provider ---- */
+
+/* Also its unwrap: what a key needs is known since prepare. */
+static int
+kmip_fetch (void *state, struct key_question *question, struct secret **ret,
+            struct reason *why)
+{
+  const struct kmip_key *k = state;
+  struct talk t = { .kmip = k->kmip, .question = question };
+  int r = connection_open (k->kmip->server, &question->deadline,
+                           &question->again, &t.connection, why);
+
+  if (r == 0)
+    r = get_passphrase (&t, k, ret, why);
+  secret_free (t.message);
+  connection_close (t.connection);
+  return r;
+}
+
+/* Whatever the key is now: one that was changed may be used. */
+static int
+kmip_check (void *state, struct key_question *question, struct reason *why)
+{
+  CLEANUP_SECRET struct secret *s = NULL;
+
+  return kmip_fetch (state, question, &s, why);
+}
+
+static void
+kmip_close (struct kms *kms)
+{
+  struct kmip *k = kms->state;
+
+  if (!k)
+    return;
+  kmip_server_free (k->server);
+  free (k->prefix);
+  free (k->wrapper);
+  free (k);
+}
+
+static int
+kmip_open (struct kms *kms, const struct profile *profile, struct reason *why)
+{
+  struct kmip *k = calloc (1, sizeof *k);
+  int r;
+
+  if (!k)
+    return reason_set (why, ENOMEM, "out of memory");
+  atomic_init (&k->minor, -1);
+  kms->state = k;
+  r = kmip_from_profile (k, profile, why);
+  kms->wraps = k->wrapper != NULL;
+  return r;
+}
+
+static void
+kmip_free (void *state)
+{
+  struct kmip_key *k = state;
+
+  if (!k)
+    return;
+  wrapped_free (&k->wrapped);
+  free (k->object);
+  free (k->doing);
+  free (k);
+}
+
+static int
+set_object (struct kmip_key *k, const struct reference *ref, struct reason *why)
+{
+  const char *prefix = k->kmip->prefix ? k->kmip->prefix : "";
+
+  if (k->kmip->wrapper)
+    return wrapped_parse (ref->body, &k->wrapped, why);
+  if (asprintf (&k->object, "%s%s", prefix, ref->body) == -1) {
+    k->object = NULL;
+    return reason_set (why, ENOMEM, "out of memory");
+  }
+  return kmip_check_id (
+      k->object, k->kmip->by_name ? "the object's name" : "the object's id",
+      why);
+}
+
+static int
+kmip_prepare (struct kms *kms, const struct reference *ref, void **state,
+              struct reason *why)
+{
+  struct kmip_key *k = calloc (1, sizeof *k);
+  char buf[REASON_NAME_MAX];
+  int r;
+
+  if (!k)
+    return reason_set (why, ENOMEM, "out of memory");
+  k->kmip = kms->state;
+  r = set_object (k, ref, why);
+  if (r == 0 &&
+      asprintf (&k->doing, "asking KMIP at %s for the key %s",
+                k->kmip->server->address, reason_name (buf, ref->name)) == -1) {
+    k->doing = NULL;
+    r = reason_set (why, ENOMEM, "out of memory");
+  }
+  if (r < 0) {
+    kmip_free (k);
+    return r;
+  }
+  *state = k;
+  return 0;
+}
+
+static const char *
+kmip_doing (const void *state)
+{
+  return ((const struct kmip_key *)state)->doing;
+}
+
+static void
+kmip_relock (struct kms *kms)
+{
+  const struct kmip *k = kms->state;
+
+  kmip_server_relock (k->server);
+}
+
+extern const struct provider kmip_provider;
+const struct provider kmip_provider = {
+  .name = "kmip",
+  .types = (const char *const[]){ "kmip", NULL },
+  .open = kmip_open,
+  .close = kmip_close,
+  .prepare = kmip_prepare,
+  .free = kmip_free,
+  .fetch = kmip_fetch,
+  .unwrap = kmip_fetch,
+  .check = kmip_check,
+  .doing = kmip_doing,
+  .relock_login = kmip_relock,
+};

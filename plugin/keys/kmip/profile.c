@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* Profiles of type "kmip": their members, one by one. */
+
+#include "config.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "json.h"
+#include "kmip.h"
+
+#define PEM_MAX (256 * 1024)
+
+/* Who may write it decides whom we trust. */
+static const struct hostfile_rules cert_rules = {
+  .what = "certificate file",
+  .forbidden = 022,
+  .max = PEM_MAX,
+};
+
+/* A group such as Debian's ssl-cert may read keys. */
+static const struct hostfile_rules key_rules = {
+  .what = "private key file",
+  .forbidden = 037,
+  .max = PEM_MAX,
+};
+
+struct settings {
+  json_t *address, *ca_file, *client_cert, *client_key, *tls_server_name,
+      *version, *engine, *key, *lookup, *prefix, *layout;
+};
+
+static int
+read_members (struct settings *s, const struct profile *profile,
+              struct reason *why)
+{
+  const struct json_member members[] = {
+    { "address", JSON_STRING, true, &s->address },
+    { "ca_file", JSON_STRING, false, &s->ca_file },
+    { "client_cert", JSON_STRING, false, &s->client_cert },
+    { "client_key", JSON_STRING, false, &s->client_key },
+    { "tls_server_name", JSON_STRING, false, &s->tls_server_name },
+    { "version", JSON_STRING, false, &s->version },
+    { "engine", JSON_STRING, false, &s->engine },
+    { "key", JSON_STRING, false, &s->key },
+    { "lookup", JSON_STRING, false, &s->lookup },
+    { "prefix", JSON_STRING, false, &s->prefix },
+    { "layout", JSON_STRING, false, &s->layout },
+    { .name = NULL },
+  };
+
+  return json_members (profile->object, profile->where, members, why);
+}
+
+/* Which of the two WORDS (by default the first) VALUE is: 0 or 1. */
+static int
+one_of (const struct profile *profile, const char *member, const json_t *value,
+        const char *const words[2], struct reason *why)
+{
+  const char *word = value ? json_string_value (value) : words[0];
+  char buf[REASON_NAME_MAX];
+
+  for (int i = 0; i < 2; i++)
+    if (strcmp (word, words[i]) == 0)
+      return i;
+  return reason_set (why, EINVAL, "%s: \"%s\" is \"%s\": it must be %s or %s",
+                     profile->where, member, reason_name (buf, word), words[0],
+                     words[1]);
+}
+
+static int
+copy_id (const struct profile *profile, const json_t *value, const char *member,
+         char **ret, struct reason *why)
+{
+  int r = kmip_check_id (json_string_value (value), member, why);
+
+  if (r < 0) {
+    reason_prefix (why, "%s", profile->where);
+    return r;
+  }
+  *ret = strdup (json_string_value (value));
+  return *ret ? 0 : reason_set (why, ENOMEM, "out of memory");
+}
+
+static int
+goes_with (const struct profile *profile, const char *member, const char *what,
+           struct reason *why)
+{
+  return reason_set (why, EINVAL, "%s: \"%s\" goes with %s only",
+                     profile->where, member, what);
+}
+
+/* "engine": "encrypt" */
+static int
+set_wrapper (struct kmip *k, const struct settings *s,
+             const struct profile *profile, struct reason *why)
+{
+  static const char get[] = "\"engine\": \"get\"";
+
+  if (s->lookup)
+    return goes_with (profile, "lookup", get, why);
+  if (s->prefix)
+    return goes_with (profile, "prefix", get, why);
+  if (s->layout)
+    return goes_with (profile, "layout", get, why);
+  if (!s->key)
+    return reason_set (why, EINVAL,
+                       "%s: the member \"key\" is missing: the id of the key "
+                       "that wraps passphrases",
+                       profile->where);
+  return copy_id (profile, s->key, "\"key\"", &k->wrapper, why);
+}
+
+/* "engine": "get" */
+static int
+set_lookup (struct kmip *k, const struct settings *s,
+            const struct profile *profile, struct reason *why)
+{
+  static const char *const lookups[] = { "id", "name" };
+  static const char *const layouts[] = { "raw", "castellan" };
+  int r;
+
+  if (s->key)
+    return goes_with (profile, "key", "\"engine\": \"encrypt\"", why);
+  r = one_of (profile, "lookup", s->lookup, lookups, why);
+  if (r < 0)
+    return r;
+  k->by_name = r == 1;
+  if (s->prefix && !k->by_name)
+    return goes_with (profile, "prefix", "\"lookup\": \"name\"", why);
+  if (!s->layout)
+    return reason_set (why, EINVAL, "%s: the member \"layout\" is missing",
+                       profile->where);
+  r = one_of (profile, "layout", s->layout, layouts, why);
+  if (r < 0)
+    return r;
+  k->layout.kind = r == 1 ? LAYOUT_CASTELLAN : LAYOUT_RAW;
+  if (s->prefix)
+    return copy_id (profile, s->prefix, "\"prefix\"", &k->prefix, why);
+  return 0;
+}
+
+static int
+set_engine (struct kmip *k, const struct settings *s,
+            const struct profile *profile, struct reason *why)
+{
+  static const char *const engines[] = { "get", "encrypt" };
+  const int r = one_of (profile, "engine", s->engine, engines, why);
+
+  if (r < 0)
+    return r;
+  return r == 1 ? set_wrapper (k, s, profile, why)
+                : set_lookup (k, s, profile, why);
+}
+
+static int
+set_version (struct kmip *k, const struct settings *s,
+             const struct profile *profile, struct reason *why)
+{
+  const char *v = json_string_value (s->version);
+
+  k->pinned = -1;
+  if (!v)
+    return 0;
+  if (strncmp (v, "1.", 2) != 0 || v[2] < '0' || v[2] > '0' + KMIP_MINOR_MAX ||
+      v[3] != '\0')
+    return reason_set (why, EINVAL,
+                       "%s: \"version\" must be \"1.0\" to \"1.%d\"",
+                       profile->where, KMIP_MINOR_MAX);
+  k->pinned = v[2] - '0';
+  return 0;
+}
+
+static int
+profile_file (const json_t *value, const char *member,
+              const struct hostfile_rules *rules, const struct profile *profile,
+              struct secret **ret, struct reason *why)
+{
+  const char *path = json_string_value (value);
+  int r;
+
+  if (!path)
+    return 0;
+  if (path[0] != '/')
+    return reason_set (why, EINVAL, "%s: \"%s\" must be a full path",
+                       profile->where, member);
+  r = hostfile_read (path, rules, ret, NULL, why);
+  if (r < 0)
+    reason_prefix (why, "%s: \"%s\"", profile->where, member);
+  return r;
+}
+
+static int
+set_server (struct kmip *k, const struct settings *s,
+            const struct profile *profile, struct reason *why)
+{
+  struct kmip_server_options o = {
+    .address = json_string_value (s->address),
+    .tls_server_name = json_string_value (s->tls_server_name),
+    .where = profile->where,
+  };
+  int r;
+
+  r = profile_file (s->ca_file, "ca_file", &cert_rules, profile, &o.ca, why);
+  if (r == 0)
+    r = profile_file (s->client_cert, "client_cert", &cert_rules, profile,
+                      &o.cert, why);
+  if (r == 0)
+    r = profile_file (s->client_key, "client_key", &key_rules, profile, &o.key,
+                      why);
+  if (r == 0)
+    return kmip_server_new (&o, &k->server, why);
+  secret_free (o.ca);
+  secret_free (o.cert);
+  secret_free (o.key);
+  return r;
+}
+
+int
+kmip_from_profile (struct kmip *k, const struct profile *profile,
+                   struct reason *why)
+{
+  struct settings s;
+  int r = read_members (&s, profile, why);
+
+  if (r == 0)
+    r = set_engine (k, &s, profile, why);
+  if (r == 0)
+    r = set_version (k, &s, profile, why);
+  if (r == 0)
+    r = set_server (k, &s, profile, why);
+  return r;
+}

@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* A KMIP server's address, and the certificates for talking to it.
+ *
+ * What OpenSSL makes of the private key lives as long as one connection;
+ * in between there are only the bytes of the file, in a struct secret.
+ */
+
+#include "config.h"
+
+#include <arpa/inet.h>
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/x509v3.h>
+
+#include "kmip.h"
+
+/* ---- the address ---- */
+
+static bool
+is_port (const char *port)
+{
+  const size_t n = strlen (port);
+  long value;
+
+  if (n == 0 || n > 5 || strspn (port, "0123456789") != n)
+    return false;
+  value = strtol (port, NULL, 10);
+  return value > 0 && value < 65536;
+}
+
+static bool
+is_host_name (const char *name, size_t n)
+{
+  for (size_t i = 0; i < n; i++)
+    if (!isalnum ((unsigned char)name[i]) && !strchr (".-_", name[i]))
+      return false;
+  return n > 0 && n < 254;
+}
+
+/* HOST, HOST:PORT, [V6], [V6]:PORT */
+static int
+split_address (struct kmip_server *s, const char *address)
+{
+  const char *host = address, *end, *rest;
+  struct in6_addr in6;
+  bool ok;
+
+  if (*host == '[') {
+    host++;
+    end = host + strcspn (host, "]");
+    rest = *end ? end + 1 : end;
+  }
+  else
+    rest = end = host + strcspn (host, ":");
+  s->host = strndup (host, end - host);
+  s->port = strdup (*rest == ':' ? rest + 1 : KMIP_PORT);
+  if (!s->host || !s->port)
+    return -ENOMEM;
+  ok = host == address ? is_host_name (s->host, strlen (s->host))
+                       : *end && inet_pton (AF_INET6, s->host, &in6) == 1;
+  return ok && (*rest == '\0' || *rest == ':') && is_port (s->port) ? 0
+                                                                    : -EINVAL;
+}
+
+static int
+set_address (struct kmip_server *s, const struct kmip_server_options *o,
+             struct reason *why)
+{
+  const int r = split_address (s, o->address);
+  const char *name = o->tls_server_name;
+
+  if (r == -EINVAL)
+    return reason_set (why, EINVAL,
+                       "%s: \"address\" must be HOST, HOST:PORT or "
+                       "[IPV6]:PORT (the port is %s where it is left out)",
+                       o->where, KMIP_PORT);
+  if (name && !is_host_name (name, strlen (name)))
+    return reason_set (why, EINVAL,
+                       "%s: \"tls_server_name\" is not a host name", o->where);
+  if (r == 0) {
+    s->address = strdup (o->address);
+    s->name = strdup (name ? name : s->host);
+    s->where = strdup (o->where);
+  }
+  if (r < 0 || !s->address || !s->name || !s->where)
+    return reason_set (why, ENOMEM, "out of memory");
+  return 0;
+}
+
+/* ---- the certificates ---- */
+
+static int
+pem_error (const struct kmip_server *s, const char *member, const char *what,
+           struct reason *why)
+{
+  const char *detail = ERR_reason_error_string (ERR_peek_last_error ());
+  const int r =
+      reason_set (why, EINVAL, "%s: \"%s\" %s%s%s%s", s->where, member, what,
+                  detail ? " (" : "", detail ? detail : "", detail ? ")" : "");
+
+  ERR_clear_error ();
+  return r;
+}
+
+/* Nobody is there who could type a password. */
+static int
+no_password (char *buf, int size, int rwflag, void *opaque)
+{
+  (void)buf, (void)size, (void)rwflag, (void)opaque;
+  return -1;
+}
+
+/* Call FN for each certificate in PEM; returns how many there were, or
+ * -1.
+ */
+static int
+each_certificate (const struct secret *pem, SSL_CTX *ctx,
+                  int (*fn) (SSL_CTX *ctx, X509 *cert, int n))
+{
+  BIO *bio = BIO_new_mem_buf (pem->bytes, pem->length);
+  X509 *cert;
+  int n = 0;
+
+  if (!bio)
+    return -1;
+  while (n >= 0 && (cert = PEM_read_bio_X509 (bio, NULL, no_password, NULL))) {
+    n = fn (ctx, cert, n) == 1 ? n + 1 : -1;
+    X509_free (cert);
+  }
+  /* The end of the file is reported as "no start line". */
+  if (n > 0 && ERR_GET_REASON (ERR_peek_last_error ()) == PEM_R_NO_START_LINE)
+    ERR_clear_error ();
+  else if (n > 0)
+    n = -1;
+  BIO_free (bio);
+  return n;
+}
+
+static int
+trust (SSL_CTX *ctx, X509 *cert, int n)
+{
+  (void)n;
+  return X509_STORE_add_cert (SSL_CTX_get_cert_store (ctx), cert);
+}
+
+/* Our own comes first, then what signed it. */
+static int
+present (SSL_CTX *ctx, X509 *cert, int n)
+{
+  return n == 0 ? SSL_CTX_use_certificate (ctx, cert)
+                : SSL_CTX_add1_chain_cert (ctx, cert);
+}
+
+static int
+set_key (const struct kmip_server *s, SSL_CTX *ctx, struct reason *why)
+{
+  BIO *bio = BIO_new_mem_buf (s->key->bytes, s->key->length);
+  EVP_PKEY *key = NULL;
+  int r = 0;
+
+  if (bio)
+    key = PEM_read_bio_PrivateKey (bio, NULL, no_password, NULL);
+  if (!key)
+    r = pem_error (s, "client_key",
+                   "holds no private key in PEM without a password", why);
+  else if (SSL_CTX_use_PrivateKey (ctx, key) != 1 ||
+           SSL_CTX_check_private_key (ctx) != 1)
+    r = pem_error (s, "client_key", "does not belong to \"client_cert\"", why);
+  EVP_PKEY_free (key);
+  BIO_free (bio);
+  return r;
+}
+
+static int
+set_certificates (const struct kmip_server *s, SSL_CTX *ctx, struct reason *why)
+{
+  if (s->ca && each_certificate (s->ca, ctx, trust) <= 0)
+    return pem_error (s, "ca_file", "holds no certificates in PEM", why);
+  if (!s->ca && SSL_CTX_set_default_verify_paths (ctx) != 1)
+    return pem_error (s, "ca_file",
+                      "is not set, and the system's CAs cannot be read", why);
+  if (!s->cert)
+    return 0;
+  if (each_certificate (s->cert, ctx, present) <= 0)
+    return pem_error (s, "client_cert", "cannot be used as certificates in PEM",
+                      why);
+  return set_key (s, ctx, why);
+}
+
+int
+kmip_server_tls (const struct kmip_server *s, SSL_CTX **ret, struct reason *why)
+{
+  SSL_CTX *ctx = SSL_CTX_new (TLS_client_method ());
+  int r;
+
+  if (!ctx)
+    return reason_set (why, ENOMEM, "out of memory");
+  SSL_CTX_set_min_proto_version (ctx, TLS1_2_VERSION);
+  SSL_CTX_set_verify (ctx, SSL_VERIFY_PEER, NULL);
+  SSL_CTX_set_session_cache_mode (ctx, SSL_SESS_CACHE_OFF);
+  SSL_CTX_set_options (ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_TICKET |
+                                SSL_OP_NO_COMPRESSION);
+  /* The plaintext of a record would stay in OpenSSL's buffer. */
+#ifdef SSL_OP_CLEANSE_PLAINTEXT
+  SSL_CTX_set_options (ctx, SSL_OP_CLEANSE_PLAINTEXT);
+#endif
+  ERR_clear_error ();
+  r = set_certificates (s, ctx, why);
+  if (r < 0)
+    SSL_CTX_free (ctx);
+  else
+    *ret = ctx;
+  return r;
+}
+
+/* ---- both ---- */
+
+int
+kmip_server_new (const struct kmip_server_options *o, struct kmip_server **ret,
+                 struct reason *why)
+{
+  struct kmip_server *s = calloc (1, sizeof *s);
+  SSL_CTX *ctx = NULL;
+  int r;
+
+  if (!s) {
+    secret_free (o->ca);
+    secret_free (o->cert);
+    secret_free (o->key);
+    return reason_set (why, ENOMEM, "out of memory");
+  }
+  s->ca = o->ca;
+  s->cert = o->cert;
+  s->key = o->key;
+  r = set_address (s, o, why);
+  if (r == 0 && !s->cert != !s->key)
+    r = reason_set (why, EINVAL,
+                    "%s: \"client_cert\" and \"client_key\" go together: one "
+                    "is missing",
+                    o->where);
+  if (r == 0)
+    r = kmip_server_tls (s, &ctx, why);
+  SSL_CTX_free (ctx);
+  if (r < 0) {
+    kmip_server_free (s);
+    return r;
+  }
+  *ret = s;
+  return 0;
+}
+
+void
+kmip_server_relock (struct kmip_server *server)
+{
+  if (server->key)
+    secret_relock (server->key);
+}
+
+void
+kmip_server_free (struct kmip_server *s)
+{
+  if (!s)
+    return;
+  secret_free (s->ca);
+  secret_free (s->cert);
+  secret_free (s->key);
+  free (s->where);
+  free (s->name);
+  free (s->port);
+  free (s->host);
+  free (s->address);
+  free (s);
+}
