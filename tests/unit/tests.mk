@@ -16,12 +16,14 @@ unit_tests = \
 	tests/unit/test-keyfile \
 	tests/unit/test-keyref \
 	tests/unit/test-kms \
+	tests/unit/test-kmip-message \
 	tests/unit/test-layout \
 	tests/unit/test-luks-damage \
 	tests/unit/test-luks-header \
 	tests/unit/test-profile \
 	tests/unit/test-reason \
 	tests/unit/test-secret \
+	tests/unit/test-ttlv \
 	tests/unit/test-unlock-limit
 check_PROGRAMS = $(unit_tests)
 TESTS += $(unit_tests)
@@ -56,6 +58,8 @@ tests_unit_test_secret_CFLAGS = $(unit_cflags)
 tests_unit_test_secret_LDADD = $(unit_ldadd)
 tests_unit_test_secret_LDFLAGS = $(AM_LDFLAGS) \
 	-Wl,--wrap=free -Wl,--wrap=munmap
+tests_unit_test_ttlv_CFLAGS = $(unit_cflags)
+tests_unit_test_ttlv_LDADD = $(unit_ldadd)
 tests_unit_test_unlock_limit_CFLAGS = $(unit_cflags)
 tests_unit_test_unlock_limit_LDADD = $(unit_ldadd)
 tests_unit_test_json_CFLAGS = $(unit_cflags)
@@ -66,6 +70,8 @@ tests_unit_test_keyref_CFLAGS = $(unit_cflags)
 tests_unit_test_keyref_LDADD = $(unit_ldadd)
 tests_unit_test_kms_CFLAGS = $(unit_cflags)
 tests_unit_test_kms_LDADD = $(unit_ldadd)
+tests_unit_test_kmip_message_CFLAGS = $(unit_cflags)
+tests_unit_test_kmip_message_LDADD = $(unit_ldadd)
 tests_unit_test_layout_CFLAGS = $(unit_cflags)
 tests_unit_test_layout_LDADD = $(unit_ldadd)
 tests_unit_test_profile_CFLAGS = $(unit_cflags)
