@@ -98,6 +98,18 @@ struct rehearsed {
  */
 extern int rehearse (struct rehearsed *ret);
 
+/* --- logins.c --- */
+
+/* Start the thread that keeps logins to key servers alive.  0 or -1
+ * after nbdkit_error.
+ */
+extern int logins_start (void);
+
+/* End it, and the logins that this process has made itself.  Waits until
+ * DEADLINE at most for servers that do not answer.
+ */
+extern void logins_end (const struct deadline *deadline);
+
 /* --- shutdown.c --- */
 
 /* Start the thread that waits for the end of the server and then stops

@@ -148,6 +148,8 @@ rbdcrypt_after_fork (void)
     nbdkit_error ("cannot start a thread: %s", strerror (-r));
     return -1;
   }
+  if (logins_start () == -1)
+    return -1;
   return shutdown_watch (session);
 }
 

@@ -186,6 +186,16 @@ try_everything (struct child *child, struct reason *why)
   return r;
 }
 
+/* Nobody will use them.  Before the last message: then comes SIGKILL. */
+static void
+end_logins (const struct child *child)
+{
+  const struct deadline deadline = deadline_sooner (&child->deadline, 500);
+
+  if (deadline_left_ms (&deadline) > 0)
+    key_end_logins (&deadline);
+}
+
 static void
 run_child (struct child *child)
 {
@@ -197,8 +207,10 @@ run_child (struct child *child)
   for (size_t i = 0; i < parameters.volume.nr_keys; i++)
     key_relock (parameters.keys[i]);
   r = try_everything (child, &why);
-  if (r < 0)
+  if (r < 0) {
+    end_logins (child);
     tell_text (child, FAILURE, why.text);
+  }
   else
     tell_text (child, SUCCESS, "");
   for (size_t i = 0; i < VOLUME_LAYERS_MAX; i++)

@@ -25,6 +25,9 @@
 #define LEAVE_MS 2000
 #define NUDGE_MS 50
 
+/* What ending the logins may cost when a key server does not answer. */
+#define LOGINS_MS 1000
+
 /* A detour around "no global state": nbdkit's callbacks have no handle
  * for the life of the server.
  */
@@ -47,6 +50,15 @@ stop_session (void)
   watch.err = session_stop (watch.session, &deadline, &why);
   if (watch.err < 0)
     nbdkit_error ("shutdown: %s", why.text);
+}
+
+/* After the session: it may still have asked for a key. */
+static void
+end_logins (void)
+{
+  const struct deadline deadline = deadline_in_ms (LOGINS_MS, NULL);
+
+  logins_end (&deadline);
 }
 
 /* Make clients leave until nbdkit has noticed that all of them did. */
@@ -75,6 +87,7 @@ watch_main (void *arg)
   while (nbdkit_nanosleep (3600, 0) == 0 || errno != ESHUTDOWN)
     ;
   stop_session ();
+  end_logins ();
   send_clients_away ();
   return NULL;
 }
