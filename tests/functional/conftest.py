@@ -9,6 +9,7 @@ import tempfile
 import pytest
 
 import classes as class_table
+import kmip_server
 import lab
 
 
@@ -75,6 +76,15 @@ def bao(lab_dir):
     b.mount("kv1", 1)
     yield b
     b.down()
+
+
+@pytest.fixture(scope="session")
+def kmip(lab_dir):
+    """PyKMIP, with the users "tenant-a" and "tenant-b"."""
+    k = kmip_server.Kmip(os.path.join(lab_dir, "kmip"))
+    k.up()
+    yield k
+    k.down()
 
 
 @pytest.fixture(scope="session")

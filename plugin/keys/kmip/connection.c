@@ -131,10 +131,10 @@ connect_any (struct connection *c, struct reason *why)
 /* ---- TLS ---- */
 
 static int
-alert_error (const struct connection *c, int alert, const char *text,
-             struct reason *why)
+alert_error (const struct connection *c, int alert, struct reason *why)
 {
   const struct kmip_server *s = c->server;
+  const char *text = SSL_alert_desc_string_long (alert);
 
   switch (alert) {
   case SSL_AD_HANDSHAKE_FAILURE:
@@ -178,7 +178,7 @@ tls_error (const struct connection *c, struct reason *why)
     text = "no more is known";
   if (ERR_GET_LIB (e) == ERR_LIB_SSL && reason > SSL_AD_REASON_OFFSET &&
       reason <= SSL_AD_REASON_OFFSET + 255)
-    return alert_error (c, reason - SSL_AD_REASON_OFFSET, text, why);
+    return alert_error (c, reason - SSL_AD_REASON_OFFSET, why);
   return reason_set (why, EAGAIN, "TLS with %.256s failed: %s", s->address,
                      text);
 }

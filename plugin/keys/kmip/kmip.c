@@ -140,8 +140,8 @@ about (const struct talk *t, const char *what, int r, struct reason *why)
   char buf[REASON_NAME_MAX];
 
   if (r < 0)
-    reason_prefix (why, "%.256s, asked for %s", t->kmip->server->address,
-                   reason_name (buf, what));
+    reason_prefix (why, "%.256s, asked for the object %s",
+                   t->kmip->server->address, reason_name (buf, what));
   return r;
 }
 

@@ -102,8 +102,8 @@ reply_refusal (const struct kmip_reply *reply, enum kmip_operation operation,
       m = &meanings[i];
   *again = m->again;
   return reason_set (
-      why, m->err, "%.256s refuses %s for %s: %s (reason %u%s%s)%s", address,
-      operation_name (operation), reason_name (buf, what), m->name,
+      why, m->err, "%.256s refuses %s for the object %s: %s (reason %u%s%s)%s",
+      address, operation_name (operation), reason_name (buf, what), m->name,
       (unsigned)reply->reason, reply->text[0] ? ": " : "", reply->text,
       advice (reply->reason, operation));
 }
@@ -128,13 +128,16 @@ state_refusal (uint32_t state, const char *what, const char *address,
     return 0;
   reason_name (buf, what);
   if (state == 0 || state > last)
-    return reason_set (why, EBADMSG,
-                       "%.256s says that %s is in the unknown state %u",
-                       address, buf, (unsigned)state);
+    return reason_set (
+        why, EBADMSG,
+        "%.256s says that the object %s is in the unknown state %u", address,
+        buf, (unsigned)state);
   if (state >= destroyed)
-    return reason_set (why, ENOENT, "%s at %.256s is %s: it is gone for ever",
+    return reason_set (why, ENOENT,
+                       "the object %s at %.256s is %s: it is gone for ever",
                        buf, address, names[state]);
-  return reason_set (why, EACCES,
-                     "%s at %.256s is %s: only an Active key may be used", buf,
-                     address, names[state]);
+  return reason_set (
+      why, EACCES,
+      "the object %s at %.256s is %s: only an Active one may be used", buf,
+      address, names[state]);
 }
