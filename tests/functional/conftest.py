@@ -128,6 +128,21 @@ def servers(plugin, cluster, _server_dir):
 
 
 @pytest.fixture
+def as_nobody(servers, cluster):
+    """Start a server with -u nobody, who can read the configuration and
+    nothing else: neither the keyring nor the key file."""
+    conf = os.path.join(servers.dir, "ceph.conf")
+    shutil.copy(cluster.conf, conf)
+    os.chmod(conf, 0o644)
+    assert os.stat(cluster.option("keyring")).st_mode & 0o077 == 0
+
+    def start(*arguments):
+        return servers.start(*arguments, "conf=" + conf, conf=False,
+                             options=["-u", "nobody"])
+    return start
+
+
+@pytest.fixture
 def files(tmp_path):
     """files(NAME, CONTENT, mode=0o600) -> path of a new file."""
     def make(name, content, mode=0o600):

@@ -304,14 +304,16 @@ class Bao:
         with open(self.token_file) as f:
             return f.read()
 
-    def call(self, method, path, body=None, namespace=None):
-        """(status, decoded answer)"""
+    def call(self, method, path, body=None, namespace=None, wrap=None):
+        """(status, decoded answer); WRAP: the life of a wrapped one"""
         request = urllib.request.Request(
             self.address + "/v1/" + path, method=method,
             data=None if body is None else json.dumps(body).encode())
         request.add_header("X-Vault-Token", self.token)
         if namespace:
             request.add_header("X-Vault-Namespace", namespace)
+        if wrap:
+            request.add_header("X-Vault-Wrap-TTL", wrap)
         context = ssl.create_default_context(cafile=self.ca)
         try:
             with urllib.request.urlopen(request, timeout=20,
@@ -341,6 +343,28 @@ class Bao:
         """Store a record in a KV v2 mount."""
         self.must("POST", "%s/data/%s" % (mount, path), {"data": fields},
                   namespace=namespace)
+
+    def agent(self, kind="agent"):
+        """A real agent or proxy that logs in as the AppRole in
+        agent.role-id and agent.secret-id: the address of its socket."""
+        self._script(kind)
+        return "unix://" + os.path.join(self.dir, kind + ".sock")
+
+    def tokens(self, role):
+        """{accessor: what is known} of the living tokens of ROLE."""
+        status, answer = self.call("LIST", "auth/token/accessors")
+        assert status == 200, answer
+        found = {}
+        for accessor in answer["data"]["keys"]:
+            status, answer = self.call("POST", "auth/token/lookup-accessor",
+                                       {"accessor": accessor})
+            if status != 200:
+                continue  # it ended in between
+            meta = answer["data"]["meta"] or {}
+            if role in (meta.get("role_name"), meta.get("role"),
+                        meta.get("cert_name")):
+                found[accessor] = answer["data"]
+        return found
 
     def limited_token(self, *paths):
         """A token that may read PATHS only."""

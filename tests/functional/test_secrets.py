@@ -3,7 +3,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 
 import nbd
@@ -141,21 +140,6 @@ def test_process_cannot_be_dumped(servers, images, key):
              "--clear-groups", "cat", "/proc/%d/environ" % server.pid],
             capture_output=True, timeout=20)
         assert r.returncode != 0
-
-
-@pytest.fixture
-def as_nobody(servers, cluster):
-    """Start a server with -u nobody, who can read the configuration and
-    nothing else: neither the keyring nor the key file."""
-    conf = os.path.join(servers.dir, "ceph.conf")
-    shutil.copy(cluster.conf, conf)
-    os.chmod(conf, 0o644)
-    assert os.stat(cluster.option("keyring")).st_mode & 0o077 == 0
-
-    def start(*arguments):
-        return servers.start(*arguments, "conf=" + conf, conf=False,
-                             options=["-u", "nobody"])
-    return start
 
 
 def test_process_of_an_ordinary_user_cannot_be_read_by_that_user(

@@ -1,0 +1,614 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Logins to OpenBao: every way in, every way to be turned away, and the
+life of the token that comes of it."""
+
+import base64
+import contextlib
+import json
+import os
+import shutil
+import time
+
+import pytest
+
+import fake_kubernetes
+import lab
+
+TEXT = lab.PASSPHRASE.decode()
+AUDIENCE = "bao"
+SUBJECT = "system:serviceaccount:rook:osd"
+
+
+def _base64url(data):
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+class Logins:
+    """The methods, mounted in the session's OpenBao, and their roles."""
+
+    def __init__(self, bao, directory):
+        self.bao = bao
+        self.dir = str(directory)
+        self.number = 0
+
+    def set_up(self):
+        for method in ("approle", "jwt", "kubernetes", "cert"):
+            self.bao.must("POST", "sys/auth/" + method, {"type": method})
+        self.bao.must("PUT", "sys/policies/acl/logins", {
+            "policy": 'path "secret/data/logins/*" '
+                      '{ capabilities = ["read"] }'})
+        self.bao.put("logins/vol", {"key": TEXT})
+        self.bao.put("logins/wrong", {"key": "not the passphrase"})
+        for name in ("signer", "stranger"):
+            lab.run("openssl", "genrsa", "-out", self.path(name), "2048")
+        public = lab.run("openssl", "rsa", "-in", self.path("signer"),
+                         "-pubout").stdout.decode()
+        self.bao.must("POST", "auth/jwt/config",
+                      {"jwt_validation_pubkeys": [public]})
+
+    def path(self, name):
+        return os.path.join(self.dir, name)
+
+    def role(self, method, **settings):
+        """A role of its own for each test: its name."""
+        self.number += 1
+        name = "%s-%d" % (method, self.number)
+        body = {"token_policies": ["logins"], "token_ttl": "300s"}
+        if method == "jwt":
+            body.update(role_type="jwt", user_claim="sub",
+                        bound_audiences=[AUDIENCE], bound_subject=SUBJECT)
+        elif method == "kubernetes":
+            body.update(bound_service_account_names="osd",
+                        bound_service_account_namespaces="rook",
+                        audience=AUDIENCE)
+        elif method == "cert":
+            with open(self.bao.ca) as f:
+                body.update(certificate=f.read(),
+                            allowed_common_names="client")
+        body.update(settings)
+        place = "certs" if method == "cert" else "role"
+        self.bao.must("POST", "auth/%s/%s/%s" % (method, place, name), body)
+        return name
+
+    def role_id(self, role):
+        return self.bao.must(
+            "GET", "auth/approle/role/%s/role-id" % role)["data"]["role_id"]
+
+    def secret_id(self, role):
+        return self.bao.must("POST", "auth/approle/role/%s/secret-id" % role,
+                             {})["data"]["secret_id"]
+
+    def wrapped_secret_id(self, role):
+        return self.bao.must("POST", "auth/approle/role/%s/secret-id" % role,
+                             {}, wrap="60s")["wrap_info"]["token"]
+
+    def jwt(self, key="signer", **changes):
+        now = int(time.time())
+        claims = {"iss": "https://kubernetes.default.svc", "sub": SUBJECT,
+                  "aud": [AUDIENCE], "iat": now, "exp": now + 600,
+                  "kubernetes.io": {
+                      "namespace": "rook",
+                      "serviceaccount": {"name": "osd", "uid": "1"}}}
+        claims.update(changes)
+        text = _base64url(b'{"alg":"RS256","typ":"JWT"}') + "." \
+            + _base64url(json.dumps(claims).encode())
+        return text + "." + _base64url(lab.run(
+            "openssl", "dgst", "-sha256", "-sign", self.path(key),
+            input=text.encode()).stdout)
+
+    @contextlib.contextmanager
+    def kubernetes(self):
+        """Its API answers."""
+        with fake_kubernetes.Api() as api:
+            self.kubernetes_at(api.address)
+            yield api
+
+    def kubernetes_at(self, address):
+        with open(self.bao.ca) as f:
+            self.bao.must("POST", "auth/kubernetes/config", {
+                "kubernetes_host": address, "disable_local_ca_jwt": True,
+                "kubernetes_ca_cert": f.read()})
+
+
+@pytest.fixture(scope="session")
+def logins(bao, lab_dir):
+    directory = os.path.join(lab_dir, "logins")
+    os.makedirs(directory, exist_ok=True)
+    one = Logins(bao, directory)
+    one.set_up()
+    return one
+
+
+@pytest.fixture
+def profile(bao, files):
+    """profile(auth, **members) -> profiles= of a file with profile "t"."""
+    def make(auth, **members):
+        p = {"type": "openbao", "address": bao.address, "ca_file": bao.ca,
+             "layout": "field", "field": "key", "auth": auth,
+             "prefix": "logins/"}
+        p.update(members)
+        p = {k: v for k, v in p.items() if v is not None}
+        return "profiles=" + files(
+            "profiles.json", json.dumps({"profiles": {"t": p}}))
+    return make
+
+
+@pytest.fixture
+def approle(logins, files):
+    """approle(role, **members) -> the member "auth"."""
+    def make(role, wrapped=False, **members):
+        auth = {"method": "approle", "role_id": logins.role_id(role)}
+        if wrapped:
+            auth["wrapped_secret_id_file"] = files(
+                "wrapped", logins.wrapped_secret_id(role))
+        else:
+            auth["secret_id_file"] = files("secret-id",
+                                           logins.secret_id(role) + "\n")
+        auth.update(members)
+        return {k: v for k, v in auth.items() if v is not None}
+    return make
+
+
+def works(servers, logins, role, *arguments, **kwargs):
+    """The server starts with one login and revokes it at the end."""
+    server = servers.start(*arguments, **kwargs)
+    with server.connect() as c:
+        assert c.read(512, 0) is not None
+    held = logins.bao.tokens(role)
+    assert len(held) == 1, "not exactly one token: %r" % held
+    assert server.stop() == 0
+    assert logins.bao.tokens(role) == {}, "a token was left behind"
+
+
+# ---------------------------------------------------------------------
+# Every method.
+
+def test_approle(servers, encrypted, logins, approle, profile):
+    role = logins.role("approle")
+    works(servers, logins, role, encrypted, "key=t:vol",
+          profile(approle(role)))
+
+
+def test_approle_with_a_role_id_file(servers, encrypted, logins, approle,
+                                     profile, files):
+    role = logins.role("approle")
+    path = files("role-id", logins.role_id(role), 0o644)
+    works(servers, logins, role, encrypted, "key=t:vol",
+          profile(approle(role, role_id=None, role_id_file=path)))
+
+
+def test_approle_at_another_mount_in_a_namespace(
+        servers, encrypted, bao, logins, profile, files):
+    bao.call("POST", "sys/namespaces/logins", {})
+    ns = {"namespace": "logins"}
+    bao.must("POST", "sys/auth/hosts", {"type": "approle"}, **ns)
+    bao.mount("secret", 2, **ns)
+    bao.put("logins/vol", {"key": TEXT}, **ns)
+    bao.must("PUT", "sys/policies/acl/logins", {
+        "policy": 'path "secret/*" { capabilities = ["read"] }'}, **ns)
+    bao.must("POST", "auth/hosts/role/r", {"token_policies": ["logins"]},
+             **ns)
+    role_id = bao.must("GET", "auth/hosts/role/r/role-id",
+                       **ns)["data"]["role_id"]
+    secret_id = bao.must("POST", "auth/hosts/role/r/secret-id", {},
+                         **ns)["data"]["secret_id"]
+    auth = {"method": "approle", "mount": "hosts", "role_id": role_id,
+            "secret_id_file": files("secret-id", secret_id)}
+    image = str(encrypted)
+    with servers.start(image, "key=t:vol",
+                       profile(auth, namespace="logins")).connect() as c:
+        assert c.size == encrypted.size
+    refusal = servers.refused(image, "key=t:vol",
+                              profile(dict(auth, namespace="nobody"),
+                                      namespace="logins"))
+    assert "there is no namespace nobody" in refusal.sentence
+
+
+def test_wrapped_secret_id(servers, encrypted, logins, approle, profile):
+    role = logins.role("approle")
+    works(servers, logins, role, encrypted, "key=t:vol",
+          profile(approle(role, wrapped=True)))
+
+
+def test_jwt(servers, encrypted, logins, profile, files):
+    role = logins.role("jwt")
+    auth = {"method": "jwt", "role": role,
+            "jwt_file": files("jwt", logins.jwt())}
+    works(servers, logins, role, encrypted, "key=t:vol", profile(auth))
+
+
+def test_kubernetes(servers, encrypted, logins, profile, files):
+    role = logins.role("kubernetes")
+    auth = {"method": "kubernetes", "role": role,
+            "jwt_file": files("jwt", logins.jwt(), 0o644)}
+    with logins.kubernetes() as api:
+        works(servers, logins, role, encrypted, "key=t:vol", profile(auth))
+        assert api.reviews == 1
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_client_certificate(servers, encrypted, bao, logins, profile, named):
+    role = logins.role("cert")
+    auth = {"method": "cert"}
+    if named:
+        auth["name"] = role
+    works(servers, logins, role, encrypted, "key=t:vol", profile(
+        auth, client_cert=os.path.join(bao.dir, "client.pem"),
+        client_key=os.path.join(bao.dir, "client.key")))
+    bao.must("DELETE", "auth/cert/certs/" + role)
+
+
+def test_token_and_token_file(servers, encrypted, bao, profile, files):
+    token = bao.limited_token("secret/data/logins/*")
+    for auth in ({"method": "token", "token": token},
+                 {"method": "token_file",
+                  "path": files("token", token + "\n")}):
+        with servers.start(encrypted, "key=t:vol",
+                           profile(auth)).connect() as c:
+            assert c.size == encrypted.size
+    servers.finish()
+    status, _ = bao.call("POST", "auth/token/lookup", {"token": token})
+    assert status == 200, "a token that we were given was revoked"
+
+
+@pytest.mark.parametrize("kind", ["agent", "proxy"])
+def test_agent_on_a_unix_socket(servers, encrypted, bao, logins, profile,
+                                kind):
+    role = logins.role("approle")
+    for name, text in (("agent.role-id", logins.role_id(role)),
+                       ("agent.secret-id", logins.secret_id(role))):
+        with open(os.path.join(bao.dir, name), "w") as f:
+            f.write(text)
+    address = bao.agent(kind)
+    arguments = (encrypted, "key=t:vol",
+                 profile(None, address=address, ca_file=None))
+    with servers.start(*arguments).connect() as c:
+        assert c.size == encrypted.size
+    servers.finish()
+    assert len(bao.tokens(role)) == 1, "the agent's token is the agent's"
+    if kind == "proxy":
+        return
+    bao.seal()
+    try:
+        refusal = servers.refused(*arguments)
+    finally:
+        bao.unseal()
+    assert address in refusal.sentence
+    assert "denie" not in refusal.sentence
+
+
+def test_many_keys_share_one_login(servers, images, logins, approle, profile):
+    """Two servers of one profile are two processes; the two fetches of
+    one process, the rehearsal's and the session's, are one login."""
+    role = logins.role("approle", secret_id_num_uses=1)
+    image = images.luks()
+    works(servers, logins, role, image, "key=t:vol", profile(approle(role)))
+
+
+def test_after_a_change_of_user(as_nobody, images, logins, approle, profile):
+    """What only root could read stays in use, for new logins as well."""
+    role = logins.role("approle", token_ttl="2s", token_max_ttl="4s")
+    image = images.luks()
+    server = as_nobody(image, "key=t:vol", profile(approle(role)))
+    first = set(logins.bao.tokens(role))
+    assert len(first) == 1
+    lab.await_(lambda: set(logins.bao.tokens(role)) - first, 15,
+               "a second login")
+    with server.connect() as c:
+        assert c.size == image.size
+    assert "error" not in server.stderr()
+
+
+# ---------------------------------------------------------------------
+# Refusals.
+
+def test_wrong_and_used_up_secret_ids(servers, encrypted, logins, approle,
+                                      profile, files, classes):
+    role = logins.role("approle", secret_id_num_uses=1)
+    auth = approle(role)
+    works(servers, logins, role, encrypted, "key=t:vol", profile(auth))
+    classes.refused(servers, "openbao", "expired-login", "denied", encrypted,
+                    "key=t:vol", profile(auth),
+                    words=["invalid role or secret ID", "AppRole"])
+    for wrong in (dict(auth, role_id="no-such-role"),
+                  dict(auth, secret_id_file=files("x", "wr0ngs3cret"))):
+        refusal = classes.refused(
+            servers, "openbao", "wrong-login", "denied", encrypted,
+            "key=t:vol", profile(wrong),
+            words=["invalid role or secret ID", "AppRole"])
+        assert "wr0ngs3cret" not in "\n".join(refusal.lines)
+
+
+def test_expired_secret_id(servers, encrypted, logins, approle, profile):
+    role = logins.role("approle", secret_id_ttl="1s")
+    auth = approle(role)
+    login = {"role_id": auth["role_id"],
+             "secret_id": open(auth["secret_id_file"]).read().strip()}
+    lab.await_(lambda: logins.bao.call("POST", "auth/approle/login",
+                                       login)[0] == 400, 15, "its end")
+    refusal = servers.refused(encrypted, "key=t:vol", profile(auth))
+    assert "invalid role or secret ID" in refusal.sentence
+
+
+def jwt_auth(logins, files, role, method="jwt", **changes):
+    return {"method": method, "role": role,
+            "jwt_file": files("jwt", logins.jwt(**changes))}
+
+
+@pytest.mark.parametrize("changes,word", [
+    ({"iat": 1000, "exp": 2000}, "expired"), ({"aud": ["x"]}, "audience"),
+    ({"sub": "x"}, "subject"), ({"key": "stranger"}, "signature")],
+    ids=["expired", "audience", "subject", "signature"])
+def test_jwt_that_is_not_accepted(servers, encrypted, logins, profile, files,
+                                  classes, changes, word):
+    role = logins.role("jwt")
+    row = "expired-login" if "exp" in changes else "wrong-login"
+    classes.refused(servers, "openbao", row, "denied", encrypted,
+                    "key=t:vol", profile(jwt_auth(logins, files, role,
+                                                  **changes)),
+                    words=["JWT", word])
+
+
+def test_jwt_for_an_unknown_role(servers, encrypted, logins, profile, files,
+                                 classes):
+    classes.refused(servers, "openbao", "wrong-login", "denied", encrypted,
+                    "key=t:vol", profile(jwt_auth(logins, files, "zz")),
+                    words=['role "zz" could not be found'])
+
+
+def test_kubernetes_wrong_service_account(servers, encrypted, logins, profile,
+                                          files, classes):
+    role = logins.role("kubernetes")
+    other = {"sub": "system:serviceaccount:rook:x", "kubernetes.io": {
+        "namespace": "rook", "serviceaccount": {"name": "x", "uid": "1"}}}
+    with logins.kubernetes():
+        classes.refused(
+            servers, "openbao", "wrong-login", "denied", encrypted,
+            "key=t:vol", profile(jwt_auth(logins, files, role, "kubernetes",
+                                          **other)),
+            words=["service account name not authorized"])
+
+
+def test_kubernetes_api_that_is_down_is_an_outage(
+        servers, encrypted, logins, profile, files, classes):
+    role = logins.role("kubernetes")
+    logins.kubernetes_at("https://127.0.0.1:1")
+    classes.refused(
+        servers, "openbao", "unavailable", "cannot-say", encrypted,
+        "key=t:vol", profile(jwt_auth(logins, files, role, "kubernetes")),
+        words=["Kubernetes API does not answer"])
+
+
+def test_kubernetes_expired_token_is_no_outage(
+        servers, encrypted, logins, profile, files, classes):
+    """Also where the server asks the API first, which is down."""
+    role = logins.role("kubernetes")
+    logins.kubernetes_at("https://127.0.0.1:1")
+    classes.refused(
+        servers, "openbao", "expired-login", "denied", encrypted,
+        "key=t:vol", profile(jwt_auth(logins, files, role, "kubernetes",
+                                      iat=1000, exp=2000)),
+        words=["expired"])
+
+
+@pytest.mark.parametrize("whose", ["nobody's", "stranger's"])
+def test_certificate_that_is_not_accepted(
+        servers, encrypted, bao, logins, profile, classes, whose):
+    """Of the right CA, but no role takes it; and of another CA."""
+    members = {"client_cert": os.path.join(bao.dir, "client.pem"),
+               "client_key": os.path.join(bao.dir, "client.key")}
+    if whose == "stranger's":
+        role = logins.role("cert")
+        key, pem = logins.path("other.key"), logins.path("other.pem")
+        lab.run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
+                "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30",
+                "-subj", "/CN=client", "-addext",
+                "extendedKeyUsage=clientAuth", "-keyout", key, "-out", pem)
+        os.chmod(key, 0o600)
+        members = {"client_cert": pem, "client_key": key}
+    classes.refused(servers, "openbao", "wrong-login", "denied", encrypted,
+                    "key=t:vol", profile({"method": "cert"}, **members),
+                    words=["invalid certificate"])
+    if whose == "stranger's":
+        bao.must("DELETE", "auth/cert/certs/" + role)
+
+
+@pytest.mark.parametrize("method", ["approle", "kubernetes"])
+def test_login_that_is_not_mounted(servers, encrypted, logins, approle,
+                                   profile, files, classes, method):
+    if method == "approle":
+        auth = approle(logins.role("approle"))
+    else:
+        auth = jwt_auth(logins, files, "r", "kubernetes")
+    classes.refused(servers, "openbao", "configuration", "configuration",
+                    encrypted, "key=t:vol",
+                    profile(dict(auth, mount="nowhere")),
+                    words=["there is no login at auth/nowhere"])
+
+
+def test_login_while_sealed(servers, encrypted, bao, logins, approle, profile,
+                            classes):
+    arguments = encrypted, "key=t:vol", profile(approle(logins.role(
+        "approle")))
+    bao.seal()
+    try:
+        classes.refused(servers, "openbao", "unavailable", "cannot-say",
+                        *arguments, words=["sealed"])
+    finally:
+        bao.unseal()
+
+
+def test_policy_of_a_login_denies(servers, encrypted, bao, logins, approle,
+                                  profile, classes):
+    role = logins.role("approle", token_policies=["default"])
+    classes.refused(servers, "openbao", "denied", "denied", encrypted,
+                    "key=t:vol", profile(approle(role)),
+                    words=["the token is good"])
+    assert bao.tokens(role) == {}, "a token was left behind"
+
+
+def test_failed_start_leaves_no_token(servers, encrypted, bao, logins,
+                                      approle, profile):
+    role = logins.role("approle")
+    servers.refused(encrypted, "key=t:wrong", profile(approle(role)))
+    assert bao.tokens(role) == {}
+
+
+def test_wrapped_secret_id_works_once(servers, encrypted, logins, approle,
+                                      profile, classes):
+    role = logins.role("approle")
+    arguments = encrypted, "key=t:vol", profile(approle(role, wrapped=True))
+    works(servers, logins, role, *arguments)
+    classes.refused(servers, "openbao", "expired-login", "denied",
+                    *arguments, words=["ALARM", "somebody else"])
+
+
+def test_wrapped_secret_id_that_somebody_took_is_an_alarm(
+        servers, encrypted, bao, logins, approle, profile):
+    auth = approle(logins.role("approle"), wrapped=True)
+    with open(auth["wrapped_secret_id_file"]) as f:
+        token = f.read()
+    bao.must("POST", "sys/wrapping/unwrap", {"token": token})
+    refusal = servers.refused(encrypted, "key=t:vol", profile(auth))
+    assert "ALARM" in refusal.sentence
+    assert token not in "\n".join(refusal.lines)
+
+
+def test_wrapping_token_of_another_origin_is_an_alarm(
+        servers, encrypted, bao, logins, approle, profile, files):
+    """And it is left alone: not unwrapped."""
+    token = bao.must("POST", "sys/wrapping/wrap", {"secret_id": "x"},
+                     wrap="60s")["wrap_info"]["token"]
+    auth = approle(logins.role("approle"), secret_id_file=None,
+                   wrapped_secret_id_file=files("w", token))
+    refusal = servers.refused(encrypted, "key=t:vol", profile(auth))
+    assert "ALARM" in refusal.sentence
+    assert "sys/wrapping/wrap" in refusal.sentence
+    bao.must("POST", "sys/wrapping/unwrap", {"token": token})
+
+
+def test_token_file_of_a_mebibyte(servers, encrypted, profile, files):
+    refusal = servers.refused(encrypted, "key=t:vol", profile(
+        {"method": "token_file", "path": files("token", "x" * lab.MIB)}))
+    assert "8192 are the most" in refusal.sentence
+
+
+# ---------------------------------------------------------------------
+# The life of a token.
+
+def test_token_is_renewed_over_several_lives(servers, images, bao, logins,
+                                             approle, profile):
+    role = logins.role("approle", token_ttl="2s", token_max_ttl="600s")
+    server = servers.start(images.luks(), "key=t:vol", profile(approle(role)))
+    (accessor, first), = bao.tokens(role).items()
+
+    def lived_long():
+        held = bao.tokens(role)
+        assert set(held) == {accessor}, "not the same token: %r" % held
+        return time.time() > first["creation_time"] + 7
+    lab.await_(lived_long, 15, "three lives of the token")
+    assert "error" not in server.stderr()
+    assert server.stop() == 0
+    assert bao.tokens(role) == {}
+
+
+def test_login_is_made_anew_when_the_greatest_age_is_near(
+        servers, images, bao, logins, approle, profile):
+    role = logins.role("approle", token_ttl="2s", token_max_ttl="4s")
+    server = servers.start(images.luks(), "key=t:vol", profile(approle(role)))
+    first = set(bao.tokens(role))
+    assert len(first) == 1
+    lab.await_(lambda: set(bao.tokens(role)) - first, 15, "a second login")
+    assert server.stop() == 0
+    assert bao.tokens(role) == {}
+
+
+def test_batch_token_is_replaced(servers, images, bao, logins, approle,
+                                 profile):
+    """They can be neither renewed nor revoked, nor be listed: seen by the
+    server's count of the secret id's uses."""
+    role = logins.role("approle", token_ttl="2s", token_type="batch",
+                       secret_id_num_uses=2)
+    auth = approle(role)
+    server = servers.start(images.luks(), "key=t:vol", profile(auth))
+    with open(auth["secret_id_file"]) as f:
+        secret_id = f.read().strip()
+
+    def uses_are_gone():
+        _, answer = bao.call("POST", "auth/approle/role/%s/secret-id/lookup"
+                             % role, {"secret_id": secret_id})
+        return not answer
+    lab.await_(uses_are_gone, 10, "a second login")
+    # The third is refused, which is in the log, once.
+    lab.await_(lambda: "invalid role or secret ID" in server.stderr(), 10,
+               "a line in the log")
+    assert server.stop() == 0
+    assert server.stderr().count("invalid role or secret ID") == 1
+
+
+def test_login_is_made_anew_after_a_revocation(servers, images, bao, logins,
+                                               approle, profile):
+    role = logins.role("approle", token_ttl="3s", token_max_ttl="600s")
+    server = servers.start(images.luks(), "key=t:vol", profile(approle(role)))
+    (accessor, _), = bao.tokens(role).items()
+    bao.must("POST", "auth/token/revoke-accessor", {"accessor": accessor})
+    lab.await_(lambda: bao.tokens(role), 10, "a second login")
+    assert server.stop() == 0
+    assert bao.tokens(role) == {}
+
+
+def test_sealed_while_a_token_is_due(servers, images, bao, logins, approle,
+                                     profile):
+    """One line when renewing begins to fail, one when it works again."""
+    role = logins.role("approle", token_ttl="3s")
+    server = servers.start(images.luks(), "key=t:vol", profile(approle(role)))
+    bao.seal()
+    try:
+        lab.await_(lambda: "the login to a key server: " in server.stderr(),
+                   10, "a line in the log")
+    finally:
+        bao.unseal()
+    lab.await_(lambda: "in order again" in server.stderr(), 15,
+               "another line in the log")
+    assert server.stderr().count("the login to a key server: ") == 1
+    lab.await_(lambda: len(bao.tokens(role)) == 1, 10, "one token")
+    assert server.stop() == 0
+
+
+def test_given_token_is_renewed_and_not_revoked(servers, images, bao, profile,
+                                                files):
+    token = bao.must("POST", "auth/token/create", {
+        "policies": ["logins"], "ttl": "3s"})["auth"]["client_token"]
+    begin = time.monotonic()
+    server = servers.start(
+        images.luks(), "key=t:vol",
+        profile({"method": "token_file", "path": files("token", token)}))
+
+    def lived_long():
+        status, _ = bao.call("POST", "auth/token/lookup", {"token": token})
+        assert status == 200, "it was not renewed"
+        return time.monotonic() - begin > 7
+    lab.await_(lived_long, 15, "two lives of the token")
+    assert server.stop() == 0
+    assert bao.call("POST", "auth/token/lookup", {"token": token})[0] == 200
+
+
+def test_token_file_that_vanishes_while_serving(
+        servers, images, bao, profile, tmp_path):
+    token = bao.limited_token("secret/data/logins/*")
+    path = tmp_path / "token"
+    path.write_text(token)
+    path.chmod(0o600)
+    image = images.luks()
+    server = servers.start(image, "key=t:vol", profile(
+        {"method": "token_file", "path": str(path)}))
+    shutil.move(path, tmp_path / "away")
+    lab.await_(lambda: "stays in use" in server.stderr(), 20,
+               "a line in the log")
+    assert str(path) in server.stderr()
+    with server.connect() as c:
+        assert c.size == image.size
+    shutil.move(tmp_path / "away", path)
+    lab.await_(lambda: "in order again" in server.stderr(), 20,
+               "another line in the log")
+    assert token not in server.stderr()
