@@ -48,17 +48,16 @@ recorded (const char *name)
   return s;
 }
 
-/* It must be one that can be read. */
-static struct secret *
-reply_of (const char *name, enum kmip_operation operation,
-          struct kmip_reply *reply)
+/* It must be one that can be read; REPLY points into *MESSAGE. */
+static void
+read_recorded (const char *name, enum kmip_operation operation,
+               struct kmip_reply *reply, struct secret **message)
 {
-  struct secret *s = recorded (name);
   struct reason why = { "" };
 
-  if (message_read (s, operation, reply, &why) != 0)
+  *message = recorded (name);
+  if (message_read (*message, operation, reply, &why) != 0)
     fail_msg ("%s: %s", name, why.text);
-  return s;
 }
 
 static void
@@ -75,10 +74,11 @@ test_a_symmetric_key (void **state)
 {
   CLEANUP_SECRET struct secret *key = NULL;
   struct kmip_reply reply;
-  CLEANUP_SECRET struct secret *s = reply_of ("get-key", KMIP_GET, &reply);
+  CLEANUP_SECRET struct secret *s = NULL;
   bool passphrase = true;
 
   (void)state;
+  read_recorded ("get-key", KMIP_GET, &reply, &s);
   assert_true (reply.success);
   assert_int_equal (reply_key (&reply, "1", &passphrase, &key, NULL), 0);
   assert_false (passphrase);
@@ -91,10 +91,11 @@ test_secret_data (void **state)
 {
   CLEANUP_SECRET struct secret *key = NULL;
   struct kmip_reply reply;
-  CLEANUP_SECRET struct secret *s = reply_of ("get-secret", KMIP_GET, &reply);
+  CLEANUP_SECRET struct secret *s = NULL;
   bool passphrase = false;
 
   (void)state;
+  read_recorded ("get-secret", KMIP_GET, &reply, &s);
   assert_int_equal (reply_key (&reply, "4", &passphrase, &key, NULL), 0);
   assert_true (passphrase);
   assert_int_equal (key->length, 13);
@@ -107,10 +108,11 @@ test_a_key_of_another_id_is_nonsense (void **state)
   struct secret *key = NULL;
   struct reason why = { "" };
   struct kmip_reply reply;
-  CLEANUP_SECRET struct secret *s = reply_of ("get-key", KMIP_GET, &reply);
+  CLEANUP_SECRET struct secret *s = NULL;
   bool passphrase;
 
   (void)state;
+  read_recorded ("get-key", KMIP_GET, &reply, &s);
   assert_int_equal (reply_key (&reply, "11", &passphrase, &key, &why),
                     -EBADMSG);
   says (&why, "another object");
@@ -134,8 +136,9 @@ located (const char *name, int err, const char *expected)
 {
   char ident[KMIP_ID_MAX + 1] = "untouched";
   struct kmip_reply reply;
-  CLEANUP_SECRET struct secret *s = reply_of (name, KMIP_LOCATE, &reply);
+  CLEANUP_SECRET struct secret *s = NULL;
 
+  read_recorded (name, KMIP_LOCATE, &reply, &s);
   assert_int_equal (reply_located (&reply, ident, NULL), -err);
   assert_string_equal (ident, expected);
 }
@@ -154,10 +157,10 @@ state_is (const char *name, const char *ident, int err, const char *part)
 {
   struct reason why = { "" };
   struct kmip_reply reply;
-  CLEANUP_SECRET struct secret *s =
-      reply_of (name, KMIP_GET_ATTRIBUTES, &reply);
+  CLEANUP_SECRET struct secret *s = NULL;
   uint32_t number = 0;
 
+  read_recorded (name, KMIP_GET_ATTRIBUTES, &reply, &s);
   assert_int_equal (reply_state (&reply, ident, &number, &why), 0);
   assert_int_equal (state_refusal (number, "vol-1", ADDRESS, &why), -err);
   says (&why, part);
@@ -187,10 +190,10 @@ test_decrypted_data (void **state)
 {
   CLEANUP_SECRET struct secret *data = NULL;
   struct kmip_reply reply;
-  CLEANUP_SECRET struct secret *s =
-      reply_of ("decrypted", KMIP_DECRYPT, &reply);
+  CLEANUP_SECRET struct secret *s = NULL;
 
   (void)state;
+  read_recorded ("decrypted", KMIP_DECRYPT, &reply, &s);
   assert_int_equal (reply_data (&reply, "1", &data, NULL), 0);
   assert_int_equal (data->length, 13);
   assert_memory_equal (data->bytes, "correct horse", 13);
@@ -202,9 +205,10 @@ refused (const char *name, enum kmip_operation operation, int err, bool retried,
 {
   struct reason why = { "" };
   struct kmip_reply reply;
-  CLEANUP_SECRET struct secret *s = reply_of (name, operation, &reply);
+  CLEANUP_SECRET struct secret *s = NULL;
   bool again = !retried;
 
+  read_recorded (name, operation, &reply, &s);
   assert_false (reply.success);
   assert_int_equal (
       reply_refusal (&reply, operation, "vol-1", ADDRESS, &again, &why), -err);
@@ -231,12 +235,13 @@ static void
 test_an_unknown_version_is_misunderstood (void **state)
 {
   struct kmip_reply reply;
-  CLEANUP_SECRET struct secret *s = reply_of ("version", KMIP_GET, &reply);
+  CLEANUP_SECRET struct secret *s = NULL;
   CLEANUP_SECRET struct secret *t = NULL;
 
   (void)state;
+  read_recorded ("version", KMIP_GET, &reply, &s);
   assert_true (reply.misunderstood);
-  t = reply_of ("denied", KMIP_GET, &reply);
+  read_recorded ("denied", KMIP_GET, &reply, &t);
   assert_false (reply.misunderstood);
 }
 

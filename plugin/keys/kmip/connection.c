@@ -230,7 +230,7 @@ static int
 expect_name (const struct connection *c)
 {
   X509_VERIFY_PARAM *param = SSL_get0_param (c->ssl);
-  const char *name = c->server->name;
+  char *name = c->server->name; /* what OpenSSL's macro wants */
   struct in6_addr address;
 
   if (inet_pton (AF_INET, name, &address) == 1 ||
