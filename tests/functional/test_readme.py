@@ -132,7 +132,9 @@ class Quickstart:
             *self.stage, script, timeout=120, cwd=TOP,
             stderr=subprocess.STDOUT,
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C",
-                 "HOME": self.dir, "QUICKSTART_DIR": self.dir})
+                 "HOME": self.dir, "QUICKSTART_DIR": self.dir,
+                 **{n: os.environ[n] for n in ("RBDCRYPT_BOOKWORM",)
+                    if n in os.environ}})
         return out.stdout.decode(errors="replace")
 
     def stop(self, name):
@@ -149,6 +151,8 @@ class Quickstart:
         for name in os.listdir(self.dir):
             if name.endswith(".pid"):
                 self.stop(name[:-4])
+        lab.run(os.path.join(lab.ENV, "kmip"), "down",
+                os.path.join(self.dir, "kmip"))
         shutil.rmtree(self.dir)
 
 
@@ -198,6 +202,12 @@ def test_example_file_key(quickstart):
 def test_example_openbao(quickstart):
     assert quickstart.run("openbao").split()[-1] == str(64 * MIB)
     quickstart.stop("mine")
+
+
+def test_example_kmip(quickstart):
+    # LUKS2 by librbd: 16 MiB of header.
+    assert quickstart.run("kmip").split()[-1] == str(48 * MIB)
+    quickstart.stop("theirs")
 
 
 def test_example_qemu(quickstart):
