@@ -18,6 +18,9 @@ unit_tests = \
 	tests/unit/test-kms \
 	tests/unit/test-kmip-message \
 	tests/unit/test-layout \
+	tests/unit/test-login \
+	tests/unit/test-login-life \
+	tests/unit/test-login-server \
 	tests/unit/test-luks-damage \
 	tests/unit/test-luks-header \
 	tests/unit/test-profile \
@@ -40,6 +43,20 @@ tests_unit_test_encoding_CFLAGS = $(unit_cflags)
 tests_unit_test_encoding_LDADD = $(unit_ldadd)
 tests_unit_test_image_spec_CFLAGS = $(unit_cflags)
 tests_unit_test_image_spec_LDADD = $(unit_ldadd)
+tests_unit_test_login_CFLAGS = $(unit_cflags)
+tests_unit_test_login_LDADD = $(unit_ldadd)
+tests_unit_test_login_life_SOURCES = \
+	tests/unit/login-server.c \
+	tests/unit/login-server.h \
+	tests/unit/test-login-life.c
+tests_unit_test_login_life_CFLAGS = $(unit_cflags)
+tests_unit_test_login_life_LDADD = $(unit_ldadd)
+tests_unit_test_login_server_SOURCES = \
+	tests/unit/login-server.c \
+	tests/unit/login-server.h \
+	tests/unit/test-login-server.c
+tests_unit_test_login_server_CFLAGS = $(unit_cflags)
+tests_unit_test_login_server_LDADD = $(unit_ldadd)
 tests_unit_test_luks_damage_SOURCES = \
 	tests/unit/luks-image.c \
 	tests/unit/luks-image.h \

@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* Secret ids that can be had once, and a token from its login to its end. */
+
+#include "config.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "login-server.h"
+
+/* ---- wrapping ---- */
+
+#define ORIGIN                                                                 \
+  "{\"data\":{\"creation_path\":\"auth/approle/role/r/secret-id\"}}"
+#define NO_TOKEN ERROR ("wrapping token is not valid or does not exist")
+
+static void
+test_a_secret_id_is_unwrapped_once (void **state)
+{
+  struct line lines[] = {
+    ALWAYS ("wrapping/lookup", 200, ORIGIN),
+    { .part = "wrapping/unwrap",
+      .status = 200,
+      .body = "{\"data\":{\"secret_id\":\"unwrapped\"}}" },
+    ALWAYS ("\"secret_id\":\"unwrapped\"", 200, GRANT ("s.1")),
+    ALWAYS ("GET /v1/key", 200, "{}"),
+    END,
+  };
+
+  (void)state;
+  script = lines;
+  begin (WRAPPED, "s.wrapped");
+  asks (0, 200);
+  login.token.end_ms = 1; /* long ago */
+  asks (0, 200);
+  assert_int_equal (lines[0].asked, 1);
+  assert_int_equal (lines[1].asked, 1);
+  assert_int_equal (lines[2].asked, 2);
+  /* A new one in the file is a new secret id. */
+  write_file ("s.another");
+  login.token.end_ms = 1;
+  asks (0, 200);
+  assert_int_equal (lines[1].asked, 2);
+  login_close (&login);
+}
+
+static void
+unwrapping_fails (struct line *lines, bool alarm, const char *part)
+{
+  struct key_question q = question ();
+  struct reason why = { "" };
+  long status;
+
+  script = lines;
+  begin (WRAPPED, "s.wrapped");
+  assert_int_equal (ask (&q, &status, &why), -EACCES);
+  assert_int_equal (q.alarm, alarm);
+  if (!strstr (why.text, part))
+    fail_msg ("\"%s\" does not say \"%s\"", why.text, part);
+  login_close (&login);
+}
+
+static void
+test_a_used_wrapping_token_is_an_alarm (void **state)
+{
+  struct line before[] = {
+    ALWAYS ("wrapping/lookup", 400, NO_TOKEN),
+    END,
+  };
+  struct line between[] = {
+    ALWAYS ("wrapping/lookup", 200, ORIGIN),
+    ALWAYS ("wrapping/unwrap", 400, NO_TOKEN),
+    END,
+  };
+
+  (void)state;
+  unwrapping_fails (before, true, "somebody else");
+  unwrapping_fails (between, true, "somebody else");
+}
+
+static void
+test_a_wrapping_token_of_another_origin_is_an_alarm (void **state)
+{
+  static const char *const bad[] = {
+    "sys/wrapping/wrap",
+    "auth/other/role/r/secret-id",
+    "auth/approle/role/r/secret-id/x",
+    "auth/approle/role//secret-id",
+    "auth/approle/role/secret-id",
+    "auth/approle-x/role/r/secret-id",
+  };
+
+  (void)state;
+  for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+    char body[128];
+    struct line lines[] = {
+      ALWAYS ("wrapping/lookup", 200, body),
+      END,
+    };
+
+    snprintf (body, sizeof body, "{\"data\":{\"creation_path\":\"%s\"}}",
+              bad[i]);
+    unwrapping_fails (lines, true, "was made by");
+  }
+}
+
+/* It may be used up now, and then by nobody else. */
+static void
+test_an_unwrapping_without_an_answer_is_no_alarm (void **state)
+{
+  struct line lines[] = {
+    ONCE ("wrapping/lookup", 200, ORIGIN),
+    ALWAYS ("wrapping/unwrap", 0, ""),
+    ALWAYS ("wrapping/lookup", 400, NO_TOKEN),
+    END,
+  };
+  struct key_question q = question ();
+  struct reason why = { "" };
+  long status;
+
+  (void)state;
+  script = lines;
+  begin (WRAPPED, "s.wrapped");
+  assert_int_equal (ask (&q, &status, &why), -EAGAIN);
+  assert_int_equal (ask (&q, &status, &why), -EACCES);
+  assert_false (q.alarm);
+  assert_non_null (strstr (why.text, "its answer was lost"));
+  login_close (&login);
+}
+
+/* ---- tending ---- */
+
+static int
+tend (int64_t *next_ms, struct reason *why)
+{
+  const struct deadline d = deadline_in_ms (5000, NULL);
+
+  *next_ms = 3600000;
+  return login_tend (&login, &d, next_ms, why);
+}
+
+/* A login whose token is due now. */
+static void
+begin_due (struct line *lines)
+{
+  script = lines;
+  begin (APPROLE, "secret");
+  asks (0, 200);
+  login.token.renew_ms = 1;
+}
+
+static void
+test_nothing_is_asked_before_it_is_due (void **state)
+{
+  struct line lines[] = {
+    ALWAYS ("login", 200, GRANT ("s.1")),
+    ALWAYS ("GET /v1/key", 200, "{}"),
+    END,
+  };
+  int64_t next_ms;
+
+  (void)state;
+  script = lines;
+  begin (APPROLE, "secret");
+  assert_int_equal (tend (&next_ms, NULL), 0);
+  assert_int_equal (lines[0].asked, 0);
+  asks (0, 200);
+  assert_int_equal (tend (&next_ms, NULL), 0);
+  assert_in_range (next_ms, 360000, 400000);
+  assert_int_equal (lines[2].asked, 0);
+  login_close (&login);
+}
+
+static void
+test_a_due_token_is_renewed (void **state)
+{
+  struct line lines[] = {
+    ALWAYS ("login", 200, GRANT ("s.1")),
+    ALWAYS ("GET /v1/key", 200, "{}"),
+    ALWAYS ("renew-self", 200, GRANT ("s.1")),
+    END,
+  };
+  int64_t next_ms;
+
+  (void)state;
+  begin_due (lines);
+  assert_int_equal (tend (&next_ms, NULL), 0);
+  assert_int_equal (lines[2].asked, 1);
+  assert_in_range (next_ms, 360000, 400000);
+  assert_int_equal (lines[0].asked, 1);
+  login_close (&login);
+}
+
+/* "past the max TTL" is a 500; and a token that we replace is revoked. */
+static void
+test_a_refused_renewal_is_a_new_login (void **state)
+{
+  struct line lines[] = {
+    ONCE ("login", 200, GRANT ("s.1")),
+    ALWAYS ("login", 200, GRANT ("s.2")),
+    ALWAYS ("GET /v1/key", 200, "{}"),
+    ALWAYS ("renew-self", 500, ERROR ("past the max TTL, cannot renew")),
+    ALWAYS ("revoke-self", 204, ""),
+    END,
+  };
+  int64_t next_ms;
+
+  (void)state;
+  begin_due (lines);
+  assert_int_equal (tend (&next_ms, NULL), 0);
+  assert_int_equal (lines[1].asked, 1);
+  assert_int_equal (lines[4].asked, 1);
+  assert_non_null (strstr (last, "X-Vault-Token: s.1"));
+  assert_memory_equal (login.token.id->bytes, "s.2", 3);
+  login_close (&login);
+}
+
+static void
+test_a_renewal_that_fails_is_tried_later (void **state)
+{
+  struct line lines[] = {
+    ALWAYS ("login", 200, GRANT ("s.1")),
+    ALWAYS ("GET /v1/key", 200, "{}"),
+    ALWAYS ("renew-self", 503, "{}"),
+    END,
+  };
+  struct reason why = { "" };
+  int64_t next_ms;
+
+  (void)state;
+  begin_due (lines);
+  assert_int_equal (tend (&next_ms, &why), -EAGAIN);
+  assert_in_range (next_ms, 1, 1000);
+  /* Still in trouble, and not asked again already. */
+  assert_int_equal (tend (&next_ms, &why), -EAGAIN);
+  assert_non_null (strstr (why.text, "503"));
+  assert_int_equal (lines[2].asked, 1);
+  asks (0, 200); /* with the old one */
+  login_close (&login);
+}
+
+static void
+test_a_given_token_that_ends_is_said_to_end (void **state)
+{
+  struct line lines[] = {
+    ALWAYS ("renew-self", 400, ERROR ("lease is not renewable")),
+    END,
+  };
+  struct reason why = { "" };
+  int64_t next_ms;
+
+  (void)state;
+  script = lines;
+  begin (TOKEN_FILE, "s.given");
+  login.token.known = login.token.renewable = true;
+  login.token.renew_ms = 1;
+  login.token.end_ms = monotonic_ms () + 60000;
+  assert_int_equal (tend (&next_ms, &why), -EACCES);
+  assert_non_null (strstr (why.text, "needs to be replaced"));
+  login.retry_ms = 0;
+  assert_int_equal (tend (&next_ms, &why), -EACCES);
+  assert_int_equal (lines[0].asked, 1);
+  write_file ("s.new");
+  assert_int_equal (tend (&next_ms, &why), 0);
+  login_close (&login);
+}
+
+static void
+test_the_end_revokes_what_is_ours (void **state)
+{
+  struct line lines[] = {
+    ALWAYS ("login", 200, GRANT ("s.1")),
+    ALWAYS ("GET /v1/key", 200, "{}"),
+    ALWAYS ("revoke-self", 204, ""),
+    END,
+  };
+  const struct deadline d = deadline_in_ms (5000, NULL);
+
+  (void)state;
+  script = lines;
+  begin (APPROLE, "secret");
+  login_end (&login, &d); /* never logged in */
+  assert_int_equal (lines[2].asked, 0);
+  login_close (&login);
+  begin (APPROLE, "secret");
+  asks (0, 200);
+  login_end (&login, &d);
+  assert_int_equal (lines[2].asked, 1);
+  asks (ESHUTDOWN, 0); /* and there is no other */
+  login_close (&login);
+  begin (TOKEN_FILE, "s.given");
+  asks (0, 200);
+  login_end (&login, &d);
+  assert_int_equal (lines[2].asked, 1);
+  login_close (&login);
+}
+
+int
+main (void)
+{
+  const struct CMUnitTest tests[] = {
+    cmocka_unit_test (test_a_secret_id_is_unwrapped_once),
+    cmocka_unit_test (test_a_used_wrapping_token_is_an_alarm),
+    cmocka_unit_test (test_a_wrapping_token_of_another_origin_is_an_alarm),
+    cmocka_unit_test (test_an_unwrapping_without_an_answer_is_no_alarm),
+    cmocka_unit_test (test_nothing_is_asked_before_it_is_due),
+    cmocka_unit_test (test_a_due_token_is_renewed),
+    cmocka_unit_test (test_a_refused_renewal_is_a_new_login),
+    cmocka_unit_test (test_a_renewal_that_fails_is_tried_later),
+    cmocka_unit_test (test_a_given_token_that_ends_is_said_to_end),
+    cmocka_unit_test (test_the_end_revokes_what_is_ours),
+  };
+
+  return cmocka_run_group_tests (tests, login_server_up, login_server_down);
+}

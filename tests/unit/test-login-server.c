@@ -1,0 +1,386 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* Logging in, doubting a token, and sharing it. */
+
+#include "config.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "login-server.h"
+
+/* A login whose answer is STATUS and BODY ends in ERR. */
+static void
+login_fails (const char *format, int status, const char *body, int err,
+             bool again, const char *part)
+{
+  struct line lines[] = {
+    { .part = "POST /v1/auth/", .status = status, .body = body },
+    ALWAYS ("GET /v1/auth/", 405, BARE),
+    END,
+  };
+  struct key_question q = question ();
+  struct reason why = { "" };
+  long got;
+
+  script = lines;
+  begin (format, HEALTHY);
+  assert_int_equal (ask (&q, &got, &why), -err);
+  login_close (&login);
+  if (!strstr (why.text, part))
+    fail_msg ("\"%s\" does not say \"%s\"", why.text, part);
+  assert_int_equal (q.again, again);
+  assert_null (strstr (why.text, HEALTHY));
+}
+
+/* ---- what refuses a login ---- */
+
+static void
+test_refusals_of_a_login (void **state)
+{
+  (void)state;
+  login_fails (APPROLE, 400, ERROR ("invalid role or secret ID"), EACCES, false,
+               "invalid role");
+  login_fails (JWT, 400, ERROR ("role \\\"zz\\\" could not be found"), EACCES,
+               false, "could not be found");
+  login_fails (JWT, 400, ERROR ("could not load configuration"), EINVAL, false,
+               "configuration");
+  login_fails (JWT, 400,
+               ERROR ("error validating token: fetching keys: Get x: dial "
+                      "tcp 127.0.0.1:1: connect: connection refused"),
+               EAGAIN, true, "connection refused");
+  login_fails (KUBERNETES, 403, ERROR ("service account name not authorized"),
+               EACCES, false, "not authorized");
+  login_fails (KUBERNETES, 403, BARE, EAGAIN, true, "Kubernetes API");
+  login_fails (APPROLE, 403, BARE, EACCES, false, "permission denied");
+  login_fails (APPROLE, 404, ERROR ("namespace not found"), EINVAL, false,
+               "no namespace");
+  login_fails (APPROLE, 404, ERROR ("no handler for route"), EINVAL, false,
+               "no login at auth/approle");
+  login_fails (APPROLE, 503, ERROR ("Vault is sealed"), EAGAIN, true, "sealed");
+  login_fails (APPROLE, 429, ERROR ("slow"), EAGAIN, true, "429");
+  login_fails (APPROLE, 400, "<html>", EBADMSG, false, "not in JSON");
+  login_fails (APPROLE, 200, "{}", EBADMSG, false, "no token");
+  login_fails (APPROLE, 307, "", EINVAL, false, "redirect");
+}
+
+static void
+test_a_secret_in_an_error_is_not_repeated (void **state)
+{
+  (void)state;
+  login_fails (APPROLE, 400, ERROR ("no such secret id: " HEALTHY), EACCES,
+               false, "logging in");
+  login_fails (JWT, 400, ERROR ("bad token " HEALTHY), EACCES, false,
+               "logging in");
+}
+
+/* ---- doubts ---- */
+
+static void
+test_a_token_that_ended_is_replaced_once (void **state)
+{
+  struct line lines[] = {
+    ONCE ("POST /v1/auth/approle/login", 200, GRANT ("s.1")),
+    ALWAYS ("POST /v1/auth/approle/login", 200, GRANT ("s.2")),
+    ALWAYS ("X-Vault-Token: s.2", 200, "{}"),
+    ONCE ("GET /v1/key", 200, "{}"),
+    ALWAYS ("lookup-self", 403, BARE),
+    ALWAYS ("X-Vault-Token: s.1", 403, BARE),
+    END,
+  };
+
+  (void)state;
+  script = lines;
+  begin (APPROLE, "secret");
+  asks (0, 200); /* with s.1 */
+  asks (0, 200); /* with s.2 */
+  assert_int_equal (lines[1].asked, 1);
+  assert_int_equal (lines[4].asked, 1);
+  login_close (&login);
+}
+
+static void
+test_a_good_tokens_denial_stands (void **state)
+{
+  struct line lines[] = {
+    ALWAYS ("POST /v1/auth/approle/login", 200, GRANT ("s.1")),
+    ONCE ("GET /v1/key", 200, "{}"),
+    ALWAYS ("GET /v1/key", 403, POLICY),
+    { .part = "lookup-self", .status = 200, .body = "{\"data\":{}}" },
+    END,
+  };
+
+  (void)state;
+  script = lines;
+  begin (APPROLE, "secret");
+  asks (0, 200);
+  asks (0, 403);
+  assert_int_equal (lines[0].asked, 1);
+  assert_int_equal (lines[3].asked, 1);
+  login_close (&login);
+}
+
+static void
+test_a_fresh_logins_denial_needs_no_lookup (void **state)
+{
+  struct line lines[] = {
+    ALWAYS ("POST /v1/auth/approle/login", 200, GRANT ("s.1")),
+    ALWAYS ("GET /v1/key", 403, POLICY),
+    END,
+  };
+
+  (void)state;
+  script = lines;
+  begin (APPROLE, "secret");
+  asks (0, 403);
+  login_close (&login);
+}
+
+static void
+test_a_doubt_that_cannot_be_settled_is_no_denial (void **state)
+{
+  struct line lines[] = {
+    ALWAYS ("GET /v1/key", 403, BARE),
+    ALWAYS ("lookup-self", 503, "{}"),
+    END,
+  };
+  struct key_question q = question ();
+  long status;
+
+  (void)state;
+  script = lines;
+  begin (TOKEN_FILE, "s.given");
+  assert_int_equal (ask (&q, &status, NULL), -EAGAIN);
+  assert_true (q.again);
+  login_close (&login);
+}
+
+static void
+test_a_given_token_that_is_bad_is_said_to_be (void **state)
+{
+  struct line lines[] = {
+    ALWAYS ("X-Vault-Token: s.new", 200, "{}"),
+    ALWAYS ("GET ", 403, BARE),
+    END,
+  };
+
+  (void)state;
+  script = lines;
+  begin (TOKEN_FILE, "s.given");
+  asks (EKEYREJECTED, 0);
+  /* Another in the file is used at once. */
+  write_file ("s.new");
+  asks (0, 200);
+  login_close (&login);
+}
+
+/* ---- limited tokens ---- */
+
+static void
+test_a_limited_token_is_not_looked_up_again (void **state)
+{
+  struct line lines[] = {
+    ONCE ("GET /v1/key", 200, "{}"),
+    ALWAYS ("GET /v1/key", 403, POLICY),
+    { .part = "lookup-self",
+      .status = 200,
+      .body = "{\"data\":{\"num_uses\":-1,\"ttl\":100,\"renewable\":true}}" },
+    END,
+  };
+  struct key_question q = question ();
+  struct reason why = { "" };
+  int64_t next_ms = 3600000;
+
+  (void)state;
+  script = lines;
+  begin (TOKEN_FILE, "s.given");
+  asks (0, 200);
+  assert_false (login_is_limited (&login, NULL));
+  login_learn (&login, &q);
+  login_learn (&login, &q);
+  assert_true (login_is_limited (&login, &why));
+  assert_non_null (strstr (why.text, "limited number"));
+  asks (0, 403);
+  assert_int_equal (login_tend (&login, &q.deadline, &next_ms, NULL), 0);
+  assert_int_equal (lines[2].asked, 1);
+  login_close (&login);
+}
+
+static void
+test_a_token_that_the_question_used_up_is_limited (void **state)
+{
+  struct line lines[] = {
+    ALWAYS ("lookup-self", 403, BARE),
+    END,
+  };
+  struct key_question q = question ();
+
+  (void)state;
+  script = lines;
+  begin (TOKEN_FILE, "s.given");
+  login_learn (&login, &q);
+  assert_true (login_is_limited (&login, NULL));
+  login_close (&login);
+}
+
+static void
+test_a_token_that_may_not_look_itself_up_is_not_limited (void **state)
+{
+  struct line lines[] = {
+    ALWAYS ("lookup-self", 403, POLICY),
+    END,
+  };
+  struct key_question q = question ();
+
+  (void)state;
+  script = lines;
+  begin (TOKEN_FILE, "s.given");
+  login_learn (&login, &q);
+  login_learn (&login, &q);
+  assert_false (login_is_limited (&login, NULL));
+  assert_int_equal (lines[0].asked, 1);
+  login_close (&login);
+}
+
+/* ---- one login for all ---- */
+
+#define THREADS 8
+
+static void *
+one_of_many (void *arg)
+{
+  struct key_question q = question ();
+  long status = 0;
+  int *r = arg;
+
+  *r = ask (&q, &status, NULL);
+  if (*r == 0)
+    *r = status;
+  return NULL;
+}
+
+static void
+many_ask (int expected)
+{
+  pthread_t threads[THREADS];
+  int results[THREADS];
+
+  for (int i = 0; i < THREADS; i++)
+    assert_int_equal (
+        pthread_create (&threads[i], NULL, one_of_many, &results[i]), 0);
+  for (int i = 0; i < THREADS; i++) {
+    pthread_join (threads[i], NULL);
+    assert_int_equal (results[i], expected);
+  }
+}
+
+static void
+test_many_questions_share_one_login (void **state)
+{
+  struct line lines[] = {
+    LATE (100, "POST /v1/auth/approle/login", 200, GRANT ("s.1")),
+    ALWAYS ("X-Vault-Token: s.1", 200, "{}"),
+    END,
+  };
+
+  (void)state;
+  script = lines;
+  begin (APPROLE, "secret");
+  many_ask (200);
+  assert_int_equal (lines[0].asked, 1);
+  assert_int_equal (lines[1].asked, THREADS);
+  login_close (&login);
+}
+
+/* Those who waited for it do not each try it again. */
+static void
+test_many_questions_share_a_refusal (void **state)
+{
+  struct line lines[] = {
+    LATE (500, "POST /v1/auth/approle/login", 400,
+          ERROR ("invalid role or secret ID")),
+    END,
+  };
+
+  (void)state;
+  script = lines;
+  begin (APPROLE, "secret");
+  many_ask (-EACCES);
+  assert_int_equal (lines[0].asked, 1);
+  login_close (&login);
+}
+
+static void
+test_waiting_for_a_login_ends_with_the_deadline (void **state)
+{
+  static atomic_bool cancelled = true;
+  struct key_question q = { .deadline = deadline_in_ms (100, NULL) };
+  struct reason why = { "" };
+  long status;
+
+  (void)state;
+  begin (APPROLE, "secret");
+  login.busy = true;
+  assert_int_equal (ask (&q, &status, &why), -EAGAIN);
+  assert_non_null (strstr (why.text, "under way"));
+  q.deadline = deadline_in_ms (5000, &cancelled);
+  assert_int_equal (ask (&q, &status, NULL), -ESHUTDOWN);
+  login.busy = false;
+  login_close (&login);
+}
+
+/* ---- agents ---- */
+
+static void
+test_an_agent_gets_no_token (void **state)
+{
+  struct line lines[] = {
+    ONCE ("GET /v1/key", 200, "{}"),
+    ONCE ("GET /v1/key", 403, POLICY),
+    ALWAYS ("GET /v1/key", 403, BARE),
+    END,
+  };
+
+  (void)state;
+  script = lines;
+  memset (&login, 0, sizeof login);
+  login_bao.login = &login;
+  login_open (&login, &login_bao);
+  asks (0, 200);
+  assert_null (strcasestr (last, "X-Vault-Token"));
+  assert_non_null (strstr (last, "X-Vault-Request: true"));
+  asks (0, 403);
+  asks (EKEYREJECTED, 0); /* its own is bad, or it has none */
+  login_close (&login);
+}
+
+int
+main (void)
+{
+  const struct CMUnitTest tests[] = {
+    cmocka_unit_test (test_refusals_of_a_login),
+    cmocka_unit_test (test_a_secret_in_an_error_is_not_repeated),
+    cmocka_unit_test (test_a_token_that_ended_is_replaced_once),
+    cmocka_unit_test (test_a_good_tokens_denial_stands),
+    cmocka_unit_test (test_a_fresh_logins_denial_needs_no_lookup),
+    cmocka_unit_test (test_a_doubt_that_cannot_be_settled_is_no_denial),
+    cmocka_unit_test (test_a_given_token_that_is_bad_is_said_to_be),
+    cmocka_unit_test (test_a_limited_token_is_not_looked_up_again),
+    cmocka_unit_test (test_a_token_that_the_question_used_up_is_limited),
+    cmocka_unit_test (test_a_token_that_may_not_look_itself_up_is_not_limited),
+    cmocka_unit_test (test_many_questions_share_one_login),
+    cmocka_unit_test (test_many_questions_share_a_refusal),
+    cmocka_unit_test (test_waiting_for_a_login_ends_with_the_deadline),
+    cmocka_unit_test (test_an_agent_gets_no_token),
+  };
+
+  return cmocka_run_group_tests (tests, login_server_up, login_server_down);
+}
