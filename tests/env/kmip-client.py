@@ -76,8 +76,10 @@ class Client:
                       "key": os.path.join(directory, who + ".key"),
                       "ca": os.path.join(directory, "ca.pem")}
         self.proxy = pie.ProxyKmipClient(
-            hostname=host, port=self.address[1], config_file=os.devnull,
-            ssl_version="PROTOCOL_TLSv1_2", **self.files)
+            hostname=host, port=self.address[1],
+            ssl_version="PROTOCOL_TLSv1_2", **self.files,
+            # Of ours it has nothing; else it would look in /etc.
+            config_file=os.path.join(directory, "server.conf"))
 
     def key(self, value, name):
         value = bytes.fromhex(value)
