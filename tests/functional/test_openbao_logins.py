@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+import fake_kms
 import fake_kubernetes
 import lab
 
@@ -612,3 +613,36 @@ def test_token_file_that_vanishes_while_serving(
     lab.await_(lambda: "in order again" in server.stderr(), 20,
                "another line in the log")
     assert token not in server.stderr()
+
+
+def test_server_that_falls_silent_does_not_delay_the_end(
+        servers, images, bao, approle, logins, profile):
+    """It gives a token and a key, and is black-holed when the token is to
+    be renewed: neither that nor the revocation is waited for."""
+    grant = json.dumps({"auth": {
+        "client_token": "s.silent", "lease_duration": 2, "renewable": True,
+        "num_uses": 0, "token_type": "service"}}).encode()
+    record = json.dumps({"data": {"data": {"key": TEXT}, "metadata": {
+        "version": 1}}}).encode()
+
+    def reply(server, connection):
+        head = server.requests[-1].split(b"\r\n")[0]
+        if b"/approle/login" in head:
+            fake_kms.answer("200 OK", grant)(server, connection)
+        elif b"/data/" in head:
+            fake_kms.answer("200 OK", record)(server, connection)
+        else:
+            fake_kms.silent(server, connection)
+    with fake_kms.Misbehaving(
+            os.path.join(bao.dir, "server.pem"),
+            os.path.join(bao.dir, "server.key"), reply) as kms:
+        server = servers.start(
+            images.luks(), "key=t:vol",
+            profile(approle(logins.role("approle")), address=kms.address))
+        lab.await_(lambda: any(b"renew-self" in r for r in kms.requests), 10,
+                   "a renewal")
+        begin = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - begin < 4
+        assert not any(b"s.silent" in line.encode()
+                       for line in server.lines())

@@ -199,6 +199,40 @@ test_a_due_token_is_renewed (void **state)
   login_close (&login);
 }
 
+/* Less time than at first, or none: the next is a login. */
+static void
+test_a_token_near_its_greatest_age_is_not_renewed_again (void **state)
+{
+  static const char *const replies[] = {
+    "{\"auth\":{\"client_token\":\"s.1\",\"lease_duration\":300,"
+    "\"renewable\":true}}",
+    "{\"auth\":{\"client_token\":\"s.1\",\"lease_duration\":0,"
+    "\"renewable\":true}}",
+  };
+
+  (void)state;
+  for (size_t i = 0; i < 2; i++) {
+    struct line lines[] = {
+      ALWAYS ("login", 200, GRANT ("s.1")),
+      ALWAYS ("GET /v1/key", 200, "{}"),
+      ALWAYS ("renew-self", 200, replies[i]),
+      ALWAYS ("revoke-self", 204, ""),
+      END,
+    };
+    int64_t next_ms;
+
+    begin_due (lines);
+    assert_int_equal (tend (&next_ms, NULL), 0);
+    assert_int_equal (lines[2].asked, 1);
+    assert_int_equal (lines[0].asked, 1);
+    login.token.renew_ms = 1;
+    assert_int_equal (tend (&next_ms, NULL), 0);
+    assert_int_equal (lines[2].asked, 1);
+    assert_int_equal (lines[0].asked, 2);
+    login_close (&login);
+  }
+}
+
 /* "past the max TTL" is a 500; and a token that we replace is revoked. */
 static void
 test_a_refused_renewal_is_a_new_login (void **state)
@@ -313,6 +347,7 @@ main (void)
     cmocka_unit_test (test_an_unwrapping_without_an_answer_is_no_alarm),
     cmocka_unit_test (test_nothing_is_asked_before_it_is_due),
     cmocka_unit_test (test_a_due_token_is_renewed),
+    cmocka_unit_test (test_a_token_near_its_greatest_age_is_not_renewed_again),
     cmocka_unit_test (test_a_refused_renewal_is_a_new_login),
     cmocka_unit_test (test_a_renewal_that_fails_is_tried_later),
     cmocka_unit_test (test_a_given_token_that_ends_is_said_to_end),

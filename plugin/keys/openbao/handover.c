@@ -38,15 +38,14 @@ append (struct secret *to, const struct secret *from)
     secret_append (to, from->bytes, from->length);
 }
 
-int
-login_save (struct login *l, struct secret **ret)
+static int
+save (const struct login *l, struct secret **ret)
 {
   const struct token *t = &l->token;
   struct saved s;
   struct secret *all;
 
-  *ret = NULL;
-  if (!l->method || !t->id || !t->known)
+  if (!t->id || !t->known)
     return 0;
   memset (&s, 0, sizeof s);
   s.magic = MAGIC;
@@ -68,6 +67,20 @@ login_save (struct login *l, struct secret **ret)
   append (all, l->unwrapped_from);
   *ret = all;
   return 0;
+}
+
+int
+login_save (struct login *l, struct secret **ret)
+{
+  int r;
+
+  *ret = NULL;
+  if (!l->method)
+    return 0;
+  pthread_mutex_lock (&l->lock);
+  r = save (l, ret);
+  pthread_mutex_unlock (&l->lock);
+  return r;
 }
 
 /* The next LENGTH bytes; NULL when there are none, or no such text. */

@@ -495,6 +495,23 @@ is_final (const struct answer *a)
          (a->status == 500 && strstr (a->text, "renew"));
 }
 
+/* Less than was granted at first: the token's greatest age is near, and
+ * the next that is due is a login.
+ */
+static void
+see_greatest_age (struct token *t)
+{
+  const int64_t now = monotonic_ms ();
+
+  /* Nothing at all means at its first login that it never ends, but not
+   * now.
+   */
+  if (t->end_ms == 0 && t->full_ms > 0)
+    t->end_ms = t->renew_ms = now;
+  if (t->ours && t->end_ms != 0 && t->end_ms - now < t->full_ms * 3 / 4)
+    t->renewable = false;
+}
+
 /* BUSY is ours.  0: T is renewed.  -EACCES: it will not be.  -EAGAIN. */
 static int
 renew_once (const struct login *l, const struct token *old,
@@ -519,10 +536,8 @@ renew_once (const struct login *l, const struct token *old,
                     http_server_address (l->bao->server), a.status,
                     a.text[0] ? ": " : "", a.text);
   answer_free (&a);
-  /* Less than was granted at first: its greatest age is near. */
-  if (r == 0 && t->ours && t->end_ms != 0 &&
-      t->end_ms - monotonic_ms () < t->full_ms * 3 / 4)
-    t->renewable = false;
+  if (r == 0)
+    see_greatest_age (t);
   return r;
 }
 

@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* libFuzzer target: see README in this directory.  The first byte chooses
+ * what the rest is: a JWT, a server's word about a token, or what one
+ * process hands to another.
+ */
+
+#include "config.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../plugin/keys/openbao/login.h"
+#include "json.h"
+
+extern int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size);
+
+static void
+require (int condition)
+{
+  if (!condition)
+    abort ();
+}
+
+static int
+no_parse (struct login *l, json_t *auth, const struct profile *profile,
+          const char *where, struct reason *why)
+{
+  (void)l, (void)auth, (void)profile, (void)where, (void)why;
+  return 0;
+}
+
+static json_t *
+no_body (const struct login *l)
+{
+  (void)l;
+  return NULL;
+}
+
+static const struct login_method method = { "approle", "AppRole", no_parse,
+                                            no_body };
+
+static void
+try_jwt (const struct secret *text)
+{
+  struct reason why = { "" };
+  const int r = jwt_check (text, 1000, &why);
+
+  require (r == 0 || (r == -EACCES && why.text[0]));
+}
+
+static void
+try_token (const struct secret *text)
+{
+  CLEANUP_JSON json_t *object = NULL;
+  struct token t = { .id = NULL };
+  struct reason why = { "" };
+
+  if (json_parse_object ((const char *)text->bytes, text->length, &object,
+                         NULL) < 0)
+    return;
+  if (token_from_auth (object, NULL, &t, &why) == 0)
+    require (t.id && credential_is_text (t.id->bytes, t.id->length));
+  else
+    require (!t.id && why.text[0]);
+  token_learn (&t, object);
+  require (t.end_ms >= 0 && t.renew_ms <= t.end_ms);
+  token_clear (&t);
+}
+
+static void
+try_handover (const struct secret *bytes)
+{
+  static char path[] = "path";
+  static struct openbao bao;
+  struct login l = { .method = &method };
+
+  login_open (&l, &bao);
+  l.wrapped.path = path;
+  login_restore (&l, bytes);
+  if (l.token.id)
+    require (credential_is_text (l.token.id->bytes, l.token.id->length));
+  require (!l.unwrapped == !l.unwrapped_from);
+  l.wrapped.path = NULL;
+  login_close (&l);
+}
+
+int
+LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
+{
+  static void (*const tries[]) (const struct secret *) = { try_jwt, try_token,
+                                                           try_handover };
+  static bool ready;
+  struct secret *s;
+
+  if (size == 0)
+    return 0;
+  if (!ready)
+    require (key_global_init () == 0);
+  ready = true;
+  s = secret_copy (data + 1, size - 1);
+  require (s != NULL);
+  tries[data[0] % 3](s);
+  secret_free (s);
+  return 0;
+}
