@@ -24,6 +24,7 @@ keys_sources += \
 	plugin/keys/openbao/environment.c \
 	plugin/keys/openbao/handover.c \
 	plugin/keys/openbao/jwt.c \
+	plugin/keys/openbao/kv.c \
 	plugin/keys/openbao/login.c \
 	plugin/keys/openbao/login.h \
 	plugin/keys/openbao/method.c \
@@ -33,6 +34,7 @@ keys_sources += \
 	plugin/keys/openbao/refusal.c \
 	plugin/keys/openbao/settings.c \
 	plugin/keys/openbao/token.c \
+	plugin/keys/openbao/transit.c \
 	plugin/keys/openbao/wrapping.c \
 	plugin/keys/profile.c \
 	plugin/keys/provider.c

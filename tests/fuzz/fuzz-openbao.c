@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "../../plugin/keys/openbao/openbao.h"
 
@@ -60,13 +61,59 @@ try_layouts (json_t *record)
     }
 }
 
+static void
+try_transit (json_t *body)
+{
+  for (int kind = LAYOUT_CASTELLAN; kind <= LAYOUT_RAW; kind++) {
+    const struct layout layout = { .kind = kind };
+    struct reason why = { "" };
+    struct secret *s = NULL;
+    int r = transit_reply (&layout, body, &s, &why);
+
+    if (r == 0)
+      require (s->length > 0 && s->length <= 2 * SECRET_PASSPHRASE_MAX);
+    else
+      require (s == NULL && why.text[0]);
+    secret_free (s);
+  }
+}
+
+/* The same text as a wrapped passphrase, and as a reference to a record.
+ */
+static void
+try_references (const uint8_t *data, size_t size)
+{
+  const struct subject subject = { .id = "10226b8b4567" };
+  struct kv_reference parts;
+  struct secret *body = NULL;
+  char text[KEY_REFERENCE_MAX + 1];
+
+  if (size >= sizeof text)
+    return;
+  memcpy (text, data, size);
+  text[size] = '\0';
+  if (kv_parse (text, &parts, NULL) == 0) {
+    require (parts.path != NULL && (!parts.field || parts.field[0]));
+    kv_reference_free (&parts);
+  }
+  if (transit_check (text, NULL) < 0)
+    return;
+  require (strpbrk (text, "\"\\ \n") == NULL);
+  require (transit_request (text, true, &subject, &body, NULL) == 0);
+  secret_free (body);
+}
+
 int
 LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
 {
-  static const long statuses[] = { 200, 400, 404, 412, 429, 500, 503, 301 };
+  static const long statuses[] = { 200, 400, 404, 204, 429, 500, 503, 301 };
   static char path[] = "secret/p", setting[] = "profile";
   const struct openbao b = { .server = server (), .setting = setting };
   const struct openbao_key k = { .bao = &b, .path = path };
+  const struct openbao_key t = {
+    .bao = &b, .path = path, .mount = path, .wrapped = path
+  };
+  struct key_question question = { .request_id = "" };
   struct http_reply reply = { .status = 200 };
   struct reason why = { "" };
   struct answer answer;
@@ -76,13 +123,18 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
     reply.status = statuses[*data++ % 8];
     size--;
   }
+  try_references (data, size);
   reply.body = secret_copy (data, size);
   require (reply.body != NULL);
   answer_read (&answer, &reply, NULL);
   secret_free (reply.body);
   require (answer_refusal (&k, &answer, &again, &why) < 0 && why.text[0]);
-  if (answer.body)
+  if (answer.body) {
     try_layouts (answer.body);
+    try_transit (answer.body);
+  }
+  require (answer_refusal (&t, &answer, &again, &why) < 0 && why.text[0]);
+  answer_note_id (&answer, &question);
   answer_free (&answer);
   return 0;
 }

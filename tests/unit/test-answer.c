@@ -13,6 +13,8 @@
 
 #include <cmocka.h>
 
+#include "json.h"
+
 #include "../../plugin/keys/openbao/openbao.h"
 
 static char path[] = "vol-1", mount[] = "secret", namespace[] = "tenant";
@@ -144,6 +146,132 @@ test_other_400s_are_configuration (void **state)
 }
 
 static void
+test_a_mount_of_another_engine_is_configuration (void **state)
+{
+  (void)state;
+  refused (404,
+           "{\"errors\":[\"1 error occurred:\\n\\t* unsupported path"
+           "\\n\\n\"]}",
+           EINVAL, false,
+           "mount secret at https://bao.example.net:8200 is not "
+           "of the engine kv");
+}
+
+static void
+test_a_mount_that_was_just_made_is_an_outage (void **state)
+{
+  (void)state;
+  refused (400,
+           "{\"errors\":[\"Upgrading from non-versioned to versioned "
+           "data. This backend will be unavailable for a brief period "
+           "and will resume service shortly.\"]}",
+           EAGAIN, true, "Upgrading");
+}
+
+static void
+test_a_locked_namespace_is_an_outage (void **state)
+{
+  (void)state;
+  refused (503,
+           "{\"errors\":[\"API access to this namespace has been locked "
+           "by an administrator - \\\"tenant/\\\" must be unlocked to "
+           "gain access.\"]}",
+           EAGAIN, true, "locked the namespace tenant");
+}
+
+static void
+test_a_standby_is_an_outage (void **state)
+{
+  (void)state;
+  refused (472, "{}", EAGAIN, true, "472");
+  refused (473, "", EAGAIN, true, "473");
+}
+
+static void
+test_a_missing_version_is_gone (void **state)
+{
+  (void)state;
+  key.version = 9;
+  refused (404, "{\"errors\":[]}", ENOENT, false,
+           "no version 9 of the key vol-1");
+  key.version = 0;
+}
+
+/* All of transit's refusals are 400. */
+static void
+test_refusals_of_transit (void **state)
+{
+  static char wrapped[] = "vault:v1:AAAA";
+
+  (void)state;
+  key.wrapped = wrapped;
+  refused (400, "{\"errors\":[\"encryption key not found\"]}", ENOENT, false,
+           "there is no such key");
+  refused (400, "{\"errors\":[\"refusing to use soft-deleted key\"]}", ENOENT,
+           false, "soft-delete-restore");
+  refused (400,
+           "{\"errors\":[\"ciphertext or signature version is disallowed "
+           "by policy (too old)\"]}",
+           ENOENT, false, "min_decryption_version");
+  refused (400, "{\"errors\":[\"invalid ciphertext: version is too new\"]}",
+           ENOENT, false, "no such version");
+  refused (400,
+           "{\"errors\":[\"missing 'context' for key derivation; the key "
+           "was created using a derived key, which means additional, "
+           "per-request information must be included in order to perform "
+           "operations with the key\"]}",
+           EINVAL, false, "\"derived\": false");
+  refused (400, "{\"errors\":[\"cipher: message authentication failed\"]}",
+           EACCES, false, "wrapped for another image");
+  refused (400, "{\"errors\":[\"invalid ciphertext length\"]}", EACCES, false,
+           "damaged");
+  refused (500,
+           "{\"errors\":[\"1 error occurred:\\n\\t* failed to RSA "
+           "decrypt the ciphertext: crypto/rsa: decryption error\"]}",
+           EACCES, false, "another key");
+  refused (400,
+           "{\"errors\":[\"message decryption not supported for key type "
+           "ed25519\"]}",
+           EINVAL, false, "not one that decrypts");
+  refused (404,
+           "{\"data\":null,\"warnings\":[\"Invalid path for a versioned "
+           "K/V secrets engine.\"]}",
+           EINVAL, false, "not of the engine transit");
+  refused (204, "", EINVAL, false, "not of the engine transit");
+  refused (500, "{\"errors\":[\"internal error\"]}", EAGAIN, true, "500");
+  key.wrapped = NULL;
+}
+
+static void
+id_is (const char *body, const char *id)
+{
+  struct key_question question = { .request_id = "old" };
+  struct answer answer = { .status = 200 };
+
+  if (body[0])
+    assert_int_equal (
+        json_parse_object (body, strlen (body), &answer.body, NULL), 0);
+  answer_note_id (&answer, &question);
+  answer_free (&answer);
+  assert_string_equal (question.request_id, id);
+}
+
+static void
+test_the_request_id_goes_to_the_audit_trail (void **state)
+{
+  (void)state;
+  id_is ("{\"request_id\":\"704044e7-5368-d7b9-b215-28bdb823ca0f\"}",
+         "704044e7-5368-d7b9-b215-28bdb823ca0f");
+  id_is ("{\"request_id\":\"a\\nb\"}", "");
+  id_is ("{\"request_id\":\"0123456789012345678901234567890123456789"
+         "0123456789012345678901234567890123456789\"}",
+         "");
+  id_is ("{\"request_id\":7}", "");
+  id_is ("{}", "");
+  id_is ("", "");
+}
+
+static void
 test_unauthorised_is_denied (void **state)
 {
   (void)state;
@@ -234,6 +362,13 @@ main (void)
     cmocka_unit_test (test_sealed_is_an_outage),
     cmocka_unit_test (test_overload_is_an_outage),
     cmocka_unit_test (test_other_400s_are_configuration),
+    cmocka_unit_test (test_a_mount_of_another_engine_is_configuration),
+    cmocka_unit_test (test_a_mount_that_was_just_made_is_an_outage),
+    cmocka_unit_test (test_a_locked_namespace_is_an_outage),
+    cmocka_unit_test (test_a_standby_is_an_outage),
+    cmocka_unit_test (test_a_missing_version_is_gone),
+    cmocka_unit_test (test_refusals_of_transit),
+    cmocka_unit_test (test_the_request_id_goes_to_the_audit_trail),
     cmocka_unit_test (test_unauthorised_is_denied),
     cmocka_unit_test (test_a_redirect_is_not_followed),
     cmocka_unit_test (test_success_without_json_is_nonsense),

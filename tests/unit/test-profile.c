@@ -263,8 +263,10 @@ static void
 test_unknown_words_are_refused (void **state)
 {
   (void)state;
-  refused (PROFILE (BASE "\"layout\": \"ceph\"" AUTH),
-           "\"layout\" is \"ceph\": it must be castellan, field or raw");
+  refused (
+      PROFILE (BASE "\"layout\": \"ceph\"" AUTH),
+      "\"layout\" is \"ceph\": it must be castellan, ceph-csi, rgw, field or "
+      "raw");
   refused (PROFILE (BASE LAYOUT ", \"engine\": \"kv3\"" AUTH),
            "\"engine\" is \"kv3\"");
   refused (PROFILE (BASE "\"layout\": \"field\", \"field\": \"a\","
@@ -280,6 +282,72 @@ test_field_goes_with_its_layout_only (void **state)
            "\"field\" goes with the layout \"field\" only");
   refused (PROFILE (BASE LAYOUT ", \"encoding\": \"hex\"" AUTH),
            "\"encoding\" goes with the layout \"field\" only");
+}
+
+#define TRANSIT BASE "\"engine\": \"transit\""
+#define KEY ", \"key\": \"tenant-a\""
+
+static void
+references (const char *text, const char *ref, int err, const char *part)
+{
+  struct reason why = { "" };
+  struct key *k = NULL;
+  int r;
+
+  write_file (path, text, 0600);
+  assert_int_equal (key_parse (ref, &k, &why), 0);
+  r = key_prepare (k, path, &why);
+  key_free (k);
+  assert_int_equal (r, -err);
+  if (!strstr (why.text, part))
+    fail_msg ("\"%s\" does not say \"%s\"", why.text, part);
+}
+
+static void
+test_transit_takes_wrapped_passphrases_only (void **state)
+{
+  (void)state;
+  references (PROFILE (TRANSIT KEY AUTH), "t:vault:v1:AAAA", 0, "");
+  references (PROFILE (TRANSIT KEY AUTH ", \"layout\": \"castellan\""),
+              "t:vault:v12:AAAA", 0, "");
+  references (PROFILE (TRANSIT KEY AUTH ", \"derived\": false"),
+              "t:vault:v1:AAAA", 0, "");
+  references (PROFILE (TRANSIT KEY AUTH), "t:vol-1", EINVAL, "vault:v1:BASE64");
+  references (PROFILE (TRANSIT KEY AUTH), "t:vault:v1:../x", EINVAL,
+              "vault:v1:BASE64");
+}
+
+static void
+test_transit_has_members_of_its_own (void **state)
+{
+  (void)state;
+  refused (PROFILE (TRANSIT AUTH), "\"key\" is missing");
+  refused (PROFILE (TRANSIT ", \"key\": \"a/b\"" AUTH), "a slash");
+  refused (PROFILE (TRANSIT ", \"key\": \"..\"" AUTH), "\"key\"");
+  refused (PROFILE (TRANSIT ", \"key\": \"\"" AUTH), "\"key\"");
+  refused (PROFILE (TRANSIT KEY AUTH ", \"layout\": \"rgw\""),
+           "raw or castellan");
+  refused (PROFILE (TRANSIT KEY AUTH ", \"prefix\": \"a/\""),
+           "\"prefix\" goes with a KV engine only");
+  refused (PROFILE (TRANSIT KEY AUTH ", \"field\": \"a\""),
+           "\"field\" goes with a KV engine only");
+  refused (PROFILE (BASE LAYOUT AUTH KEY),
+           "\"key\" goes with the engine \"transit\" only");
+  refused (PROFILE (BASE LAYOUT AUTH ", \"derived\": true"),
+           "\"derived\" goes with the engine \"transit\" only");
+}
+
+static void
+test_a_version_is_for_kv2 (void **state)
+{
+  (void)state;
+  references (PROFILE (BASE LAYOUT AUTH), "t:vol-1#version=3", 0, "");
+  references (PROFILE (BASE LAYOUT AUTH ", \"engine\": \"kv1\""),
+              "t:vol-1#version=3", EINVAL, "keeps no versions");
+  references (PROFILE (BASE LAYOUT AUTH), "t:vol-1#version=x", EINVAL,
+              "#version=");
+  references (PROFILE (BASE LAYOUT AUTH), "t:vol-1#key", EINVAL,
+              "the profile that names the field");
 }
 
 static void
@@ -566,6 +634,9 @@ main (void)
     cmocka_unit_test (test_the_environments_token_is_not_used),
     cmocka_unit_test (test_unknown_words_are_refused),
     cmocka_unit_test (test_field_goes_with_its_layout_only),
+    cmocka_unit_test (test_transit_takes_wrapped_passphrases_only),
+    cmocka_unit_test (test_transit_has_members_of_its_own),
+    cmocka_unit_test (test_a_version_is_for_kv2),
     cmocka_unit_test (test_a_timeout_out_of_range_is_refused),
     cmocka_unit_test (test_a_path_outside_the_mount_is_refused),
     cmocka_unit_test (test_a_reference_outside_the_prefix_is_refused),

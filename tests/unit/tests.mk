@@ -9,6 +9,7 @@ unit_tests = \
 	tests/unit/test-audit \
 	tests/unit/test-deadline \
 	tests/unit/test-encoding \
+	tests/unit/test-engines \
 	tests/unit/test-environment \
 	tests/unit/test-http \
 	tests/unit/test-image-spec \
@@ -95,6 +96,8 @@ tests_unit_test_profile_CFLAGS = $(unit_cflags)
 tests_unit_test_profile_LDADD = $(unit_ldadd)
 tests_unit_test_answer_CFLAGS = $(unit_cflags)
 tests_unit_test_answer_LDADD = $(unit_ldadd)
+tests_unit_test_engines_CFLAGS = $(unit_cflags)
+tests_unit_test_engines_LDADD = $(unit_ldadd)
 tests_unit_test_environment_CFLAGS = $(unit_cflags)
 tests_unit_test_environment_LDADD = $(unit_ldadd)
 tests_unit_test_http_CFLAGS = $(unit_cflags)

@@ -63,6 +63,22 @@ answer_free (struct answer *answer)
   answer->body = NULL;
 }
 
+/* It goes to logs: letters, digits and dashes only. */
+void
+answer_note_id (const struct answer *answer, struct key_question *question)
+{
+  const char *id =
+      json_string_value (json_object_get (answer->body, "request_id"));
+
+  question->request_id[0] = '\0';
+  if (!id || strlen (id) >= sizeof question->request_id)
+    return;
+  for (const char *p = id; *p; p++)
+    if (!isalnum ((unsigned char)*p) && *p != '-')
+      return;
+  strcpy (question->request_id, id);
+}
+
 /* KV version 2 answers 404 with the metadata of what was there. */
 static int
 deleted_version (const struct openbao_key *k, json_t *metadata,
@@ -86,37 +102,100 @@ deleted_version (const struct openbao_key *k, json_t *metadata,
                      (long long)version);
 }
 
+/* A 404 of the server itself, or of an engine that knows no such path. */
 static int
-not_found (const struct openbao_key *k, const struct answer *a,
-           struct reason *why)
+wrong_place (const struct openbao_key *k, const struct answer *a,
+             struct reason *why)
 {
-  json_t *metadata;
+  const char *address = http_server_address (k->bao->server);
   const char *mount = k->mount ? k->mount : "";
 
-  if (!a->body)
-    return reason_set (why, EBADMSG,
-                       "%s answered 404 and not in JSON: is that OpenBao's "
-                       "address?",
-                       http_server_address (k->bao->server));
-  metadata = json_object_get (json_object_get (a->body, "data"), "metadata");
-  if (json_is_object (metadata))
-    return deleted_version (k, metadata, why);
+  if (strstr (a->text, "no handler for route"))
+    return reason_set (why, EINVAL, "there is no mount %.128s at %s", mount,
+                       address);
+  if (strstr (a->text, "namespace not found"))
+    return reason_set (why, EINVAL, "there is no namespace %.128s at %s",
+                       k->bao->namespace ? k->bao->namespace : "", address);
+  if (k->wrapped || strstr (a->text, "unsupported"))
+    return reason_set (why, EINVAL,
+                       "the mount %.128s at %s is not of the engine %s", mount,
+                       address, k->wrapped ? "transit" : "kv");
   if (json_array_size (json_object_get (a->body, "warnings")) > 0)
     return reason_set (
         why, EINVAL,
         "the mount %.128s at %s holds KV version 2, and was asked "
         "as version 1: the profile needs \"engine\": \"kv2\"",
-        mount, http_server_address (k->bao->server));
-  if (strstr (a->text, "no handler for route"))
-    return reason_set (why, EINVAL, "there is no mount %.128s at %s", mount,
-                       http_server_address (k->bao->server));
-  if (strstr (a->text, "namespace not found"))
-    return reason_set (why, EINVAL, "there is no namespace %.128s at %s",
-                       k->bao->namespace ? k->bao->namespace : "",
-                       http_server_address (k->bao->server));
+        mount, address);
+  return 0;
+}
+
+static int
+not_found (const struct openbao_key *k, const struct answer *a,
+           struct reason *why)
+{
+  const char *address = http_server_address (k->bao->server);
+  json_t *metadata;
+  int r;
+
+  if (!a->body)
+    return reason_set (why, EBADMSG,
+                       "%s answered 404 and not in JSON: is that OpenBao's "
+                       "address?",
+                       address);
+  metadata = json_object_get (json_object_get (a->body, "data"), "metadata");
+  if (json_is_object (metadata))
+    return deleted_version (k, metadata, why);
+  r = wrong_place (k, a, why);
+  if (r < 0)
+    return r;
+  if (k->version > 0)
+    return reason_set (why, ENOENT,
+                       "there is no version %u of the key %.256s in the mount "
+                       "%.128s at %s, or no such key",
+                       k->version, k->path, k->mount ? k->mount : "", address);
   return reason_set (why, ENOENT,
                      "there is no key %.256s in the mount %.128s at %s",
-                     k->path, mount, http_server_address (k->bao->server));
+                     k->path, k->mount ? k->mount : "", address);
+}
+
+/* Transit says everything with 400 (and once with 500); the text tells.
+ * The first that is found counts.
+ */
+static int
+transit_refusal (const struct openbao_key *k, const struct answer *a,
+                 struct reason *why)
+{
+  static const struct {
+    const char *text;
+    int err;
+    const char *meaning;
+  } known[] = {
+    { "encryption key not found", ENOENT, "there is no such key" },
+    { "soft-deleted key", ENOENT,
+      "the key was deleted; \"soft-delete-restore\" brings it back" },
+    { "disallowed by policy (too old)", ENOENT,
+      "the key's version that wrapped the passphrase is disabled "
+      "(min_decryption_version)" },
+    { "version is too new", ENOENT,
+      "the key has no such version as wrapped the passphrase" },
+    { "missing 'context'", EINVAL,
+      "the key is a derived one: the profile may not say \"derived\": false" },
+    { "message authentication failed", EACCES,
+      "the passphrase was wrapped for another image or by another key, or is "
+      "damaged" },
+    { "invalid ciphertext", EACCES, "the wrapped passphrase is damaged" },
+    { "RSA decrypt", EACCES,
+      "the passphrase was wrapped by another key, or is damaged" },
+    { "not supported for key type", EINVAL,
+      "the key is not one that decrypts" },
+  };
+
+  for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+    if (strstr (a->text, known[i].text))
+      return reason_set (why, known[i].err, "transit key %.128s at %s: %s (%s)",
+                         k->path, http_server_address (k->bao->server),
+                         known[i].meaning, a->text);
+  return 0;
 }
 
 static int
@@ -126,8 +205,13 @@ unavailable (const struct openbao_key *k, const struct answer *a, bool *again,
   const char *address = http_server_address (k->bao->server);
 
   *again = true;
-  if (strstr (a->text, "sealed"))
+  if (strstr (a->text, "Vault is sealed"))
     return reason_set (why, EAGAIN, "OpenBao at %s is sealed", address);
+  if (strstr (a->text, "locked by an administrator"))
+    return reason_set (why, EAGAIN,
+                       "an administrator has locked the namespace %.128s of "
+                       "OpenBao at %s",
+                       k->bao->namespace ? k->bao->namespace : "", address);
   if (a->status == 429)
     return reason_set (why, EAGAIN,
                        "OpenBao at %s limits the rate of requests (429)",
@@ -156,11 +240,42 @@ nonsense (const struct openbao_key *k, const struct answer *a, bool *again,
                      address, a->problem.text);
 }
 
+/* Other 4xx.  A KV mount that was just made refuses for a moment. */
+static int
+refused (const struct openbao_key *k, const struct answer *a, bool *again,
+         struct reason *why)
+{
+  const char *address = http_server_address (k->bao->server);
+  const char *colon = a->text[0] ? ": " : "";
+
+  if (a->status == 401 || a->status == 407)
+    return reason_set (why, EACCES, "%s answered %ld%s%s", address, a->status,
+                       colon, a->text);
+  if (!a->body)
+    return reason_set (why, EBADMSG,
+                       "%s answered %ld and not in JSON: is that OpenBao's "
+                       "address, and http or https right?",
+                       address, a->status);
+  if (strstr (a->text, "Upgrading from non-versioned"))
+    return unavailable (k, a, again, why);
+  return reason_set (why, EINVAL, "%s answered %ld%s%s", address, a->status,
+                     colon, a->text);
+}
+
+/* 472 and 473 are a standby's: another server of the cluster may know. */
+static bool
+is_outage (long status)
+{
+  return status == 412 || status == 429 || status == 472 || status == 473 ||
+         status >= 500;
+}
+
 int
 answer_refusal (const struct openbao_key *k, const struct answer *a,
                 bool *again, struct reason *why)
 {
   const char *address = http_server_address (k->bao->server);
+  int r = 0;
 
   if (a->status >= 300 && a->status < 400)
     return reason_set (why, EINVAL,
@@ -170,21 +285,21 @@ answer_refusal (const struct openbao_key *k, const struct answer *a,
                        k->bao->setting);
   if (a->status == 404)
     return not_found (k, a, why);
-  if (a->status == 412 || a->status == 429 || a->status >= 500)
+  if (k->wrapped && (a->status == 400 || a->status == 500))
+    r = transit_refusal (k, a, why);
+  if (r < 0)
+    return r;
+  if (is_outage (a->status))
     return unavailable (k, a, again, why);
-  if (a->status == 401 || a->status == 407)
-    return reason_set (why, EACCES, "%s answered %ld%s%s", address, a->status,
-                       a->text[0] ? ": " : "", a->text);
-  if (a->status >= 400 && !a->body)
-    return reason_set (why, EBADMSG,
-                       "%s answered %ld and not in JSON: is that OpenBao's "
-                       "address, and http or https right?",
-                       address, a->status);
   if (a->status >= 400)
-    return reason_set (why, EINVAL, "%s answered %ld%s%s", address, a->status,
-                       a->text[0] ? ": " : "", a->text);
+    return refused (k, a, again, why);
   if (a->status == 200)
     return nonsense (k, a, again, why);
+  /* A KV mount takes the question for something to be stored. */
+  if (a->status == 204 && k->wrapped)
+    return reason_set (why, EINVAL,
+                       "the mount %.128s at %s is not of the engine transit",
+                       k->mount, address);
   return reason_set (why, EBADMSG,
                      "%s answered %ld, which is not an answer to reading a key",
                      address, a->status);

@@ -98,3 +98,35 @@ openbao_ask (const struct openbao *b, const char *method, const char *path,
                          http_server_address (b->server));
   }
 }
+
+/* OpenBao's policies say the same whether the key exists or not. */
+static int
+denied (const struct openbao_key *k, struct reason *why)
+{
+  const struct openbao *b = k->bao;
+
+  return reason_set (
+      why, EACCES, "%s denies %s %.256s: %s%s", http_server_address (b->server),
+      k->wrapped ? "decrypting with the transit key" : "reading", k->path,
+      b->login->method ? "the token is good, but no policy of it allows that"
+                       : "the agent's token does not allow that",
+      k->mount_seen ? "" : ", or there is no such mount");
+}
+
+int
+openbao_ask_for_key (const struct openbao_key *k, const char *method,
+                     const char *path, const struct secret *body,
+                     struct key_question *question, struct answer *answer,
+                     struct reason *why)
+{
+  int r = openbao_ask (k->bao, method, path, body, question, answer, why);
+
+  if (r < 0)
+    return r;
+  answer_note_id (answer, question);
+  if (answer->status == 403 && answer->body)
+    return denied (k, why);
+  if (answer->status != 200 || !answer->body)
+    return answer_refusal (k, answer, &question->again, why);
+  return 0;
+}

@@ -120,15 +120,10 @@ environment_server (struct openbao *b, struct reason *why)
     r = environment_file ("CLIENT_CERT", &settings_cert_rules, &cert, why);
   if (r == 0)
     r = environment_file ("CLIENT_KEY", &settings_key_rules, &key, why);
-  if (r == 0)
-    r = settings_client_pair (cert, key, "BAO_CLIENT_CERT and BAO_CLIENT_KEY",
-                              why);
   if (r < 0)
     return r;
-  o.ca = ca;
-  o.cert = cert;
-  o.key = key;
-  return http_server_new (&o, &b->server, why);
+  return settings_server (b, &o, ca, cert, key,
+                          "BAO_CLIENT_CERT and BAO_CLIENT_KEY", why);
 }
 
 static int

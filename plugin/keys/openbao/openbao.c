@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* Keys in the KV engines of OpenBao and Vault, version 1 and 2: profiles
- * of type "openbao" (alias "vault"), and the schemes bao: and vault:,
- * which take what the bao and vault commands take from the environment.
- *
- * API: OpenBao's documentation, "KV secrets engine (API)".
+/* Keys in OpenBao and Vault: profiles of type "openbao" (alias "vault"),
+ * and the schemes bao: and vault:, which take what the bao and vault
+ * commands take from the environment.
  */
 
 #include "config.h"
@@ -14,194 +12,24 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "encoding.h"
 #include "login.h"
 
-/* ---- one question ---- */
-
 static int
-denied (const struct openbao_key *k, struct reason *why)
-{
-  return reason_set (why, EACCES, "%s denies reading %.256s: %s%s",
-                     http_server_address (k->bao->server), k->path,
-                     k->bao->login->method
-                         ? "the token is good, but no policy of it allows that"
-                         : "the agent's token does not allow that",
-                     k->mount_seen ? "" : ", or there is no such mount");
-}
-
-static int
-ask_for_record (const struct openbao_key *k, const char *path,
-                struct key_question *q, struct answer *a, struct reason *why)
-{
-  int r = openbao_ask (k->bao, "GET", path, NULL, q, a, why);
-
-  if (r < 0)
-    return r;
-  if (a->status == 403 && a->body)
-    return denied (k, why);
-  if (a->status != 200 || !a->body)
-    return answer_refusal (k, a, &q->again, why);
-  return 0;
-}
-
-/* ---- where the key is ---- */
-
-/* "v1/MOUNT/[data/]PATH", encoded. */
-static char *
-record_path (const char *mount, bool kv2, const char *path)
-{
-  char *plain = NULL, *encoded = NULL;
-
-  if (asprintf (&plain, "v1/%s/%s%s", mount, kv2 ? "data/" : "", path) != -1)
-    encoded = url_path_encode (plain);
-  free (plain);
-  return encoded;
-}
-
-struct place {
-  char *mount; /* without slashes at the end */
-  const char *path;
-  bool kv2;
-  bool seen; /* the server named the mount */
-};
-
-/* The commands' own fallback for a token that may not ask. */
-static int
-guess_mount (const struct openbao_key *k, struct place *place,
-             struct reason *why)
-{
-  const char *slash = strchr (k->path, '/');
-
-  place->mount = strndup (k->path, slash - k->path);
-  place->path = slash + 1;
-  place->kv2 = true;
-  return place->mount ? 0 : reason_set (why, ENOMEM, "out of memory");
-}
-
-static int
-read_mount (const struct openbao_key *k, const struct answer *a,
-            struct place *place, struct reason *why)
-{
-  json_t *data = json_object_get (a->body, "data");
-  const char *mount = json_string_value (json_object_get (data, "path"));
-  const char *type = json_string_value (json_object_get (data, "type"));
-  const char *version = json_string_value (
-      json_object_get (json_object_get (data, "options"), "version"));
-  size_t n = mount ? strlen (mount) : 0;
-
-  if (n < 2 || mount[n - 1] != '/' || strncmp (k->path, mount, n) != 0 ||
-      !k->path[n])
-    return reason_set (
-        why, EINVAL,
-        "%.256s names no key: it is MOUNT/PATH, and no mount at %s "
-        "is the start of it",
-        k->path, http_server_address (k->bao->server));
-  if (!type || (strcmp (type, "kv") != 0 && strcmp (type, "generic") != 0)) {
-    char buf[REASON_NAME_MAX];
-
-    return reason_set (why, EINVAL,
-                       "the mount %.128s at %s is of type %s, not kv", mount,
-                       http_server_address (k->bao->server),
-                       reason_name (buf, type ? type : "unknown"));
-  }
-  place->mount = strndup (mount, n - 1);
-  place->path = k->path + n;
-  place->kv2 = version && strcmp (version, "2") == 0;
-  place->seen = true;
-  return place->mount ? 0 : reason_set (why, ENOMEM, "out of memory");
-}
-
-static int
-find_mount (const struct openbao_key *k, struct key_question *q,
-            struct place *place, struct reason *why)
-{
-  struct answer a = { 0 };
-  char *plain = NULL, *path = NULL;
-  int r;
-
-  if (asprintf (&plain, "v1/sys/internal/ui/mounts/%s", k->path) != -1)
-    path = url_path_encode (plain);
-  free (plain);
-  if (!path)
-    return reason_set (why, ENOMEM, "out of memory");
-  r = openbao_ask (k->bao, "GET", path, NULL, q, &a, why);
-  free (path);
-  if (r == 0 && a.status == 200 && a.body)
-    r = read_mount (k, &a, place, why);
-  else if (r == 0 && a.body && a.status >= 400 && a.status < 500 &&
-           a.status != 412 && a.status != 429)
-    r = guess_mount (k, place, why);
-  else if (r == 0)
-    r = answer_refusal (k, &a, &q->again, why);
-  answer_free (&a);
-  return r;
-}
-
-/* ---- the fetch ---- */
-
-static int
-read_record (const struct openbao_key *k, const struct answer *a, bool kv2,
+ask_for_key (const struct openbao_key *k, struct key_question *question,
              struct secret **ret, struct reason *why)
 {
-  json_t *record = json_object_get (a->body, "data");
-  int r;
-
-  if (kv2)
-    record = json_object_get (record, "data");
-  if (!json_is_object (record))
-    return reason_set (
-        why, EBADMSG,
-        "%s answered without a record for %.256s: is the mount KV "
-        "version %d?",
-        http_server_address (k->bao->server), k->path, kv2 ? 2 : 1);
-  r = layout_passphrase (&k->layout, record, ret, why);
-  if (r < 0)
-    reason_prefix (why, "the key %.256s at %s", k->path,
-                   http_server_address (k->bao->server));
-  return r;
+  if (k->bao->engine == ENGINE_TRANSIT)
+    return transit_unwrap (k, question, ret, why);
+  return kv_read (k, question, ret, why);
 }
 
-static int
-read_key (const struct openbao_key *k, struct key_question *q,
-          struct secret **ret, struct reason *why)
-{
-  struct place place = { .mount = k->mount,
-                         .path = k->path,
-                         .kv2 = k->bao->kv2 };
-  struct openbao_key here = *k;
-  struct answer a = { 0 };
-  char *path;
-  int r;
-
-  if (!k->mount) {
-    r = find_mount (k, q, &place, why);
-    if (r < 0)
-      return r;
-  }
-  /* For sentences: the mount that was found. */
-  here.mount = place.mount;
-  here.mount_seen = place.seen;
-  path = record_path (place.mount, place.kv2, place.path);
-  if (!path)
-    r = reason_set (why, ENOMEM, "out of memory");
-  else
-    r = ask_for_record (&here, path, q, &a, why);
-  if (r == 0)
-    r = read_record (&here, &a, place.kv2, ret, why);
-  answer_free (&a);
-  free (path);
-  if (!k->mount)
-    free (place.mount);
-  return r;
-}
-
+/* Also unwrap: of a transit key the reference is the wrapped passphrase. */
 static int
 openbao_fetch (void *state, struct key_question *question, struct secret **ret,
                struct reason *why)
 {
   const struct openbao_key *k = state;
-  int r = read_key (k, question, ret, why);
+  int r = ask_for_key (k, question, ret, why);
 
   if (r == 0)
     login_learn (k->bao->login, question);
@@ -214,7 +42,7 @@ openbao_check (void *state, struct key_question *question, struct reason *why)
 {
   const struct openbao_key *k = state;
   struct secret *s CLEANUP_SECRET = NULL;
-  int r = read_key (k, question, &s, why);
+  int r = ask_for_key (k, question, &s, why);
 
   if (r == 0)
     login_learn (k->bao->login, question);
@@ -223,24 +51,21 @@ openbao_check (void *state, struct key_question *question, struct reason *why)
 
 /* ---- the rest of a provider ---- */
 
-/* bao:MOUNT/PATH[#FIELD] */
+/* bao:MOUNT/PATH[#FIELD][#version=N] */
 static int
 openbao_parse (const struct reference *ref, struct reason *why)
 {
-  const char *hash = strchr (ref->body, '#');
-  char *path;
-  int r;
+  struct kv_reference parts;
+  int r = kv_parse (ref->body, &parts, why);
 
-  if (hash && (!hash[1] || strchr (hash + 1, '#')))
-    return reason_set (
-        why, EINVAL, "key=%.256s: behind '#' goes the field's name", ref->name);
-  path = hash ? strndup (ref->body, hash - ref->body) : strdup (ref->body);
-  if (!path)
-    return reason_set (why, ENOMEM, "out of memory");
-  r = reference_check_path (path, "MOUNT/PATH", why);
-  if (r == 0 && !strchr (path, '/'))
-    r = reason_set (why, EINVAL, "key=%.256s: it takes MOUNT/PATH", ref->name);
-  free (path);
+  if (r == 0)
+    r = reference_check_path (parts.path, "MOUNT/PATH", why);
+  if (r == 0 && !strchr (parts.path, '/'))
+    r = reason_set (why, EINVAL, "it takes MOUNT/PATH");
+  if (r < 0)
+    reason_prefix (why, "key=%.256s", ref->name);
+  else
+    kv_reference_free (&parts);
   return r;
 }
 
@@ -259,6 +84,7 @@ openbao_close (struct kms *kms)
   free (b->layout.field);
   free (b->mount);
   free (b->prefix);
+  free (b->transit_key);
   free (b->setting);
   free (b);
 }
@@ -268,6 +94,7 @@ openbao_open (struct kms *kms, const struct profile *profile,
               struct reason *why)
 {
   struct openbao *b = calloc (1, sizeof *b);
+  int r;
 
   if (!b)
     return reason_set (why, ENOMEM, "out of memory");
@@ -276,8 +103,11 @@ openbao_open (struct kms *kms, const struct profile *profile,
   if (!b->login)
     return settings_no_memory (why);
   login_open (b->login, b);
-  return profile ? openbao_from_profile (b, profile, why)
-                 : openbao_from_environment (b, &kms->timeout_ms, why);
+  if (!profile)
+    return openbao_from_environment (b, &kms->timeout_ms, why);
+  r = openbao_from_profile (b, profile, why);
+  kms->wraps = b->engine == ENGINE_TRANSIT;
+  return r;
 }
 
 static void
@@ -288,6 +118,7 @@ openbao_free (void *state)
   if (!k)
     return;
   free (k->layout.field);
+  free (k->wrapped);
   free (k->path);
   free (k->mount);
   free (k->doing);
@@ -300,13 +131,56 @@ openbao_free (void *state)
 static int
 set_scheme_key (struct openbao_key *k, const char *body, struct reason *why)
 {
-  const char *hash = strchr (body, '#');
+  struct kv_reference parts;
+  int r = kv_parse (body, &parts, why);
 
-  k->layout.kind = hash ? LAYOUT_FIELD : LAYOUT_RAW;
-  k->path = hash ? strndup (body, hash - body) : strdup (body);
-  if (!k->path)
-    return settings_no_memory (why);
-  return settings_copy (hash ? hash + 1 : NULL, &k->layout.field, why);
+  if (r < 0)
+    return r;
+  k->path = parts.path;
+  k->version = parts.version;
+  k->layout.kind = parts.field ? LAYOUT_FIELD : LAYOUT_RAW;
+  k->layout.field = parts.field;
+  return 0;
+}
+
+static int
+set_kv_key (struct openbao_key *k, const char *body, struct reason *why)
+{
+  const struct openbao *b = k->bao;
+  struct kv_reference parts;
+  int r = kv_parse (body, &parts, why);
+
+  if (r < 0)
+    return r;
+  k->version = parts.version;
+  if (asprintf (&k->path, "%s%s", b->prefix, parts.path) == -1) {
+    k->path = NULL;
+    r = settings_no_memory (why);
+  }
+  else if (parts.field)
+    r = reason_set (why, EINVAL,
+                    "behind '#' goes version=N: it is the profile that names "
+                    "the field");
+  else if (k->version > 0 && b->engine == ENGINE_KV1)
+    r = reason_set (why, EINVAL,
+                    "KV version 1 keeps no versions: \"#version=\" is for "
+                    "\"engine\": \"kv2\"");
+  else
+    r = reference_check_path (k->path, "\"prefix\" with the reference", why);
+  kv_reference_free (&parts);
+  return r;
+}
+
+static int
+set_transit_key (struct openbao_key *k, const char *body, struct reason *why)
+{
+  int r = transit_check (body, why);
+
+  if (r == 0)
+    r = settings_copy (body, &k->wrapped, why);
+  if (r == 0)
+    r = settings_copy (k->bao->transit_key, &k->path, why);
+  return r;
 }
 
 static int
@@ -320,13 +194,30 @@ set_profile_key (struct openbao_key *k, const char *body, struct reason *why)
   r = settings_copy (b->layout.field, &k->layout.field, why);
   if (r == 0)
     r = settings_copy (b->mount, &k->mount, why);
-  if (r < 0)
-    return r;
-  if (asprintf (&k->path, "%s%s", b->prefix, body) == -1) {
-    k->path = NULL;
-    return settings_no_memory (why);
-  }
-  return reference_check_path (k->path, "\"prefix\" with the reference", why);
+  if (r == 0)
+    r = b->engine == ENGINE_TRANSIT ? set_transit_key (k, body, why)
+                                    : set_kv_key (k, body, why);
+  return r;
+}
+
+/* For sentences: a wrapped passphrase says nothing to its reader. */
+static int
+set_doing (struct openbao_key *k, const char *name, struct reason *why)
+{
+  const char *address = http_server_address (k->bao->server);
+  int n;
+
+  if (k->wrapped)
+    n = asprintf (&k->doing,
+                  "asking OpenBao at %s to decrypt with the transit key %s",
+                  address, k->path);
+  else
+    n = asprintf (&k->doing, "asking OpenBao at %s for the key %s", address,
+                  name);
+  if (n >= 0)
+    return 0;
+  k->doing = NULL;
+  return settings_no_memory (why);
 }
 
 static int
@@ -341,12 +232,8 @@ openbao_prepare (struct kms *kms, const struct reference *ref, void **state,
   k->bao = kms->state;
   r = kms->path ? set_profile_key (k, ref->body, why)
                 : set_scheme_key (k, ref->body, why);
-  if (r == 0 &&
-      asprintf (&k->doing, "asking OpenBao at %s for the key %s",
-                http_server_address (k->bao->server), ref->name) == -1) {
-    k->doing = NULL;
-    r = reason_set (why, ENOMEM, "out of memory");
-  }
+  if (r == 0)
+    r = set_doing (k, ref->name, why);
   if (r < 0) {
     openbao_free (k);
     return r;
@@ -423,6 +310,7 @@ const struct provider openbao_provider = {
   .prepare = openbao_prepare,
   .free = openbao_free,
   .fetch = openbao_fetch,
+  .unwrap = openbao_fetch,
   .check = openbao_check,
   .doing = openbao_doing,
   .can_check = openbao_can_check,

@@ -6,8 +6,10 @@
  *   settings.c     what both need
  *   answer.c       what the server's refusals mean
  *   ask.c          one question, under the login
+ *   kv.c           keys in the KV engine
+ *   transit.c      wrapped keys that the transit engine opens
  *   login.h        logins and tokens
- *   openbao.c      the fetch
+ *   openbao.c      the provider
  */
 
 #ifndef RBDCRYPT_OPENBAO_H
@@ -15,23 +17,30 @@
 
 #include "keys.h"
 
+enum openbao_engine { ENGINE_KV1, ENGINE_KV2, ENGINE_TRANSIT };
+
 /* One server with one login, as a profile or the environment says. */
 struct openbao {
   struct http_server *server;
   struct login *login; /* login.h */
   char *namespace;     /* or NULL */
   struct layout layout;
-  char *mount;   /* NULL: to be asked for (bao:, vault:) */
-  char *prefix;  /* of every path; "" when there is none */
-  bool kv2;      /* when the mount is known */
-  char *setting; /* where the address came from */
+  char *mount;                /* NULL: to be asked for (bao:, vault:) */
+  char *prefix;               /* of every path; "" when there is none */
+  enum openbao_engine engine; /* when the mount is known */
+  char *transit_key;          /* name of the key that wraps, or NULL */
+  bool derived;               /* its context is made of the image's id */
+  char *setting;              /* where the address came from */
 };
 
 /* One key there. */
 struct openbao_key {
   const struct openbao *bao;
   struct layout layout; /* its field is this key's own */
-  char *path;           /* below the mount; bao: with the mount */
+  char *path;           /* below the mount; bao: with the mount; transit:
+                         * the name of the key that wraps */
+  char *wrapped;        /* transit: the wrapped passphrase; or NULL */
+  unsigned version;     /* KV version 2: 0 is the latest */
   char *mount;          /* as openbao's, or the one that was found */
   bool mount_seen;      /* the server said that there is this mount */
   char *doing;          /* "asking OpenBao at ADDRESS for the key NAME" */
@@ -59,8 +68,15 @@ extern int settings_copy (const char *from, char **to, struct reason *why);
 /* SETTING, for sentences, is what gave the value. */
 extern int settings_namespace (struct openbao *b, const char *namespace,
                                const char *setting, struct reason *why);
-extern int settings_client_pair (bool cert, bool key, const char *where,
-                                 struct reason *why);
+
+/* The server of OPTIONS, with the three PEMs, each of which may be NULL.
+ * A client's certificate and key go together: WHERE names what would hold
+ * the missing one.
+ */
+extern int
+settings_server (struct openbao *b, struct http_options *options,
+                 struct secret *ca, struct secret *cert, struct secret *key,
+                 const char *where, struct reason *why);
 
 /* What the server said.  TEXT is its first error message, made fit for
  * a sentence, or "".  Without a BODY, PROBLEM says why.
@@ -77,6 +93,10 @@ struct answer {
 extern void answer_read (struct answer *answer, const struct http_reply *reply,
                          const struct secret *token);
 extern void answer_free (struct answer *answer);
+
+/* The request's id in the server's own log, where the answer tells it. */
+extern void
+answer_note_id (const struct answer *answer, struct key_question *question);
 
 /* The class of an answer that is not 200 with JSON, and its sentence.  *AGAIN is
  * set when a second try may go better.  Not for 403, which needs a
@@ -113,5 +133,47 @@ extern int
 openbao_ask (const struct openbao *b, const char *method, const char *path,
              const struct secret *body, struct key_question *question,
              struct answer *answer, struct reason *why);
+
+/* The same for the key K: 0 means 200 with JSON, and everything else is a
+ * class of its own.
+ */
+extern int openbao_ask_for_key (const struct openbao_key *k, const char *method,
+                                const char *path, const struct secret *body,
+                                struct key_question *question,
+                                struct answer *answer, struct reason *why);
+
+/* PATH[#FIELD][#version=N], taken apart; not yet checked: PATH. */
+struct kv_reference {
+  char *path, *field; /* FIELD may be NULL */
+  unsigned version;   /* 0: the latest */
+};
+/* On success *RET is for kv_reference_free.  -EINVAL, -ENOMEM. */
+extern int
+kv_parse (const char *body, struct kv_reference *ret, struct reason *why);
+extern void kv_reference_free (struct kv_reference *parts);
+
+/* Fetch the key K, which is a record. */
+extern int kv_read (const struct openbao_key *k, struct key_question *question,
+                    struct secret **ret, struct reason *why);
+
+/* Is TEXT a passphrase that transit has wrapped?  -EINVAL. */
+extern int transit_check (const char *text, struct reason *why);
+
+/* What is posted to decrypt CIPHERTEXT, which was checked: with a context
+ * when the key is DERIVED, from SUBJECT's id.  *RET is the caller's.
+ * -EINVAL, -ENOMEM.
+ */
+extern int transit_request (const char *ciphertext, bool derived,
+                            const struct subject *subject, struct secret **ret,
+                            struct reason *why);
+
+/* The passphrase out of the answer's BODY.  -EBADMSG, -EINVAL, -ENOMEM. */
+extern int transit_reply (const struct layout *layout, json_t *body,
+                          struct secret **ret, struct reason *why);
+
+/* Have the server decrypt the wrapped passphrase of K. */
+extern int
+transit_unwrap (const struct openbao_key *k, struct key_question *question,
+                struct secret **ret, struct reason *why);
 
 #endif /* RBDCRYPT_OPENBAO_H */

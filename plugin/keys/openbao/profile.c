@@ -15,7 +15,7 @@
 struct settings {
   json_t *address, *namespace, *ca_file, *client_cert, *client_key,
       *tls_server_name, *engine, *mount, *prefix, *layout, *field, *encoding,
-      *insecure_http, *proxy, *auth;
+      *key, *derived, *insecure_http, *proxy, *auth;
 };
 
 static int
@@ -32,9 +32,11 @@ read_members (struct settings *s, const struct profile *profile,
     { "engine", JSON_STRING, false, &s->engine },
     { "mount", JSON_STRING, false, &s->mount },
     { "prefix", JSON_STRING, false, &s->prefix },
-    { "layout", JSON_STRING, true, &s->layout },
+    { "layout", JSON_STRING, false, &s->layout },
     { "field", JSON_STRING, false, &s->field },
     { "encoding", JSON_STRING, false, &s->encoding },
+    { "key", JSON_STRING, false, &s->key },
+    { "derived", JSON_TRUE, false, &s->derived },
     { "insecure_http", JSON_TRUE, false, &s->insecure_http },
     { "proxy", JSON_STRING, false, &s->proxy },
     { "auth", JSON_OBJECT, false, &s->auth },
@@ -56,24 +58,39 @@ wrong_word (const struct profile *profile, const char *member,
 }
 
 static int
+missing (const struct profile *profile, const char *member, const char *when,
+         struct reason *why)
+{
+  return reason_set (why, EINVAL, "%s: the member \"%s\" is missing (%s)",
+                     profile->where, member, when);
+}
+
+/* A member that means nothing here would only deceive its reader. */
+static int
+out_of_place (const struct profile *profile, const char *member,
+              const char *place, struct reason *why)
+{
+  return reason_set (why, EINVAL, "%s: \"%s\" goes with %s only",
+                     profile->where, member, place);
+}
+
+static int
 set_layout (struct openbao *b, const struct settings *s,
             const struct profile *profile, struct reason *why)
 {
-  const int kind = layout_kind_of (json_string_value (s->layout));
-  int encoding = ENCODING_TEXT;
+  int kind, encoding = ENCODING_TEXT;
 
+  if (!s->layout)
+    return missing (profile, "layout", "the engine is KV", why);
+  kind = layout_kind_of (json_string_value (s->layout));
   if (kind < 0)
-    return wrong_word (profile, "layout", s->layout, "castellan, field or raw",
-                       why);
+    return wrong_word (profile, "layout", s->layout,
+                       "castellan, ceph-csi, rgw, field or raw", why);
   if (kind == LAYOUT_FIELD && !s->field)
-    return reason_set (why, EINVAL,
-                       "%s: the member \"field\" is missing (the layout is "
-                       "\"field\")",
-                       profile->where);
+    return missing (profile, "field", "the layout is \"field\"", why);
   if (kind != LAYOUT_FIELD && (s->field || s->encoding))
-    return reason_set (why, EINVAL,
-                       "%s: \"%s\" goes with the layout \"field\" only",
-                       profile->where, s->field ? "field" : "encoding");
+    return out_of_place (profile, s->field ? "field" : "encoding",
+                         "the layout \"field\"", why);
   if (s->encoding)
     encoding = layout_encoding_of (json_string_value (s->encoding));
   if (encoding < 0)
@@ -84,16 +101,57 @@ set_layout (struct openbao *b, const struct settings *s,
   return settings_copy (json_string_value (s->field), &b->layout.field, why);
 }
 
+/* Bytes, in hexadecimal where OpenStack's way is wanted. */
+static int
+set_transit (struct openbao *b, const struct settings *s,
+             const struct profile *profile, struct reason *why)
+{
+  const char *name = json_string_value (s->key);
+  const int kind =
+      s->layout ? layout_kind_of (json_string_value (s->layout)) : LAYOUT_RAW;
+  int r;
+
+  if (!name)
+    return missing (profile, "key", "the engine is \"transit\"", why);
+  if (s->prefix || s->field || s->encoding)
+    return out_of_place (profile,
+                         s->prefix  ? "prefix"
+                         : s->field ? "field"
+                                    : "encoding",
+                         "a KV engine", why);
+  if (kind != LAYOUT_RAW && kind != LAYOUT_CASTELLAN)
+    return wrong_word (profile, "layout", s->layout,
+                       "raw or castellan for the engine \"transit\"", why);
+  r = reference_check_path (name, "\"key\"", why);
+  if (r == 0 && strchr (name, '/'))
+    r = reason_set (why, EINVAL, "\"key\" may not hold a slash");
+  if (r < 0) {
+    reason_prefix (why, "%s", profile->where);
+    return r;
+  }
+  b->layout.kind = kind;
+  b->derived = !s->derived || json_is_true (s->derived);
+  return settings_copy (name, &b->transit_key, why);
+}
+
 static int
 set_engine (struct openbao *b, const struct settings *s,
             const struct profile *profile, struct reason *why)
 {
   const char *engine = s->engine ? json_string_value (s->engine) : "kv2";
 
-  b->kv2 = strcmp (engine, "kv2") == 0;
-  if (!b->kv2 && strcmp (engine, "kv1") != 0)
-    return wrong_word (profile, "engine", s->engine, "kv1 or kv2", why);
-  return 0;
+  if (strcmp (engine, "transit") == 0) {
+    b->engine = ENGINE_TRANSIT;
+    return set_transit (b, s, profile, why);
+  }
+  b->engine = strcmp (engine, "kv2") == 0 ? ENGINE_KV2 : ENGINE_KV1;
+  if (b->engine == ENGINE_KV1 && strcmp (engine, "kv1") != 0)
+    return wrong_word (profile, "engine", s->engine, "kv1, kv2 or transit",
+                       why);
+  if (s->key || s->derived)
+    return out_of_place (profile, s->key ? "key" : "derived",
+                         "the engine \"transit\"", why);
+  return set_layout (b, s, profile, why);
 }
 
 /* A prefix goes before every reference, which is checked with it. */
@@ -117,11 +175,12 @@ static int
 set_mount (struct openbao *b, const struct settings *s,
            const struct profile *profile, struct reason *why)
 {
+  const char *usual = b->engine == ENGINE_TRANSIT ? "transit" : "secret";
   size_t n;
   int r;
 
-  r = settings_copy (s->mount ? json_string_value (s->mount) : "secret",
-                     &b->mount, why);
+  r = settings_copy (s->mount ? json_string_value (s->mount) : usual, &b->mount,
+                     why);
   if (r == 0)
     r = settings_copy (s->prefix ? json_string_value (s->prefix) : "",
                        &b->prefix, why);
@@ -186,14 +245,9 @@ profile_server (struct openbao *b, const struct settings *s,
   if (r == 0)
     r = profile_file (s->client_key, "client_key", &settings_key_rules, profile,
                       &key, why);
-  if (r == 0)
-    r = settings_client_pair (cert, key, profile->where, why);
   if (r < 0)
     return r;
-  o.ca = ca;
-  o.cert = cert;
-  o.key = key;
-  return http_server_new (&o, &b->server, why);
+  return settings_server (b, &o, ca, cert, key, profile->where, why);
 }
 
 int
@@ -206,8 +260,6 @@ openbao_from_profile (struct openbao *b, const struct profile *profile,
 
   snprintf (setting, sizeof setting, "%.400s: \"namespace\"", profile->where);
   r = read_members (&s, profile, why);
-  if (r == 0)
-    r = set_layout (b, &s, profile, why);
   if (r == 0)
     r = set_engine (b, &s, profile, why);
   if (r == 0)

@@ -52,13 +52,17 @@ settings_namespace (struct openbao *b, const char *namespace,
 }
 
 int
-settings_client_pair (bool cert, bool key, const char *where,
-                      struct reason *why)
+settings_server (struct openbao *b, struct http_options *options,
+                 struct secret *ca, struct secret *cert, struct secret *key,
+                 const char *where, struct reason *why)
 {
-  if (cert == key)
-    return 0;
-  return reason_set (why, EINVAL,
-                     "%s: a client certificate and its key go together: one "
-                     "is missing",
-                     where);
+  if (!cert != !key)
+    return reason_set (why, EINVAL,
+                       "%s: a client certificate and its key go together: one "
+                       "is missing",
+                       where);
+  options->ca = ca;
+  options->cert = cert;
+  options->key = key;
+  return http_server_new (options, &b->server, why);
 }

@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* The key-value engine, versions 1 and 2: the passphrase lies in a record.
+ *
+ * API: OpenBao's documentation, "KV secrets engine (API)".
+ */
+
+#include "config.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "encoding.h"
+#include "openbao.h"
+
+/* ---- the reference ---- */
+
+#define VERSION_WORD "version="
+#define VERSION_DIGITS 9
+
+/* The number behind '#'. */
+static int
+parse_version (const char *text, unsigned *ret, struct reason *why)
+{
+  const size_t n = strspn (text, "0123456789");
+
+  if (n < 1 || n > VERSION_DIGITS || text[n] || text[0] == '0')
+    return reason_set (why, EINVAL,
+                       "\"#version=\" takes a number from 1 on, at the end");
+  *ret = strtoul (text, NULL, 10);
+  return 0;
+}
+
+int
+kv_parse (const char *body, struct kv_reference *ret, struct reason *why)
+{
+  struct kv_reference parts = { .path = NULL };
+  const char *hash = strchr (body, '#');
+  const char *field = hash, *last = hash ? strrchr (body, '#') : NULL;
+  int r = 0;
+
+  if (last && strncmp (last + 1, VERSION_WORD, strlen (VERSION_WORD)) == 0) {
+    r = parse_version (last + 1 + strlen (VERSION_WORD), &parts.version, why);
+    field = last > hash ? hash : NULL;
+  }
+  else
+    last = NULL;
+  if (r < 0)
+    return r;
+  if (field) {
+    const size_t n = last ? (size_t)(last - field - 1) : strlen (field + 1);
+
+    if (n == 0 || memchr (field + 1, '#', n))
+      return reason_set (why, EINVAL, "behind '#' goes the field's name");
+    parts.field = strndup (field + 1, n);
+  }
+  parts.path = hash ? strndup (body, hash - body) : strdup (body);
+  if (!parts.path || (field && !parts.field)) {
+    kv_reference_free (&parts);
+    return settings_no_memory (why);
+  }
+  *ret = parts;
+  return 0;
+}
+
+void
+kv_reference_free (struct kv_reference *parts)
+{
+  free (parts->path);
+  free (parts->field);
+}
+
+/* ---- where the key is ---- */
+
+struct place {
+  char *mount; /* without slashes at the end */
+  const char *path;
+  bool kv2;
+  bool seen; /* the server named the mount */
+};
+
+/* "v1/MOUNT/[data/]PATH[?version=N]", encoded. */
+static char *
+record_path (const struct place *place, unsigned version)
+{
+  char *plain = NULL, *encoded = NULL, *path = NULL;
+
+  if (asprintf (&plain, "v1/%s/%s%s", place->mount, place->kv2 ? "data/" : "",
+                place->path) != -1)
+    encoded = url_path_encode (plain);
+  free (plain);
+  if (!encoded || version == 0)
+    return encoded;
+  if (asprintf (&path, "%s?version=%u", encoded, version) == -1)
+    path = NULL;
+  free (encoded);
+  return path;
+}
+
+/* The commands' own fallback for a token that may not ask. */
+static int
+guess_mount (const struct openbao_key *k, struct place *place,
+             struct reason *why)
+{
+  const char *slash = strchr (k->path, '/');
+
+  place->mount = strndup (k->path, slash - k->path);
+  place->path = slash + 1;
+  place->kv2 = true;
+  return place->mount ? 0 : reason_set (why, ENOMEM, "out of memory");
+}
+
+static int
+read_mount (const struct openbao_key *k, const struct answer *a,
+            struct place *place, struct reason *why)
+{
+  json_t *data = json_object_get (a->body, "data");
+  const char *mount = json_string_value (json_object_get (data, "path"));
+  const char *type = json_string_value (json_object_get (data, "type"));
+  const char *version = json_string_value (
+      json_object_get (json_object_get (data, "options"), "version"));
+  size_t n = mount ? strlen (mount) : 0;
+
+  if (n < 2 || mount[n - 1] != '/' || strncmp (k->path, mount, n) != 0 ||
+      !k->path[n])
+    return reason_set (
+        why, EINVAL,
+        "%.256s names no key: it is MOUNT/PATH, and no mount at %s "
+        "is the start of it",
+        k->path, http_server_address (k->bao->server));
+  if (!type || (strcmp (type, "kv") != 0 && strcmp (type, "generic") != 0)) {
+    char buf[REASON_NAME_MAX];
+
+    return reason_set (why, EINVAL,
+                       "the mount %.128s at %s is of type %s, not kv", mount,
+                       http_server_address (k->bao->server),
+                       reason_name (buf, type ? type : "unknown"));
+  }
+  place->mount = strndup (mount, n - 1);
+  place->path = k->path + n;
+  place->kv2 = version && strcmp (version, "2") == 0;
+  place->seen = true;
+  return place->mount ? 0 : reason_set (why, ENOMEM, "out of memory");
+}
+
+static int
+find_mount (const struct openbao_key *k, struct key_question *q,
+            struct place *place, struct reason *why)
+{
+  struct answer a = { 0 };
+  char *plain = NULL, *path = NULL;
+  int r;
+
+  if (asprintf (&plain, "v1/sys/internal/ui/mounts/%s", k->path) != -1)
+    path = url_path_encode (plain);
+  free (plain);
+  if (!path)
+    return reason_set (why, ENOMEM, "out of memory");
+  r = openbao_ask (k->bao, "GET", path, NULL, q, &a, why);
+  free (path);
+  if (r == 0 && a.status == 200 && a.body)
+    r = read_mount (k, &a, place, why);
+  else if (r == 0 && a.body && a.status >= 400 && a.status < 500 &&
+           a.status != 412 && a.status != 429)
+    r = guess_mount (k, place, why);
+  else if (r == 0)
+    r = answer_refusal (k, &a, &q->again, why);
+  answer_free (&a);
+  return r;
+}
+
+/* ---- the fetch ---- */
+
+static int
+read_record (const struct openbao_key *k, const struct answer *a, bool kv2,
+             struct secret **ret, struct reason *why)
+{
+  json_t *record = json_object_get (a->body, "data");
+  int r;
+
+  if (kv2)
+    record = json_object_get (record, "data");
+  if (!json_is_object (record))
+    return reason_set (
+        why, EBADMSG,
+        "%s answered without a record for %.256s: is the mount KV "
+        "version %d?",
+        http_server_address (k->bao->server), k->path, kv2 ? 2 : 1);
+  r = layout_passphrase (&k->layout, record, ret, why);
+  if (r < 0)
+    reason_prefix (why, "the key %.256s at %s", k->path,
+                   http_server_address (k->bao->server));
+  return r;
+}
+
+/* PLACE is known.  For sentences, the key is that of the place. */
+static int
+read_there (const struct openbao_key *k, const struct place *place,
+            struct key_question *q, struct secret **ret, struct reason *why)
+{
+  struct openbao_key here = *k;
+  struct answer a = { 0 };
+  char *path;
+  int r;
+
+  here.mount = place->mount;
+  here.mount_seen = place->seen;
+  if (k->version > 0 && !place->kv2)
+    return reason_set (why, EINVAL,
+                       "the mount %.128s at %s is KV version 1, which keeps no "
+                       "versions: leave \"#version=%u\" out",
+                       place->mount, http_server_address (k->bao->server),
+                       k->version);
+  path = record_path (place, k->version);
+  if (!path)
+    return reason_set (why, ENOMEM, "out of memory");
+  r = openbao_ask_for_key (&here, "GET", path, NULL, q, &a, why);
+  free (path);
+  if (r == 0)
+    r = read_record (&here, &a, place->kv2, ret, why);
+  answer_free (&a);
+  return r;
+}
+
+int
+kv_read (const struct openbao_key *k, struct key_question *question,
+         struct secret **ret, struct reason *why)
+{
+  struct place place = { .mount = k->mount,
+                         .path = k->path,
+                         .kv2 = k->bao->engine == ENGINE_KV2 };
+  int r;
+
+  if (k->mount)
+    return read_there (k, &place, question, ret, why);
+  r = find_mount (k, question, &place, why);
+  if (r == 0)
+    r = read_there (k, &place, question, ret, why);
+  free (place.mount);
+  return r;
+}

@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* The transit engine: the passphrase lies wrapped in the reference, and
+ * the server decrypts it.
+ *
+ * The key should be a derived one: then what was wrapped for one image
+ * opens no other, because the context is made of the id of the image that
+ * was really opened.  associated_data would do that too, but rewrap
+ * cannot take it.
+ *
+ * API: OpenBao's documentation, "Transit secrets engine (API)", decrypt.
+ */
+
+#include "config.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <openssl/evp.h>
+
+#include "encoding.h"
+#include "openbao.h"
+
+#define PREFIX "vault:v"
+/* Longer numbers are no versions of a key. */
+#define VERSION_DIGITS 9
+/* librbd's ids are short; this one is not ours to trust. */
+#define ID_MAX 256
+
+/* vault:vVERSION:BASE64, as Vault and OpenBao write it. */
+int
+transit_check (const char *text, struct reason *why)
+{
+  CLEANUP_SECRET struct secret *decoded = NULL;
+  const char *p = text;
+  size_t digits;
+
+  if (strncmp (p, PREFIX, strlen (PREFIX)) != 0)
+    goto bad;
+  p += strlen (PREFIX);
+  digits = strspn (p, "0123456789");
+  if (digits < 1 || digits > VERSION_DIGITS || p[0] == '0' || p[digits] != ':')
+    goto bad;
+  p += digits + 1;
+  if (!*p || base64_decode (p, strlen (p), &decoded) < 0)
+    goto bad;
+  return 0;
+bad:
+  return reason_set (why, EINVAL,
+                     "the reference is not a wrapped passphrase: transit's "
+                     "look like vault:v1:BASE64");
+}
+
+/* base64 ("rbdcrypt:ID") */
+static int
+make_context (const struct subject *subject, char *ret, size_t size,
+              struct reason *why)
+{
+  char plain[ID_MAX + sizeof "rbdcrypt:"];
+  int n;
+
+  if (!subject || !subject->id || !subject->id[0])
+    return reason_set (why, EINVAL,
+                       "the transit key is derived from the id of an image, "
+                       "and no image is open");
+  if (strlen (subject->id) > ID_MAX)
+    return reason_set (why, EINVAL, "the id of the image is too long");
+  n = snprintf (plain, sizeof plain, "rbdcrypt:%s", subject->id);
+  if (size < (size_t)(n + 2) / 3 * 4 + 1)
+    return reason_set (why, EINVAL, "the id of the image is too long");
+  EVP_EncodeBlock ((unsigned char *)ret, (const unsigned char *)plain, n);
+  return 0;
+}
+
+int
+transit_request (const char *ciphertext, bool derived,
+                 const struct subject *subject, struct secret **ret,
+                 struct reason *why)
+{
+  char context[(ID_MAX + 16) / 3 * 4 + 8] = "";
+  char body[KEY_REFERENCE_MAX + sizeof context + 64];
+  int n, r = 0;
+
+  if (derived)
+    r = make_context (subject, context, sizeof context, why);
+  if (r < 0)
+    return r;
+  /* transit_check has let no character pass that JSON would escape. */
+  n = snprintf (body, sizeof body, "{\"ciphertext\":\"%s\"%s%s%s}", ciphertext,
+                derived ? ",\"context\":\"" : "", context, derived ? "\"" : "");
+  if (n >= (int)sizeof body)
+    return reason_set (why, EINVAL, "the wrapped passphrase is too long");
+  *ret = secret_copy (body, n);
+  return *ret ? 0 : reason_set (why, ENOMEM, "out of memory");
+}
+
+int
+transit_reply (const struct layout *layout, json_t *body, struct secret **ret,
+               struct reason *why)
+{
+  json_t *data = json_object_get (body, "data");
+  json_t *plaintext = json_object_get (data, "plaintext");
+  struct secret *bytes = NULL;
+  int r;
+
+  if (!json_is_string (plaintext))
+    return reason_set (why, EBADMSG,
+                       "the answer holds no decrypted passphrase (no string "
+                       "\"data\": {\"plaintext\": ...})");
+  r = base64_decode (json_string_value (plaintext),
+                     json_string_length (plaintext), &bytes);
+  if (r == -ENOMEM)
+    return reason_set (why, ENOMEM, "out of memory");
+  if (r < 0)
+    return reason_set (why, EBADMSG,
+                       "the decrypted passphrase is not base64, or is longer "
+                       "than %d bytes",
+                       SECRET_PASSPHRASE_MAX);
+  if (bytes->length == 0) {
+    secret_free (bytes);
+    return reason_set (why, EBADMSG, "the decrypted passphrase is empty");
+  }
+  return layout_bytes (layout, bytes, ret, why);
+}
+
+/* "v1/MOUNT/decrypt/KEY", encoded. */
+static char *
+decrypt_path (const struct openbao_key *k)
+{
+  char *plain = NULL, *encoded = NULL;
+
+  if (asprintf (&plain, "v1/%s/decrypt/%s", k->mount, k->path) != -1)
+    encoded = url_path_encode (plain);
+  free (plain);
+  return encoded;
+}
+
+int
+transit_unwrap (const struct openbao_key *k, struct key_question *question,
+                struct secret **ret, struct reason *why)
+{
+  CLEANUP_SECRET struct secret *body = NULL;
+  struct answer a = { 0 };
+  char *path;
+  int r;
+
+  r = transit_request (k->wrapped, k->bao->derived, question->subject, &body,
+                       why);
+  if (r < 0)
+    return r;
+  path = decrypt_path (k);
+  if (!path)
+    return reason_set (why, ENOMEM, "out of memory");
+  r = openbao_ask_for_key (k, "POST", path, body, question, &a, why);
+  free (path);
+  if (r == 0) {
+    r = transit_reply (&k->layout, a.body, ret, why);
+    if (r < 0)
+      reason_prefix (why, "the transit key %.128s at %s", k->path,
+                     http_server_address (k->bao->server));
+  }
+  answer_free (&a);
+  return r;
+}
