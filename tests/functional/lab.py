@@ -14,6 +14,7 @@ import re
 import shutil
 import signal
 import ssl
+import struct
 import subprocess
 import tempfile
 import time
@@ -214,6 +215,22 @@ class Images:
         self.cluster.rbd("create", "-s", "%dB" % size, *args, spec)
         return self._keep(spec, None, size, 0)
 
+    def encrypted_by_id(self, passphrase, size=64 * MIB):
+        """An image whose passphrase depends on its id: PASSPHRASE(ID)."""
+        image = self.plain(size)
+        image.id = self.cluster.json("rbd", "info", image.spec)["id"]
+        image.passphrase = passphrase(image.id)
+        image.offset = 4 * MIB
+        image.size -= image.offset
+        with open(self.header(2, image.passphrase, size), "rb") as f:
+            header = f.read(image.offset)
+        # "rbd import" makes an image with another id.
+        self.cluster.rbd(
+            "import-diff", "--no-progress", "-", image.spec,
+            input=b"rbd diff v1\ns" + struct.pack("<Q", size) +
+            b"w" + struct.pack("<QQ", 0, len(header)) + header + b"e")
+        return image
+
     def imported(self, path, args=(), pool=None, namespace=None):
         """The file's bytes, whatever they are."""
         spec = self.name(pool, namespace)
@@ -304,12 +321,14 @@ class Bao:
         with open(self.token_file) as f:
             return f.read()
 
-    def call(self, method, path, body=None, namespace=None, wrap=None):
-        """(status, decoded answer); WRAP: the life of a wrapped one"""
+    def call(self, method, path, body=None, namespace=None, wrap=None,
+             token=None):
+        """(status, decoded answer); WRAP: the life of a wrapped one; the
+        root token's unless TOKEN is given"""
         request = urllib.request.Request(
             self.address + "/v1/" + path, method=method,
             data=None if body is None else json.dumps(body).encode())
-        request.add_header("X-Vault-Token", self.token)
+        request.add_header("X-Vault-Token", token or self.token)
         if namespace:
             request.add_header("X-Vault-Namespace", namespace)
         if wrap:

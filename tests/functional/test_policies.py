@@ -1,0 +1,340 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""contrib/policies, applied as its manuals say: a server works with them,
+and the neighbour's key is denied."""
+
+import base64
+import json
+import os
+import re
+import ssl
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+import lab
+
+POLICIES = os.path.realpath(os.path.join(
+    lab.HERE, "..", "..", "contrib", "policies"))
+TEXT = lab.PASSPHRASE.decode()
+TENANTS = ("acme", "globex")
+LOGINS = ("approle", "jwt", "kubernetes", "cert", "token")
+
+
+def examples(room):
+    with open(os.path.join(POLICIES, room, "README.md")) as f:
+        found = re.findall(r"^<!-- example: (\S+) -->\n```sh\n(.*?)^```$",
+                           f.read(), re.M | re.S)
+    assert len(found) == len(dict(found)), "two examples of one name"
+    return dict(found)
+
+
+def b64url(data):
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+class Tenants:
+    """An OpenBao of its own where contrib/policies/openbao was applied."""
+
+    def __init__(self, bao, directory):
+        self.bao = bao
+        self.dir = str(directory)
+        self.examples = examples("openbao")
+        self.jwt_key = os.path.join(self.dir, "jwt.key")
+
+    def sh(self, *names, tenant=""):
+        """Run examples, one after the other, in one shell."""
+        program = lab.run(os.path.join(lab.ENV, "openbao"), "fetch",
+                          timeout=700).stdout.decode().strip()
+        script = "bao () { timeout 30 %s \"$@\"; }\n" % program + "".join(
+            self.examples[name] for name in names)
+        env = dict(os.environ, BAO_ADDR=self.bao.address, TENANT=tenant,
+                   BAO_CACERT=self.bao.ca, BAO_TOKEN=self.bao.token)
+        lab.run("bash", "-e", "-u", "-o", "pipefail", "-c", script, env=env,
+                cwd=self.dir)
+
+    def set_up(self):
+        must = self.bao.must
+        for f in os.listdir(os.path.join(POLICIES, "openbao")):
+            os.symlink(os.path.join(POLICIES, "openbao", f),
+                       os.path.join(self.dir, f))
+        os.symlink(self.bao.ca, os.path.join(self.dir, "client-ca.pem"))
+        must("POST", "sys/mounts/transit", {"type": "transit"})
+        for method in ("approle", "jwt", "kubernetes", "cert"):
+            must("POST", "sys/auth/" + method, {"type": method})
+        lab.run("openssl", "genrsa", "-out", self.jwt_key, "2048")
+        must("POST", "auth/jwt/config", {"jwt_validation_pubkeys": [
+            lab.run("openssl", "rsa", "-in", self.jwt_key,
+                    "-pubout").stdout.decode()]})
+        self.sh("policies")
+        for tenant in TENANTS:
+            self.sh("tenant", *LOGINS, tenant=tenant)
+
+    def _login(self, path, body, certificate=None):
+        context = ssl.create_default_context(cafile=self.bao.ca)
+        if certificate:
+            context.load_cert_chain(*certificate)
+        request = urllib.request.Request(
+            self.bao.address + "/v1/auth/%s/login" % path, method="POST",
+            data=json.dumps(body).encode())
+        try:
+            with urllib.request.urlopen(request, timeout=20,
+                                        context=context) as r:
+                return json.loads(r.read())["auth"]["client_token"]
+        except urllib.error.HTTPError as e:
+            raise AssertionError(
+                "%s: %d %s" % (path, e.code, e.read().decode())) from None
+
+    def _jwt(self, tenant):
+        now = int(time.time())
+        claims = {"sub": "rbdcrypt:" + tenant, "aud": ["openbao"],
+                  "iat": now - 5, "exp": now + 600}
+        text = b64url(b'{"alg":"RS256","typ":"JWT"}') + "." + b64url(
+            json.dumps(claims).encode())
+        return text + "." + b64url(lab.run(
+            "openssl", "dgst", "-sha256", "-sign", self.jwt_key,
+            input=text.encode()).stdout)
+
+    def _certificate(self, tenant):
+        def path(kind):
+            return os.path.join(self.dir, "%s.%s" % (tenant, kind))
+        lab.run("openssl", "req", "-newkey", "ec", "-pkeyopt",
+                "ec_paramgen_curve:prime256v1", "-nodes", "-subj",
+                "/CN=rbdcrypt-" + tenant, "-keyout", path("key"), "-out",
+                path("csr"))
+        with open(path("ext"), "w") as f:
+            f.write("extendedKeyUsage=clientAuth\n")
+        lab.run("openssl", "x509", "-req", "-in", path("csr"), "-CA",
+                self.bao.ca, "-CAkey", os.path.join(self.bao.dir, "ca.key"),
+                "-CAcreateserial", "-days", "2", "-extfile", path("ext"),
+                "-out", path("pem"))
+        return path("pem"), path("key")
+
+    def login_role(self, name):
+        role = "auth/approle/role/" + name
+        return self._login("approle", {
+            "role_id": self.bao.must(
+                "GET", role + "/role-id")["data"]["role_id"],
+            "secret_id": self.bao.must(
+                "POST", role + "/secret-id", {})["data"]["secret_id"]})
+
+    def login(self, method, tenant):
+        """A token of TENANT's, by METHOD."""
+        role = "rbdcrypt-" + tenant
+        if method == "approle":
+            return self.login_role(role)
+        if method == "jwt":
+            return self._login("jwt", {"role": role,
+                                       "jwt": self._jwt(tenant)})
+        if method == "cert":
+            return self._login("cert", {"name": role},
+                               self._certificate(tenant))
+        assert method == "token"
+        with open(os.path.join(self.dir, tenant + ".token")) as f:
+            return f.read().strip()
+
+    def limited(self, tenant, *policies):
+        """A token of TENANT's with these policies only."""
+        name = "only-" + "-".join(policies)
+        self.bao.must("POST", "auth/token/roles/" + name, {
+            "allowed_policies": ["rbdcrypt-" + p for p in policies],
+            "allowed_entity_aliases": ["rbdcrypt-" + tenant for tenant
+                                       in TENANTS],
+            "orphan": True, "token_no_default_policy": True})
+        return self.bao.must("POST", "auth/token/create/" + name, {
+            "entity_alias": "rbdcrypt-" + tenant, "no_default_policy": True,
+            "policies": ["rbdcrypt-" + p for p in policies],
+        })["auth"]["client_token"]
+
+    def wrapped(self, tenant, image_id):
+        """(ciphertext, the passphrase's bytes) for an image."""
+        context = base64.b64encode(b"rbdcrypt:" + image_id.encode()).decode()
+        data = self.bao.must("POST", "transit/datakey/plaintext/" + tenant, {
+            "bits": 256, "context": context})["data"]
+        return data["ciphertext"], base64.b64decode(data["plaintext"])
+
+
+@pytest.fixture(scope="module")
+def tenants(lab_dir, tmp_path_factory):
+    b = lab.Bao(os.path.join(lab_dir, "openbao-policies"))
+    b.up()
+    b.mount("secret", 2)
+    b.mount("kv1", 1)
+    for tenant in TENANTS:
+        b.mount("castellan/" + tenant, 2)
+    t = Tenants(b, tmp_path_factory.mktemp("policies"))
+    t.set_up()
+    yield t
+    b.down()
+
+
+@pytest.fixture
+def profile(tenants, files):
+    """profile(TOKEN, **members) -> profiles="""
+    def make(token, **members):
+        bao = tenants.bao
+        p = {"type": "openbao", "address": bao.address, "ca_file": bao.ca,
+             "auth": {"method": "token_file",
+                      "path": files("token", token)}}
+        p.update(members)
+        return "profiles=" + files(
+            "profiles.json", json.dumps({"profiles": {"t": p}}))
+    return make
+
+
+def served(servers, image, *arguments):
+    with servers.start(image, *arguments).connect() as c:
+        assert c.size == image.size
+
+
+def may(tenants, token, method, path, body=None):
+    """What this token is told: a status."""
+    return tenants.bao.call(method, path, body, token=token)[0]
+
+
+@pytest.mark.parametrize("login", ["approle", "jwt", "cert", "token"])
+def test_each_login_reads_its_tenants_keys_and_no_other(
+        servers, images, tenants, profile, login):
+    for tenant in TENANTS:
+        tenants.bao.put("tenants/%s/vol" % tenant, {"key": TEXT})
+    token = tenants.login(login, "acme")
+    field = {"layout": "field", "field": "key"}
+    image = images.luks()
+    served(servers, image, "key=t:vol",
+           profile(token, prefix="tenants/acme/", **field))
+    refusal = servers.refused(image, "key=t:vol", profile(
+        token, prefix="tenants/globex/", **field))
+    assert "the token is good" in refusal.sentence
+    assert may(tenants, token, "GET", "secret/data/tenants/globex/vol") == 403
+
+
+RECORDS = [
+    ("kv2", {"layout": "field", "field": "key", "prefix": "tenants/%s/"},
+     "secret/data/tenants/%s/", {"key": TEXT}),
+    ("kv1", {"layout": "field", "field": "key", "prefix": "tenants/%s/",
+             "engine": "kv1", "mount": "kv1"}, "kv1/tenants/%s/",
+     {"key": TEXT}),
+    ("castellan", {"layout": "castellan", "mount": "castellan/%s"},
+     "castellan/%s/data/",
+     {"type": "passphrase", "value": TEXT.encode().hex()}),
+    ("ceph-csi", {"layout": "ceph-csi", "prefix": "ceph-csi/%s/"},
+     "secret/data/ceph-csi/%s/", {"data": {"passphrase": TEXT}}),
+]
+
+
+@pytest.mark.parametrize("policy,members,path,record", RECORDS,
+                         ids=[r[0] for r in RECORDS])
+def test_policy_lets_read_one_tenants_keys_and_nothing_else(
+        servers, images, tenants, profile, policy, members, path, record):
+    body = record if policy == "kv1" else {"data": record}
+    for tenant in TENANTS:
+        tenants.bao.must("POST", path % tenant + "vol-9", body)
+    token = tenants.limited("acme", "login", policy)
+    members = {k: v.replace("%s", "acme") for k, v in members.items()}
+    served(servers, images.luks(), "key=t:vol-9", profile(token, **members))
+    theirs, ours = path % "globex" + "vol-9", path % "acme" + "vol-9"
+    assert may(tenants, token, "GET", ours) == 200
+    assert may(tenants, token, "GET", theirs) == 403
+    for method, where in (("POST", ours), ("DELETE", ours),
+                          ("LIST", path % "acme"),
+                          ("LIST", path.split("%")[0]),
+                          ("GET", theirs.replace("/data/", "/metadata/")),
+                          ("GET", "sys/mounts"),
+                          ("POST", "auth/token/create")):
+        assert may(tenants, token, method, where,
+                   body if method == "POST" else None) == 403, (method, where)
+
+
+def test_ids_of_castellan_and_ceph_csi_have_no_parts(tenants):
+    """What lies deeper is another tenant's, or not a key."""
+    token = tenants.limited("acme", "login", "castellan", "ceph-csi")
+    for mount, path in (("castellan/acme", "deep/er"),
+                        ("secret", "ceph-csi/acme/deep/er")):
+        tenants.bao.put(path, {"key": TEXT}, mount=mount)
+        assert may(tenants, token, "GET",
+                   "%s/data/%s" % (mount, path)) == 403
+
+
+def test_policies_of_transit(servers, images, tenants, profile):
+    wrapped = {}
+
+    def passphrase(ident):
+        wrapped["vault"], opened = tenants.wrapped("acme", ident)
+        return opened
+    image = images.encrypted_by_id(passphrase)
+    ciphertext = wrapped["vault"]
+    token = tenants.limited("acme", "login", "transit")
+    served(servers, image, "key=t:" + ciphertext,
+           profile(token, engine="transit", key="acme"))
+    refusal = servers.refused(image, "key=t:" + ciphertext, profile(
+        token, engine="transit", key="globex"))
+    assert "the token is good" in refusal.sentence
+    body = {"ciphertext": ciphertext, "plaintext": "AAAA",
+            "context": base64.b64encode(b"rbdcrypt:" +
+                                        image.id.encode()).decode()}
+    assert may(tenants, token, "POST", "transit/decrypt/acme", body) == 200
+    for what in ("encrypt", "datakey/wrapped", "datakey/plaintext",
+                 "rewrap"):
+        assert may(tenants, token, "POST", "transit/%s/acme" % what,
+                   body) == 403, what
+    assert may(tenants, token, "GET", "transit/keys/acme") == 403
+
+    admin = tenants.limited("acme", "login", "transit-admin")
+    for what, status in (("rewrap", 200), ("datakey/wrapped", 200),
+                         ("datakey/plaintext", 403), ("decrypt", 403),
+                         ("encrypt", 403)):
+        assert may(tenants, admin, "POST", "transit/%s/acme" % what,
+                   body) == status, what
+    for what in ("rewrap", "datakey/wrapped"):
+        assert may(tenants, admin, "POST", "transit/%s/globex" % what,
+                   body) == 403, what
+
+
+def test_mounts_policy_is_what_a_reference_without_profile_needs(
+        servers, images, tenants):
+    tenants.bao.put("tenants/acme/vol", {"key": TEXT})
+    env = {"BAO_ADDR": tenants.bao.address, "BAO_CACERT": tenants.bao.ca,
+           "BAO_TOKEN": tenants.limited("acme", "login", "kv2", "mounts")}
+    image = images.luks()
+    with servers.start(image, "key=bao:secret/tenants/acme/vol#key",
+                       env=env).connect() as c:
+        assert c.size == image.size
+    refusal = servers.refused(image, "key=bao:secret/tenants/globex/vol#key",
+                              env=env)
+    assert "the token is good" in refusal.sentence
+
+
+def test_login_policy_is_what_a_token_needs(tenants):
+    token = tenants.limited("acme", "login")
+    assert may(tenants, token, "GET", "auth/token/lookup-self") == 200
+    assert may(tenants, token, "POST", "auth/token/renew-self", {}) == 200
+    assert may(tenants, token, "POST", "auth/token/revoke-self") == 204
+    assert may(tenants, token, "GET", "auth/token/lookup-self") == 403
+
+
+def test_a_login_without_an_alias_gets_nothing(servers, encrypted, tenants,
+                                               profile):
+    """No tenant in the entity's metadata: the path cannot match."""
+    tenants.bao.must("POST", "auth/approle/role/nobody", {
+        "token_policies": ["rbdcrypt-login", "rbdcrypt-kv2"],
+        "token_no_default_policy": True})
+    token = tenants.login_role("nobody")
+    tenants.bao.put("tenants/acme/vol", {"key": TEXT})
+    tenants.bao.put("tenants/vol", {"key": TEXT})
+    for prefix in ("tenants/acme/", "tenants/"):
+        refusal = servers.refused(encrypted, "key=t:vol", profile(
+            token, layout="field", field="key", prefix=prefix))
+        assert "the token is good" in refusal.sentence
+
+
+def test_kubernetes_role_is_the_tenants(tenants):
+    """Its login needs a cluster; the role and the alias are there."""
+    role = tenants.bao.must("GET",
+                            "auth/kubernetes/role/rbdcrypt-acme")["data"]
+    assert role["bound_service_account_namespaces"] == ["acme"]
+    assert role["token_no_default_policy"] is True
+    entity = tenants.bao.must(
+        "GET", "identity/entity/name/rbdcrypt-acme")["data"]
+    assert entity["metadata"] == {"tenant": "acme"}
+    assert "acme/rbdcrypt" in [a["name"] for a in entity["aliases"]]
