@@ -28,10 +28,12 @@ struct request;
 struct requests {
   pthread_mutex_t lock;
   pthread_cond_t drained; /* nr became 0; CLOCK_MONOTONIC */
+  pthread_cond_t resumed; /* paused or refuse changed */
   struct request *first;
-  size_t nr;
+  size_t nr; /* of this generation, librbd's part included */
   rbd_image_t image;
   int refuse;          /* errno for new requests; 0 while serving */
+  bool paused;         /* new requests wait, unless they are refused */
   unsigned generation; /* counts the openings of the volume */
   /* Was anything written since it was opened?  If not, a flush has
    * nothing to do, and must do nothing: librbd would take the exclusive
@@ -57,7 +59,20 @@ extern void requests_refuse (struct requests *rs, int err);
  */
 extern void requests_abandon (struct requests *rs, int err);
 
-/* Wait until nothing is in flight.  0 or -ETIMEDOUT. */
+/* New requests wait until requests_resume, or until they are refused;
+ * those in flight go on.
+ */
+extern void requests_pause (struct requests *rs);
+extern void requests_resume (struct requests *rs);
+
+/* Wait while requests are paused: for whoever looks at something that
+ * may have changed by then.
+ */
+extern void requests_await (struct requests *rs);
+
+/* Wait until librbd works on nothing that was admitted since the volume
+ * was opened, abandoned requests included.  0 or -ETIMEDOUT.
+ */
 extern int
 requests_drain (struct requests *rs, const struct deadline *deadline);
 
@@ -88,5 +103,13 @@ struct request_call {
 };
 extern int request_run (struct requests *rs, unsigned generation,
                         struct request_call **call);
+
+/* The same for ourselves, not for a client: it does not wait while
+ * requests are paused, and is given up (-ETIMEDOUT, -ESHUTDOWN) when
+ * DEADLINE says so.
+ */
+extern int
+request_run_by (struct requests *rs, unsigned generation,
+                struct request_call **call, const struct deadline *deadline);
 
 #endif /* RBDCRYPT_REQUEST_H */

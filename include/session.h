@@ -5,10 +5,14 @@
  * The session's own thread makes every call that opens, refreshes and
  * closes, one after the other; everybody else waits for it with a limit.
  *
- *     IDLE --> OPENING --> OPEN ---> STOPPED
- *                 ^ |        |          ^
- *                 | v        v          |
- *                 FAILED <---+----------+
+ *     IDLE --> OPENING --> OPEN --> CLOSING --> STOPPED
+ *                 ^ |                  |
+ *                 | v                  |
+ *                 FAILED <-------------+
+ *
+ * While it is open a second thread asks whether the key may still be used
+ * (recheck.h).  What it finds acts at once on the requests; the session's
+ * thread follows.
  *
  * A failure is remembered for SESSION_REMEMBER_MS, because nbdinfo opens
  * three times and a wrong passphrase may cost seconds; the next
@@ -27,6 +31,7 @@
 #include "extents.h"
 #include "logger.h"
 #include "reason.h"
+#include "recheck.h"
 #include "secret.h"
 #include "subject.h"
 #include "volume.h"
@@ -44,7 +49,28 @@
  */
 #define SESSION_DRAIN_MS 10000
 
+/* How long a session whose key was refused may take to flush and close,
+ * before the process must end to be rid of the volume key.
+ */
+#define SESSION_REVOKE_MS 10000
+
 struct session;
+
+/* For an audit trail, and for whoever must act. */
+enum session_event {
+  SESSION_EVENT_UNLOCKED,
+  SESSION_EVENT_UNLOCK_FAILED,
+  SESSION_EVENT_RECHECK_FAILED, /* the first of a row: the KMS cannot say */
+  SESSION_EVENT_RECHECK_WORKS,  /* the first that works again */
+  SESSION_EVENT_PAUSED,
+  SESSION_EVENT_RESUMED,
+  SESSION_EVENT_REVOKED, /* requests fail from now on */
+  SESSION_EVENT_CLOSED,  /* the image is; ERR is that of the last flush */
+  /* A key was refused, and its image cannot be closed: the process must
+   * end.  session_stop returns at once.
+   */
+  SESSION_EVENT_STUCK,
+};
 
 struct session_params {
   const struct cluster_params *cluster;
@@ -58,6 +84,18 @@ struct session_params {
                 const struct deadline *deadline, struct secret **ret,
                 struct reason *why);
   const char *(*hint) (void *opaque); /* see struct volume_hooks */
+  /* May the keys still be used?  0 or -errno of reason.h, by DEADLINE.
+   * On the thread of the rechecks.  NULL: never asked.
+   */
+  int (*check) (void *opaque, const struct subject *subject,
+                const struct deadline *deadline, struct reason *why);
+  struct recheck_rules recheck; /* every_ms 0: never asked */
+  /* Something happened: ERR is 0 or negative, WHY may be NULL.  On one of
+   * the session's threads, which hold no lock; does not block for long.
+   * May be NULL.
+   */
+  void (*event) (void *opaque, enum session_event event, int err,
+                 const struct reason *why);
   void *opaque;
 };
 
@@ -82,12 +120,14 @@ session_new (const struct session_params *params, struct secret *keyring);
 extern int session_start (struct session *s);
 
 /* Wait until the session is open.  0, or -errno and the reason of the
- * failure: -ESHUTDOWN when it was stopped meanwhile, -ETIMEDOUT.
+ * failure: -ESHUTDOWN when it was stopped meanwhile, -ETIMEDOUT, -EAGAIN
+ * when I/O stays paused.
  */
 extern int
 session_wait (struct session *s, struct session_info *info, struct reason *why);
 
-/* Block operations for a connection that got GENERATION; 0 or -errno.
+/* Block operations for a connection that got GENERATION; 0 or -errno,
+ * -EACCES once the key was refused.  They wait while I/O is paused.
  * Beyond the present end (a shrunk image) reads fail with -EIO, writes
  * with -ENOSPC.  Any thread.
  */

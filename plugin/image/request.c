@@ -18,8 +18,10 @@ enum state {
 
 struct request {
   struct requests *rs;
-  rbd_image_t image;           /* of the generation that was admitted */
+  rbd_image_t image; /* of the generation that was admitted */
+  unsigned generation;
   struct request *next, *prev; /* under rs->lock */
+  bool linked;                 /* under rs->lock */
   atomic_int state;
   atomic_int refs; /* the worker's and the completion's */
   sem_t wake;
@@ -39,6 +41,7 @@ requests_init (struct requests *rs)
   pthread_condattr_init (&attr);
   pthread_condattr_setclock (&attr, CLOCK_MONOTONIC);
   pthread_cond_init (&rs->drained, &attr);
+  pthread_cond_init (&rs->resumed, &attr);
   pthread_condattr_destroy (&attr);
   rs->refuse = ESHUTDOWN;
 }
@@ -46,6 +49,7 @@ requests_init (struct requests *rs)
 void
 requests_destroy (struct requests *rs)
 {
+  pthread_cond_destroy (&rs->resumed);
   pthread_cond_destroy (&rs->drained);
   pthread_mutex_destroy (&rs->lock);
 }
@@ -58,6 +62,8 @@ requests_admit (struct requests *rs, rbd_image_t image)
   pthread_mutex_lock (&rs->lock);
   rs->image = image;
   rs->refuse = 0;
+  rs->paused = false;
+  rs->nr = 0; /* what an older image never answered is not waited for */
   generation = ++rs->generation;
   atomic_store (&rs->wrote, false);
   pthread_mutex_unlock (&rs->lock);
@@ -69,7 +75,47 @@ requests_refuse (struct requests *rs, int err)
 {
   pthread_mutex_lock (&rs->lock);
   rs->refuse = err;
+  pthread_cond_broadcast (&rs->resumed);
   pthread_mutex_unlock (&rs->lock);
+}
+
+void
+requests_pause (struct requests *rs)
+{
+  pthread_mutex_lock (&rs->lock);
+  rs->paused = true;
+  pthread_mutex_unlock (&rs->lock);
+}
+
+void
+requests_resume (struct requests *rs)
+{
+  pthread_mutex_lock (&rs->lock);
+  rs->paused = false;
+  pthread_cond_broadcast (&rs->resumed);
+  pthread_mutex_unlock (&rs->lock);
+}
+
+void
+requests_await (struct requests *rs)
+{
+  pthread_mutex_lock (&rs->lock);
+  while (rs->paused && rs->refuse == 0)
+    pthread_cond_wait (&rs->resumed, &rs->lock);
+  pthread_mutex_unlock (&rs->lock);
+}
+
+/* Send the worker of R home with -ERR.  False when R was done before. */
+static bool
+request_abandon (struct request *r, int err)
+{
+  int pending = PENDING;
+
+  if (!atomic_compare_exchange_strong (&r->state, &pending, ABANDONED))
+    return false;
+  r->abandoned_err = err;
+  sem_post (&r->wake);
+  return true;
 }
 
 void
@@ -77,13 +123,9 @@ requests_abandon (struct requests *rs, int err)
 {
   pthread_mutex_lock (&rs->lock);
   rs->refuse = err;
-  for (struct request *r = rs->first; r; r = r->next) {
-    int pending = PENDING;
-
-    r->abandoned_err = err;
-    if (atomic_compare_exchange_strong (&r->state, &pending, ABANDONED))
-      sem_post (&r->wake);
-  }
+  for (struct request *r = rs->first; r; r = r->next)
+    request_abandon (r, err);
+  pthread_cond_broadcast (&rs->resumed);
   pthread_mutex_unlock (&rs->lock);
 }
 
@@ -103,21 +145,45 @@ requests_drain (struct requests *rs, const struct deadline *deadline)
 }
 
 static void
+request_unlink (struct request *r)
+{
+  struct requests *rs = r->rs;
+
+  pthread_mutex_lock (&rs->lock);
+  if (r->prev)
+    r->prev->next = r->next;
+  else
+    rs->first = r->next;
+  if (r->next)
+    r->next->prev = r->prev;
+  if (r->generation == rs->generation && --rs->nr == 0)
+    pthread_cond_broadcast (&rs->drained);
+  pthread_mutex_unlock (&rs->lock);
+}
+
+/* R stays on the list until both its worker and librbd have finished
+ * with it: the image must not be closed before.
+ */
+static void
 request_unref (struct request *r)
 {
   if (atomic_fetch_sub (&r->refs, 1) != 1)
     return;
   if (r->call && atomic_load (&r->state) == ABANDONED)
     r->call->free (r->call);
+  if (r->linked)
+    request_unlink (r);
   sem_destroy (&r->wake);
   free (r->buf);
   free (r);
 }
 
-/* A new request on the list, or NULL and the reason in *ERR. */
+/* A new request on the list, or NULL and the reason in *ERR.  OURS is
+ * not paused.
+ */
 static struct request *
 request_begin (struct requests *rs, unsigned generation, size_t buf_size,
-               int *err)
+               bool ours, int *err)
 {
   struct request *r = calloc (1, sizeof *r);
 
@@ -129,15 +195,19 @@ request_begin (struct requests *rs, unsigned generation, size_t buf_size,
     return NULL;
   }
   r->rs = rs;
+  r->generation = generation;
   sem_init (&r->wake, 0, 0);
   atomic_init (&r->state, PENDING);
   atomic_init (&r->refs, 2);
 
   pthread_mutex_lock (&rs->lock);
+  while (rs->paused && rs->refuse == 0 && !ours)
+    pthread_cond_wait (&rs->resumed, &rs->lock);
   *err = -rs->refuse;
   if (*err == 0 && generation != rs->generation)
     *err = -EIO;
   if (*err == 0) {
+    r->linked = true;
     r->image = rs->image;
     r->next = rs->first;
     if (r->next)
@@ -151,23 +221,6 @@ request_begin (struct requests *rs, unsigned generation, size_t buf_size,
   atomic_store (&r->refs, 1);
   request_unref (r);
   return NULL;
-}
-
-static void
-request_unlink (struct request *r)
-{
-  struct requests *rs = r->rs;
-
-  pthread_mutex_lock (&rs->lock);
-  if (r->prev)
-    r->prev->next = r->next;
-  else
-    rs->first = r->next;
-  if (r->next)
-    r->next->prev = r->prev;
-  if (--rs->nr == 0)
-    pthread_cond_broadcast (&rs->drained);
-  pthread_mutex_unlock (&rs->lock);
 }
 
 /* Called by whoever finished the work; R may be gone afterwards. */
@@ -199,7 +252,7 @@ request_wait (struct request *r)
     ; /* EINTR */
 }
 
-/* The result of R, which was waited for, taken off the list.  Copies
+/* The result of R, which was waited for and is let go of.  Copies
  * COUNT bytes to BUF when that is not NULL and all of them arrived.
  */
 static ssize_t
@@ -214,7 +267,6 @@ request_finish (struct request *r, void *buf, size_t count)
   }
   else
     result = -r->abandoned_err;
-  request_unlink (r);
   request_unref (r);
   return result;
 }
@@ -224,7 +276,6 @@ static int
 request_fail (struct request *r, int err)
 {
   atomic_store (&r->refs, 1);
-  request_unlink (r);
   request_unref (r);
   return err;
 }
@@ -290,7 +341,7 @@ request_perform (struct requests *rs, unsigned generation,
   struct request *r;
   int err;
 
-  r = request_begin (rs, generation, op->buf_size, &err);
+  r = request_begin (rs, generation, op->buf_size, false, &err);
   if (!r)
     return err;
   if (op->writes)
@@ -392,16 +443,36 @@ run_call (void *arg)
   return NULL;
 }
 
-int
-request_run (struct requests *rs, unsigned generation,
-             struct request_call **call)
+/* Wait until R is DONE or ABANDONED, which is what becomes of it when
+ * the deadline passes.
+ */
+static void
+request_wait_by (struct request *r, const struct deadline *deadline)
+{
+  int64_t left;
+
+  while ((left = deadline_left_ms (deadline)) > 0) {
+    const struct deadline slice = deadline_in_ms (left < 50 ? left : 50, NULL);
+    const struct timespec abstime = deadline_timespec (&slice);
+
+    if (sem_clockwait (&r->wake, CLOCK_MONOTONIC, &abstime) == 0)
+      return;
+  }
+  request_abandon (r, deadline_cancelled (deadline) ? ESHUTDOWN : ETIMEDOUT);
+  request_wait (r);
+}
+
+/* DEADLINE is NULL for a client's request. */
+static int
+run (struct requests *rs, unsigned generation, struct request_call **call,
+     const struct deadline *deadline)
 {
   pthread_attr_t attr;
   pthread_t thread;
   struct request *r;
   int err;
 
-  r = request_begin (rs, generation, 0, &err);
+  r = request_begin (rs, generation, 0, deadline != NULL, &err);
   if (!r)
     return err;
   r->call = *call;
@@ -413,8 +484,25 @@ request_run (struct requests *rs, unsigned generation,
     r->call = NULL; /* the caller's, even if it was abandoned meanwhile */
     return request_fail (r, -err);
   }
-  request_wait (r);
+  if (deadline)
+    request_wait_by (r, deadline);
+  else
+    request_wait (r);
   if (atomic_load (&r->state) == ABANDONED)
     *call = NULL;
   return request_finish (r, NULL, 0);
+}
+
+int
+request_run (struct requests *rs, unsigned generation,
+             struct request_call **call)
+{
+  return run (rs, generation, call, NULL);
+}
+
+int
+request_run_by (struct requests *rs, unsigned generation,
+                struct request_call **call, const struct deadline *deadline)
+{
+  return run (rs, generation, call, deadline);
 }

@@ -8,41 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "request.h"
-#include "session.h"
+#include "image.h"
 
-enum state { IDLE, OPENING, OPEN, FAILED, STOPPED };
-
-struct session {
-  struct session_params params;
-  struct secret *keyring;
-  struct requests requests;
-  pthread_t thread;
-  bool started;
-
-  /* Only the session's thread touches these. */
-  struct cluster *cluster;
-  struct volume *volume;
-  struct secret *keys[VOLUME_LAYERS_MAX];
-  uint64_t watch;
-  bool watching;
-  bool left_open; /* a volume that could not be closed: see end_volume */
-
-  atomic_uint_fast64_t size;
-  atomic_bool stopping; /* cancels a key that is being fetched */
-
-  pthread_mutex_t lock;
-  pthread_cond_t changed; /* CLOCK_MONOTONIC */
-  enum state state;
-  bool refresh_wanted;
-  bool given_up;
-  bool lost; /* librbd says that this client was blocklisted */
-  struct deadline stop_by;
-  struct session_info info;
-  int err; /* of FAILED or STOPPED; negative */
-  struct reason why;
-  int64_t failed_at_ms;
-};
+/* A question to a KMS that was cancelled ends within this time, or the
+ * memory that it uses is left to the end of the process.
+ */
+#define FINISH_MS 3000
 
 struct session *
 session_new (const struct session_params *params, struct secret *keyring)
@@ -66,7 +37,7 @@ session_new (const struct session_params *params, struct secret *keyring)
 void
 session_free (struct session *s)
 {
-  if (!s)
+  if (!s || s->recheck) /* its thread still looks at us */
     return;
   pthread_cond_destroy (&s->changed);
   pthread_mutex_destroy (&s->lock);
@@ -186,6 +157,8 @@ fill_info (struct session *s)
     .fast_diff = v->fast_diff,
     .generation = requests_admit (&s->requests, v->image),
   };
+  memcpy (s->image, v->subject_image, sizeof s->image);
+  memcpy (s->image_id, v->subject_id, sizeof s->image_id);
   atomic_store (&s->size, v->size);
 }
 
@@ -193,7 +166,7 @@ fill_info (struct session *s)
 static void
 set_failed (struct session *s, int err, const struct reason *why)
 {
-  s->state = FAILED;
+  s->state = SESSION_FAILED;
   s->err = err;
   s->why = *why;
   s->failed_at_ms = monotonic_ms ();
@@ -214,16 +187,20 @@ do_open (struct session *s)
     close_volume (s);
     s->params.log->error ("%s", why.text);
   }
+  session_tell (s, r < 0 ? SESSION_EVENT_UNLOCK_FAILED : SESSION_EVENT_UNLOCKED,
+                r, r < 0 ? &why : NULL);
   pthread_mutex_lock (&s->lock);
   if (r < 0) {
     set_failed (s, r, &why);
     return;
   }
-  s->lost = false;
+  s->lost = s->paused = s->resume_wanted = s->revoked = false;
   /* What changed between the look at it and the watch told nobody. */
   s->refresh_wanted = s->watching;
   fill_info (s);
-  s->state = OPEN;
+  s->state = SESSION_OPEN;
+  if (s->recheck)
+    recheck_begin (s->recheck);
   s->params.log->debug ("session open: size=%llu generation=%u",
                         (unsigned long long)s->info.size, s->info.generation);
   pthread_cond_broadcast (&s->changed);
@@ -231,76 +208,134 @@ do_open (struct session *s)
 
 /* --- while it is open --- */
 
-/* End the volume while the server goes on: new and waiting requests of
- * its connections fail, and later connections find the reason.  Called
- * without the lock.
+bool
+session_begin_closing (struct session *s, int err, bool revoked,
+                       const struct reason *why)
+{
+  if (s->state != SESSION_OPEN || atomic_load (&s->stopping))
+    return false;
+  s->state = SESSION_CLOSING;
+  s->err = err;
+  s->why = *why;
+  s->revoked = revoked;
+  s->close_by =
+      deadline_in_ms (revoked ? SESSION_REVOKE_MS : SESSION_DRAIN_MS, NULL);
+  if (revoked)
+    requests_abandon (&s->requests, EACCES);
+  else
+    requests_refuse (&s->requests, EIO);
+  recheck_end (s->recheck);
+  pthread_cond_broadcast (&s->changed);
+  return true;
+}
+
+/* The requests own their buffers, but the image must stay open for as
+ * long as librbd works on it: it is never closed.
  */
 static void
-end_volume (struct session *s, int err, const struct reason *why)
+leave_open (struct session *s)
 {
-  const struct deadline deadline = deadline_in_ms (SESSION_DRAIN_MS, NULL);
+  requests_abandon (&s->requests, EIO);
+  s->params.log->error ("requests did not come back: the image stays open "
+                        "until this server ends");
+  s->left_open = true;
+  s->watching = false;
+  s->volume = NULL;
+  s->cluster = NULL;
+}
 
-  s->params.log->error ("the session ends: %s", why->text);
-  requests_refuse (&s->requests, EIO);
-  if (requests_drain (&s->requests, &deadline) < 0) {
-    /* The requests own their buffers, but the image must stay open for
-     * as long as librbd works on it: it is never closed.
-     */
-    requests_abandon (&s->requests, EIO);
-    s->params.log->error ("requests did not come back: the image stays open "
-                          "until this server ends");
-    s->left_open = true;
-    s->watching = false;
-    s->volume = NULL;
-    s->cluster = NULL;
-  }
-  else if (close_volume (s) < 0)
-    s->params.log->error ("the last flush failed: writes that were "
-                          "acknowledged since the flush before it may be "
-                          "lost");
-  pthread_mutex_lock (&s->lock);
-  set_failed (s, err, why);
+/* Called with the lock held; lets go of it meanwhile. */
+static void
+do_close (struct session *s)
+{
+  const struct deadline close_by = s->close_by;
+  const struct reason why = s->why;
+  const bool revoked = s->revoked;
+  const int err = s->err;
+  int r;
+
   pthread_mutex_unlock (&s->lock);
+  if (!revoked)
+    s->params.log->error ("the session ends: %s", why.text);
+  r = requests_drain (&s->requests, &close_by);
+  if (r == 0) {
+    r = close_volume (s);
+    if (r < 0)
+      s->params.log->error ("the last flush failed: writes that were "
+                            "acknowledged since the flush before it may be "
+                            "lost");
+    session_tell (s, SESSION_EVENT_CLOSED, r, NULL);
+  }
+  else if (revoked) {
+    session_stuck (s);
+    pthread_mutex_lock (&s->lock);
+    return;
+  }
+  else
+    leave_open (s);
+  pthread_mutex_lock (&s->lock);
+  set_failed (s, err, &why);
+  if (s->lost) /* a new client of the cluster may well succeed: try at once */
+    s->failed_at_ms -= SESSION_REMEMBER_MS + 1;
+}
+
+/* Look again at what may have changed.  Without the lock. */
+static int
+look_again (struct session *s, bool *lost, struct reason *why)
+{
+  uint64_t size;
+  int r = 0;
+
+  if (!*lost) {
+    r = volume_refresh (s->volume, &size, why);
+    *lost = r == -ESHUTDOWN; /* as in checked () */
+  }
+  if (*lost)
+    return reason_set (why, EIO,
+                       "the cluster has blocklisted this client, because "
+                       "another one broke its lock: writes that were "
+                       "acknowledged but not flushed may be lost");
+  if (r == 0 && atomic_exchange (&s->size, size) != size)
+    s->params.log->debug ("the size is now %llu", (unsigned long long)size);
+  return r;
 }
 
 /* Called with the lock held; lets go of it meanwhile. */
 static void
 do_refresh (struct session *s)
 {
-  bool lost = s->lost;
+  bool lost = s->lost, resumed = false;
   struct reason why = { "" };
-  uint64_t size;
-  int r = 0;
+  int r;
 
   s->refresh_wanted = false;
   pthread_mutex_unlock (&s->lock);
-  if (!lost) {
-    r = volume_refresh (s->volume, &size, &why);
-    lost = r == -ESHUTDOWN; /* as in checked () */
+  r = look_again (s, &lost, &why);
+  pthread_mutex_lock (&s->lock);
+  s->lost = s->lost || lost;
+  /* After a pause nothing goes on that is not known to be sound. */
+  if (lost || r == -EINVAL || (r < 0 && s->resume_wanted))
+    session_begin_closing (s, r, false, &why);
+  else if (s->resume_wanted && s->state == SESSION_OPEN) {
+    s->paused = s->resume_wanted = false;
+    requests_resume (&s->requests);
+    pthread_cond_broadcast (&s->changed);
+    resumed = true;
   }
-  if (lost)
-    r = reason_set (&why, EIO,
-                    "the cluster has blocklisted this client, because another "
-                    "one broke its lock: writes that were acknowledged but "
-                    "not flushed may be lost");
-  if (r == 0) {
-    if (atomic_exchange (&s->size, size) != size)
-      s->params.log->debug ("the size is now %llu", (unsigned long long)size);
+  pthread_mutex_unlock (&s->lock);
+  if (resumed) {
+    s->params.log->error ("the key may still be used: I/O goes on");
+    session_tell (s, SESSION_EVENT_RESUMED, 0, NULL);
   }
-  else if (lost || r == -EINVAL)
-    end_volume (s, r, &why);
-  else
+  else if (r < 0 && r != -EINVAL && !lost)
     s->params.log->error ("%s", why.text);
   pthread_mutex_lock (&s->lock);
-  if (lost) /* a new client of the cluster may well succeed: try at once */
-    s->failed_at_ms -= SESSION_REMEMBER_MS + 1;
 }
 
-/* Called with the lock held, when the end did not come in time. */
-static void
-give_up (struct session *s)
+void
+session_give_up (struct session *s, bool was_open)
 {
-  if (s->state == OPEN)
+  if (was_open)
     reason_set (&s->why, ETIMEDOUT,
                 "the cluster does not answer: writes that were acknowledged "
                 "since the last flush may be lost, and the image's lock "
@@ -310,7 +345,15 @@ give_up (struct session *s)
                 "the cluster does not answer: the image was not open");
   s->err = -ETIMEDOUT;
   s->given_up = true;
-  requests_abandon (&s->requests, ESHUTDOWN);
+  requests_abandon (&s->requests, s->revoked ? EACCES : ESHUTDOWN);
+  pthread_cond_broadcast (&s->changed);
+}
+
+/* Called with the lock held: may a volume be open? */
+static bool
+may_be_open (const struct session *s)
+{
+  return s->state == SESSION_OPEN || s->state == SESSION_CLOSING;
 }
 
 /* Called with the lock held, after stopping was set. */
@@ -318,22 +361,26 @@ static void
 do_stop (struct session *s)
 {
   const struct deadline stop_by = s->stop_by;
+  const bool was_open = s->volume != NULL;
   int r = 0;
 
+  if (s->given_up)
+    return;
   pthread_mutex_unlock (&s->lock);
-  if (s->volume)
+  if (was_open)
     r = requests_drain (&s->requests, &stop_by);
   if (r < 0) {
     /* Whoever called session_stop finds the same at the same moment. */
     pthread_mutex_lock (&s->lock);
     if (!s->given_up)
-      give_up (s);
-    pthread_cond_broadcast (&s->changed);
+      session_give_up (s, may_be_open (s));
     return;
   }
   r = close_volume (s);
+  if (was_open)
+    session_tell (s, SESSION_EVENT_CLOSED, r, NULL);
   pthread_mutex_lock (&s->lock);
-  s->state = STOPPED;
+  s->state = SESSION_STOPPED;
   s->err = r;
   if (r == 0 && s->left_open) /* librados is still at work: see session.h */
     s->err = reason_set (&s->why, EIO,
@@ -354,9 +401,12 @@ session_main (void *arg)
 
   pthread_mutex_lock (&s->lock);
   while (!atomic_load (&s->stopping)) {
-    if (s->state == OPENING)
+    if (s->state == SESSION_OPENING)
       do_open (s);
-    else if (s->state == OPEN && s->refresh_wanted)
+    else if (s->state == SESSION_CLOSING && !s->given_up)
+      do_close (s);
+    else if (s->state == SESSION_OPEN &&
+             (s->refresh_wanted || s->resume_wanted))
       do_refresh (s);
     else
       pthread_cond_wait (&s->changed, &s->lock);
@@ -371,9 +421,11 @@ session_main (void *arg)
 int
 session_start (struct session *s)
 {
-  int err;
+  int err = -revocation_start (s);
 
-  s->state = OPENING;
+  if (err != 0)
+    return -err;
+  s->state = SESSION_OPENING;
   err = pthread_create (&s->thread, NULL, session_main, s);
   s->started = err == 0;
   return -err;
@@ -389,21 +441,27 @@ session_wait (struct session *s, struct session_info *info, struct reason *why)
   int err = 0;
 
   pthread_mutex_lock (&s->lock);
-  if (s->state == FAILED &&
+  if (s->state == SESSION_FAILED &&
       monotonic_ms () - s->failed_at_ms > SESSION_REMEMBER_MS) {
-    s->state = OPENING;
+    s->state = SESSION_OPENING;
     pthread_cond_broadcast (&s->changed);
   }
-  while (s->state == OPENING && !atomic_load (&s->stopping) && err == 0)
+  while ((s->state == SESSION_OPENING ||
+          (s->state == SESSION_OPEN && s->paused)) &&
+         !atomic_load (&s->stopping) && err == 0)
     err = pthread_cond_timedwait (&s->changed, &s->lock, &abstime);
   if (atomic_load (&s->stopping))
     err = reason_set (why, ESHUTDOWN, "the server is shutting down");
-  else if (s->state == OPEN) {
+  else if (s->state == SESSION_OPEN && s->paused)
+    err = reason_set (why, EAGAIN,
+                      "I/O is paused: the KMS cannot say whether the key may "
+                      "still be used");
+  else if (s->state == SESSION_OPEN) {
     *info = s->info;
     info->size = atomic_load (&s->size);
     err = 0;
   }
-  else if (s->state == FAILED) {
+  else if (s->state == SESSION_FAILED || s->state == SESSION_CLOSING) {
     *why = s->why;
     err = s->err;
   }
@@ -411,86 +469,6 @@ session_wait (struct session *s, struct session_info *info, struct reason *why)
     err = reason_set (why, ETIMEDOUT, "the image is still being opened");
   pthread_mutex_unlock (&s->lock);
   return err;
-}
-
-/* librbd says "cannot send after transport endpoint shutdown" once this
- * client is on the blocklist.  For NBD that word means that the server
- * is going away, which a client may answer by reconnecting and trusting
- * what it wrote before: so it is an I/O error.
- */
-static int
-checked (struct session *s, int r)
-{
-  if (r != -ESHUTDOWN || atomic_load (&s->stopping))
-    return r;
-  pthread_mutex_lock (&s->lock);
-  s->lost = s->refresh_wanted = true;
-  pthread_cond_broadcast (&s->changed);
-  pthread_mutex_unlock (&s->lock);
-  return -EIO;
-}
-
-static bool
-beyond_end (struct session *s, uint64_t count, uint64_t offset)
-{
-  const uint64_t size = atomic_load (&s->size);
-
-  return offset > size || count > size - offset;
-}
-
-int
-session_read (struct session *s, unsigned generation, void *buf, size_t count,
-              uint64_t offset)
-{
-  if (beyond_end (s, count, offset))
-    return -EIO;
-  return checked (s,
-                  request_read (&s->requests, generation, buf, count, offset));
-}
-
-int
-session_write (struct session *s, unsigned generation, const void *buf,
-               size_t count, uint64_t offset)
-{
-  if (beyond_end (s, count, offset))
-    return -ENOSPC;
-  return checked (s,
-                  request_write (&s->requests, generation, buf, count, offset));
-}
-
-int
-session_flush (struct session *s, unsigned generation)
-{
-  return checked (s, request_flush (&s->requests, generation));
-}
-
-int
-session_discard (struct session *s, unsigned generation, uint64_t count,
-                 uint64_t offset)
-{
-  if (beyond_end (s, count, offset))
-    return -ENOSPC;
-  return checked (s, request_discard (&s->requests, generation, count, offset));
-}
-
-int
-session_write_zeroes (struct session *s, unsigned generation, uint64_t count,
-                      uint64_t offset, bool thick)
-{
-  if (beyond_end (s, count, offset))
-    return -ENOSPC;
-  return checked (
-      s, request_write_zeroes (&s->requests, generation, count, offset, thick));
-}
-
-int
-session_extents (struct session *s, unsigned generation, uint64_t count,
-                 uint64_t offset, extent_fn fn, void *opaque)
-{
-  if (beyond_end (s, count, offset))
-    return -EIO;
-  return checked (
-      s, extents_report (&s->requests, generation, count, offset, fn, opaque));
 }
 
 int
@@ -507,20 +485,26 @@ session_stop (struct session *s, const struct deadline *deadline,
     /* First, so that no refusal is taken for the cluster's: checked (). */
     atomic_store (&s->stopping, true);
     requests_refuse (&s->requests, ESHUTDOWN);
+    recheck_end (s->recheck);
     pthread_cond_broadcast (&s->changed);
     join = s->started;
     if (!s->started)
-      s->state = STOPPED;
+      s->state = SESSION_STOPPED;
   }
-  while (s->state != STOPPED && !s->given_up && err == 0)
+  while (s->state != SESSION_STOPPED && !s->given_up && err == 0)
     err = pthread_cond_timedwait (&s->changed, &s->lock, &abstime);
-  if (s->state != STOPPED && !s->given_up)
-    give_up (s);
-  join = join && s->state == STOPPED;
+  if (s->state != SESSION_STOPPED && !s->given_up)
+    session_give_up (s, may_be_open (s));
+  join = join && s->state == SESSION_STOPPED;
   err = s->err;
   *why = s->why;
   pthread_mutex_unlock (&s->lock);
-  if (join)
+  if (join) {
+    const struct deadline finish_by = deadline_in_ms (FINISH_MS, NULL);
+
     pthread_join (s->thread, NULL);
+    if (recheck_finish (s->recheck, &finish_by) == 0)
+      s->recheck = NULL;
+  }
   return err;
 }

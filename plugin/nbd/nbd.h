@@ -51,6 +51,7 @@ struct parameters {
   enum tristate trim, extents;
   enum peers peers;
   unsigned shutdown_timeout; /* seconds */
+  struct recheck_rules recheck;
 };
 extern struct parameters parameters;
 
@@ -82,6 +83,20 @@ extern int peers_check (enum peers allowed);
  * nbdkit would wait for them for ever.
  */
 extern void peers_hang_up (void);
+
+/* --- questions.c --- */
+
+/* For struct session_params: may all keys still be used?  Asks for each
+ * of them that can be asked for; the first refusal decides.
+ */
+extern int
+questions_check (void *opaque, const struct subject *subject,
+                 const struct deadline *deadline, struct reason *why);
+
+/* Is there a key that a KMS can be asked for?  Warns of those which came
+ * from one that cannot be asked again.
+ */
+extern bool questions_possible (void);
 
 /* --- rehearsal.c --- */
 

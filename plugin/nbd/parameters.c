@@ -11,12 +11,18 @@
 
 #define PROFILES_DEFAULT "/etc/rbdcrypt/profiles.json"
 #define SHUTDOWN_TIMEOUT_DEFAULT 30
+#define RECHECK_DEFAULT 300
+#define GRACE_DEFAULT 3600
+#define RECHECK_MAX (24 * 3600)
+#define GRACE_MAX (30 * 24 * 3600)
 #define VALUE_MAX 4096
 
 struct parameters parameters = {
   .volume.unlock_limit = UNLOCK_LIMIT_DEFAULT,
   .profiles = PROFILES_DEFAULT,
   .shutdown_timeout = SHUTDOWN_TIMEOUT_DEFAULT,
+  .recheck = { .every_ms = RECHECK_DEFAULT * 1000,
+               .grace_ms = GRACE_DEFAULT * 1000 },
 };
 
 /* One line per parameter; bash completion greps "^name=". */
@@ -40,6 +46,10 @@ const char parameters_help[] =
     "peers=unix|tls|any    Who may connect (unix).\n"
     "unlock-limit=<SECONDS>[,<MIB>]\n"
     "                      The most an unlock may cost (10,1229).\n"
+    "recheck=<SECONDS>     Ask the KMS this often whether the key may still\n"
+    "                      be used (300; 0: never).\n"
+    "grace=<SECONDS>       How long to go on when it cannot say (3600).\n"
+    "on-grace=stop|pause   What happens to I/O after that (stop).\n"
     "shutdown-timeout=<SECONDS>\n"
     "                      The most a shutdown may take (30).";
 
@@ -235,6 +245,47 @@ parse_shutdown_timeout (const char *value)
   return 0;
 }
 
+static int
+parse_seconds (const char *name, const char *value, unsigned max, int64_t *ms)
+{
+  unsigned seconds;
+
+  if (nbdkit_parse_unsigned (name, value, &seconds) == -1)
+    return -1;
+  if (seconds > max) {
+    nbdkit_error ("%s is between 0 and %u seconds", name, max);
+    return -1;
+  }
+  *ms = seconds * (int64_t)1000;
+  return 0;
+}
+
+static int
+parse_recheck (const char *value)
+{
+  return parse_seconds ("recheck", value, RECHECK_MAX,
+                        &parameters.recheck.every_ms);
+}
+
+static int
+parse_grace (const char *value)
+{
+  return parse_seconds ("grace", value, GRACE_MAX,
+                        &parameters.recheck.grace_ms);
+}
+
+static int
+parse_on_grace (const char *value)
+{
+  static const char *const words[] = { "stop", "pause", NULL };
+  int word;
+
+  if (parse_word ("on-grace", value, words, &word) == -1)
+    return -1;
+  parameters.recheck.pause = word == 1;
+  return 0;
+}
+
 struct parameter {
   const char *name;
   int (*parse) (const char *value);
@@ -255,6 +306,9 @@ static struct parameter table[] = {
   { "extents", parse_extents, false, false },
   { "peers", parse_peers, false, false },
   { "unlock-limit", parse_unlock_limit, false, false },
+  { "recheck", parse_recheck, false, false },
+  { "grace", parse_grace, false, false },
+  { "on-grace", parse_on_grace, false, false },
   { "shutdown-timeout", parse_shutdown_timeout, false, false },
 };
 

@@ -21,6 +21,7 @@
 /* The session of the image, and what the rehearsal left for it. */
 static struct session *session;
 static struct rehearsed rehearsed;
+static bool asks_again; /* whether its keys may still be used */
 
 /* One connection. */
 struct connection {
@@ -85,7 +86,10 @@ rbdcrypt_get_ready (void)
     }
   if (parameters.cluster.cache == CACHE_AUTO && socket_activated ())
     parameters.cluster.cache = CACHE_NONE;
-  return rehearse (&rehearsed);
+  if (rehearse (&rehearsed) == -1)
+    return -1;
+  asks_again = questions_possible ();
+  return 0;
 }
 
 static int
@@ -108,6 +112,33 @@ first_key_hint (void *opaque)
 {
   (void)opaque;
   return parameters.plain ? NULL : key_hint (parameters.keys[0]);
+}
+
+/* On a thread of the session's. */
+static void
+take_event (void *opaque, enum session_event event, int err,
+            const struct reason *why)
+{
+  static atomic_bool revoked;
+
+  (void)opaque;
+  (void)err;
+  (void)why;
+  switch (event) {
+  case SESSION_EVENT_REVOKED:
+    atomic_store (&revoked, true);
+    break;
+  case SESSION_EVENT_CLOSED:
+    /* Their replies are on the way; nothing else will ever come. */
+    if (atomic_exchange (&revoked, false))
+      peers_hang_up ();
+    break;
+  case SESSION_EVENT_STUCK:
+    nbdkit_shutdown ();
+    break;
+  default:
+    break;
+  }
 }
 
 /* After the change of user and the fork, both of which undo part of the
@@ -133,6 +164,9 @@ rbdcrypt_after_fork (void)
     .log = &nbdkit_logger,
     .fetch = fetch_key,
     .hint = first_key_hint,
+    .check = asks_again ? questions_check : NULL,
+    .recheck = parameters.recheck,
+    .event = take_event,
   };
   int r;
 

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* What the files of plugin/image share: the inside of a session. */
+
+#ifndef RBDCRYPT_IMAGE_H
+#define RBDCRYPT_IMAGE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "recheck.h"
+#include "request.h"
+#include "session.h"
+
+enum session_state {
+  SESSION_IDLE,
+  SESSION_OPENING,
+  SESSION_OPEN,
+  SESSION_CLOSING, /* it must end; new requests are refused already */
+  SESSION_FAILED,
+  SESSION_STOPPED,
+};
+
+struct session {
+  struct session_params params;
+  struct secret *keyring;
+  struct requests requests;
+  struct recheck *recheck; /* NULL: never */
+  pthread_t thread;
+  bool started;
+
+  /* Only the session's thread touches these. */
+  struct cluster *cluster;
+  struct volume *volume;
+  struct secret *keys[VOLUME_LAYERS_MAX];
+  uint64_t watch;
+  bool watching;
+  bool left_open; /* a volume that could not be closed */
+
+  atomic_uint_fast64_t size;
+  atomic_bool stopping; /* cancels a key that is being fetched */
+
+  pthread_mutex_t lock;
+  pthread_cond_t changed; /* CLOCK_MONOTONIC */
+  enum session_state state;
+  bool refresh_wanted;
+  bool resume_wanted;
+  bool paused;
+  bool revoked; /* of CLOSING: the volume key must leave this process */
+  bool given_up;
+  bool lost; /* librbd says that this client was blocklisted */
+  struct deadline stop_by, close_by;
+  struct session_info info;
+  char image[IMAGE_SPEC_TEXT_MAX]; /* of the volume that is open */
+  char image_id[VOLUME_ID_MAX];
+  int err; /* of CLOSING, FAILED or STOPPED; negative */
+  struct reason why;
+  int64_t failed_at_ms;
+};
+
+/* Tell whoever wants to know.  Without the lock. */
+static inline void
+session_tell (struct session *s, enum session_event event, int err,
+              const struct reason *why)
+{
+  if (s->params.event)
+    s->params.event (s->params.opaque, event, err, why);
+}
+
+/* Begin to end an open volume while the server goes on: nothing is
+ * admitted any more, connections find ERR and WHY, and the session's
+ * thread closes it.  REVOKED: requests in flight are not waited for by
+ * their clients.  False when it was not open.  Called with the lock held.
+ */
+extern bool session_begin_closing (struct session *s, int err, bool revoked,
+                                   const struct reason *why);
+
+/* Nobody waits for the session's thread any more: it hangs in a call of
+ * librbd's, and the process must end.  Called with the lock held.
+ */
+extern void session_give_up (struct session *s, bool was_open);
+
+/* --- revocation.c --- */
+
+/* Start the thread of the rechecks, where there is anything to ask.  0 or
+ * -errno.
+ */
+extern int revocation_start (struct session *s);
+
+/* A volume whose key was refused cannot be closed: give up, and say that
+ * the process must end.  Once.  Without the lock.
+ */
+extern void session_stuck (struct session *s);
+
+#endif /* RBDCRYPT_IMAGE_H */

@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+#include "config.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/random.h>
+
+#include "recheck.h"
+
+/* How soon a question without an answer is asked again: twice as long
+ * each time, between these, and never later than every_ms.
+ */
+#define AGAIN_FIRST_MS 1000
+#define AGAIN_LAST_MS 15000
+
+/* --- the rules --- */
+
+/* MS, more or less: up to PERCENT of it in either direction. */
+static int64_t
+jitter (int64_t ms, unsigned percent, uint32_t random)
+{
+  const int64_t most = ms * percent / 100;
+
+  return ms - most + (int64_t)(random % (2 * (uint64_t)most + 1));
+}
+
+static int64_t
+again_ms (const struct recheck_rules *rules, unsigned failures, uint32_t random)
+{
+  int64_t ms = AGAIN_FIRST_MS;
+
+  while (--failures > 0 && ms < AGAIN_LAST_MS)
+    ms *= 2;
+  if (ms > AGAIN_LAST_MS)
+    ms = AGAIN_LAST_MS;
+  if (ms > rules->every_ms)
+    ms = rules->every_ms;
+  return jitter (ms, 25, random);
+}
+
+void
+recheck_reset (struct recheck_state *state, const struct recheck_rules *rules,
+               int64_t now_ms, uint32_t random)
+{
+  *state = (struct recheck_state){
+    .next_ms = now_ms + jitter (rules->every_ms, 10, random),
+  };
+}
+
+static enum recheck_step
+take_no_answer (struct recheck_state *state, const struct recheck_rules *rules,
+                int64_t asked_ms, int64_t now_ms, uint32_t random)
+{
+  int64_t end_ms;
+
+  if (state->failures == 0)
+    state->unknown_since_ms = asked_ms;
+  state->failures++;
+  state->next_ms = now_ms + again_ms (rules, state->failures, random);
+  if (state->paused)
+    return RECHECK_GO_ON;
+  end_ms = state->unknown_since_ms + rules->grace_ms;
+  if (now_ms >= end_ms) {
+    if (!rules->pause)
+      return RECHECK_STOP;
+    state->paused = true;
+    return RECHECK_PAUSE;
+  }
+  /* The last question of grace is asked when it ends. */
+  if (state->next_ms > end_ms)
+    state->next_ms = end_ms;
+  return state->failures == 1 ? RECHECK_WARN : RECHECK_GO_ON;
+}
+
+enum recheck_step
+recheck_take (struct recheck_state *state, const struct recheck_rules *rules,
+              int err, int64_t asked_ms, int64_t now_ms, uint32_t random)
+{
+  enum recheck_step step = RECHECK_GO_ON;
+
+  if (err == -EACCES || err == -ENOENT)
+    return RECHECK_STOP;
+  if (err != 0)
+    return take_no_answer (state, rules, asked_ms, now_ms, random);
+  if (state->paused)
+    step = RECHECK_RESUME;
+  else if (state->failures > 0)
+    step = RECHECK_WORKS;
+  recheck_reset (state, rules, now_ms, random);
+  return step;
+}
+
+/* --- the thread --- */
+
+struct recheck {
+  struct recheck_params params;
+  pthread_t thread;
+  atomic_bool cancelled; /* the question under way is */
+
+  pthread_mutex_t lock;
+  pthread_cond_t changed; /* CLOCK_MONOTONIC */
+  struct recheck_state state;
+  bool active;    /* between begin and end */
+  bool finishing; /* the thread must end */
+  bool gone;      /* it did */
+  unsigned epoch; /* counts begins and ends */
+};
+
+static uint32_t
+chance (void)
+{
+  uint32_t n = 0;
+
+  /* Without it the questions of many servers would merely come together. */
+  if (getrandom (&n, sizeof n, GRND_NONBLOCK) != sizeof n)
+    n = (uint32_t)monotonic_ms () * 2654435761u;
+  return n;
+}
+
+/* Called with the lock held; lets go of it meanwhile. */
+static void
+ask (struct recheck *r)
+{
+  const struct recheck_params *params = &r->params;
+  const unsigned epoch = r->epoch;
+  const int64_t asked_ms = monotonic_ms ();
+  enum recheck_step step = RECHECK_GO_ON;
+  struct deadline deadline;
+  struct reason why = { "" };
+  int err;
+
+  atomic_store (&r->cancelled, false);
+  pthread_mutex_unlock (&r->lock);
+  deadline = deadline_in_ms (RECHECK_ASK_MS, &r->cancelled);
+  err = params->check (params->opaque, &deadline, &why);
+  pthread_mutex_lock (&r->lock);
+  if (epoch == r->epoch)
+    step = recheck_take (&r->state, &params->rules, err, asked_ms,
+                         monotonic_ms (), chance ());
+  if (step == RECHECK_GO_ON)
+    return;
+  if (step == RECHECK_STOP)
+    r->active = false;
+  pthread_mutex_unlock (&r->lock);
+  params->step (params->opaque, step, err, &why);
+  pthread_mutex_lock (&r->lock);
+}
+
+static void *
+recheck_main (void *arg)
+{
+  struct recheck *r = arg;
+
+  pthread_mutex_lock (&r->lock);
+  while (!r->finishing) {
+    const struct deadline next = { .end_ms = r->state.next_ms };
+    const struct timespec abstime = deadline_timespec (&next);
+
+    if (!r->active)
+      pthread_cond_wait (&r->changed, &r->lock);
+    else if (deadline_left_ms (&next) > 0)
+      pthread_cond_timedwait (&r->changed, &r->lock, &abstime);
+    else
+      ask (r);
+  }
+  r->gone = true;
+  pthread_cond_broadcast (&r->changed);
+  pthread_mutex_unlock (&r->lock);
+  return NULL;
+}
+
+static void
+recheck_free (struct recheck *r)
+{
+  pthread_cond_destroy (&r->changed);
+  pthread_mutex_destroy (&r->lock);
+  free (r);
+}
+
+int
+recheck_start (const struct recheck_params *params, struct recheck **ret)
+{
+  pthread_condattr_t attr;
+  struct recheck *r = calloc (1, sizeof *r);
+  int err;
+
+  if (!r)
+    return -ENOMEM;
+  r->params = *params;
+  pthread_mutex_init (&r->lock, NULL);
+  pthread_condattr_init (&attr);
+  pthread_condattr_setclock (&attr, CLOCK_MONOTONIC);
+  pthread_cond_init (&r->changed, &attr);
+  pthread_condattr_destroy (&attr);
+  err = pthread_create (&r->thread, NULL, recheck_main, r);
+  if (err != 0) {
+    recheck_free (r);
+    return -err;
+  }
+  *ret = r;
+  return 0;
+}
+
+void
+recheck_begin (struct recheck *r)
+{
+  pthread_mutex_lock (&r->lock);
+  r->epoch++;
+  r->active = true;
+  recheck_reset (&r->state, &r->params.rules, monotonic_ms (), chance ());
+  pthread_cond_broadcast (&r->changed);
+  pthread_mutex_unlock (&r->lock);
+}
+
+void
+recheck_end (struct recheck *r)
+{
+  if (!r)
+    return;
+  pthread_mutex_lock (&r->lock);
+  r->epoch++;
+  r->active = false;
+  atomic_store (&r->cancelled, true);
+  pthread_cond_broadcast (&r->changed);
+  pthread_mutex_unlock (&r->lock);
+}
+
+int
+recheck_finish (struct recheck *r, const struct deadline *deadline)
+{
+  const struct timespec abstime = deadline_timespec (deadline);
+  int err = 0;
+
+  if (!r)
+    return 0;
+  recheck_end (r);
+  pthread_mutex_lock (&r->lock);
+  r->finishing = true;
+  pthread_cond_broadcast (&r->changed);
+  while (!r->gone && err == 0)
+    err = pthread_cond_timedwait (&r->changed, &r->lock, &abstime);
+  if (r->gone)
+    err = 0;
+  pthread_mutex_unlock (&r->lock);
+  if (err != 0)
+    return -err;
+  pthread_join (r->thread, NULL);
+  recheck_free (r);
+  return 0;
+}
