@@ -26,6 +26,7 @@ unit_tests = \
 	tests/unit/test-luks-header \
 	tests/unit/test-profile \
 	tests/unit/test-reason \
+	tests/unit/test-recheck \
 	tests/unit/test-secret \
 	tests/unit/test-ttlv \
 	tests/unit/test-unlock-limit
@@ -70,6 +71,8 @@ tests_unit_test_luks_header_SOURCES = \
 	tests/unit/test-luks-header.c
 tests_unit_test_luks_header_CFLAGS = $(unit_cflags)
 tests_unit_test_luks_header_LDADD = $(unit_ldadd)
+tests_unit_test_recheck_CFLAGS = $(unit_cflags)
+tests_unit_test_recheck_LDADD = $(unit_ldadd)
 tests_unit_test_reason_CFLAGS = $(unit_cflags)
 tests_unit_test_reason_LDADD = $(unit_ldadd)
 tests_unit_test_secret_CFLAGS = $(unit_cflags)

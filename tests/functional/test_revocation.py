@@ -1,0 +1,515 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A key that is revoked while its volume is served, and a KMS that cannot
+say whether it is."""
+
+import errno
+import json
+import os
+import re
+import signal
+import threading
+import time
+
+import nbd
+import pytest
+
+import lab
+from lab import MIB
+from test_secrets import places, volume_key
+
+PASSPHRASE = b"an-unmistakable-passphrase-9876543210-fedcba"
+TIMEOUT = 2  # of the profile: one question
+
+
+class Volume:
+    """A server whose key lies in OpenBao under a policy of its own, and
+    the ways to take it away."""
+
+    numbers = iter(range(1 << 30))
+
+    def __init__(self, servers, images, bao, files):
+        self.servers, self.bao = servers, bao
+        n = next(self.numbers)
+        self.path = "revoked/vol-%d" % n
+        self.policy = "revoked-%d" % n
+        bao.put(self.path, {"key": PASSPHRASE.decode()})
+        self.allow()
+        auth = bao.must("POST", "auth/token/create", {
+            "policies": [self.policy], "no_default_policy": True,
+            "ttl": "1h"})["auth"]
+        self.token = auth["client_token"]
+        token_file = files("token-%d" % n, self.token)
+        self.files = files
+        self.profiles = self.profile({"method": "token_file",
+                                      "path": token_file})
+        self.image = images.luks(passphrase=PASSPHRASE)
+
+    def profile(self, auth):
+        bao = self.bao
+        return self.files("profiles-%s.json" % self.policy, json.dumps({
+            "profiles": {"t": {
+                "type": "openbao", "address": bao.address,
+                "ca_file": bao.ca, "timeout": TIMEOUT, "layout": "field",
+                "field": "key", "auth": auth}}}))
+
+    def log_in_by_approle(self):
+        """In place of a token that was given to us."""
+        bao, role = self.bao, self.policy
+        if "approle/" not in bao.must("GET", "sys/auth"):
+            bao.must("POST", "sys/auth/approle", {"type": "approle"})
+        self.role = "auth/approle/role/" + role
+        bao.must("POST", self.role, {"token_policies": [self.policy],
+                                     "token_ttl": "300s"})
+        self.profiles = self.profile({
+            "method": "approle",
+            "role_id": bao.must("GET", self.role + "/role-id"
+                                )["data"]["role_id"],
+            "secret_id_file": self.files(
+                "secret-id-" + role, bao.must(
+                    "POST", self.role + "/secret-id", {}
+                )["data"]["secret_id"])})
+
+    def start(self, *arguments, recheck=1, env=None, **kwargs):
+        self.recheck = recheck
+        server = self.servers.start(
+            self.image, "key=t:" + self.path, "profiles=" + self.profiles,
+            "recheck=%d" % recheck, *arguments,
+            env={"RBDCRYPT_ALLOW_CORE": "1", **(env or {})}, **kwargs)
+        server.expected_status = 0
+        return server
+
+    @property
+    def limit(self):
+        return 1.1 * self.recheck + TIMEOUT + 2
+
+    def allow(self):
+        self.bao.must("PUT", "sys/policies/acl/" + self.policy, {
+            "policy": 'path "secret/data/%s" { capabilities = ["read"] }\n'
+                      'path "sys/internal/ui/mounts/*" '
+                      '{ capabilities = ["read"] }' % self.path})
+
+    def remove_policy(self):
+        self.bao.must("DELETE", "sys/policies/acl/" + self.policy)
+
+    def delete_secret(self):
+        self.bao.must("DELETE", "secret/data/" + self.path)
+
+    def destroy_secret(self):
+        self.bao.must("DELETE", "secret/metadata/" + self.path)
+
+    def revoke_token(self):
+        self.bao.must("POST", "auth/token/revoke", {"token": self.token})
+
+    def end_login(self):
+        """The role and every token that came of it."""
+        self.bao.must("DELETE", self.role)
+        self.bao.must("PUT", "sys/leases/revoke-prefix/auth/approle/login")
+
+
+@pytest.fixture
+def volume(servers, images, bao, files):
+    return Volume(servers, images, bao, files)
+
+
+def fails_with(client, cookie, number):
+    with pytest.raises(nbd.Error) as e:
+        client.wait(cookie, 20)
+    assert e.value.errnum == number, str(e.value)
+
+
+class Load:
+    """Reads and writes at a depth of 16 until one fails."""
+
+    def __init__(self, client):
+        self.client = client
+        self.acknowledged = {}  # block: number of the write
+        self.errors = []
+        self.ended_at = None
+        self.count = 0
+        self.slowest = 0
+        self.stopping = False
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _run(self):
+        h, pending = self.client.handle, {}
+        while True:
+            while len(pending) < 16 and not self.errors \
+                    and not self.stopping:
+                self.count += 1
+                block = self.count % 1024
+                if self.count % 2:
+                    b = nbd.Buffer.from_bytearray(bytearray(
+                        lab.pattern(4096, self.count)))
+                    ask = h.aio_pwrite
+                else:
+                    b = nbd.Buffer(4096)
+                    ask, block = h.aio_pread, block + 1024
+                try:
+                    cookie = ask(b, block * 4096)
+                except nbd.Error as e:  # disconnected
+                    self.errors.append(e.errnum)
+                    break
+                pending[cookie] = (b, block, self.count, time.monotonic())
+            if not pending:
+                break
+            try:
+                h.poll(100)
+            except nbd.Error as e:
+                self.errors.append(e.errnum)
+                break
+            for cookie in list(pending):
+                try:
+                    if not h.aio_command_completed(cookie):
+                        continue
+                    _, block, count, begin = pending.pop(cookie)
+                    self.slowest = max(self.slowest,
+                                       time.monotonic() - begin)
+                    if count % 2:
+                        self.acknowledged[block] = count
+                except nbd.Error as e:
+                    pending.pop(cookie)
+                    self.errors.append(e.errnum)
+        self.ended_at = time.monotonic()
+
+    def finish(self, seconds=30):
+        self.stopping = True
+        return self.wait(seconds)
+
+    def wait(self, seconds):
+        self.thread.join(seconds)
+        assert not self.thread.is_alive(), "requests still wait"
+        return self
+
+
+def check_data(client, load):
+    """What was acknowledged is there, or what was written over it."""
+    for block, count in load.acknowledged.items():
+        data = client.read(4096, block * 4096)
+        assert any(data == lab.pattern(4096, n) for n in range(
+            count, load.count + 1, 1024)), (block, count)
+
+
+def says(server, text):
+    return lab.await_(lambda: text in server.stderr(), 20,
+                      "the log says %r" % text)
+
+
+def said(server):
+    """The log without what nbdkit itself says at every shutdown."""
+    return [s for s in server.lines() if "aborting sleep" not in s]
+
+
+# ---------------------------------------------------------------------
+# A definite no.
+
+@pytest.mark.parametrize("how", ["remove_policy", "delete_secret",
+                                 "destroy_secret", "end_login"])
+def test_revoked_key_ends_io_and_leaves_memory(
+        volume, images, servers, files, tmp_path, cluster, how):
+    key = volume_key(images, PASSPHRASE, files, tmp_path)
+    other_image = images.luks()
+    other = servers.start(other_image, "key=file:" + files(
+        "other", lab.PASSPHRASE))
+    if how == "end_login":
+        volume.log_in_by_approle()
+    server = volume.start()
+    c = server.connect()
+    load = Load(c)
+    lab.await_(lambda: load.count > 500, 20, "the load runs")
+    assert places(server.pid, key)
+    assert cluster.lockers(volume.image)
+    begin = time.monotonic()
+    getattr(volume, how)()
+    load.wait(20)
+    assert load.ended_at - begin <= volume.limit
+    assert set(load.errors) == {errno.EPERM}, load.errors
+    lab.await_(lambda: cluster.watchers(volume.image) == [], 12,
+               "the image is closed")
+    assert cluster.lockers(volume.image) == []
+    assert places(server.pid, key) == []
+    assert places(server.pid, key[:32]) == []
+    assert places(server.pid, PASSPHRASE) == []
+    assert "may no longer be used" in server.stderr()
+    # Clients are sent away, and a new one is refused.
+    lab.await_(lambda: _gone(c), 10, "the client is disconnected")
+    with pytest.raises(lab.Refused):
+        server.connect()
+    with other.connect() as o:
+        o.write(lab.pattern(4096), 0)
+        assert o.read(4096, 0) == lab.pattern(4096)
+    assert server.stop() == 0
+    plain = servers.start(volume.image, "key=file:" + files(
+        "again", PASSPHRASE), options=["-r"])
+    with plain.connect() as c:
+        check_data(c, load)
+
+
+def _gone(client):
+    try:
+        client.handle.poll(0)
+    except nbd.Error:
+        pass
+    return client.handle.aio_is_closed() or client.handle.aio_is_dead()
+
+
+def test_revoked_token_says_nothing_about_the_key(volume):
+    """Whether the key may be used is not known without a good token."""
+    server = volume.start("grace=60")
+    with server.connect() as c:
+        volume.revoke_token()
+        says(server, "going on for 60 seconds")
+        c.write(lab.pattern(4096), 0)
+
+
+def test_session_works_again_once_the_kms_allows_it(volume):
+    server = volume.start()
+    with server.connect() as c:
+        c.write(lab.pattern(4096), 0)
+        c.flush()
+        volume.remove_policy()
+        says(server, "may no longer be used")
+    volume.allow()
+
+    def served():
+        try:
+            with server.connect() as c:
+                return c.read(4096, 0) == lab.pattern(4096)
+        except lab.Refused:
+            time.sleep(0.5)  # a failure is remembered for 10 seconds
+            return False
+    lab.await_(served, 30, "the volume is served again")
+
+
+def test_a_rotated_key_is_no_revocation(volume, bao):
+    server = volume.start()
+    with server.connect() as c:
+        bao.put(volume.path, {"key": "something else"})
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
+            c.write(lab.pattern(4096), 0)
+    assert server.stop() == 0
+    assert said(server) == []
+
+
+@pytest.mark.timeout(240)
+def test_revoked_while_the_osds_are_silent_ends_the_process(
+        volume, cluster):
+    """The volume key is in librbd's memory and cannot be taken out."""
+    server = volume.start("cache=none")
+    server.expected_status = None
+    c = server.connect()
+    c.write(lab.pattern(4096), 8 * MIB)
+    c.flush()
+    cluster.freeze()
+    try:
+        b = nbd.Buffer(4096)
+        cookie = c.handle.aio_pread(b, 8 * MIB)
+        w = nbd.Buffer.from_bytearray(bytearray(4096))
+        write = c.handle.aio_pwrite(w, 12 * MIB)
+        begin = time.monotonic()
+        volume.remove_policy()
+        fails_with(c, cookie, errno.EPERM)
+        fails_with(c, write, errno.EPERM)
+        assert time.monotonic() - begin <= volume.limit
+        status = server.wait(20)
+        assert time.monotonic() - begin <= volume.limit + 15
+    finally:
+        cluster.thaw()
+    assert status > 0, server.stderr()
+    assert "the volume key leaves its memory" in server.stderr()
+
+
+# ---------------------------------------------------------------------
+# The KMS cannot say.
+
+@pytest.fixture
+def silence(bao):
+    """silence() stops OpenBao in its tracks; its connections stay."""
+    with open(os.path.join(bao.dir, "server.pid")) as f:
+        pid = int(f.read())
+    yield lambda: os.kill(pid, signal.SIGSTOP)
+    os.kill(pid, signal.SIGCONT)
+
+
+@pytest.fixture
+def sealed(bao):
+    """sealed() seals; it is unsealed at the end in any case."""
+    yield bao.seal
+    bao.unseal()
+
+
+def test_outage_within_grace_is_not_noticed_by_clients(volume, bao, sealed):
+    server = volume.start("grace=60")
+    c = server.connect()
+    load = Load(c)
+    sealed()
+    says(server, "going on for 60 seconds")
+    end = time.monotonic() + 3
+    while time.monotonic() < end:
+        before = load.count
+        lab.await_(lambda: load.count > before, 5, "I/O goes on")
+        time.sleep(0.1)
+    bao.unseal()
+    says(server, "the KMS answers again")
+    load.finish()
+    assert load.errors == []
+    assert load.slowest < 3
+    check_data(c, load)
+    assert len(re.findall("going on for", server.stderr())) == 1
+    assert len(said(server)) == 2, server.stderr()
+
+
+def test_outage_beyond_grace_stops(volume, sealed, cluster, images, files,
+                                   tmp_path):
+    key = volume_key(images, PASSPHRASE, files, tmp_path)
+    server = volume.start("grace=2")
+    c = server.connect()
+    load = Load(c)
+    begin = time.monotonic()
+    sealed()
+    load.wait(20)
+    assert set(load.errors) == {errno.EPERM}, load.errors
+    assert 2 <= load.ended_at - begin <= 2 + volume.limit
+    lab.await_(lambda: cluster.watchers(volume.image) == [], 12,
+               "the image is closed")
+    assert places(server.pid, key) == []
+    assert "grace=2" in server.stderr()
+
+
+def test_outage_beyond_grace_pauses_and_nothing_is_lost(volume, bao, sealed):
+    server = volume.start("grace=1", "on-grace=pause")
+    c = server.connect()
+    load = Load(c)
+    sealed()
+    says(server, "I/O waits")
+    # What is in flight still ends; then nothing moves.
+    lab.await_(lambda: not _moves(load), 5, "I/O waits")
+    assert load.thread.is_alive()
+    with pytest.raises(AssertionError):
+        server.connect(timeout=1)  # waits as well
+    bao.unseal()
+    before = load.count
+    lab.await_(lambda: load.count > before + 100, 30, "I/O goes on")
+    load.finish()
+    assert load.errors == []
+    check_data(c, load)
+    assert "I/O goes on" in server.stderr()
+    with server.connect() as d:
+        assert d.size == volume.image.size
+
+
+def _moves(load):
+    before = load.count
+    time.sleep(0.5)
+    return load.count != before
+
+
+@pytest.fixture
+def paused(volume, sealed):
+    """(server, client, cookie of a read that waits, its buffer)"""
+    server = volume.start("grace=0", "on-grace=pause")
+    c = server.connect()
+    c.write(lab.pattern(4096), 0)
+    c.flush()
+    sealed()
+    says(server, "I/O waits")
+    b = nbd.Buffer(4096)
+    cookie = c.handle.aio_pread(b, 0)
+    c.handle.poll(200)
+    assert not c.handle.aio_command_completed(cookie)
+    return server, c, cookie, b
+
+
+def test_shutdown_during_a_pause_is_prompt(paused):
+    server, _c, _cookie, _b = paused
+    begin = time.monotonic()
+    assert server.stop() == 0
+    assert time.monotonic() - begin < 6
+
+
+def test_refusal_during_a_pause_stops(volume, bao, paused):
+    server, c, cookie, _b = paused
+    bao.unseal()
+    # Both may come first: it is allowed for a moment, or never again.
+    volume.remove_policy()
+    try:
+        c.wait(cookie, 30)
+    except nbd.Error as e:
+        assert e.errnum == errno.EPERM
+    says(server, "may no longer be used")
+
+
+def test_client_that_leaves_during_a_pause_takes_nothing_along(
+        volume, bao, paused):
+    server, c, _cookie, _b = paused
+    c.vanish()
+    bao.unseal()
+    says(server, "I/O goes on")
+    with server.connect() as d:
+        assert d.read(4096, 0) == lab.pattern(4096)
+    assert server.stop() == 0
+
+
+def test_size_is_read_again_after_a_pause(volume, bao, paused, cluster):
+    server, c, cookie, b = paused
+    w = nbd.Buffer.from_bytearray(bytearray(4096))
+    late = c.handle.aio_pwrite(w, 40 * MIB)
+    c.handle.poll(200)
+    cluster.rbd("resize", "--no-progress", "--allow-shrink", "-s", "32M",
+                volume.image)
+    bao.unseal()
+    c.wait(cookie, 30)
+    assert bytes(b.to_bytearray()) == lab.pattern(4096)
+    fails_with(c, late, errno.ENOSPC)
+    assert server.stop() == 0
+
+
+def test_client_that_was_blocklisted_during_a_pause_does_not_go_on(
+        volume, bao, paused, cluster):
+    server, c, cookie, _b = paused
+    server.expected_status = None
+    watcher = cluster.watchers(volume.image)[0]["address"]
+    cluster.ceph("osd", "blocklist", "add", watcher)
+    try:
+        bao.unseal()
+        fails_with(c, cookie, errno.EIO)
+        says(server, "blocklisted")
+    finally:
+        cluster.ceph("osd", "blocklist", "rm", watcher)
+
+
+def test_silent_kms_cannot_say_and_delays_nothing(volume, silence):
+    server = volume.start("grace=60")
+    c = server.connect()
+    load = Load(c)
+    silence()
+    says(server, "going on for 60 seconds")
+    load.finish()
+    assert load.errors == []
+    assert load.slowest < 3
+    begin = time.monotonic()
+    assert server.stop() == 0
+    assert time.monotonic() - begin < 6
+
+
+# ---------------------------------------------------------------------
+# Nobody to ask.
+
+@pytest.mark.parametrize("parameter", [
+    "recheck=-1", "recheck=x", "recheck=86401", "grace=-1",
+    "grace=99999999999", "on-grace=stall", "on-grace="])
+def test_bad_parameter_is_refused(servers, parameter):
+    refusal = servers.refused("rbd/x", "key=none", parameter)
+    assert parameter.split("=")[0] in refusal.sentence
+
+
+def test_no_recheck_when_it_is_zero(volume):
+    server = volume.start(recheck=0)
+    with server.connect() as c:
+        volume.remove_policy()
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
+            c.write(lab.pattern(4096), 0)
+    assert server.stop() == 0
+    assert said(server) == []
