@@ -202,17 +202,25 @@ pause_ms (unsigned attempt)
   return step + step * noise / 512;
 }
 
+/* A last try that the deadline cut short says less than the one before. */
 static int
 ask_with_retries (const struct kms_call *call, struct key_question *q,
                   struct secret **ret, struct reason *why)
 {
+  struct reason before, now = { "" };
+
   for (unsigned attempt = 0;; attempt++) {
     const int64_t nap = pause_ms (attempt);
     int r;
 
     q->again = false;
     q->request_id[0] = '\0';
-    r = call->fn (call->arg, q, ret, why);
+    before = now;
+    r = call->fn (call->arg, q, ret, &now);
+    if (why && r < 0)
+      *why = attempt > 0 && r == -EAGAIN && deadline_left_ms (&q->deadline) == 0
+                 ? before
+                 : now;
     if (r != -EAGAIN || !q->again || attempt == RETRIES ||
         deadline_left_ms (&q->deadline) <= nap)
       return r;

@@ -21,6 +21,7 @@ or, where a server cannot fail in this way:
 import functools
 import json
 import os
+import re
 import tempfile
 import textwrap
 
@@ -135,11 +136,14 @@ def last_outcome(path):
 
 
 def short(refusal):
-    """The sentence, without what every one begins with."""
+    """The sentence, without what every one begins with, and without what
+    differs from run to run: directories and ports."""
     sentence = refusal.sentence
     for lead in ("nbdkit: ", "error: ", "rbdcrypt: "):
         sentence = sentence.split(lead, 1)[-1]
-    return sentence
+    sentence = re.sub(r"(?<![\w:/])/[^\s:()]+/", "", sentence)
+    sentence = re.sub(r"unix://[^\s:()]+/", "unix://", sentence)
+    return re.sub(r"(127\.0\.0\.1|localhost):\d{4,5}\b", r"\1", sentence)
 
 
 def summary(terminalreporter):
