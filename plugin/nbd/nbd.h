@@ -12,6 +12,7 @@
  *                     opens in the background, a watcher waits for the
  *                     end (shutdown.c)
  *   open              waits for the session; refuses peers (peers.c)
+ *                     (trail.c: the audit trail of all this)
  *   pread, ...        straight to the session
  *   cleanup           flushes, releases, closes, wipes
  *
@@ -23,10 +24,12 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
 
+#include "audit.h"
 #include "cluster.h"
 #include "key.h"
 #include "logger.h"
@@ -48,6 +51,7 @@ struct parameters {
   struct key *keys[VOLUME_LAYERS_MAX];
   bool plain; /* key=none */
   const char *profiles;
+  const char *audit; /* NULL: whatever is usual on this host */
   enum tristate trim, extents;
   enum peers peers;
   unsigned shutdown_timeout; /* seconds */
@@ -74,6 +78,14 @@ extern int client_errno (int err);
 
 /* --- peers.c --- */
 
+/* Who is at the other end; -1 where nobody can tell (TCP). */
+struct peer {
+  int64_t uid, pid;
+};
+
+/* The peer of this connection; only in its callbacks. */
+extern struct peer peers_identify (void);
+
 /* May the peer of this connection use the export?  0, or -1 after
  * nbdkit_error told the reason, which reaches the client.
  */
@@ -97,6 +109,47 @@ questions_check (void *opaque, const struct subject *subject,
  * from one that cannot be asked again.
  */
 extern bool questions_possible (void);
+
+/* --- trail.c --- */
+
+/* Bytes of an image's id. */
+#define TRAIL_ID_MAX 128
+
+/* Open what audit= names; before the fork and the change of user.  The
+ * rehearsal's child writes to it as well.  0, or -1 after nbdkit_error.
+ */
+extern int trail_open (void);
+extern void trail_close (void);
+
+/* From here on the trail knows the image's id. */
+extern void trail_subject (const struct subject *subject);
+
+/* The key of LAYER was asked for: R is 0 or -errno. */
+extern void trail_fetch (size_t layer, const struct key_question *question,
+                         int r, const struct reason *why);
+
+/* The volume could not be unlocked: R is -errno. */
+extern void trail_unlock_failed (int r, const struct reason *why);
+
+/* What happens to the session as a whole; see struct session_params. */
+extern void trail_session (enum session_event event, int r,
+                           const struct reason *why);
+
+/* WHY may be NULL. */
+extern void trail_refusal (const struct peer *peer, int r, const char *why);
+
+/* A client that was let in, until it leaves: A is the caller's and lives
+ * until trail_detach.
+ */
+struct attachment {
+  struct peer peer;
+  struct attachment *next;
+};
+extern void trail_attach (struct attachment *a, const struct peer *peer);
+extern void trail_detach (struct attachment *a);
+
+/* All that have not left: at the end, when nbdkit calls no .close. */
+extern void trail_detach_all (void);
 
 /* --- rehearsal.c --- */
 

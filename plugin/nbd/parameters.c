@@ -33,6 +33,9 @@ const char parameters_help[] =
     "                      bao:MOUNT/PATH[#FIELD], vault:..., PROFILE:REF;\n"
     "                      none serves the image as it is.  Repeat for the\n"
     "                      layers of a clone, child first.\n"
+    "audit=<FILE>|journal|none\n"
+    "                      Where to write what happened to the key and who\n"
+    "                      attached (journal, where there is one).\n"
     "profiles=<FILE>       Descriptions of KMSes (" PROFILES_DEFAULT ").\n"
     "conf=<FILE>           Ceph configuration.\n"
     "user=<NAME>           Ceph user without \"client.\" (admin).\n"
@@ -113,6 +116,22 @@ static int
 parse_profiles (const char *value)
 {
   return parse_path (value, &parameters.profiles);
+}
+
+/* A word without a slash is more likely a mistake than a file. */
+static int
+parse_audit (const char *value)
+{
+  if (strcmp (value, "journal") == 0 || strcmp (value, "none") == 0) {
+    parameters.audit = value;
+    return 0;
+  }
+  if (!strchr (value, '/')) {
+    nbdkit_error ("audit= is journal, none or the path of a file with a \"/\" "
+                  "in it");
+    return -1;
+  }
+  return parse_path (value, &parameters.audit);
 }
 
 static int
@@ -296,6 +315,7 @@ struct parameter {
 static struct parameter table[] = {
   { "image", parse_image, false, false },
   { "key", parse_key, true, false },
+  { "audit", parse_audit, false, false },
   { "profiles", parse_profiles, false, false },
   { "conf", parse_conf, false, false },
   { "user", parse_user, false, false },

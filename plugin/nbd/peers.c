@@ -30,6 +30,22 @@ peer_is_local (void)
   return addr.ss_family == AF_UNIX;
 }
 
+/* nbdkit logs an error when it is asked for what TCP cannot tell. */
+struct peer
+peers_identify (void)
+{
+  struct sockaddr_storage addr;
+  socklen_t len = sizeof addr;
+  struct peer peer = { -1, -1 };
+
+  if (nbdkit_peer_name ((struct sockaddr *)&addr, &len) == 0 &&
+      addr.ss_family == AF_UNIX) {
+    peer.uid = nbdkit_peer_uid ();
+    peer.pid = nbdkit_peer_pid ();
+  }
+  return peer;
+}
+
 #if COMPAT_PEER_TLS_DN
 static bool
 peer_has_certificate (void)

@@ -25,6 +25,7 @@ static bool asks_again; /* whether its keys may still be used */
 
 /* One connection. */
 struct connection {
+  struct attachment attachment;
   struct session_info info;
   atomic_bool complained; /* one error line per connection is enough */
 };
@@ -41,6 +42,7 @@ rbdcrypt_load (void)
 static void
 rbdcrypt_unload (void)
 {
+  trail_close ();
   parameters_free ();
 }
 
@@ -79,6 +81,8 @@ rbdcrypt_get_ready (void)
   struct reason why;
 
   secret_harden_process ();
+  if (trail_open () == -1)
+    return -1;
   for (size_t i = 0; i < parameters.volume.nr_keys; i++)
     if (key_prepare (parameters.keys[i], parameters.profiles, &why) < 0) {
       nbdkit_error ("%s", why.text);
@@ -99,9 +103,15 @@ fetch_key (void *opaque, size_t i, const struct subject *subject,
 {
   struct key_question question = { .deadline = *deadline, .subject = subject };
 
+  int r;
+
   (void)opaque;
-  if (!rehearsed.keys[i])
-    return key_fetch (parameters.keys[i], &question, ret, why);
+  trail_subject (subject);
+  if (!rehearsed.keys[i]) {
+    r = key_fetch (parameters.keys[i], &question, ret, why);
+    trail_fetch (i, &question, r, why);
+    return r;
+  }
   *ret = rehearsed.keys[i];
   rehearsed.keys[i] = NULL;
   return 0;
@@ -122,8 +132,7 @@ take_event (void *opaque, enum session_event event, int err,
   static atomic_bool revoked;
 
   (void)opaque;
-  (void)err;
-  (void)why;
+  trail_session (event, err, why);
   switch (event) {
   case SESSION_EVENT_REVOKED:
     atomic_store (&revoked, true);
@@ -196,13 +205,17 @@ rbdcrypt_cleanup (void)
 static void *
 rbdcrypt_open (int readonly)
 {
+  const struct peer peer = peers_identify ();
   struct connection *c;
   struct reason why;
   int r;
 
   (void)readonly; /* nbdkit itself refuses writes then */
-  if (peers_check (parameters.peers) == -1)
+  if (peers_check (parameters.peers) == -1) {
+    trail_refusal (&peer, -ECONNREFUSED, NULL);
+    errno = EPERM;
     return NULL;
+  }
   c = calloc (1, sizeof *c);
   if (!c) {
     nbdkit_error ("out of memory");
@@ -212,17 +225,22 @@ rbdcrypt_open (int readonly)
   if (r < 0) {
     free (c);
     nbdkit_debug ("open: %s", why.text);
+    trail_refusal (&peer, r, why.text);
     nbdkit_error ("%s", client_text (-r));
     errno = client_errno (-r);
     return NULL;
   }
+  trail_attach (&c->attachment, &peer);
   return c;
 }
 
 static void
 rbdcrypt_close (void *handle)
 {
-  free (handle);
+  struct connection *c = handle;
+
+  trail_detach (&c->attachment);
+  free (c);
 }
 
 static int64_t

@@ -115,6 +115,7 @@ child_key (void *opaque, size_t i, const struct subject *subject,
 
   tell_text (child, STEP, key_doing (key));
   r = key_fetch (key, &question, &child_keys[i], why);
+  trail_fetch (i, &question, r, why);
   if (r < 0)
     return r;
   if (!key_is_local (key)) {
@@ -178,6 +179,9 @@ try_everything (struct child *child, struct reason *why)
   send_keyring (child, cluster);
   r = volume_open (cluster, &parameters.volume, VOLUME_REHEARSE, &hooks,
                    &volume, why);
+  /* Of what works, the server's own unlock tells. */
+  if (r == -EPERM)
+    trail_unlock_failed (r, why);
   if (r < 0)
     return r;
   r = check_opened (child, volume, why);

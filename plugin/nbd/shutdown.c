@@ -50,6 +50,7 @@ stop_session (void)
   watch.err = session_stop (watch.session, &deadline, &why);
   if (watch.err < 0)
     nbdkit_error ("shutdown: %s", why.text);
+  trail_detach_all ();
 }
 
 /* After the session: it may still have asked for a key. */

@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* What this server puts into its audit trail: the face knows the image,
+ * the keys and the peers; plugin/base/audit.c knows how to write.
+ */
+
+#include "config.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "audit.h"
+#include "nbd.h"
+
+/* A detour around "no global state", as in shutdown.c. */
+static struct {
+  struct audit *audit;
+  char image[IMAGE_SPEC_TEXT_MAX];
+
+  pthread_mutex_t lock;
+  char image_id[TRAIL_ID_MAX];
+  struct attachment *attached; /* those whose .close has not come */
+} trail = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+/* Where there is a journal, that is where an operator looks. */
+static const char *
+default_target (void)
+{
+  return access (AUDIT_JOURNAL_SOCKET, W_OK) == 0 ? "journal" : "none";
+}
+
+int
+trail_open (void)
+{
+  const char *target = parameters.audit ? parameters.audit : default_target ();
+  struct reason why;
+
+  image_spec_text (&parameters.volume.spec, trail.image);
+  if (audit_open (target, &nbdkit_logger, &trail.audit, &why) < 0) {
+    nbdkit_error ("%s", why.text);
+    return -1;
+  }
+  return 0;
+}
+
+void
+trail_close (void)
+{
+  audit_close (trail.audit);
+  trail.audit = NULL;
+}
+
+void
+trail_subject (const struct subject *subject)
+{
+  if (!subject || !subject->id)
+    return;
+  pthread_mutex_lock (&trail.lock);
+  snprintf (trail.image_id, sizeof trail.image_id, "%s", subject->id);
+  pthread_mutex_unlock (&trail.lock);
+}
+
+/* Fill in what is the same for every event, and write it.  KEY may be
+ * NULL: an image without one.
+ */
+static void
+write_event (struct audit_event *event, const struct key *key)
+{
+  char image_id[TRAIL_ID_MAX];
+
+  pthread_mutex_lock (&trail.lock);
+  memcpy (image_id, trail.image_id, sizeof image_id);
+  pthread_mutex_unlock (&trail.lock);
+  event->image = trail.image;
+  event->image_id = image_id;
+  if (key) {
+    event->profile = key_profile (key);
+    event->key = key_name (key);
+  }
+  audit_write (trail.audit, event);
+}
+
+static const struct key *
+first_key (void)
+{
+  return parameters.volume.nr_keys > 0 ? parameters.keys[0] : NULL;
+}
+
+void
+trail_fetch (size_t layer, const struct key_question *question, int r,
+             const struct reason *why)
+{
+  struct audit_event event = {
+    .kind = AUDIT_FETCH,
+    .err = r,
+    .request_id = question->request_id,
+    .why = r < 0 ? why->text : NULL,
+    .peer_uid = -1,
+    .peer_pid = -1,
+  };
+
+  trail_subject (question->subject);
+  write_event (&event, parameters.keys[layer]);
+  if (question->alarm) {
+    event.kind = AUDIT_ALARM;
+    write_event (&event, parameters.keys[layer]);
+  }
+}
+
+static void
+write_session (enum audit_kind kind, int r, const struct reason *why)
+{
+  struct audit_event event = {
+    .kind = kind,
+    .err = r,
+    .why = r < 0 && why ? why->text : NULL,
+    .peer_uid = -1,
+    .peer_pid = -1,
+  };
+
+  write_event (&event, first_key ());
+}
+
+void
+trail_unlock_failed (int r, const struct reason *why)
+{
+  write_session (AUDIT_UNLOCK, r, why);
+}
+
+void
+trail_session (enum session_event event, int r, const struct reason *why)
+{
+  switch (event) {
+  case SESSION_EVENT_UNLOCKED:
+  case SESSION_EVENT_UNLOCK_FAILED:
+    write_session (AUDIT_UNLOCK, r, why);
+    break;
+  case SESSION_EVENT_RECHECK_FAILED:
+  case SESSION_EVENT_RECHECK_WORKS:
+    write_session (AUDIT_RECHECK, r, why);
+    break;
+  case SESSION_EVENT_PAUSED:
+    write_session (AUDIT_PAUSE, r, why);
+    break;
+  case SESSION_EVENT_RESUMED:
+    write_session (AUDIT_RESUME, r, why);
+    break;
+  case SESSION_EVENT_REVOKED:
+    write_session (AUDIT_REVOKE, r, why);
+    break;
+  case SESSION_EVENT_CLOSED:
+  case SESSION_EVENT_STUCK:
+    break; /* the revocation was told */
+  }
+}
+
+/* --- peers --- */
+
+static void
+write_peer (enum audit_kind kind, const struct peer *peer, int r,
+            const char *why)
+{
+  struct audit_event event = {
+    .kind = kind,
+    .err = r,
+    .why = why,
+    .peer_uid = peer->uid,
+    .peer_pid = peer->pid,
+  };
+
+  write_event (&event, first_key ());
+}
+
+void
+trail_refusal (const struct peer *peer, int r, const char *why)
+{
+  write_peer (AUDIT_REFUSAL, peer, r, why);
+}
+
+void
+trail_attach (struct attachment *a, const struct peer *peer)
+{
+  a->peer = *peer;
+  write_peer (AUDIT_ATTACH, peer, 0, NULL);
+  pthread_mutex_lock (&trail.lock);
+  a->next = trail.attached;
+  trail.attached = a;
+  pthread_mutex_unlock (&trail.lock);
+}
+
+void
+trail_detach (struct attachment *a)
+{
+  struct attachment **p = &trail.attached;
+  bool found;
+
+  pthread_mutex_lock (&trail.lock);
+  while (*p && *p != a)
+    p = &(*p)->next;
+  found = *p != NULL;
+  if (found)
+    *p = a->next;
+  pthread_mutex_unlock (&trail.lock);
+  if (found)
+    write_peer (AUDIT_DETACH, &a->peer, 0, NULL);
+}
+
+/* nbdkit skips .close when it ends. */
+void
+trail_detach_all (void)
+{
+  for (;;) {
+    struct attachment *a;
+    struct peer peer;
+
+    pthread_mutex_lock (&trail.lock);
+    a = trail.attached;
+    if (a) {
+      trail.attached = a->next;
+      peer = a->peer;
+    }
+    pthread_mutex_unlock (&trail.lock);
+    if (!a)
+      return;
+    write_peer (AUDIT_DETACH, &peer, -ESHUTDOWN, NULL);
+  }
+}

@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Key servers that are hostile, broken or somebody else: one sentence, the
+right class in the audit trail, in bounded time and memory, and no token for
+those it is not meant for."""
+
+import json
+import os
+import ssl
+
+import pytest
+
+import fake_kms
+import lab
+from test_start_image import names
+
+TEXT = lab.PASSPHRASE.decode()
+RECORD = json.dumps({"data": {"data": {"key": TEXT},
+                              "metadata": {"version": 1}}}).encode()
+RIGHT = fake_kms.answer("200 OK", RECORD)
+TOKEN = "s.this-token-must-not-arrive-elsewhere"
+
+# Of the profile's timeout; what connecting to Ceph and a loaded machine
+# add to it.
+TIMEOUT = 1
+LIMIT = TIMEOUT + 5
+# librados and librbd alone take about 100 MiB.
+RSS_LIMIT_KIB = 256 * 1024
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    """A CA and what it signed: valid, for another host, expired; and what
+    it did not sign."""
+    directory = tmp_path_factory.mktemp("certificates")
+    ec = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+          "-nodes"]
+
+    def path(name):
+        return str(directory / name)
+
+    def openssl(*argv):
+        lab.run("openssl", *argv, cwd=directory)
+
+    for ca in ("ca", "other-ca"):
+        openssl("req", "-x509", *ec, "-days", "2", "-subj", "/CN=" + ca,
+                "-addext", "keyUsage=critical,keyCertSign,cRLSign",
+                "-keyout", ca + ".key", "-out", ca + ".pem")
+    openssl("req", "-x509", *ec, "-days", "2", "-subj", "/CN=self",
+            "-addext", "subjectAltName=IP:127.0.0.1",
+            "-keyout", "self.key", "-out", "self.pem")
+    (directory / "index").write_text("")
+    (directory / "index.attr").write_text("unique_subject = no\n")
+    (directory / "ca.conf").write_text("\n".join([
+        "[ca]", "default_ca = x", "[x]", "database = index",
+        "new_certs_dir = .", "default_md = sha256", "policy = p",
+        "rand_serial = yes", "[p]", "commonName = supplied"]))
+    for name, alt, start, end, ca in (
+            ("good", "IP:127.0.0.1", "20200101000000Z", "20490101000000Z",
+             "ca"),
+            ("named", "DNS:kms.example", "20200101000000Z",
+             "20490101000000Z", "ca"),
+            ("expired", "IP:127.0.0.1", "20200101000000Z",
+             "20210101000000Z", "ca"),
+            ("early", "IP:127.0.0.1", "20480101000000Z", "20490101000000Z",
+             "ca"),
+            ("stranger", "IP:127.0.0.1", "20200101000000Z",
+             "20490101000000Z", "other-ca")):
+        openssl("req", *ec, "-subj", "/CN=" + name, "-keyout", name + ".key",
+                "-out", name + ".csr")
+        (directory / "ext").write_text(
+            "basicConstraints=CA:FALSE\nextendedKeyUsage=serverAuth\n"
+            "subjectAltName=%s\n" % alt)
+        openssl("ca", "-batch", "-notext", "-config", "ca.conf", "-cert",
+                ca + ".pem", "-keyfile", ca + ".key", "-extfile", "ext",
+                "-startdate", start, "-enddate", end, "-in", name + ".csr",
+                "-out", name + ".pem")
+    return path
+
+
+@pytest.fixture
+def server(certificates):
+    """server(REPLY, certificate=NAME) -> a Misbehaving that runs."""
+    running = []
+
+    def make(reply, certificate="good", **kwargs):
+        s = fake_kms.Misbehaving(certificates(certificate + ".pem"),
+                                 certificates(certificate + ".key"), reply,
+                                 **kwargs)
+        running.append(s.__enter__())
+        return s
+    yield make
+    for s in running:
+        s.__exit__()
+
+
+@pytest.fixture
+def profile(certificates, files):
+    """profile(ADDRESS, **members) -> arguments for the profile "t"."""
+    def make(address, **members):
+        p = {"type": "openbao", "address": address,
+             "ca_file": certificates("ca.pem"), "layout": "field",
+             "field": "key", "timeout": TIMEOUT,
+             "auth": {"method": "token", "token": TOKEN}}
+        p.update(members)
+        p = {k: v for k, v in p.items() if v is not None}
+        return ("key=t:v", "profiles=" + files(
+            "profiles.json", json.dumps({"profiles": {"t": p}})))
+    return make
+
+
+@pytest.fixture
+def refused(servers, encrypted, tmp_path):
+    """refused(*ARGUMENTS) -> (refusal, outcome in the trail), within the
+    limits of time and memory."""
+    def start(*arguments, **kwargs):
+        trail, peak = tmp_path / "audit", tmp_path / "rss"
+        refusal = servers.refused(
+            encrypted, *arguments, "audit=%s" % trail,
+            prefix=("/usr/bin/time", "-q", "-o", peak, "-f", "%M"), **kwargs)
+        assert refusal.seconds <= LIMIT, refusal.seconds
+        rss = int(peak.read_text().split()[-1])
+        assert rss < RSS_LIMIT_KIB, "%d KiB" % rss
+        lines = [json.loads(s) for s in trail.read_text().splitlines()]
+        assert [s["event"] for s in lines] == ["fetch"], lines
+        for text in (refusal.sentence, trail.read_text()):
+            assert TOKEN not in text and TEXT not in text
+        return refusal, lines[0]["outcome"]
+    return start
+
+
+def chunked(data):
+    return fake_kms.says(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked"
+                         b"\r\n\r\n" + data)
+
+
+def body(data):
+    return fake_kms.answer("200 OK", data)
+
+
+def key_is(value):
+    return body(b'{"data":{"data":{"key":' + value + b"}}}")
+
+
+@pytest.mark.parametrize("outcome,reply", [
+    # time
+    ("cannot-say", fake_kms.silent),
+    ("cannot-say", fake_kms.dripping_slowly),
+    ("cannot-say", fake_kms.interim(b"102 Processing", 1)),
+    # ends too early
+    ("cannot-say", fake_kms.says(b"")),
+    ("cannot-say", fake_kms.status_line_only),
+    ("cannot-say", fake_kms.closing),
+    # too much
+    ("nonsense", fake_kms.two_gib()),
+    ("nonsense", fake_kms.two_gib_in_chunks()),
+    ("nonsense", fake_kms.bomb(b"Content-Encoding: gzip")),
+    ("nonsense", fake_kms.bomb(b"Transfer-Encoding: gzip")),
+    ("nonsense", fake_kms.endless_headers),
+    ("nonsense", fake_kms.says(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 200000
+                               + b"\r\n\r\n")),
+    ("nonsense", fake_kms.interim(b"103 Early Hints")),
+    # not HTTP/1.1
+    ("nonsense", fake_kms.says(b"<html>hello</html>")),
+    ("nonsense", fake_kms.says(b"\0\0\x12\x04\0\0\0\0\0" + b"\0" * 18)),
+    ("cannot-say", chunked(b"zz\r\n")),
+    ("cannot-say", chunked(b"-5\r\nhello\r\n")),
+    ("cannot-say", chunked(b"fffffffffffffffffff\r\nhello\r\n")),
+    # JSON
+    ("nonsense", body(b'{"data":' * 10000 + b"}" * 10000)),
+    ("nonsense", body(b'{"data":{"data":{"key":"a","key":"b"}}}')),
+    ("nonsense", key_is(b'"\xff\xfe"')),
+    ("nonsense", key_is(b'"\xc0\x80"')),
+    ("nonsense", key_is(b'"a\\u0000b"')),
+    ("nonsense", key_is(b'"a\0b"')),
+    ("nonsense", key_is(b"-1")),
+    ("nonsense", key_is(b"9" * 400)),
+    ("nonsense", key_is(b"1e999")),
+    ("nonsense", key_is(b'"' + b"k" * 100000 + b'"')),
+], ids=["silent", "drips", "interim-then-silent", "closes",
+        "status-line-only", "cut-off", "2-GiB", "2-GiB-in-chunks",
+        "gzip-bomb", "gzip-bomb-transfer", "endless-headers",
+        "200-kB-header", "interim-flood", "http-0.9", "http-2",
+        "chunk-not-hex", "chunk-negative", "chunk-overflow", "10000-deep",
+        "duplicate", "not-utf8", "overlong-nul", "escaped-nul", "nul",
+        "negative", "huge-integer", "huge-fraction", "100-kB-key"])
+def test_hostile_reply(refused, server, profile, outcome, reply):
+    s = server(reply)
+    refusal, seen = refused(*profile(s.address))
+    names(refusal, "127.0.0.1:%d" % s.port)
+    assert seen == outcome, refusal.sentence
+    assert s.requests
+    # What did not fit was not taken from the wire either.
+    assert s.sent < 64 << 20
+
+
+def test_redirect_takes_no_token_along(refused, server, profile):
+    """Neither to another host nor to another port nor to plain HTTP."""
+    for kwargs in ({"host": "127.0.0.2"}, {}, {"tls": False}):
+        elsewhere = server(RIGHT, **kwargs)
+        s = server(fake_kms.answer("307 Temporary Redirect", b"", [
+            "Location: %s/v1/secret/data/v" % elsewhere.address]))
+        refusal, outcome = refused(*profile(s.address))
+        names(refusal, "redirect")
+        assert outcome == "configuration"
+        assert TOKEN.encode() in s.requests[0]
+        assert elsewhere.connections == 0
+
+
+# ---------------------------------------------------------------------
+# Whom the certificate is for.
+
+@pytest.mark.parametrize("certificate,word", [
+    ("expired", "expired"), ("early", "not yet valid"),
+    ("named", "127.0.0.1"), ("self", "certificate"),
+    ("stranger", "certificate")])
+def test_certificate_that_proves_nothing(refused, server, profile,
+                                         certificate, word):
+    s = server(RIGHT, certificate)
+    refusal, outcome = refused(*profile(s.address))
+    names(refusal, "127.0.0.1:%d" % s.port, word, "ca_file")
+    assert outcome == "cannot-say"
+    assert s.requests == []
+
+
+def test_ca_that_the_profile_no_longer_names(servers, encrypted, refused,
+                                             server, profile, certificates):
+    s = server(RIGHT)
+    with servers.start(encrypted, *profile(s.address)).connect() as c:
+        assert c.size == encrypted.size
+    asked = len(s.requests)
+    refusal, outcome = refused(
+        *profile(s.address, ca_file=certificates("other-ca.pem")))
+    names(refusal, "certificate", "ca_file")
+    assert outcome == "cannot-say"
+    assert len(s.requests) == asked
+
+
+def old_tls(context):
+    context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    context.minimum_version = ssl.TLSVersion.TLSv1_1
+    context.maximum_version = ssl.TLSVersion.TLSv1_1
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion")
+def test_tls_1_1_is_too_old(refused, server, profile):
+    s = server(RIGHT, adjust=old_tls)
+    refusal, outcome = refused(*profile(s.address))
+    names(refusal, "TLS", "127.0.0.1:%d" % s.port)
+    assert outcome == "cannot-say"
+    assert s.connections and s.requests == []
+
+
+def test_server_name_of_ones_own(servers, encrypted, refused, server,
+                                 profile):
+    """The certificate is for kms.example, which resolves nowhere."""
+    s = server(RIGHT, "named")
+    with servers.start(encrypted, *profile(
+            s.address, tls_server_name="kms.example")).connect() as c:
+        assert c.size == encrypted.size
+    refusal, outcome = refused(*profile(s.address,
+                                        tls_server_name="bao.example"))
+    names(refusal, "certificate")
+    assert outcome == "cannot-say"
+
+
+# ---------------------------------------------------------------------
+# Plain HTTP, and ways through others.
+
+def test_plain_http_on_loopback_only(servers, encrypted, server, profile):
+    s = server(RIGHT, tls=False)
+    with servers.start(encrypted, *profile(
+            s.address, ca_file=None)).connect() as c:
+        assert c.size == encrypted.size
+    refusal = servers.refused(encrypted, *profile("http://192.0.2.1:8200"))
+    names(refusal, "insecure_http", "192.0.2.1")
+    assert refusal.seconds < 2
+
+
+def test_proxies_of_the_environment_are_ignored(servers, encrypted, server,
+                                                profile):
+    s = server(RIGHT)
+    with fake_kms.Proxy() as proxy:
+        env = {v: proxy.address for v in
+               ("http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy",
+                "ALL_PROXY")}
+        with servers.start(encrypted, *profile(s.address),
+                           env=env).connect() as c:
+            assert c.size == encrypted.size
+        assert proxy.targets == []
+
+
+def test_proxy_of_the_profile_is_used(servers, encrypted, refused, server,
+                                      profile):
+    """It sees where to, and neither token nor key."""
+    s = server(RIGHT)
+    with fake_kms.Proxy() as proxy:
+        with servers.start(encrypted, *profile(
+                s.address, proxy=proxy.address),
+                env={"no_proxy": "*"}).connect() as c:
+            assert c.size == encrypted.size
+        assert set(proxy.targets) == {"CONNECT 127.0.0.1:%d" % s.port}
+        assert not any(TOKEN.encode() in h for h in proxy.heads)
+    refusal, outcome = refused(*profile(s.address, proxy=proxy.address))
+    assert outcome == "cannot-say", refusal.sentence
+    assert os.path.basename(proxy.address) in refusal.sentence
