@@ -102,7 +102,6 @@ fetch_key (void *opaque, size_t i, const struct subject *subject,
            struct reason *why)
 {
   struct key_question question = { .deadline = *deadline, .subject = subject };
-
   int r;
 
   (void)opaque;

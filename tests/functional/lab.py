@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import ssl
 import struct
 import subprocess
@@ -76,6 +77,12 @@ def await_(condition, seconds, what):
         assert time.monotonic() < end, \
             "not within %g s: %s" % (seconds, what)
         time.sleep(0.02)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
 
 
 def pattern(length, seed=0):
@@ -295,6 +302,7 @@ class Bao:
         self.ca = os.path.join(self.dir, "ca.pem")
         self.other_ca = os.path.join(self.dir, "other-ca.pem")
         self.token_file = os.path.join(self.dir, "root.token")
+        self.audit_log = os.path.join(self.dir, "audit.log")
 
     def _script(self, verb):
         run(os.path.join(ENV, "openbao"), verb, self.dir, timeout=700)

@@ -13,14 +13,8 @@ import lab
 from test_start_image import names
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
 def over_tcp(servers, *arguments, options=()):
-    port = free_port()
+    port = lab.free_port()
     server = servers.start(
         *arguments, options=["-p", str(port), "-i", "127.0.0.1"]
         + list(options))

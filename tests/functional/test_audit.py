@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The audit trail: who had which key when, and never a value."""
+
+import datetime
+import json
+import os
+import subprocess
+
+import pytest
+
+import lab
+
+
+@pytest.fixture
+def profile(bao, files):
+    """profile(**members) -> the argument that names the file."""
+    def make(**members):
+        text = json.dumps({"profiles": {"audited": dict({
+            "type": "openbao", "address": bao.address, "ca_file": bao.ca,
+            "mount": "secret", "prefix": "audit/", "layout": "field",
+            "field": "value", "timeout": 2,
+            "auth": {"method": "token_file", "path": bao.token_file},
+        }, **members)}})
+        return "profiles=" + files("profiles.json", text)
+    return make
+
+
+def read(path):
+    with open(path, encoding="utf-8") as f:
+        return [json.loads(line) for line in f]
+
+
+def of(lines, event):
+    return [e for e in lines if e["event"] == event]
+
+
+def image_id(image):
+    pool, name = image.spec.split("/")
+    return image.cluster.json("rbd", "info", "%s/%s" % (pool, name))["id"]
+
+
+def test_each_event_of_a_good_day_is_told(servers, encrypted, bao, profile,
+                                          tmp_path):
+    bao.put("audit/vol", {"value": lab.PASSPHRASE.decode()})
+    trail = tmp_path / "audit.json"
+    server = servers.start(encrypted, "key=audited:vol", profile(),
+                           "audit=%s" % trail)
+    with server.connect() as c:
+        c.read(4096, 0)
+    lab.await_(lambda: of(read(trail), "detach"), 10, "a detach is told")
+    server.stop()
+    lines = read(trail)
+    assert [e["event"] for e in lines] == \
+        ["fetch", "unlock", "attach", "detach"], lines
+    assert trail.stat().st_mode & 0o777 == 0o600
+    for e in lines:
+        assert e["outcome"] == "ok", e
+        assert e["image"] == encrypted.spec, e
+        assert e["image_id"] == image_id(encrypted), e
+        assert (e["profile"], e["key"]) == ("audited", "audited:vol"), e
+        then = datetime.datetime.fromisoformat(e["time"].replace("Z",
+                                                                 "+00:00"))
+        now = datetime.datetime.now(datetime.timezone.utc)
+        assert abs((now - then).total_seconds()) < 60, e
+    for e in of(lines, "attach") + of(lines, "detach"):
+        assert (e["peer_uid"], e["peer_pid"]) == (os.getuid(), os.getpid()), e
+
+
+def test_the_request_is_found_in_the_servers_own_log(servers, encrypted, bao,
+                                                     profile, tmp_path):
+    bao.put("audit/vol", {"value": lab.PASSPHRASE.decode()})
+    trail = tmp_path / "audit.json"
+    servers.start(encrypted, "key=audited:vol", profile(),
+                  "audit=%s" % trail)
+    wanted = of(read(trail), "fetch")[0]["request_id"]
+    with open(bao.audit_log, encoding="utf-8") as f:
+        requests = [json.loads(line)["request"] for line in f]
+    found = [r for r in requests if r["id"] == wanted]
+    assert found, wanted
+    assert all(r["path"] == "secret/data/audit/vol" for r in found), found
+
+
+def test_a_refusal_is_told_with_its_class(servers, encrypted, bao, profile,
+                                          tmp_path):
+    trail = tmp_path / "audit.json"
+    refusal = servers.refused(encrypted, "key=audited:nothing-here",
+                              profile(), "audit=%s" % trail)
+    [e] = read(trail)
+    assert (e["event"], e["outcome"]) == ("fetch", "gone")
+    assert e["why"] in refusal.sentence
+
+
+def test_a_wrong_key_is_told(servers, encrypted, files, tmp_path):
+    trail = tmp_path / "audit.json"
+    servers.refused(encrypted, "key=file:" + files("k", "another"),
+                    "audit=%s" % trail)
+    lines = read(trail)
+    assert of(lines, "unlock")[0]["outcome"] == "wrong-key", lines
+
+
+def test_a_peer_that_may_not_connect_is_told(servers, encrypted, key,
+                                             tmp_path):
+    trail = tmp_path / "audit.json"
+    port = lab.free_port()
+    server = servers.start(encrypted, key, "audit=%s" % trail,
+                           options=("-p", str(port), "-i", "127.0.0.1"))
+    with pytest.raises(lab.Refused):
+        lab.Client.connect(None, port=port)
+    [e] = of(read(trail), "refusal")
+    assert e["outcome"] == "not-allowed", e
+    assert "peer_pid" not in e
+    server.stop()
+
+
+def test_clients_that_a_shutdown_cuts_off_are_told(servers, encrypted, key,
+                                                   tmp_path):
+    trail = tmp_path / "audit.json"
+    server = servers.start(encrypted, key, "audit=%s" % trail)
+    server.connect()
+    server.connect()
+    server.stop()
+    outcomes = [e["outcome"] for e in of(read(trail), "detach")]
+    assert outcomes == ["shutdown", "shutdown"]
+
+
+def test_no_secret_is_in_the_trail(servers, encrypted, bao, profile,
+                                   tmp_path):
+    bao.put("audit/vol", {"value": lab.PASSPHRASE.decode()})
+    trail = tmp_path / "audit.json"
+    server = servers.start(encrypted, "key=audited:vol", profile(),
+                           "audit=%s" % trail)
+    server.connect()
+    server.stop()
+    text = trail.read_bytes()
+    assert lab.PASSPHRASE not in text
+    assert bao.token.encode() not in text
+
+
+def test_two_servers_share_a_file(servers, encrypted, key, tmp_path):
+    trail = tmp_path / "audit.json"
+    both = [servers.start(encrypted, key, "audit=%s" % trail)
+            for _ in range(2)]
+    for _ in range(20):
+        for server in both:
+            server.connect().close()
+    for server in both:
+        server.stop()
+    lines = read(trail)
+    assert len(of(lines, "attach")) == len(of(lines, "detach")) == 40
+    assert {e["pid"] for e in of(lines, "attach")} == {s.pid for s in both}
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 64 KiB."""
+    where = tmp_path / "small"
+    where.mkdir()
+    lab.run("mount", "-t", "tmpfs", "-o", "size=64k,mode=0755", "none", where)
+    yield where
+    lab.run("umount", where)
+
+
+def test_a_full_disk_stops_nothing_and_is_told(servers, encrypted, key,
+                                               small_disk):
+    trail = small_disk / "audit.json"
+    server = servers.start(encrypted, key, "audit=%s" % trail)
+    filler = small_disk / "filler"
+    # To the last byte, so that the next line is cut.
+    subprocess.run(["dd", "if=/dev/zero", "of=%s" % filler, "bs=512"],
+                   stderr=subprocess.DEVNULL, check=False, timeout=30)
+    data = lab.pattern(4096, 1)
+    for _ in range(40):
+        with server.connect() as c:
+            c.write(data, 0)
+            c.flush()
+            assert c.read(4096, 0) == data
+    errors = [s for s in server.lines() if "audit" in s]
+    assert len(errors) == 1, errors
+    filler.unlink()
+    server.connect().close()
+    lab.await_(lambda: "is written again" in server.stderr()
+               or any("loss" in s for s in
+                      trail.read_text(errors="replace").splitlines()),
+               10, "the loss is told")
+    good = []
+    for line in trail.read_text(errors="replace").splitlines():
+        try:
+            good.append(json.loads(line))
+        except ValueError:
+            pass  # the line that the disk had no room for
+    [loss] = of(good, "loss")
+    assert loss["lost"] > 0, loss
+    assert of(good, "attach")[-1]["outcome"] == "ok"
+    server.stop()
+
+
+@pytest.mark.parametrize("value, word", [
+    ("audit", "\"/\""), ("/nonexistent/x/audit", "audit"), ("/", "audit"),
+])
+def test_what_cannot_be_written_is_refused_at_the_start(servers, encrypted,
+                                                        key, value, word):
+    refusal = servers.refused(encrypted, key, "audit=" + value)
+    assert word in refusal.sentence
+
+
+def test_a_file_that_others_may_write_is_refused(servers, encrypted, key,
+                                                 files):
+    path = files("audit.json", "\n", mode=0o666)
+    refusal = servers.refused(encrypted, key, "audit=" + path)
+    assert path in refusal.sentence
