@@ -457,6 +457,10 @@ connect_error (const struct transfer *t, struct reason *why)
 
   t->reply->again = true;
   curl_easy_getinfo (t->curl, CURLINFO_OS_ERRNO, &err);
+  if (s->proxy)
+    return reason_set (why, EAGAIN,
+                       "could not connect to %s, the proxy for %s: %s",
+                       s->proxy, s->address, err ? strerror (err) : t->error);
   if (err == ECONNREFUSED)
     return reason_set (why, EAGAIN,
                        "%s refused the connection: is the server running, and "
@@ -507,6 +511,7 @@ transfer_error (const struct transfer *t, CURLcode code, struct reason *why)
     t->reply->again = true;
     return reason_set (why, EAGAIN, "the host name in %s cannot be resolved",
                        s->address);
+  case CURLE_COULDNT_RESOLVE_PROXY:
   case CURLE_COULDNT_CONNECT:
     return connect_error (t, why);
   case CURLE_OPERATION_TIMEDOUT:
@@ -523,8 +528,14 @@ transfer_error (const struct transfer *t, CURLcode code, struct reason *why)
   case CURLE_BAD_CONTENT_ENCODING:
     return reason_set (why, EBADMSG, "%s does not speak HTTP: %s", s->address,
                        t->error);
-  case CURLE_OUT_OF_MEMORY:
-    return reason_set (why, ENOMEM, "out of memory");
+#if LIBCURL_VERSION_NUM >= 0x080600
+  case CURLE_TOO_LARGE:
+#endif
+  case CURLE_OUT_OF_MEMORY: /* what older ones call a line of 100 kB */
+    return reason_set (why, EBADMSG,
+                       "%s answered with a header line that is too long (or "
+                       "memory is short)",
+                       s->address);
   default:
     t->reply->again = true;
     return reason_set (why, EAGAIN, "asking %s failed: %s", s->address,

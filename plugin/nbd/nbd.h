@@ -132,8 +132,8 @@ extern void trail_fetch (size_t layer, const struct key_question *question,
 extern void trail_unlock_failed (int r, const struct reason *why);
 
 /* What happens to the session as a whole; see struct session_params. */
-extern void trail_session (enum session_event event, int r,
-                           const struct reason *why);
+extern void
+trail_session (enum session_event event, int r, const struct reason *why);
 
 /* WHY may be NULL. */
 extern void trail_refusal (const struct peer *peer, int r, const char *why);

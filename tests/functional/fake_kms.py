@@ -185,12 +185,9 @@ class Proxy:
         self.heads = []
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.listener.settimeout(0.2)
+        self.address = "http://127.0.0.1:%d" % self.listener.getsockname()[1]
         self.ending = threading.Event()
         self.thread = threading.Thread(target=self._serve, daemon=True)
-
-    @property
-    def address(self):
-        return "http://127.0.0.1:%d" % self.listener.getsockname()[1]
 
     def __enter__(self):
         self.thread.start()

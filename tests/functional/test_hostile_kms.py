@@ -114,6 +114,7 @@ def refused(servers, encrypted, tmp_path):
     limits of time and memory."""
     def start(*arguments, **kwargs):
         trail, peak = tmp_path / "audit", tmp_path / "rss"
+        trail.unlink(missing_ok=True)
         refusal = servers.refused(
             encrypted, *arguments, "audit=%s" % trail,
             prefix=("/usr/bin/time", "-q", "-o", peak, "-f", "%M"), **kwargs)
