@@ -64,7 +64,6 @@ enum { ALGORITHM_AES = 3 };
 enum { NAME_TEXT = 1 };
 enum { OBJECT_SYMMETRIC_KEY = 2, OBJECT_SECRET_DATA = 7 };
 enum { FORMAT_RAW = 1, FORMAT_OPAQUE = 2 };
-
 enum { REASON_INVALID_MESSAGE = 4 };
 
 /* More than a reference of KEY_REFERENCE_MAX bytes can need. */
@@ -197,12 +196,15 @@ get_enumeration (struct ttlv_cursor from, uint32_t tag, const char *name,
                  uint32_t *ret, struct reason *why)
 {
   struct ttlv_item item;
-  const int r = ttlv_find (from, tag, TTLV_ENUMERATION, &item);
+  int r;
 
-  *ret = r == 0 ? ttlv_number (&item) : 0;
-  return r == -ENOENT ? 0
-         : r < 0      ? get (from, tag, TTLV_ENUMERATION, name, &item, why)
-                      : 0;
+  *ret = 0;
+  if (ttlv_find (from, tag, TTLV_ENUMERATION, &item) == -ENOENT)
+    return 0;
+  r = get (from, tag, TTLV_ENUMERATION, name, &item, why);
+  if (r == 0)
+    *ret = ttlv_number (&item);
+  return r;
 }
 
 static int
