@@ -2,8 +2,10 @@
 """Keys from a KMIP server: what opens a volume, and every way to be
 refused."""
 
+import errno
 import json
 import os
+import re
 import time
 
 import pytest
@@ -12,6 +14,8 @@ import kmip_server
 import lab
 from classes import NEVER
 from kmip_server import Pretender, in_turn
+from test_revocation import Load, says
+from test_secrets import places, volume_key
 from test_start_image import names
 
 PASSPHRASE = lab.PASSPHRASE
@@ -473,3 +477,81 @@ def test_wrapped_passphrase_that_is_none(servers, profile, reference):
 
 def test_reference_longer_than_an_identifier(servers, profile):
     names(servers.refused("rbd/x", "key=t:" + "x" * 256, profile()), "255")
+
+
+# A key that is revoked while its volume is served.
+
+SECRET = b"an-unmistakable-passphrase-for-kmip-0123456789"
+
+
+def asked(kmip, ident):
+    """How often the server has handed out an object."""
+    with open(kmip.file("server.log"), encoding="utf-8") as f:
+        return len(re.findall("Getting a SecretData with ID: %s$" % ident,
+                              f.read(), re.M))
+
+
+@pytest.mark.parametrize("how", ["deactivate", "compromise"])
+@pytest.mark.parametrize("engine", ["get", "encrypt"])
+def test_revoked_key_ends_io_and_leaves_memory(
+        servers, images, kmip, profile, files, tmp_path, cluster, how,
+        engine):
+    image = images.luks(passphrase=SECRET)
+    key = volume_key(images, SECRET, files, tmp_path)
+    if engine == "get":
+        ident = reference = kmip.key(SECRET, kind="secret")
+        profiles = profile(timeout=2)
+    else:
+        ident = kmip.key(os.urandom(32))
+        reference = kmip.wrap(ident, SECRET)
+        profiles = profile(timeout=2, engine=engine, key=ident, layout=...)
+    server = servers.start(image, "key=t:" + reference, profiles,
+                           "recheck=1", env={"RBDCRYPT_ALLOW_CORE": "1"})
+    c = server.connect()
+    load = Load(c)
+    lab.await_(lambda: load.count > 500, 20, "the load runs")
+    assert places(server.pid, key)
+    begin = time.monotonic()
+    kmip(how, ident)
+    load.wait(20)
+    assert load.ended_at - begin <= 1.1 * 1 + 2 + 2
+    assert set(load.errors) == {errno.EPERM}, load.errors
+    lab.await_(lambda: cluster.watchers(image) == [], 12,
+               "the image is closed")
+    assert places(server.pid, key) == []
+    assert places(server.pid, SECRET) == []
+    assert "may no longer be used" in server.stderr()
+    assert {"deactivate": "Deactivated",
+            "compromise": "Compromised"}[how] in server.stderr()
+
+
+def test_rechecks_leave_no_passphrase_in_memory(servers, images, kmip,
+                                                profile):
+    ident = kmip.key(SECRET, kind="secret")
+    server = servers.start(
+        images.luks(passphrase=SECRET), "key=t:" + ident, profile(),
+        "recheck=1", env={"RBDCRYPT_ALLOW_CORE": "1"})
+    with server.connect() as c:
+        before = asked(kmip, ident)
+        assert before == 1, "a start asks once"
+        lab.await_(lambda: asked(kmip, ident) >= before + 2, 20,
+                   "two rechecks")
+        c.write(lab.pattern(4096), 0)
+        # The answer to the last one may just have come.
+        lab.await_(lambda: places(server.pid, SECRET) == [], 5,
+                   "the passphrase is gone")
+
+
+def test_outage_within_grace_is_not_noticed_by_clients(servers, images, kmip,
+                                                       profile):
+    ident = kmip.key(SECRET, kind="secret")
+    server = servers.start(
+        images.luks(passphrase=SECRET), "key=t:" + ident,
+        profile(timeout=1), "recheck=1", "grace=60")
+    load = Load(server.connect())
+    with kmip.frozen():
+        says(server, "going on for 60 seconds")
+    says(server, "the KMS answers again")
+    load.finish()
+    assert load.errors == []
+    assert load.slowest < 3
