@@ -75,6 +75,17 @@ typedef ssize_t (*luks_read_fn) (void *opaque, void *buf, size_t length,
 extern int luks_header_read (luks_read_fn read, void *opaque, uint64_t size,
                              struct luks_header *ret, struct reason *why);
 
+/* Call FN for each token of TYPE in the LUKS2 header of an image, in the
+ * order of their numbers; TEXT is the token's JSON.  A LUKS1 header has
+ * none.  Stops when FN returns non-zero, and returns that.  -EBADMSG: a
+ * token is longer than LUKS_TOKEN_MAX bytes; else as luks_header_read.
+ */
+#define LUKS_TOKEN_MAX (16 * 1024)
+typedef int (*luks_token_fn) (void *arg, int number, const char *text);
+extern int
+luks_tokens (luks_read_fn read, void *opaque, uint64_t size, const char *type,
+             luks_token_fn fn, void *arg, struct reason *why);
+
 /* 0, or -EDQUOT with both figures when HEADER costs more than LIMIT. */
 extern int
 luks_header_within (const struct luks_header *header,

@@ -249,16 +249,11 @@ luks2_slots (struct crypt_device *cd, struct luks_header *header,
   struct kdf_speeds speeds = { 0 };
   CLEANUP_JSON json_t *metadata = NULL;
   json_t *keyslots;
-  const char *text;
   int r;
 
-  if (crypt_dump_json (cd, &text, 0) < 0)
-    return reason_set (why, EINVAL, "the LUKS2 metadata cannot be read");
-  r = json_parse_object (text, strlen (text), &metadata, why);
-  if (r < 0) {
-    reason_prefix (why, "the LUKS2 metadata");
-    return r == -EBADMSG ? -EINVAL : r;
-  }
+  r = luks_metadata (cd, &metadata, why);
+  if (r < 0)
+    return r;
   r = check_segments (metadata, why);
   if (r < 0)
     return r;

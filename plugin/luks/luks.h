@@ -5,9 +5,11 @@
 #ifndef RBDCRYPT_LUKS_H
 #define RBDCRYPT_LUKS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#include <jansson.h>
 #include <libcryptsetup.h>
 
 #include "luks_header.h"
@@ -17,6 +19,64 @@
  * most.
  */
 #define KEY_BYTES_MAX 512
+
+#define LUKS_MAGIC_BYTES 6
+extern const char luks_clone_magic[LUKS_MAGIC_BYTES + 1];
+extern const char luks_clone_second_magic[LUKS_MAGIC_BYTES + 1];
+
+/* LUKS2: a binary header and JSON behind it, twice. */
+#define LUKS2_BINARY_BYTES 4096
+
+/* As long as a device as any header needs, so that libcryptsetup's checks
+ * are about the header and ours about the image; sparse.
+ */
+#define LUKS_COPY_BYTES (UINT64_C (256) * 1024 * 1024)
+
+/* A header's private copy: a memory file that libcryptsetup takes for the
+ * device, its first bytes also mapped.  A device of librbd's formatted
+ * clones has the ordinary magic here.
+ */
+struct luks_copy {
+  luks_read_fn read;
+  void *opaque;
+  uint64_t size; /* of the image */
+  int fd;
+  unsigned char *bytes;
+  uint64_t mapped; /* bytes that may be looked at; zeros where unread */
+  uint64_t filled; /* bytes read so far */
+  unsigned version;
+  bool clone_magic;
+  struct crypt_device *cd; /* loaded from it */
+  char last_words[256];    /* libcryptsetup's last complaint */
+};
+
+/* As luks_header_read; luks_copy_close in any case. */
+extern int luks_copy_open (struct luks_copy *copy, luks_read_fn read,
+                           void *opaque, uint64_t size, struct reason *why);
+extern void luks_copy_close (struct luks_copy *copy);
+
+/* Have the first UNTIL bytes of the image, as far as it has them and no
+ * further than MAPPED.
+ */
+extern int
+luks_copy_fill (struct luks_copy *copy, uint64_t until, struct reason *why);
+
+/* Fill HEADER, which is all zeros. */
+extern int luks_copy_describe (const struct luks_copy *copy,
+                               struct luks_header *header, struct reason *why);
+
+/* The image ends before byte NEEDED: -EINVAL. */
+extern int luks_refuse_cut_off (const struct luks_copy *copy, uint64_t needed,
+                                struct reason *why);
+
+extern uint64_t luks_big_endian (const unsigned char *p, size_t n);
+
+/* The metadata of a LUKS2 header; *RET is the caller's.  -EINVAL. */
+extern int
+luks_metadata (struct crypt_device *cd, json_t **ret, struct reason *why);
+
+/* Token NUMBER of METADATA, borrowed, if it is of TYPE; or NULL. */
+extern json_t *luks_token (json_t *metadata, int number, const char *type);
 
 /* One key derivation, as a header describes it.  Every number may be as
  * absurd as its writer liked.

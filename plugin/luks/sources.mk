@@ -1,6 +1,10 @@
 luks_sources += \
+	include/luks_editor.h \
 	plugin/luks/luks.h \
+	plugin/luks/copy.c \
+	plugin/luks/editor.c \
 	plugin/luks/header.c \
 	plugin/luks/kdf.c \
 	plugin/luks/keyslots.c \
+	plugin/luks/tokens.c \
 	plugin/luks/unlock_limit.c

@@ -23,6 +23,7 @@ unit_tests = \
 	tests/unit/test-login-life \
 	tests/unit/test-login-server \
 	tests/unit/test-luks-damage \
+	tests/unit/test-luks-editor \
 	tests/unit/test-luks-header \
 	tests/unit/test-profile \
 	tests/unit/test-reason \
@@ -65,6 +66,12 @@ tests_unit_test_luks_damage_SOURCES = \
 	tests/unit/test-luks-damage.c
 tests_unit_test_luks_damage_CFLAGS = $(unit_cflags)
 tests_unit_test_luks_damage_LDADD = $(unit_ldadd)
+tests_unit_test_luks_editor_SOURCES = \
+	tests/unit/luks-image.c \
+	tests/unit/luks-image.h \
+	tests/unit/test-luks-editor.c
+tests_unit_test_luks_editor_CFLAGS = $(unit_cflags)
+tests_unit_test_luks_editor_LDADD = $(unit_ldadd)
 tests_unit_test_luks_header_SOURCES = \
 	tests/unit/luks-image.c \
 	tests/unit/luks-image.h \

@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+#include "config.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "json.h"
+#include "luks.h"
+#include "luks_editor.h"
+
+#define CHUNK (64 * 1024)
+
+struct luks_editor {
+  struct luks_copy copy;
+  struct luks_header header;
+  uint64_t hdr_size;  /* LUKS2: of each of its two copies */
+  bool first_is_used; /* else the second is the newer or the only one */
+};
+
+/* Read LENGTH bytes of the image; what it has not is an error. */
+static int
+read_image (const struct luks_copy *c, void *buf, uint64_t length,
+            uint64_t offset, struct reason *why)
+{
+  ssize_t n;
+
+  if (offset > c->size || length > c->size - offset)
+    return luks_refuse_cut_off (c, offset + length, why);
+  n = c->read (c->opaque, buf, (size_t)length, offset);
+  if (n < 0 || (uint64_t)n != length)
+    return reason_set (why, n < 0 ? (int)-n : EIO,
+                       "reading the LUKS header: %s",
+                       strerror (n < 0 ? (int)-n : EIO));
+  return 0;
+}
+
+/* Does the copy of the metadata at OFFSET hold what the image holds?  The
+ * magic, which luks_copy_open may have changed, is left out.
+ */
+static int
+same_as_image (const struct luks_editor *e, uint64_t offset, bool *same,
+               struct reason *why)
+{
+  unsigned char *p = malloc (e->hdr_size);
+  int r;
+
+  if (!p)
+    return reason_set (why, ENOMEM, "out of memory");
+  r = read_image (&e->copy, p, e->hdr_size, offset, why);
+  *same = r == 0 && memcmp (p + LUKS_MAGIC_BYTES,
+                            e->copy.bytes + offset + LUKS_MAGIC_BYTES,
+                            e->hdr_size - LUKS_MAGIC_BYTES) == 0;
+  free (p);
+  return r;
+}
+
+/* libcryptsetup has repaired the private copy while it was loaded: what
+ * it changed was torn or old.
+ */
+static int
+find_copies (struct luks_editor *e, struct reason *why)
+{
+  uint64_t keyslots;
+
+  if (e->copy.version != 2)
+    return 0;
+  if (crypt_get_metadata_size (e->copy.cd, &e->hdr_size, &keyslots) < 0 ||
+      e->hdr_size == 0 || 2 * e->hdr_size > e->copy.mapped)
+    return reason_set (why, EINVAL, "the LUKS header has no size");
+  return same_as_image (e, 0, &e->first_is_used, why);
+}
+
+int
+luks_editor_open (luks_read_fn read, void *opaque, uint64_t size,
+                  struct luks_editor **ret, struct reason *why)
+{
+  struct luks_editor *e = calloc (1, sizeof *e);
+  int r;
+
+  if (!e)
+    return reason_set (why, ENOMEM, "out of memory");
+  r = luks_copy_open (&e->copy, read, opaque, size, why);
+  if (r == 0)
+    r = luks_copy_describe (&e->copy, &e->header, why);
+  if (r == 0)
+    r = find_copies (e, why);
+  if (r < 0) {
+    luks_editor_free (e);
+    return r;
+  }
+  *ret = e;
+  return 0;
+}
+
+const struct luks_header *
+luks_editor_header (const struct luks_editor *editor)
+{
+  return &editor->header;
+}
+
+/* Bring the key material of SLOT into the private copy. */
+static int
+fill_keyslot (struct luks_copy *c, int slot, struct reason *why)
+{
+  unsigned char buf[CHUNK];
+  uint64_t offset, length;
+
+  if (crypt_keyslot_area (c->cd, slot, &offset, &length) < 0 ||
+      length > LUKS_COPY_BYTES || offset > LUKS_COPY_BYTES - length)
+    return reason_set (why, EINVAL, "keyslot %d cannot be read", slot);
+  while (length > 0) {
+    const size_t n = length < sizeof buf ? length : sizeof buf;
+    int r = read_image (c, buf, n, offset, why);
+
+    if (r < 0)
+      return r;
+    if (pwrite (c->fd, buf, n, (off_t)offset) != (ssize_t)n)
+      return reason_set (why, ENOMEM, "memory for the LUKS header");
+    offset += n;
+    length -= n;
+  }
+  return 0;
+}
+
+int
+luks_editor_unlock (struct luks_editor *e, const struct secret *passphrase,
+                    int *slot, struct reason *why)
+{
+  struct luks_copy *c = &e->copy;
+  const char *type = c->version == 2 ? CRYPT_LUKS2 : CRYPT_LUKS1;
+  int r = 0;
+
+  for (int i = 0; r == 0 && i < crypt_keyslot_max (type); i++) {
+    const crypt_keyslot_info info = crypt_keyslot_status (c->cd, i);
+
+    if (info == CRYPT_SLOT_ACTIVE || info == CRYPT_SLOT_ACTIVE_LAST)
+      r = fill_keyslot (c, i, why);
+  }
+  if (r < 0)
+    return r;
+  c->last_words[0] = '\0';
+  r = crypt_activate_by_passphrase (c->cd, NULL, CRYPT_ANY_SLOT,
+                                    (const char *)passphrase->bytes,
+                                    passphrase->length, 0);
+  if (r == -EPERM)
+    return reason_set (why, EPERM,
+                       "the key opens none of the %u keyslots of the volume",
+                       e->header.keyslots);
+  if (r < 0)
+    return reason_set (why, -r, "the keyslots cannot be tried: %s",
+                       c->last_words[0] ? c->last_words : strerror (-r));
+  *slot = r;
+  return 0;
+}
+
+/* Take all tokens of TYPE away; *USED is how many of others stay. */
+static int
+remove_tokens (struct luks_copy *c, const char *type, int *used,
+               struct reason *why)
+{
+  CLEANUP_JSON json_t *metadata = NULL;
+  int r = luks_metadata (c->cd, &metadata, why);
+
+  if (r < 0)
+    return r;
+  *used = (int)json_object_size (json_object_get (metadata, "tokens"));
+  for (int i = 0; i < crypt_token_max (CRYPT_LUKS2); i++) {
+    if (!luks_token (metadata, i, type))
+      continue;
+    if (crypt_token_json_set (c->cd, i, NULL) < 0)
+      return reason_set (why, EINVAL,
+                         "token %d of the LUKS2 header cannot be removed", i);
+    --*used;
+  }
+  return 0;
+}
+
+int
+luks_editor_set_token (struct luks_editor *e, const char *type,
+                       const char *text, int *number, struct reason *why)
+{
+  struct luks_copy *c = &e->copy;
+  uint64_t room;
+  int used = 0, r;
+
+  if (c->version != 2)
+    return reason_set (why, ENOSPC, "a LUKS1 header has no room for tokens");
+  /* Tokens may have types of anybody's choice: no plugins for them. */
+  crypt_token_external_disable ();
+  r = remove_tokens (c, type, &used, why);
+  if (r < 0 || !text)
+    return r;
+  room = e->hdr_size - LUKS2_BINARY_BYTES;
+  room -= strnlen ((char *)c->bytes + LUKS2_BINARY_BYTES, room);
+  /* "31":TEXT, and a NUL. */
+  if (used >= crypt_token_max (CRYPT_LUKS2) || strlen (text) + 7 > room)
+    return reason_set (why, ENOSPC,
+                       "the LUKS2 header has no room for another token");
+  c->last_words[0] = '\0';
+  r = crypt_token_json_set (c->cd, CRYPT_ANY_TOKEN, text);
+  if (r < 0)
+    return reason_set (why, EINVAL, "libcryptsetup refuses the token%s%s",
+                       c->last_words[0] ? ": " : "", c->last_words);
+  *number = r;
+  return 0;
+}
+
+static int
+write_copy (struct luks_editor *e, bool second, const struct luks_writer *w,
+            struct reason *why)
+{
+  const uint64_t offset = second ? e->hdr_size : 0;
+  unsigned char *p = malloc (e->hdr_size);
+  int r;
+
+  if (!p)
+    return reason_set (why, ENOMEM, "out of memory");
+  memcpy (p, e->copy.bytes + offset, e->hdr_size);
+  if (e->copy.clone_magic)
+    memcpy (p, second ? luks_clone_second_magic : luks_clone_magic,
+            LUKS_MAGIC_BYTES);
+  r = w->write (w->opaque, p, e->hdr_size, offset);
+  if (r == 0)
+    r = w->flush (w->opaque);
+  free (p);
+  if (r < 0)
+    return reason_set (why, -r, "writing the LUKS header: %s", strerror (-r));
+  return 0;
+}
+
+int
+luks_editor_store (struct luks_editor *e, const struct luks_writer *writer,
+                   struct reason *why)
+{
+  bool first = false, second = false;
+  int r = write_copy (e, e->first_is_used, writer, why);
+
+  if (r == 0)
+    r = write_copy (e, !e->first_is_used, writer, why);
+  if (r == 0)
+    r = same_as_image (e, 0, &first, why);
+  if (r == 0)
+    r = same_as_image (e, e->hdr_size, &second, why);
+  if (r == 0 && !(first && second))
+    r = reason_set (why, EIO,
+                    "the LUKS header is not what was written: somebody else "
+                    "is changing it");
+  return r;
+}
+
+void
+luks_editor_free (struct luks_editor *editor)
+{
+  if (!editor)
+    return;
+  luks_copy_close (&editor->copy);
+  free (editor);
+}
