@@ -6,6 +6,7 @@ fail.  Logins are in test_openbao_logins.py."""
 import base64
 import json
 import os
+import re
 
 import pytest
 
@@ -137,6 +138,32 @@ def test_wrapped_passphrase_opens_its_image(servers, wrapped, transit, kms):
         )["data"]["ciphertext"]
     assert text.startswith("vault:v2:")
     served(servers, image, "key=t:" + text, transit("works"))
+
+
+def test_wrapped_passphrase_as_the_manual_makes_it(servers, images, kms,
+                                                   transit):
+    with open(os.path.join(lab.HERE, "..", "..", "plugin", "keys",
+                           "rbdcrypt-profiles.pod")) as f:
+        manual = f.read()
+    program = lab.run(os.path.join(lab.ENV, "openbao"), "fetch",
+                      timeout=700).stdout.decode().strip()
+    make = re.search(r"^( context=.*?)^$", manual, re.M | re.S).group(1)
+    show = re.search(r"C<(bao write -field=plaintext[^>]*)> prints", manual,
+                     re.S).group(1)
+    made = {}
+
+    def passphrase(image_id):
+        out = lab.run(
+            "bash", "-e", "-o", "pipefail", "-c",
+            'bao () { timeout 30 %s "$@"; }\n%s\n%s\necho "$wrapped" >&2'
+            % (program, make, " ".join(show.split())),
+            env=dict(os.environ, id=image_id, **kms_env(kms)))
+        made["text"] = out.stderr.decode().strip()
+        return out.stdout
+    kms.must("POST", "transit/keys/tenant-a", {"derived": True})
+    image = images.encrypted_by_id(passphrase)
+    assert len(image.passphrase) == 32
+    served(servers, image, "key=t:" + made["text"], transit("tenant-a"))
 
 
 def test_wrapped_passphrase_in_hexadecimal(servers, images, kms, transit):

@@ -338,3 +338,86 @@ def test_kubernetes_role_is_the_tenants(tenants):
         "GET", "identity/entity/name/rbdcrypt-acme")["data"]
     assert entity["metadata"] == {"tenant": "acme"}
     assert "acme/rbdcrypt" in [a["name"] for a in entity["aliases"]]
+
+
+# ---------------------------------------------------------------------
+# cephx
+
+@pytest.fixture
+def ceph_user(cluster, files):
+    """ceph_user(EXAMPLE, **environment) -> the plugin's arguments."""
+    made = []
+
+    def make(example, **environment):
+        script = examples("cephx")[example]
+        out = lab.run("bash", "-e", "-u", "-o", "pipefail", "-c", script,
+                      env=dict(cluster.env, POOL="rbd", **environment))
+        name = re.search(r"^\[client\.(.*)\]$", out.stdout.decode(),
+                         re.M).group(1)
+        made.append(name)
+        return name, ["user=" + name, "ceph.keyring=" + files(
+            name + ".keyring", out.stdout)]
+    yield make
+    for name in made:
+        cluster.ceph("auth", "rm", "client." + name)
+
+
+def as_user(cluster, user, *argv, **kwargs):
+    name, (_, keyring) = user
+    return cluster.call("rbd", "--id", name, "--keyring",
+                        keyring.split("=", 1)[1], *argv, check=False,
+                        **kwargs).returncode
+
+
+def test_read_write_user_serves(servers, images, key, ceph_user):
+    image = images.luks()
+    with servers.start(image, key,
+                       *ceph_user("read-write")[1]).connect() as c:
+        c.write(b"x" * 512, 0)
+        c.flush()
+        assert c.read(512, 0) == b"x" * 512
+
+
+def test_read_only_user_only_reads(servers, images, cluster, key, ceph_user):
+    image = images.luks()
+    user = ceph_user("read-only")
+    with servers.start(image, key, *user[1]).connect() as c:
+        assert c.handle.is_read_only()
+        assert len(c.read(512, 0)) == 512
+    assert as_user(cluster, user, "image-meta", "set", image.spec, "a",
+                   "b") != 0
+
+
+def test_admin_makes_describes_and_removes(images, cluster, ceph_user):
+    user = ceph_user("admin")
+    spec = images.name()
+    for argv in (("create", "-s", "8M", spec),
+                 ("image-meta", "set", spec, "rbdcrypt/x", "y"),
+                 ("trash", "mv", spec)):
+        assert as_user(cluster, user, *argv) == 0, argv
+
+
+def test_tenants_user_reaches_no_other_tenant(servers, images, cluster, key,
+                                              ceph_user):
+    users = {t: ceph_user("tenant", TENANT=t) for t in TENANTS}
+    image = {t: images.luks(namespace=t) for t in TENANTS}
+    with servers.start(image["acme"], key,
+                       *users["acme"][1]).connect() as c:
+        c.write(b"x" * 512, 0)
+        c.flush()
+    servers.refused(image["globex"], key, *users["acme"][1])
+    assert as_user(cluster, users["acme"], "ls", "rbd/globex") != 0
+
+
+def test_one_images_user_reaches_no_other_image(servers, images, cluster, key,
+                                                ceph_user):
+    ours, theirs = images.luks(), images.luks()
+    user = ceph_user("image", IMAGE=ours.spec.split("/")[-1])
+    with servers.start(ours, key, *user[1]).connect() as c:
+        c.write(b"x" * 512, 0)
+        c.zero(4096, 8 * lab.MIB)
+        c.flush()
+        assert c.read(512, 0) == b"x" * 512
+    servers.refused(theirs, key, *user[1])
+    assert as_user(cluster, user, "ls", "rbd") != 0
+    assert as_user(cluster, user, "rm", "--no-progress", theirs.spec) != 0
