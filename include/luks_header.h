@@ -48,8 +48,11 @@ struct unlock_limit {
     .seconds = 10, .mib = 1229                                                 \
   }
 
-/* Above this an unlock is costly: done once, not rehearsed. */
+/* Above either of these an unlock is costly: done once, not rehearsed,
+ * and not by too many servers at a time (unlock_slot.h).
+ */
 #define LUKS_COSTLY_SECONDS 0.5
+#define LUKS_COSTLY_KIB (256 * 1024)
 
 /* Read LENGTH bytes at OFFSET; returns LENGTH or -errno.  Never asked
  * for anything past the image's end.
@@ -94,7 +97,8 @@ luks_header_within (const struct luks_header *header,
 static inline bool
 luks_header_costly (const struct luks_header *header)
 {
-  return header->unlock_seconds > LUKS_COSTLY_SECONDS;
+  return header->unlock_seconds > LUKS_COSTLY_SECONDS ||
+         header->unlock_kib > LUKS_COSTLY_KIB;
 }
 
 /* Parse "SECONDS[,MIB]": 1-3600 seconds, 1-1048576 MiB.  0 or -EINVAL. */

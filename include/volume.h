@@ -14,6 +14,7 @@
 #ifndef RBDCRYPT_VOLUME_H
 #define RBDCRYPT_VOLUME_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -22,10 +23,14 @@
 
 #include "cluster.h"
 #include "image_spec.h"
+#include "logger.h"
 #include "luks_header.h"
 #include "reason.h"
 #include "secret.h"
 #include "subject.h"
+
+/* How long a costly unlock waits for others on this host. */
+#define VOLUME_TURN_MS 20000
 
 /* A clone of a clone of ...: how many layers may have keys. */
 #define VOLUME_LAYERS_MAX 16
@@ -81,6 +86,9 @@ struct volume_hooks {
               const struct secret **ret, struct reason *why);
   /* What to add when the volume refuses the key, or NULL. */
   const char *(*hint) (void *opaque);
+  /* Ends the wait for the turn to unlock; both may be NULL. */
+  const atomic_bool *cancelled;
+  const struct logger *log;
   void *opaque;
 };
 

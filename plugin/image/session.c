@@ -113,6 +113,8 @@ open_volume (struct session *s, struct reason *why)
   const struct volume_hooks hooks = {
     .key = lend_key,
     .hint = key_hint_of,
+    .cancelled = &s->stopping,
+    .log = s->params.log,
     .opaque = s,
   };
   int r;

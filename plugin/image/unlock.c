@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "compat.h"
+#include "unlock_slot.h"
 #include "volume.h"
 
 static ssize_t
@@ -214,6 +215,25 @@ give_memory_back (void)
     release ();
 }
 
+/* Wait for the turn, load, and give back what it took. */
+static int
+load_in_turn (struct volume *v, const struct secret *const *keys,
+              const struct volume_hooks *hooks)
+{
+  const struct deadline turn =
+      deadline_in_ms (VOLUME_TURN_MS, hooks->cancelled);
+  int slot = unlock_slot_take (&v->header, &turn), r;
+
+  if (slot == -ESHUTDOWN)
+    return slot;
+  if (slot < 0 && hooks->log)
+    hooks->log->debug ("unlocking out of turn: %s", strerror (-slot));
+  r = load (v, keys);
+  give_memory_back ();
+  unlock_slot_give (slot);
+  return r;
+}
+
 int
 volume_unlock (struct volume *v, enum volume_mode mode,
                const struct volume_hooks *hooks, struct reason *why)
@@ -241,9 +261,7 @@ volume_unlock (struct volume *v, enum volume_mode mode,
     v->loaded = false;
     return 0;
   }
-  r = load (v, keys);
-  if (v->costly)
-    give_memory_back ();
+  r = v->costly ? load_in_turn (v, keys, hooks) : load (v, keys);
   if (r < 0)
     return explain_load (v, -r, hooks, why);
   r = rbd_get_size (v->image, &v->size);

@@ -7,4 +7,5 @@ luks_sources += \
 	plugin/luks/kdf.c \
 	plugin/luks/keyslots.c \
 	plugin/luks/tokens.c \
-	plugin/luks/unlock_limit.c
+	plugin/luks/unlock_limit.c \
+	plugin/luks/unlock_slot.c

@@ -183,14 +183,18 @@ absurd_costs_are_refused_without_advice_to_allow_them (void **state)
 }
 
 static void
-costly_begins_above_half_a_second (void **state)
+costly_begins_above_half_a_second_or_256_mib (void **state)
 {
   const struct luks_header cheap = { .unlock_seconds = 0.5 };
   const struct luks_header costly = { .unlock_seconds = 0.51 };
+  const struct luks_header modest = { .unlock_kib = 256 * 1024 };
+  const struct luks_header hungry = { .unlock_kib = 256 * 1024 + 1 };
 
   (void)state;
   assert_false (luks_header_costly (&cheap));
   assert_true (luks_header_costly (&costly));
+  assert_false (luks_header_costly (&modest));
+  assert_true (luks_header_costly (&hungry));
 }
 
 int
@@ -205,7 +209,7 @@ main (void)
     cmocka_unit_test (the_refusal_names_both_figures_and_the_way_out),
     cmocka_unit_test (the_advice_is_a_limit_that_allows_the_header),
     cmocka_unit_test (absurd_costs_are_refused_without_advice_to_allow_them),
-    cmocka_unit_test (costly_begins_above_half_a_second),
+    cmocka_unit_test (costly_begins_above_half_a_second_or_256_mib),
   };
 
   return cmocka_run_group_tests (tests, NULL, NULL);

@@ -30,7 +30,8 @@ unit_tests = \
 	tests/unit/test-recheck \
 	tests/unit/test-secret \
 	tests/unit/test-ttlv \
-	tests/unit/test-unlock-limit
+	tests/unit/test-unlock-limit \
+	tests/unit/test-unlock-slot
 check_PROGRAMS = $(unit_tests)
 TESTS += $(unit_tests)
 AM_TESTS_ENVIRONMENT = srcdir='$(srcdir)'; export srcdir;
@@ -88,6 +89,8 @@ tests_unit_test_secret_LDFLAGS = $(AM_LDFLAGS) \
 	-Wl,--wrap=free -Wl,--wrap=munmap
 tests_unit_test_ttlv_CFLAGS = $(unit_cflags)
 tests_unit_test_ttlv_LDADD = $(unit_ldadd)
+tests_unit_test_unlock_slot_CFLAGS = $(unit_cflags)
+tests_unit_test_unlock_slot_LDADD = $(unit_ldadd)
 tests_unit_test_unlock_limit_CFLAGS = $(unit_cflags)
 tests_unit_test_unlock_limit_LDADD = $(unit_ldadd)
 tests_unit_test_json_CFLAGS = $(unit_cflags)

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* How many costly unlocks a host does at a time.
+ *
+ * A header's Argon2id takes up to a GiB for some seconds: when a host
+ * starts, twenty servers at once would take all of its memory.  So each
+ * takes a slot first.  A slot is a name in the abstract namespace of Unix
+ * sockets: no file, no privilege, and it is free again when its process
+ * is gone, however it went.  Whoever is in another network namespace (a
+ * container) counts for itself.  Any user of the host can hold the names:
+ * what is won by that is a delay, which is bounded.
+ */
+
+#ifndef RBDCRYPT_UNLOCK_SLOT_H
+#define RBDCRYPT_UNLOCK_SLOT_H
+
+#include <stdint.h>
+
+#include "deadline.h"
+#include "luks_header.h"
+
+/* How many headers that need KIB of memory each may be unlocked at a
+ * time on a host with this much memory and this many processors: all of
+ * them together take a quarter of the memory at most; one may in any
+ * case, and more than one per processor would help nobody.
+ */
+extern unsigned unlock_slots (uint64_t kib, uint64_t host_kib, unsigned cpus);
+
+/* Wait for a slot.  Returns a descriptor for unlock_slot_give, or
+ *   -ETIMEDOUT  there was none in time
+ *   -ESHUTDOWN  the deadline was cancelled
+ *   -EMFILE,... what the kernel answered
+ */
+extern int unlock_slot_take (const struct luks_header *header,
+                             const struct deadline *deadline);
+
+/* Nothing happens when SLOT is negative. */
+extern void unlock_slot_give (int slot);
+
+#endif /* RBDCRYPT_UNLOCK_SLOT_H */

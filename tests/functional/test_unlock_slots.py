@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Servers that start together do not take all of a host's memory."""
+
+import contextlib
+import os
+import re
+import socket
+import time
+
+import pytest
+
+import lab
+
+MIB_EACH = 300
+
+
+@pytest.fixture
+def hungry(images):
+    """hungry() -> an image whose unlock takes MIB_EACH for a moment."""
+    return lambda: images.luks(format_args=(
+        "--pbkdf", "argon2id", "--pbkdf-memory", str(MIB_EACH * 1024),
+        "--pbkdf-force-iterations", "4", "--pbkdf-parallel", "1"))
+
+
+@pytest.fixture
+def hold():
+    """hold(FIRST): take the slots from number FIRST on."""
+    with contextlib.ExitStack() as stack:
+        def take(first):
+            for n in range(first, max(os.cpu_count(), first) + 1):
+                s = stack.enter_context(
+                    socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+                end = time.monotonic() + 30
+                while True:
+                    try:
+                        s.bind("\0rbdcrypt-unlock-%d" % n)
+                        break
+                    except OSError:  # a server of somebody else's
+                        assert time.monotonic() < end
+                        time.sleep(0.05)
+        yield take
+
+
+def rss_mib(pid):
+    with open("/proc/%d/status" % pid) as f:
+        found = re.search(r"VmRSS:\s+(\d+)", f.read())
+    return int(found.group(1)) // 1024 if found else 0
+
+
+def test_unlocks_take_turns(servers, hungry, hold, key):
+    hold(1)  # one is left
+    started = [servers.begin(hungry(), key, options=[
+        "-v", "-D", "rbdcrypt.session=1"]) for _ in range(4)]
+    most, waiting = 0, list(started)
+    end = time.monotonic() + 60
+    while waiting and time.monotonic() < end:
+        most = max(most, sum(rss_mib(s.pid) for s in started))
+        for s in list(waiting):
+            if os.path.exists(s.pidfile) and os.path.getsize(s.pidfile) \
+                    and "session open" in s.stderr():
+                waiting.remove(s)
+    assert waiting == []
+    for s in started:
+        with s.connect() as c:
+            c.read(4096, 0)
+    # One at a time, and what each of the others needs anyway.
+    assert MIB_EACH < most < 2 * MIB_EACH + 3 * 60, most
+
+
+@pytest.mark.timeout(120)
+def test_the_wait_is_bounded_and_can_be_ended(servers, hungry, hold, key):
+    hold(0)  # none is left
+    verbose = ["-v", "-D", "rbdcrypt.session=1"]
+    patient = servers.start(hungry(), key, options=verbose)
+    other = servers.start(hungry(), key)
+    begin = time.monotonic()
+    assert other.stop() == 0
+    assert time.monotonic() - begin < 6
+    with patient.connect(timeout=40) as c:
+        c.read(4096, 0)
+    assert "out of turn" in patient.stderr()
