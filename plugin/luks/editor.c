@@ -8,11 +8,22 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <openssl/evp.h>
+
 #include "json.h"
 #include "luks.h"
 #include "luks_editor.h"
 
 #define CHUNK (64 * 1024)
+
+/* Where the fields of a binary LUKS2 header are (on-disk format 1.1.3,
+ * section 2.1).
+ */
+#define LUKS2_SEQID 16
+#define LUKS2_CSUM_ALG 72
+#define LUKS2_HDR_OFFSET 256
+#define LUKS2_CSUM 448
+#define LUKS2_CSUM_BYTES 64
 
 struct luks_editor {
   struct luks_copy copy;
@@ -58,9 +69,40 @@ same_as_image (const struct luks_editor *e, uint64_t offset, bool *same,
   return r;
 }
 
-/* libcryptsetup has repaired the private copy while it was loaded: what
- * it changed was torn or old.
+/* Is the copy at OFFSET whole?  Its checksum covers all of it, with zeros
+ * in place of itself.  libcryptsetup, which writes SHA-256 there, does
+ * not tell which copy it took.
  */
+static bool
+is_whole (const struct luks_editor *e, uint64_t offset)
+{
+  static const unsigned char zeros[LUKS2_CSUM_BYTES];
+  const unsigned char *p = e->copy.bytes + offset;
+  const unsigned char *behind = p + LUKS2_CSUM + LUKS2_CSUM_BYTES;
+  unsigned char digest[EVP_MAX_MD_SIZE];
+  EVP_MD_CTX *ctx = EVP_MD_CTX_new ();
+  unsigned n = 0;
+  bool whole;
+
+  whole = ctx && luks_big_endian (p + LUKS2_HDR_OFFSET, 8) == offset &&
+          strncmp ((const char *)p + LUKS2_CSUM_ALG, "sha256", 32) == 0 &&
+          EVP_DigestInit_ex (ctx, EVP_sha256 (), NULL) == 1 &&
+          EVP_DigestUpdate (ctx, p, LUKS2_CSUM) == 1 &&
+          EVP_DigestUpdate (ctx, zeros, sizeof zeros) == 1 &&
+          EVP_DigestUpdate (ctx, behind, p + e->hdr_size - behind) == 1 &&
+          EVP_DigestFinal_ex (ctx, digest, &n) == 1 &&
+          memcmp (digest, p + LUKS2_CSUM, n) == 0;
+  EVP_MD_CTX_free (ctx);
+  return whole;
+}
+
+static uint64_t
+sequence (const struct luks_editor *e, uint64_t offset)
+{
+  return luks_big_endian (e->copy.bytes + offset + LUKS2_SEQID, 8);
+}
+
+/* Readers take the copy with the greater number of those that are whole. */
 static int
 find_copies (struct luks_editor *e, struct reason *why)
 {
@@ -71,7 +113,10 @@ find_copies (struct luks_editor *e, struct reason *why)
   if (crypt_get_metadata_size (e->copy.cd, &e->hdr_size, &keyslots) < 0 ||
       e->hdr_size == 0 || 2 * e->hdr_size > e->copy.mapped)
     return reason_set (why, EINVAL, "the LUKS header has no size");
-  return same_as_image (e, 0, &e->first_is_used, why);
+  e->first_is_used =
+      is_whole (e, 0) && (!is_whole (e, e->hdr_size) ||
+                          sequence (e, 0) >= sequence (e, e->hdr_size));
+  return 0;
 }
 
 int

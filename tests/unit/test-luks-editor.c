@@ -342,7 +342,7 @@ a_token_that_does_not_fit_has_no_room (void **state)
 
 /* LUKS2 numbers its tokens up to 31: what is behind is no token. */
 static void
-two_hundred_tokens_are_refused (void **state)
+of_two_hundred_tokens_32_count (void **state)
 {
   CLEANUP_IMAGE struct image image = image_make (&luks2);
   char json[12000] = "\"tokens\":{";
@@ -359,9 +359,8 @@ two_hundred_tokens_are_refused (void **state)
   image_replace_json (&image, "\"tokens\":{}", json);
   assert_int_equal (
       luks_tokens (image_read, &image, image.size, TYPE, collect, &found, &why),
-      -EINVAL);
-  assert_int_equal (found.n, 0);
-  assert_non_null (strstr (why.text, "damaged"));
+      0);
+  assert_int_equal (found.n, 32);
 }
 
 static void
@@ -427,7 +426,7 @@ main (void)
     cmocka_unit_test (luks1_has_no_room),
     cmocka_unit_test (a_header_full_of_tokens_has_no_room),
     cmocka_unit_test (a_token_that_does_not_fit_has_no_room),
-    cmocka_unit_test (two_hundred_tokens_are_refused),
+    cmocka_unit_test (of_two_hundred_tokens_32_count),
     cmocka_unit_test (a_long_token_is_not_shown),
     cmocka_unit_test (tokens_end_where_the_caller_says),
   };
