@@ -4,10 +4,12 @@ table against the real server, a stand-in only where it cannot be made to
 fail.  Logins are in test_openbao_logins.py."""
 
 import base64
+import errno
 import json
 import os
 import re
 
+import nbd
 import pytest
 
 import fake_kms
@@ -481,3 +483,60 @@ def test_redirect(misbehaving, profile, refused):
     with misbehaving(reply) as server:
         refused("configuration", "configuration", "key=t:vol",
                 profile(address=server.address), words=["redirect"])
+
+
+# ---------------------------------------------------------------------
+# The same, asked again while a volume is served.
+
+def revoked(client):
+    """Refused, or disconnected right after that."""
+    try:
+        client.read(512, 0)
+    except nbd.Error as e:
+        assert e.errnum in (errno.EPERM, errno.ENOTCONN), str(e)
+        return True
+    return False
+
+
+@pytest.mark.parametrize("how,word", [
+    ("soft-delete", "soft-delete-restore"),
+    ("old version", "min_decryption_version"),
+    ("policy", "the token is good")], ids=["soft-delete", "old", "policy"])
+def test_transit_key_that_is_taken_away_ends_io(
+        servers, kms, transit, wrapped, how, word):
+    name = "revoked-" + word[:3]
+    image, text = wrapped(name)
+    policy = "transit/decrypt/" + name
+    auth = token(limited(kms, policy))
+    server = servers.start(image, "key=t:" + text,
+                           transit(name, auth=auth, timeout=2), "recheck=1")
+    where = "transit/keys/" + name
+    with server.connect() as c:
+        kms.must("POST", where + "/rotate")
+        assert len(c.read(512, 0)) == 512
+        if how == "soft-delete":
+            kms.must("DELETE", where + "/soft-delete")
+        elif how == "old version":
+            kms.must("POST", where + "/config",
+                     {"min_decryption_version": 2})
+        else:
+            kms.must("PUT", "sys/policies/acl/limited-%d"
+                     % (limited.count - 1),
+                     {"policy": 'path "auth/token/lookup-self" '
+                                '{ capabilities = ["read"] }'})
+        lab.await_(lambda: revoked(c), 6, "the volume is taken away")
+    assert word in server.stderr()
+    assert text not in server.stderr()
+
+
+def test_pinned_version_that_is_deleted_ends_io(servers, encrypted, kms,
+                                                profile):
+    """A newer version is no revocation, and no substitute either."""
+    kms.put("pinned", {"key": TEXT})
+    server = servers.start(encrypted, "key=t:pinned#version=1",
+                           profile(timeout=2), "recheck=1")
+    with server.connect() as c:
+        kms.put("pinned", {"key": "another"})
+        kms.must("POST", "secret/delete/pinned", {"versions": [1]})
+        lab.await_(lambda: revoked(c), 6, "the volume is taken away")
+    assert "undelete" in server.stderr()
