@@ -246,7 +246,7 @@ read_batch_item (struct ttlv_cursor item, enum kmip_operation operation,
                  struct kmip_reply *reply, struct reason *why)
 {
   struct ttlv_item status, payload;
-  uint32_t echoed;
+  uint32_t echoed = 0;
   int r;
 
   r = get (item, TAG_RESULT_STATUS, TTLV_ENUMERATION, "Result Status", &status,
