@@ -2,6 +2,7 @@
 """A key that is revoked while its volume is served, and a KMS that cannot
 say whether it is."""
 
+import base64
 import errno
 import json
 import os
@@ -254,6 +255,75 @@ def _gone(client):
     except nbd.Error:
         pass
     return client.handle.aio_is_closed() or client.handle.aio_is_dead()
+
+
+@pytest.mark.parametrize("how", ["delete_key", "minimum_version", "policy"])
+def test_revoked_transit_key_ends_io(servers, images, bao, files, cluster,
+                                     how):
+    """The passphrase lies wrapped beside the data."""
+    n = "transit-%d" % next(Volume.numbers)
+    if "transit/" not in bao.must("GET", "sys/mounts"):
+        bao.must("POST", "sys/mounts/transit", {"type": "transit"})
+    key = "transit/keys/" + n
+    bao.must("POST", key, {"derived": True})
+    bao.must("POST", key + "/config", {"deletion_allowed": True})
+    bao.must("PUT", "sys/policies/acl/" + n, {
+        "policy": 'path "transit/decrypt/%s" { capabilities = ["update"] }\n'
+                  'path "auth/token/lookup-self" '
+                  '{ capabilities = ["read"] }' % n})
+    token = bao.must("POST", "auth/token/create", {
+        "policies": [n], "no_default_policy": True,
+        "ttl": "1h"})["auth"]["client_token"]
+    text = []
+
+    def passphrase(image_id):
+        data = bao.must("POST", "transit/datakey/plaintext/" + n, {
+            "bits": 256, "context": base64.b64encode(
+                b"rbdcrypt:" + image_id.encode()).decode()})["data"]
+        text.append(data["ciphertext"])
+        return base64.b64decode(data["plaintext"])
+    image = images.encrypted_by_id(passphrase)
+    profiles = "profiles=" + files(n + ".json", json.dumps({"profiles": {"t": {
+        "type": "openbao", "address": bao.address, "ca_file": bao.ca,
+        "timeout": TIMEOUT, "engine": "transit", "key": n,
+        "auth": {"method": "token_file",
+                 "path": files("token-" + n, token)}}}}))
+    server = servers.start(image, "key=t:" + text[0], profiles, "recheck=1")
+    load = Load(server.connect())
+    lab.await_(lambda: load.count > 500, 20, "the load runs")
+    time.sleep(2)  # at least one question was answered with a yes
+    assert load.errors == []
+    begin = time.monotonic()
+    if how == "delete_key":
+        bao.must("DELETE", key)
+    elif how == "minimum_version":
+        bao.must("POST", key + "/rotate")
+        bao.must("POST", key + "/config", {"min_decryption_version": 2})
+    else:
+        bao.must("DELETE", "sys/policies/acl/" + n)
+    load.wait(20)
+    assert load.ended_at - begin <= 1.1 + TIMEOUT + 2
+    assert set(load.errors) == {errno.EPERM}, load.errors
+    lab.await_(lambda: cluster.watchers(image) == [], 12,
+               "the image is closed")
+    assert "may no longer be used" in server.stderr()
+
+
+def test_token_of_few_uses_cannot_ask_again(volume, bao):
+    token = bao.must("POST", "auth/token/create", {
+        "policies": [volume.policy], "num_uses": 8, "ttl": "1h"})["auth"]
+    volume.profiles = volume.profile({
+        "method": "token_file", "path": volume.files(
+            "few-uses", token["client_token"])})
+    server = volume.start()
+    with server.connect() as c:
+        volume.remove_policy()
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
+            c.write(lab.pattern(4096), 0)
+    assert server.stop() == 0
+    assert len(said(server)) == 1, server.stderr()
+    assert "warning: recheck: nobody will be asked" in said(server)[0]
 
 
 def test_revoked_token_says_nothing_about_the_key(volume):
