@@ -8,12 +8,14 @@ import errno
 import json
 import os
 import re
+import time
 
 import nbd
 import pytest
 
 import fake_kms
 import lab
+from test_secrets import places
 
 TEXT = lab.PASSPHRASE.decode()
 
@@ -175,6 +177,21 @@ def test_wrapped_passphrase_in_hexadecimal(servers, images, kms, transit):
     image = images.luks(passphrase=opened.hex().encode())
     served(servers, image, "key=t:" + text,
            transit("plain", derived=False, layout="castellan"))
+
+
+def test_what_transit_opened_does_not_stay_in_memory(servers, wrapped,
+                                                     transit):
+    """Nor what it said it in; also after rechecks."""
+    image, text = wrapped("memory")
+    server = servers.start(image, "key=t:" + text, transit("memory"),
+                           "recheck=1", env={"RBDCRYPT_ALLOW_CORE": "1"})
+    with server.connect() as c:
+        assert c.size == image.size
+        end = time.monotonic() + 2.5
+        while time.monotonic() < end:
+            assert len(c.read(512, 0)) == 512
+        assert places(server.pid, image.passphrase) == []
+        assert places(server.pid, base64.b64encode(image.passphrase)) == []
 
 
 def test_versions_of_a_record(servers, images, kms, profile, refused):
