@@ -60,6 +60,7 @@ struct key_question {
   char request_id[KEY_REQUEST_ID_MAX]; /* in the KMS's own log, or "" */
   bool again; /* of -EAGAIN: a second try may go better (providers) */
   bool alarm; /* a credential was used by somebody else */
+  struct reason warning; /* what did not keep the key from coming, or "" */
 };
 
 /* Fetch the passphrase that KEY names.

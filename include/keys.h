@@ -15,6 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <time.h>
 
 #include <jansson.h>
 
@@ -187,6 +188,7 @@ struct hostfile_rules {
   mode_t forbidden; /* bits that no such file may have */
   size_t max;       /* bytes */
   bool streams;     /* a descriptor may also be a pipe or a socket */
+  bool prose;       /* credential.c: a password, which may hold spaces */
 };
 
 /* Read PATH whole.  It must be a regular file that root or this user
@@ -206,6 +208,39 @@ extern int hostfile_read_fd (int fd, const struct hostfile_rules *rules,
 
 /* Drop white space from the end: for tokens, which hold none. */
 extern void hostfile_trim (struct secret *text);
+
+/* A file with one line: a token, a secret id, a password.  Read in open,
+ * and again when it changed, where this user still may (credential.c).
+ */
+struct credential {
+  char *path;
+  const struct hostfile_rules *rules;
+  struct secret *text; /* as read last; never NULL once opened */
+  struct timespec mtime;
+  dev_t device;
+  ino_t inode;
+  off_t size;
+  uid_t reader;          /* who opened it */
+  int err;               /* of the last attempt to read it again */
+  struct reason trouble; /* its sentence */
+};
+
+/* -EINVAL (also: what cannot be part of a header or, where the rules say
+ * so, of JSON), -ENOENT, -EACCES.
+ */
+extern int
+credential_open (struct credential *c, const char *path,
+                 const struct hostfile_rules *rules, struct reason *why);
+
+/* Look at the file again.  True: TEXT is another.  When the file cannot
+ * be read, or holds no such thing any more, TEXT stays, and ERR and
+ * TROUBLE say why.
+ */
+extern bool credential_refresh (struct credential *c);
+extern void credential_close (struct credential *c);
+
+/* Printable, no spaces: may become a header's value. */
+extern bool credential_is_text (const void *bytes, size_t length);
 
 /* How what a KMS keeps becomes a passphrase (layout.c). */
 enum layout_kind {

@@ -19,6 +19,7 @@
   X (fd)                                                                       \
   X (cred)                                                                     \
   X (openbao)                                                                  \
+  X (barbican)                                                                 \
   X (kmip)
 
 #define DECLARE(name) extern const struct provider name##_provider;

@@ -1,6 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
 keys_sources += \
 	include/keys.h \
+	plugin/keys/barbican/barbican.c \
+	plugin/keys/barbican/barbican.h \
+	plugin/keys/barbican/catalog.c \
+	plugin/keys/barbican/keystone.c \
+	plugin/keys/barbican/login.c \
+	plugin/keys/barbican/profile.c \
+	plugin/keys/barbican/reply.c \
+	plugin/keys/credential.c \
 	plugin/keys/hostfile.c \
 	plugin/keys/http.c \
 	plugin/keys/key.c \
@@ -20,7 +28,6 @@ keys_sources += \
 	plugin/keys/layout.c \
 	plugin/keys/openbao/answer.c \
 	plugin/keys/openbao/ask.c \
-	plugin/keys/openbao/credential.c \
 	plugin/keys/openbao/environment.c \
 	plugin/keys/openbao/handover.c \
 	plugin/keys/openbao/jwt.c \

@@ -118,6 +118,8 @@ child_key (void *opaque, size_t i, const struct subject *subject,
   trail_fetch (i, &question, r, why);
   if (r < 0)
     return r;
+  if (question.warning.text[0])
+    tell_text (child, WARNING, question.warning.text);
   if (!key_is_local (key)) {
     tell (child, KEY, i, child_keys[i]->bytes, child_keys[i]->length);
     send_login (child, i);

@@ -8,6 +8,7 @@ import tempfile
 
 import pytest
 
+import barbican_server
 import classes as class_table
 import kmip_server
 import lab
@@ -85,6 +86,15 @@ def kmip(lab_dir):
     k.up()
     yield k
     k.down()
+
+
+@pytest.fixture(scope="session")
+def barbican(lab_dir):
+    """Keystone and Barbican: tests/env/openstack.py says who is who."""
+    b = barbican_server.Barbican(os.path.join(lab_dir, "barbican"))
+    b.up()
+    yield b
+    b.down()
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 /* Logins to OpenBao and Vault, and the life of a token.
  *   login.c       one login for all questions of a KMS
  *   method.c      the "auth" member of a profile: token, approle, ...
- *   credential.c  files that are read again when they changed
  *   wrapping.c    a secret id that can be had once
  *   token.c       a token's life: as granted, looked up, renewed, revoked
  *   handover.c    from the rehearsal's process to the server's
@@ -16,46 +15,13 @@
 #ifndef RBDCRYPT_OPENBAO_LOGIN_H
 #define RBDCRYPT_OPENBAO_LOGIN_H
 
-#include <time.h>
-
 #include "openbao.h"
 
-/* ---- credential.c ---- */
-
-/* A file with one line: a token, a secret id, a JWT.  Read in open, and
- * again when it changed, where this user still may.
- */
-struct credential {
-  char *path;
-  const struct hostfile_rules *rules;
-  struct secret *text; /* as read last; never NULL once opened */
-  struct timespec mtime;
-  dev_t device;
-  ino_t inode;
-  off_t size;
-  uid_t reader;          /* who opened it */
-  int err;               /* of the last attempt to read it again */
-  struct reason trouble; /* its sentence */
-};
+/* ---- settings.c ---- */
 
 extern const struct hostfile_rules credential_token, credential_secret_id,
     credential_role_id, credential_wrapped, credential_jwt,
     credential_service_account;
-
-/* -EINVAL (also: what cannot be part of a header), -ENOENT, -EACCES. */
-extern int
-credential_open (struct credential *c, const char *path,
-                 const struct hostfile_rules *rules, struct reason *why);
-
-/* Look at the file again.  True: TEXT is another.  When the file cannot
- * be read, or holds no such thing any more, TEXT stays, and ERR and
- * TROUBLE say why.
- */
-extern bool credential_refresh (struct credential *c);
-extern void credential_close (struct credential *c);
-
-/* Printable, no spaces: may become a header's value. */
-extern bool credential_is_text (const void *bytes, size_t length);
 
 /* ---- token.c ---- */
 

@@ -25,6 +25,51 @@ const struct hostfile_rules settings_key_rules = {
   .max = OPENBAO_PEM_MAX,
 };
 
+/* ---- what a login reads ---- */
+
+#define TOKEN_MAX 8192
+#define JWT_MAX (64 * 1024)
+
+const struct hostfile_rules credential_token = {
+  .what = "token file",
+  .forbidden = 077,
+  .max = TOKEN_MAX,
+};
+
+const struct hostfile_rules credential_secret_id = {
+  .what = "secret id file",
+  .forbidden = 077,
+  .max = TOKEN_MAX,
+};
+
+/* Half of a login, and the half that is no secret. */
+const struct hostfile_rules credential_role_id = {
+  .what = "role id file",
+  .forbidden = 022,
+  .max = TOKEN_MAX,
+};
+
+const struct hostfile_rules credential_wrapped = {
+  .what = "wrapping token file",
+  .forbidden = 077,
+  .max = TOKEN_MAX,
+};
+
+const struct hostfile_rules credential_jwt = {
+  .what = "JWT file",
+  .forbidden = 077,
+  .max = JWT_MAX,
+};
+
+/* Kubernetes mounts it with mode 0644 into a container of one's own. */
+const struct hostfile_rules credential_service_account = {
+  .what = "service account's token file",
+  .forbidden = 022,
+  .max = JWT_MAX,
+};
+
+/* ---- the rest ---- */
+
 int
 settings_no_memory (struct reason *why)
 {

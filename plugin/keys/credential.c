@@ -15,48 +15,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "login.h"
-
-#define TOKEN_MAX 8192
-#define JWT_MAX (64 * 1024)
-
-const struct hostfile_rules credential_token = {
-  .what = "token file",
-  .forbidden = 077,
-  .max = TOKEN_MAX,
-};
-
-const struct hostfile_rules credential_secret_id = {
-  .what = "secret id file",
-  .forbidden = 077,
-  .max = TOKEN_MAX,
-};
-
-/* Half of a login, and the half that is no secret. */
-const struct hostfile_rules credential_role_id = {
-  .what = "role id file",
-  .forbidden = 022,
-  .max = TOKEN_MAX,
-};
-
-const struct hostfile_rules credential_wrapped = {
-  .what = "wrapping token file",
-  .forbidden = 077,
-  .max = TOKEN_MAX,
-};
-
-const struct hostfile_rules credential_jwt = {
-  .what = "JWT file",
-  .forbidden = 077,
-  .max = JWT_MAX,
-};
-
-/* Kubernetes mounts it with mode 0644 into a container of one's own. */
-const struct hostfile_rules credential_service_account = {
-  .what = "service account's token file",
-  .forbidden = 022,
-  .max = JWT_MAX,
-};
+#include "json.h"
+#include "keys.h"
 
 bool
 credential_is_text (const void *bytes, size_t length)
@@ -69,6 +29,18 @@ credential_is_text (const void *bytes, size_t length)
   return length > 0;
 }
 
+/* Can be said in JSON: UTF-8 without control characters. */
+static bool
+is_prose (const void *bytes, size_t length)
+{
+  CLEANUP_JSON json_t *text = json_stringn (bytes, length);
+
+  for (size_t i = 0; i < length; i++)
+    if (((const unsigned char *)bytes)[i] < 0x20)
+      return false;
+  return text && length > 0;
+}
+
 static int
 read_file (const struct credential *c, struct secret **ret, struct reason *why)
 {
@@ -78,7 +50,8 @@ read_file (const struct credential *c, struct secret **ret, struct reason *why)
   if (r < 0)
     return r;
   hostfile_trim (text);
-  if (!credential_is_text (text->bytes, text->length))
+  if (!(c->rules->prose ? is_prose : credential_is_text) (text->bytes,
+                                                          text->length))
     return reason_set (why, EINVAL,
                        "the %s %.256s does not hold one: it is empty or has "
                        "characters that do not belong there",
@@ -115,7 +88,7 @@ credential_open (struct credential *c, const char *path,
   c->reader = geteuid ();
   c->path = strdup (path);
   if (!c->path)
-    return settings_no_memory (why);
+    return reason_set (why, ENOMEM, "out of memory");
   /* Before the reading: a file that is replaced in between is read again. */
   if (stat (path, &st) == 0)
     remember (c, &st);

@@ -1,0 +1,366 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* Keys in OpenStack's Barbican: profiles of type "barbican".  A reference
+ * is a secret's UUID.
+ */
+
+#include "config.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "barbican.h"
+#include "json.h"
+
+/* One secret there. */
+struct barbican_key {
+  struct barbican *barbican;
+  char *id;
+  char *doing;
+};
+
+/* What being registered as a consumer may cost a key that is there. */
+#define CONSUMER_MS 2000
+
+/* ---- questions ---- */
+
+/* "v1/secrets/ID/payload" */
+static int
+send_to (const struct barbican_key *k, const struct pass *pass,
+         const char *part, struct os_request request,
+         struct key_question *question, struct os_reply *reply,
+         struct reason *why)
+{
+  char path[128];
+
+  snprintf (path, sizeof path, "%ssecrets/%s%s", pass->place->base, k->id,
+            part);
+  request.path = path;
+  request.token = pass->token;
+  return os_ask (pass->place->server, &request, question, reply, why);
+}
+
+/* 0: a success, and REPLY is the caller's.  *REJECTED: because of the
+ * token.
+ */
+static int
+ask_once (const struct barbican_key *k, const struct pass *pass,
+          const char *part, const struct os_request *request,
+          struct key_question *question, struct os_reply *reply, bool *rejected,
+          struct reason *why)
+{
+  const struct os_subject about = {
+    .address = http_server_address (pass->place->server),
+    .setting = k->barbican->keystone.options.setting,
+    .name = k->id,
+  };
+  int r = send_to (k, pass, part, *request, question, reply, why);
+
+  if (r < 0)
+    return r;
+  if (reply->status == 200 &&
+      (request->bytes ? reply->bytes != NULL : reply->json != NULL))
+    return 0;
+  *rejected = reply->status == 401;
+  r = os_secret_refusal (&about, reply, &question->again, why);
+  os_reply_free (reply);
+  return r;
+}
+
+/* Of tokens that others replace while we ask. */
+#define TOKENS_MAX 3
+
+static int
+ask (const struct barbican_key *k, const char *part,
+     const struct os_request *request, struct key_question *question,
+     struct os_reply *reply, struct reason *why)
+{
+  struct keystone *ks = &k->barbican->keystone;
+
+  for (unsigned attempt = 1;; attempt++) {
+    struct pass pass;
+    bool rejected = false, fresh;
+    int r = keystone_pass (ks, question, &pass, why);
+
+    if (r == 0)
+      r = ask_once (k, &pass, part, request, question, reply, &rejected, why);
+    if (rejected)
+      keystone_reject (ks, pass.generation);
+    fresh = pass.fresh;
+    keystone_pass_free (ks, &pass);
+    if (!rejected || fresh || attempt == TOKENS_MAX)
+      return r;
+  }
+}
+
+/* ---- consumers ---- */
+
+static struct secret *
+consumer_of (const struct subject *subject)
+{
+  CLEANUP_JSON json_t *body =
+      json_pack ("{s:s,s:s,s:s}", "service", "rbdcrypt", "resource_type",
+                 "rbd-image", "resource_id", subject->id);
+  char *text = body ? json_dumps (body, JSON_COMPACT) : NULL;
+  struct secret *ret = text ? secret_copy (text, strlen (text)) : NULL;
+
+  wiping_free (text);
+  return ret;
+}
+
+/* So that "openstack secret delete" warns of the volume.  It stays when
+ * the server ends, since the volume goes on needing its key.  Barbican
+ * takes the same one again for the same.
+ */
+static void
+register_consumer (const struct barbican_key *k, struct key_question *question)
+{
+  struct key_question q = { .deadline = deadline_sooner (&question->deadline,
+                                                         CONSUMER_MS) };
+  CLEANUP_SECRET struct secret *body = consumer_of (question->subject);
+  const struct os_request request = { .method = "POST", .body = body };
+  struct os_reply reply;
+  struct reason why;
+  int r = body ? ask (k, "/consumers", &request, &q, &reply, &why)
+               : reason_set (&why, ENOMEM, "out of memory");
+
+  if (r == 0)
+    os_reply_free (&reply);
+  else
+    reason_set (&question->warning, 0,
+                "the image %.256s could not be registered as a consumer of its "
+                "key: %s",
+                question->subject->image, why.text);
+}
+
+/* ---- the secret ---- */
+
+static int
+about (const struct barbican_key *k, int r, struct reason *why)
+{
+  if (r < 0)
+    reason_prefix (why, "the secret %s", k->id);
+  return r;
+}
+
+static int
+get_metadata (const struct barbican_key *k, struct key_question *question,
+              struct layout *layout, struct reason *why)
+{
+  const struct os_request request = { .method = "GET" };
+  struct os_reply reply;
+  int r = ask (k, "", &request, question, &reply, why);
+
+  if (r < 0)
+    return r;
+  r = os_secret_layout (reply.json, k->barbican->layout.kind, &layout->kind,
+                        why);
+  os_reply_free (&reply);
+  return about (k, r, why);
+}
+
+static int
+get_payload (const struct barbican_key *k, struct key_question *question,
+             struct secret **ret, struct reason *why)
+{
+  const struct os_request request = { .method = "GET", .bytes = true };
+  struct os_reply reply;
+  int r = ask (k, "/payload", &request, question, &reply, why);
+
+  if (r < 0)
+    return r;
+  if (strcmp (reply.type, "application/octet-stream") != 0)
+    r = reason_set (why, EBADMSG, "its payload came as %.64s, not as bytes",
+                    reply.type[0] ? reply.type : "nothing known");
+  else if (reply.bytes->length == 0)
+    r = reason_set (why, EBADMSG, "its payload is empty");
+  else if (reply.bytes->length > SECRET_PASSPHRASE_MAX)
+    r = reason_set (why, EBADMSG, "its payload is longer than %d bytes",
+                    SECRET_PASSPHRASE_MAX);
+  if (r == 0) {
+    /* Of its own size: the reply's has room for a mebibyte. */
+    *ret = secret_copy (reply.bytes->bytes, reply.bytes->length);
+    r = *ret ? 0 : reason_set (why, ENOMEM, "out of memory");
+  }
+  os_reply_free (&reply);
+  return about (k, r, why);
+}
+
+static int
+barbican_fetch (void *state, struct key_question *question, struct secret **ret,
+                struct reason *why)
+{
+  const struct barbican_key *k = state;
+  struct layout layout = { .kind = LAYOUT_RAW };
+  struct secret *bytes;
+  int r = get_metadata (k, question, &layout, why);
+
+  if (r == 0)
+    r = get_payload (k, question, &bytes, why);
+  if (r == 0)
+    r = layout_bytes (&layout, bytes, ret, why);
+  if (r == 0 && k->barbican->consumer && question->subject)
+    register_consumer (k, question);
+  return r;
+}
+
+/* Whatever the secret is now: a key that was changed may be used. */
+static int
+barbican_check (void *state, struct key_question *question, struct reason *why)
+{
+  const struct barbican_key *k = state;
+  CLEANUP_SECRET struct secret *bytes = NULL;
+  struct layout layout = { .kind = LAYOUT_RAW };
+  int r = get_metadata (k, question, &layout, why);
+
+  return r < 0 ? r : get_payload (k, question, &bytes, why);
+}
+
+/* ---- the rest of a provider ---- */
+
+static void
+barbican_close (struct kms *kms)
+{
+  struct barbican *b = kms->state;
+
+  if (!b)
+    return;
+  keystone_close (&b->keystone);
+  free (b);
+}
+
+static int
+barbican_open (struct kms *kms, const struct profile *profile,
+               struct reason *why)
+{
+  struct barbican *b = calloc (1, sizeof *b);
+
+  if (!b)
+    return reason_set (why, ENOMEM, "out of memory");
+  kms->state = b;
+  keystone_open (&b->keystone);
+  return barbican_from_profile (b, profile, why);
+}
+
+static void
+barbican_free (void *state)
+{
+  struct barbican_key *k = state;
+
+  if (!k)
+    return;
+  free (k->id);
+  free (k->doing);
+  free (k);
+}
+
+/* As Barbican writes it, and castellan: it becomes part of a path. */
+static int
+check_id (const char *id, struct reason *why)
+{
+  static const char form[] = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
+  size_t i;
+
+  for (i = 0; form[i] && id[i]; i++)
+    if (form[i] == 'x' ? !strchr ("0123456789abcdef", id[i]) : id[i] != '-')
+      break;
+  if (!form[i] && !id[i])
+    return 0;
+  return reason_set (why, EINVAL,
+                     "behind a profile of type \"barbican\" goes the secret's "
+                     "UUID, in lower case, and no address");
+}
+
+static int
+barbican_prepare (struct kms *kms, const struct reference *ref, void **state,
+                  struct reason *why)
+{
+  struct barbican *b = kms->state;
+  struct barbican_key *k;
+  int r = check_id (ref->body, why);
+
+  if (r < 0)
+    return r;
+  k = calloc (1, sizeof *k);
+  if (!k)
+    return reason_set (why, ENOMEM, "out of memory");
+  k->barbican = b;
+  k->id = strdup (ref->body);
+  if (asprintf (&k->doing,
+                "asking Keystone at %s, and Barbican, for the key %s",
+                http_server_address (b->keystone.server), ref->name) == -1)
+    k->doing = NULL;
+  if (!k->id || !k->doing) {
+    barbican_free (k);
+    return reason_set (why, ENOMEM, "out of memory");
+  }
+  *state = k;
+  return 0;
+}
+
+static const char *
+barbican_doing (const void *state)
+{
+  return ((const struct barbican_key *)state)->doing;
+}
+
+static int
+barbican_save_login (struct kms *kms, struct secret **ret)
+{
+  struct barbican *b = kms->state;
+
+  return keystone_save (&b->keystone, ret);
+}
+
+static void
+barbican_restore_login (struct kms *kms, const struct secret *login)
+{
+  struct barbican *b = kms->state;
+
+  keystone_restore (&b->keystone, login);
+}
+
+static int
+barbican_tend_login (struct kms *kms, const struct deadline *deadline,
+                     int64_t *next_ms, struct reason *why)
+{
+  struct barbican *b = kms->state;
+
+  return keystone_tend (&b->keystone, deadline, next_ms, why);
+}
+
+static void
+barbican_end_login (struct kms *kms, const struct deadline *deadline)
+{
+  struct barbican *b = kms->state;
+
+  keystone_end (&b->keystone, deadline);
+}
+
+static void
+barbican_relock_login (struct kms *kms)
+{
+  struct barbican *b = kms->state;
+
+  keystone_relock (&b->keystone);
+}
+
+extern const struct provider barbican_provider;
+const struct provider barbican_provider = {
+  .name = "barbican",
+  .types = (const char *const[]){ "barbican", NULL },
+  .open = barbican_open,
+  .close = barbican_close,
+  .prepare = barbican_prepare,
+  .free = barbican_free,
+  .fetch = barbican_fetch,
+  .check = barbican_check,
+  .doing = barbican_doing,
+  .save_login = barbican_save_login,
+  .restore_login = barbican_restore_login,
+  .tend_login = barbican_tend_login,
+  .end_login = barbican_end_login,
+  .relock_login = barbican_relock_login,
+};

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* OpenStack's Barbican, with logins to Keystone: what the files of this
+ * provider share.
+ *   profile.c   settings from a profile
+ *   reply.c     one exchange, and what refusals mean
+ *   keystone.c  what is posted to log in, and what comes back
+ *   catalog.c   a token's life, and where the catalog says Barbican is
+ *   login.c     one login for all questions of a KMS
+ *   barbican.c  the provider
+ *
+ * APIs: OpenStack's documentation, "Identity API v3" and "Key Manager API".
+ */
+
+#ifndef RBDCRYPT_BARBICAN_H
+#define RBDCRYPT_BARBICAN_H
+
+#include "keys.h"
+
+#define BARBICAN_TOKEN_MAX 8192
+#define BARBICAN_URL_MAX 1024
+
+/* ---- reply.c ---- */
+
+struct os_request {
+  const char *method;
+  const char *path;                   /* encoded, without a leading slash */
+  const struct secret *token;         /* X-Auth-Token, or NULL */
+  const struct secret *subject_token; /* X-Subject-Token, or NULL */
+  const struct secret *body;          /* JSON, or NULL */
+  const struct secret *hidden;        /* never to be quoted from the reply */
+  bool bytes;                         /* not JSON is wanted, but octets */
+};
+
+/* What a server said.  TEXT is its message, made fit for a sentence, or
+ * "".  Without JSON, PROBLEM says why.
+ */
+struct os_reply {
+  long status;
+  json_t *json;         /* an object; NULL: none */
+  struct secret *bytes; /* the body; NULL when it is JSON */
+  struct secret *token; /* X-Subject-Token; or NULL */
+  struct reason problem;
+  char type[64], redirect[256], text[200];
+};
+
+/* 0: *REPLY is the caller's, whatever its status.  Else there is none:
+ * errors of http_ask.  QUESTION gets the request's id.
+ */
+extern int
+os_ask (const struct http_server *server, const struct os_request *request,
+        struct key_question *question, struct os_reply *reply,
+        struct reason *why);
+extern void os_reply_free (struct os_reply *reply);
+
+/* From the body of an answer.  Fills JSON, PROBLEM and TEXT, which never
+ * holds HIDDEN.
+ */
+extern void os_reply_read (struct os_reply *reply, const void *bytes,
+                           size_t length, const struct secret *hidden);
+
+/* What a refusal is about, for sentences. */
+struct os_subject {
+  const char *address; /* of the server that said it */
+  const char *setting; /* what gave that address */
+  const char *name;    /* of the secret, or of who logs in */
+};
+
+/* The class of an answer that is no success, and its sentence.  *AGAIN
+ * is set when a second try may go better.
+ */
+extern int
+os_login_refusal (const struct os_subject *about, const struct os_reply *reply,
+                  bool *again, struct reason *why);
+extern int
+os_secret_refusal (const struct os_subject *about, const struct os_reply *reply,
+                   bool *again, struct reason *why);
+
+/* What becomes of the bytes of the secret whose metadata is JSON: *RET is
+ * LAYOUT, or LAYOUT_RAW for a passphrase of castellan's.  -EBADMSG;
+ * -ENOENT: it has no payload yet.
+ */
+extern int os_secret_layout (json_t *json, enum layout_kind layout,
+                             enum layout_kind *ret, struct reason *why);
+
+/* ---- catalog.c ---- */
+
+/* How long the "token" of a reply lives.  -EBADMSG. */
+extern int
+catalog_token_life (json_t *token, int64_t *life_ms, struct reason *why);
+
+/* The address of the key-manager in REGION (NULL: there may be one only)
+ * for INTERFACE; *URL is JSON's.  -EINVAL: there is none, or there are
+ * several.
+ */
+extern int
+catalog_find (json_t *token, const char *region, const char *interface,
+              const char **url, struct reason *why);
+
+/* ---- keystone.c ---- */
+
+/* Who logs in, to what. */
+struct identity {
+  char *id;                       /* application credential; or NULL: */
+  char *user, *user_domain;       /* names */
+  char *project, *project_domain; /* scope; or DOMAIN */
+  char *domain;
+  struct credential secret; /* without a path: it stands in the profile */
+};
+
+struct os_token {
+  struct secret *id; /* NULL: none */
+  int64_t end_ms;    /* CLOCK_MONOTONIC */
+  int64_t renew_ms;  /* when the next one should be there */
+};
+
+extern void os_token_clear (struct os_token *t);
+extern void os_token_set_life (struct os_token *t, int64_t life_ms);
+
+struct keystone;
+
+/* Log in once.  On success *T and *URL, of the key-manager (NULL where
+ * the profile names it), are the caller's.
+ */
+extern int
+keystone_post (const struct keystone *ks, struct key_question *question,
+               struct os_token *t, char **url, struct reason *why);
+
+/* End a token.  Fails quietly. */
+extern void keystone_revoke (const struct keystone *ks, const struct secret *id,
+                             const struct deadline *deadline);
+
+/* ---- login.c ---- */
+
+/* A Barbican; its user count is guarded by the keystone's lock. */
+struct place {
+  struct http_server *server;
+  char *url;
+  const char *base; /* of each path: "v1/", or "" */
+  unsigned users;
+};
+
+struct keystone {
+  struct http_server *server;
+  struct identity identity;
+  char *setting;     /* for sentences: where the login was said */
+  char *url_setting; /* and auth_url */
+
+  /* Of Barbican's address, which the catalog tells or ENDPOINT. */
+  struct http_options options; /* its strings and PEMs are owned */
+  char *endpoint, *region, *interface;
+
+  pthread_mutex_t lock; /* the rest, and the identity's secret */
+  pthread_cond_t changed;
+  bool busy;           /* somebody logs in */
+  unsigned generation; /* of the token: another number, another token */
+  struct os_token token;
+  struct place *place; /* NULL: not known yet */
+  unsigned flights;    /* logins that ended, and how the last one did */
+  int failed;
+  bool failed_again;
+  struct reason failure;
+  int64_t retry_ms; /* tending failed: not before that */
+  unsigned failures;
+  int tend_failed;
+  struct reason tend_failure;
+  bool ended; /* no more logins */
+};
+
+/* KS is zeroed.  keystone_close in any case. */
+extern void keystone_open (struct keystone *ks);
+extern void keystone_close (struct keystone *ks);
+extern void keystone_relock (struct keystone *ks);
+
+/* With KS->endpoint, make the place that it names.  -EINVAL, -ENOMEM. */
+extern int keystone_use_endpoint (struct keystone *ks, struct reason *why);
+
+/* What a question needs. */
+struct pass {
+  struct secret *token;
+  struct place *place;
+  unsigned generation;
+  bool fresh; /* the login was for this question */
+};
+
+/* Logs in where there is no token.  keystone_pass_free when done. */
+extern int keystone_pass (struct keystone *ks, struct key_question *question,
+                          struct pass *ret, struct reason *why);
+extern void keystone_pass_free (struct keystone *ks, struct pass *pass);
+
+/* Barbican does not accept the token of GENERATION. */
+extern void keystone_reject (struct keystone *ks, unsigned generation);
+
+/* As key_save_login, and so on. */
+extern int keystone_save (struct keystone *ks, struct secret **ret);
+extern void keystone_restore (struct keystone *ks, const struct secret *saved);
+extern int keystone_tend (struct keystone *ks, const struct deadline *deadline,
+                          int64_t *next_ms, struct reason *why);
+extern void keystone_end (struct keystone *ks, const struct deadline *deadline);
+
+/* ---- profile.c ---- */
+
+struct barbican {
+  struct keystone keystone;
+  struct layout layout;
+  bool consumer; /* register the image as the secret's consumer */
+};
+
+extern int
+barbican_from_profile (struct barbican *b, const struct profile *profile,
+                       struct reason *why);
+
+#endif /* RBDCRYPT_BARBICAN_H */

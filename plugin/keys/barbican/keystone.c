@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* Logging in to Keystone: POST /v3/auth/tokens. */
+
+#include "config.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "barbican.h"
+#include "json.h"
+
+#define TOKENS "auth/tokens"
+
+/* ---- tokens ---- */
+
+void
+os_token_clear (struct os_token *t)
+{
+  secret_free (t->id);
+  *t = (struct os_token){ .id = NULL };
+}
+
+/* The next one at two thirds of the life, and up to a twentieth of it
+ * sooner: servers that started together shall not come together.
+ */
+void
+os_token_set_life (struct os_token *t, int64_t life_ms)
+{
+  const int64_t now = monotonic_ms ();
+  unsigned char noise = 128;
+
+  (void)!getrandom (&noise, sizeof noise, GRND_NONBLOCK);
+  t->end_ms = now + life_ms;
+  t->renew_ms = now + life_ms * 2 / 3 - life_ms / 20 * noise / 255;
+}
+
+/* ---- the body ---- */
+
+static json_t *
+string_of (const struct secret *s)
+{
+  return json_stringn ((const char *)s->bytes, s->length);
+}
+
+static json_t *
+body_of_credential (const struct identity *who)
+{
+  return json_pack ("{s:{s:{s:[s],s:{s:s,s:o}}}}", "auth", "identity",
+                    "methods", "application_credential",
+                    "application_credential", "id", who->id, "secret",
+                    string_of (who->secret.text));
+}
+
+static json_t *
+scope_of (const struct identity *who)
+{
+  if (who->domain)
+    return json_pack ("{s:{s:s}}", "domain", "name", who->domain);
+  return json_pack ("{s:{s:s,s:{s:s}}}", "project", "name", who->project,
+                    "domain", "name", who->project_domain);
+}
+
+static json_t *
+body_of_password (const struct identity *who)
+{
+  return json_pack ("{s:{s:{s:[s],s:{s:{s:s,s:{s:s},s:o}}},s:o}}", "auth",
+                    "identity", "methods", "password", "password", "user",
+                    "name", who->user, "domain", "name", who->user_domain,
+                    "password", string_of (who->secret.text), "scope",
+                    scope_of (who));
+}
+
+/* As bytes that are wiped. */
+static struct secret *
+body_of (const struct identity *who)
+{
+  CLEANUP_JSON json_t *body =
+      who->id ? body_of_credential (who) : body_of_password (who);
+  char *text = body ? json_dumps (body, JSON_COMPACT) : NULL;
+  struct secret *ret = text ? secret_copy (text, strlen (text)) : NULL;
+
+  wiping_free (text);
+  return ret;
+}
+
+/* ---- the reply ---- */
+
+static int
+read_token (const struct keystone *ks, struct os_reply *reply,
+            struct os_token *t, char **url, struct reason *why)
+{
+  json_t *token = json_object_get (reply->json, "token");
+  const struct secret *id = reply->token;
+  const char *found = NULL;
+  int64_t life_ms;
+  int r;
+
+  if (!id || id->length > BARBICAN_TOKEN_MAX ||
+      !credential_is_text (id->bytes, id->length))
+    return reason_set (why, EBADMSG,
+                       "the answer holds no token: is that Keystone's "
+                       "address?");
+  r = catalog_token_life (token, &life_ms, why);
+  if (r == 0 && !ks->endpoint)
+    r = catalog_find (token, ks->region, ks->interface, &found, why);
+  if (r < 0)
+    return r;
+  if (found && strlen (found) > BARBICAN_URL_MAX)
+    return reason_set (why, EBADMSG,
+                       "the catalog's address of Barbican is longer than %d "
+                       "bytes",
+                       BARBICAN_URL_MAX);
+  *url = found ? strdup (found) : NULL;
+  if (found && !*url)
+    return reason_set (why, ENOMEM, "out of memory");
+  t->id = reply->token;
+  reply->token = NULL;
+  os_token_set_life (t, life_ms);
+  return 0;
+}
+
+void
+keystone_revoke (const struct keystone *ks, const struct secret *id,
+                 const struct deadline *deadline)
+{
+  const struct os_request request = {
+    .method = "DELETE", .path = TOKENS, .token = id, .subject_token = id
+  };
+  struct key_question question = { .deadline = *deadline };
+  struct os_reply reply;
+
+  if (os_ask (ks->server, &request, &question, &reply, NULL) == 0)
+    os_reply_free (&reply);
+}
+
+int
+keystone_post (const struct keystone *ks, struct key_question *question,
+               struct os_token *t, char **url, struct reason *why)
+{
+  CLEANUP_SECRET struct secret *body = body_of (&ks->identity);
+  const struct os_request request = { .method = "POST",
+                                      .path = TOKENS,
+                                      .body = body,
+                                      .hidden = ks->identity.secret.text };
+  const struct os_subject about = {
+    .address = http_server_address (ks->server),
+    .setting = ks->url_setting,
+    .name = ks->setting,
+  };
+  struct os_reply reply;
+  int r;
+
+  if (!body)
+    return reason_set (why, ENOMEM, "out of memory");
+  r = os_ask (ks->server, &request, question, &reply, why);
+  if (r == 0) {
+    if (reply.status == 201 && reply.json)
+      r = read_token (ks, &reply, t, url, why);
+    else
+      r = os_login_refusal (&about, &reply, &question->again, why);
+    /* A token that we cannot use is not left behind. */
+    if (r < 0 && reply.token)
+      keystone_revoke (ks, reply.token, &question->deadline);
+    os_reply_free (&reply);
+  }
+  if (r < 0)
+    reason_prefix (why, "logging in to Keystone at %s by %s", about.address,
+                   ks->identity.id ? "application credential" : "password");
+  return r;
+}

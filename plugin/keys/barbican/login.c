@@ -1,0 +1,494 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* One login for all questions of a KMS.
+ *
+ * The lock guards the token and the place; whoever has set BUSY talks to
+ * Keystone without the lock and owns the identity's secret meanwhile.
+ * Questions that need a token wait for a login under way and share its
+ * failure.
+ */
+
+#include "config.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "barbican.h"
+
+/* The pause after tending failed; it doubles, up to the longest. */
+#define RETRY_MS 1000
+#define RETRY_MAX_MS 60000
+
+/* ---- places ---- */
+
+static void
+place_free (struct place *p)
+{
+  if (!p)
+    return;
+  http_server_free (p->server);
+  free (p->url);
+  free (p);
+}
+
+/* Castellan's clients take the address with the version or without. */
+static const char *
+base_of (const char *url)
+{
+  size_t n = strlen (url);
+
+  while (n > 0 && url[n - 1] == '/')
+    n--;
+  return n > 3 && strncmp (url + n - 3, "/v1", 3) == 0 ? "" : "v1/";
+}
+
+static int
+place_new (const struct keystone *ks, const char *url, struct place **ret,
+           struct reason *why)
+{
+  struct http_options options = ks->options;
+  struct place *p = calloc (1, sizeof *p);
+  int r;
+
+  if (!p)
+    return reason_set (why, ENOMEM, "out of memory");
+  options.address = url;
+  p->url = strdup (url);
+  p->base = base_of (url);
+  p->users = 1;
+  r = p->url ? http_server_new (&options, &p->server, why)
+             : reason_set (why, ENOMEM, "out of memory");
+  if (r < 0) {
+    place_free (p);
+    return r;
+  }
+  *ret = p;
+  return 0;
+}
+
+/* With the lock held. */
+static void
+place_unref (struct place *p)
+{
+  if (p && --p->users == 0)
+    place_free (p);
+}
+
+int
+keystone_use_endpoint (struct keystone *ks, struct reason *why)
+{
+  return place_new (ks, ks->endpoint, &ks->place, why);
+}
+
+/* ---- the whole ---- */
+
+void
+keystone_open (struct keystone *ks)
+{
+  pthread_condattr_t attr;
+
+  pthread_mutex_init (&ks->lock, NULL);
+  pthread_condattr_init (&attr);
+  pthread_condattr_setclock (&attr, CLOCK_MONOTONIC);
+  pthread_cond_init (&ks->changed, &attr);
+  pthread_condattr_destroy (&attr);
+}
+
+static void
+identity_free (struct identity *who)
+{
+  credential_close (&who->secret);
+  free (who->id);
+  free (who->user);
+  free (who->user_domain);
+  free (who->project);
+  free (who->project_domain);
+  free (who->domain);
+}
+
+/* The options' strings are ours: profile.c copied them. */
+static void
+options_free (struct http_options *o)
+{
+  const char *const all[] = { o->setting, o->ca_setting, o->tls_server_name,
+                              o->proxy };
+
+  for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+    free ((void *)(uintptr_t)all[i]);
+  secret_free (o->ca);
+  secret_free (o->cert);
+  secret_free (o->key);
+}
+
+void
+keystone_close (struct keystone *ks)
+{
+  os_token_clear (&ks->token);
+  place_free (ks->place);
+  http_server_free (ks->server);
+  identity_free (&ks->identity);
+  options_free (&ks->options);
+  pthread_cond_destroy (&ks->changed);
+  pthread_mutex_destroy (&ks->lock);
+  free (ks->setting);
+  free (ks->url_setting);
+  free (ks->endpoint);
+  free (ks->region);
+  free (ks->interface);
+}
+
+void
+keystone_relock (struct keystone *ks)
+{
+  struct secret *const all[] = { ks->token.id, ks->identity.secret.text,
+                                 ks->options.key };
+
+  for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+    if (all[i])
+      secret_relock (all[i]);
+  http_server_relock (ks->server);
+  if (ks->place)
+    http_server_relock (ks->place->server);
+}
+
+/* ---- the lock ---- */
+
+/* With the lock held.  A cancelled deadline wakes nobody: look often. */
+static int
+wait_for_change (struct keystone *ks, const struct deadline *d,
+                 struct reason *why)
+{
+  const struct deadline nap = deadline_sooner (d, 100);
+  const struct timespec abstime = deadline_timespec (&nap);
+
+  if (deadline_cancelled (d))
+    return reason_set (why, ESHUTDOWN, "shutting down");
+  if (deadline_left_ms (d) == 0)
+    return reason_set (why, EAGAIN,
+                       "no login to Keystone at %s in time: one is under way",
+                       http_server_address (ks->server));
+  pthread_cond_timedwait (&ks->changed, &ks->lock, &abstime);
+  return 0;
+}
+
+/* Takes T over, and PLACE, which is NULL when it is as it was. */
+static void
+put_login (struct keystone *ks, struct os_token *t, struct place *place)
+{
+  os_token_clear (&ks->token);
+  ks->token = *t;
+  *t = (struct os_token){ .id = NULL };
+  ks->generation++;
+  if (place) {
+    place_unref (ks->place);
+    ks->place = place;
+  }
+}
+
+/* BUSY is ours: nobody else changes the place.  One try: what may go
+ * better is tried again by the question that needs it.
+ */
+static int
+log_in_once (struct keystone *ks, struct key_question *question,
+             struct os_token *t, struct place **place, struct reason *why)
+{
+  struct credential *secret = &ks->identity.secret;
+  char *url = NULL;
+  int r;
+
+  *place = NULL;
+  credential_refresh (secret);
+  r = keystone_post (ks, question, t, &url, why);
+  if (r == 0 && url && (!ks->place || strcmp (ks->place->url, url) != 0)) {
+    r = place_new (ks, url, place, why);
+    if (r < 0) {
+      keystone_revoke (ks, t->id, &question->deadline);
+      os_token_clear (t);
+    }
+  }
+  /* That the file could not be read again matters only now. */
+  if (r < 0 && why && secret->path && secret->err < 0)
+    reason_prefix (why, "%s", secret->trouble.text);
+  free (url);
+  return r;
+}
+
+/* With the lock held, which is not held meanwhile. */
+static int
+log_in (struct keystone *ks, struct key_question *question, struct reason *why)
+{
+  struct os_token t = { .id = NULL };
+  struct place *place;
+  struct reason failure = { "" };
+  int r;
+
+  ks->busy = true;
+  pthread_mutex_unlock (&ks->lock);
+  r = log_in_once (ks, question, &t, &place, &failure);
+  pthread_mutex_lock (&ks->lock);
+  ks->busy = false;
+  ks->flights++;
+  ks->failed = r;
+  ks->failed_again = question->again;
+  ks->failure = failure;
+  pthread_cond_broadcast (&ks->changed);
+  if (r == 0)
+    put_login (ks, &t, place);
+  else if (why)
+    *why = failure;
+  return r;
+}
+
+/* Another's login: wait for its end, and share it when it failed. */
+static int
+join_login (struct keystone *ks, struct key_question *question,
+            struct reason *why)
+{
+  const unsigned flight = ks->flights;
+  int r = 0;
+
+  while (r == 0 && ks->busy)
+    r = wait_for_change (ks, &question->deadline, why);
+  if (r < 0)
+    return r;
+  /* That the other was told to end is no answer to us. */
+  if (ks->flights == flight || ks->failed == 0 || ks->failed == -ESHUTDOWN)
+    return 0;
+  question->again = ks->failed_again;
+  if (why)
+    *why = ks->failure;
+  return ks->failed;
+}
+
+/* ---- for questions ---- */
+
+static bool
+has_token (const struct keystone *ks)
+{
+  return ks->token.id && ks->place && monotonic_ms () < ks->token.end_ms;
+}
+
+int
+keystone_pass (struct keystone *ks, struct key_question *question,
+               struct pass *ret, struct reason *why)
+{
+  int r = 0;
+
+  *ret = (struct pass){ .fresh = false };
+  pthread_mutex_lock (&ks->lock);
+  while (r == 0 && !has_token (ks)) {
+    if (ks->ended)
+      r = reason_set (why, ESHUTDOWN, "shutting down");
+    else if (ks->busy)
+      r = join_login (ks, question, why);
+    else {
+      r = log_in (ks, question, why);
+      ret->fresh = true;
+    }
+  }
+  if (r == 0) {
+    ret->token = secret_copy (ks->token.id->bytes, ks->token.id->length);
+    if (!ret->token)
+      r = reason_set (why, ENOMEM, "out of memory");
+  }
+  if (r == 0) {
+    ret->place = ks->place;
+    ret->place->users++;
+    ret->generation = ks->generation;
+  }
+  pthread_mutex_unlock (&ks->lock);
+  return r;
+}
+
+void
+keystone_pass_free (struct keystone *ks, struct pass *pass)
+{
+  secret_free (pass->token);
+  if (!pass->place)
+    return;
+  pthread_mutex_lock (&ks->lock);
+  place_unref (pass->place);
+  pthread_mutex_unlock (&ks->lock);
+}
+
+void
+keystone_reject (struct keystone *ks, unsigned generation)
+{
+  pthread_mutex_lock (&ks->lock);
+  if (ks->generation == generation) {
+    os_token_clear (&ks->token);
+    ks->generation++;
+  }
+  pthread_mutex_unlock (&ks->lock);
+}
+
+/* ---- tending ---- */
+
+/* The token is due: a new one takes its place, and it is ended.  With
+ * the lock held.
+ */
+static int
+replace_token (struct keystone *ks, const struct deadline *deadline,
+               struct reason *why)
+{
+  CLEANUP_SECRET struct secret *old =
+      secret_copy (ks->token.id->bytes, ks->token.id->length);
+  struct key_question question = { .deadline = *deadline };
+  int r = log_in (ks, &question, why);
+
+  if (r == 0 && old) {
+    pthread_mutex_unlock (&ks->lock);
+    keystone_revoke (ks, old, deadline);
+    pthread_mutex_lock (&ks->lock);
+  }
+  return r;
+}
+
+static void
+note_tending (struct keystone *ks, int r, const struct reason *why)
+{
+  const unsigned n = ks->failures < 6 ? ks->failures : 6;
+  const int64_t pause = (int64_t)RETRY_MS << n;
+
+  ks->tend_failed = r;
+  ks->failures = r == 0 ? 0 : ks->failures + 1;
+  ks->retry_ms = 0;
+  if (r < 0) {
+    ks->retry_ms =
+        monotonic_ms () + (pause < RETRY_MAX_MS ? pause : RETRY_MAX_MS);
+    ks->tend_failure = *why;
+  }
+}
+
+int
+keystone_tend (struct keystone *ks, const struct deadline *deadline,
+               int64_t *next_ms, struct reason *why)
+{
+  int64_t now = monotonic_ms (), at;
+  struct reason none = { "" };
+  int r = 0;
+
+  if (!why)
+    why = &none;
+  pthread_mutex_lock (&ks->lock);
+  if (ks->token.id && !ks->busy && !ks->ended && now >= ks->token.renew_ms) {
+    if (now >= ks->retry_ms) {
+      r = replace_token (ks, deadline, why);
+      note_tending (ks, r, why);
+    }
+    else if (ks->tend_failed < 0) {
+      r = ks->tend_failed; /* still */
+      *why = ks->tend_failure;
+    }
+  }
+  now = monotonic_ms ();
+  at = ks->token.renew_ms > ks->retry_ms ? ks->token.renew_ms : ks->retry_ms;
+  if (ks->token.id && at - now < *next_ms)
+    *next_ms = at > now ? at - now : 0;
+  pthread_mutex_unlock (&ks->lock);
+  return r;
+}
+
+void
+keystone_end (struct keystone *ks, const struct deadline *deadline)
+{
+  struct os_token t;
+
+  pthread_mutex_lock (&ks->lock);
+  while (ks->busy && wait_for_change (ks, deadline, NULL) == 0)
+    ;
+  ks->ended = true;
+  t = ks->token;
+  ks->token = (struct os_token){ .id = NULL };
+  ks->generation++;
+  pthread_mutex_unlock (&ks->lock);
+  if (t.id)
+    keystone_revoke (ks, t.id, deadline);
+  os_token_clear (&t);
+}
+
+/* ---- from the rehearsal's process to the server's ---- */
+
+/* Both are the same program on the same machine, so that numbers go as
+ * they are, and moments on the monotonic clock stay what they are.
+ */
+#define MAGIC UINT32_C (0x6b737431)
+
+struct saved {
+  uint32_t magic, token, url; /* bytes of each, in order */
+  int64_t end_ms, renew_ms;
+};
+
+static int
+save (const struct keystone *ks, struct secret **ret)
+{
+  struct saved s;
+  struct secret *all;
+
+  memset (&s, 0, sizeof s);
+  s.magic = MAGIC;
+  s.token = ks->token.id->length;
+  s.url = strlen (ks->place->url);
+  s.end_ms = ks->token.end_ms;
+  s.renew_ms = ks->token.renew_ms;
+  all = secret_new (sizeof s + s.token + s.url);
+  if (!all)
+    return -ENOMEM;
+  secret_append (all, &s, sizeof s);
+  secret_append (all, ks->token.id->bytes, s.token);
+  secret_append (all, ks->place->url, s.url);
+  *ret = all;
+  return 0;
+}
+
+int
+keystone_save (struct keystone *ks, struct secret **ret)
+{
+  int r = 0;
+
+  *ret = NULL;
+  pthread_mutex_lock (&ks->lock);
+  if (ks->token.id && ks->place)
+    r = save (ks, ret);
+  pthread_mutex_unlock (&ks->lock);
+  return r;
+}
+
+static bool
+is_saved (const struct secret *all, struct saved *s)
+{
+  if (!all || all->length < sizeof *s)
+    return false;
+  memcpy (s, all->bytes, sizeof *s);
+  return s->magic == MAGIC && s->token > 0 && s->token <= BARBICAN_TOKEN_MAX &&
+         s->url > 0 && s->url <= BARBICAN_URL_MAX &&
+         all->length == sizeof *s + s->token + s->url &&
+         credential_is_text (all->bytes + sizeof *s, s->token);
+}
+
+void
+keystone_restore (struct keystone *ks, const struct secret *all)
+{
+  struct saved s;
+  struct os_token t = { .id = NULL };
+  struct place *place = NULL;
+  const unsigned char *p;
+  char *url = NULL;
+
+  if (!is_saved (all, &s))
+    return;
+  p = all->bytes + sizeof s;
+  t.id = secret_copy (p, s.token);
+  t.end_ms = s.end_ms;
+  t.renew_ms = s.renew_ms;
+  if (!ks->endpoint)
+    url = strndup ((const char *)p + s.token, s.url);
+  pthread_mutex_lock (&ks->lock);
+  if (t.id && (ks->endpoint || (url && place_new (ks, url, &place, NULL) == 0)))
+    put_login (ks, &t, place);
+  pthread_mutex_unlock (&ks->lock);
+  os_token_clear (&t);
+  free (url);
+}

@@ -1,0 +1,317 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* One exchange with Keystone or Barbican, and what refusals mean.
+ *
+ * The status alone does not say: an unknown credential and a wrong address
+ * are both 404.  The texts were taken from real servers.
+ */
+
+#include "config.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <string.h>
+
+#include "barbican.h"
+#include "json.h"
+
+/* ---- the exchange ---- */
+
+static const char *
+text_of (json_t *json)
+{
+  /* Keystone, and its middleware in Barbican; then Barbican itself. */
+  const char *text = json_string_value (
+      json_object_get (json_object_get (json, "error"), "message"));
+
+  if (!text)
+    text = json_string_value (json_object_get (json, "description"));
+  return text ? text : "";
+}
+
+void
+os_reply_read (struct os_reply *reply, const void *bytes, size_t length,
+               const struct secret *hidden)
+{
+  const char *text;
+  size_t n;
+
+  if (json_parse_object (bytes, length, &reply->json, &reply->problem) < 0)
+    return;
+  text = text_of (reply->json);
+  /* A proxy that quotes the request would put the secret in our log. */
+  if (hidden && memmem (text, strlen (text), hidden->bytes, hidden->length))
+    text = "";
+  n = strlen (text);
+  while (n > 0 && (isspace ((unsigned char)text[n - 1]) || text[n - 1] == '.'))
+    n--;
+  if (n >= sizeof reply->text)
+    n = sizeof reply->text - 1;
+  memcpy (reply->text, text, n);
+  reply->text[n] = '\0';
+}
+
+/* It goes to logs: letters, digits and dashes only. */
+static void
+note_id (const char *id, struct key_question *question)
+{
+  question->request_id[0] = '\0';
+  for (const char *p = id; *p; p++)
+    if (!isalnum ((unsigned char)*p) && *p != '-')
+      return;
+  if (strlen (id) < sizeof question->request_id)
+    strcpy (question->request_id, id);
+}
+
+static void
+take_reply (struct os_reply *ret, struct http_reply *http,
+            const struct secret *hidden)
+{
+  *ret = (struct os_reply){ .status = http->status };
+  memcpy (ret->type, http->type, sizeof ret->type);
+  memcpy (ret->redirect, http->redirect, sizeof ret->redirect);
+  if (strcmp (http->type, "application/octet-stream") != 0)
+    os_reply_read (ret, http->body->bytes, http->body->length, hidden);
+  if (!ret->json) {
+    ret->bytes = http->body;
+    http->body = NULL;
+  }
+  ret->token = http->wanted;
+  http->wanted = NULL;
+}
+
+static struct http_header
+header_of (const char *name, const struct secret *value)
+{
+  return (struct http_header){ name, value->bytes, value->length };
+}
+
+int
+os_ask (const struct http_server *server, const struct os_request *request,
+        struct key_question *question, struct os_reply *reply,
+        struct reason *why)
+{
+  static const char json[] = "application/json",
+                    bytes[] = "application/octet-stream",
+                    version[] = "key-manager 1.1"; /* has consumers */
+  const char *accept = request->bytes ? bytes : json;
+  struct http_header headers[5] = { { "Accept", accept, strlen (accept) } };
+  const struct http_request r = { .method = request->method,
+                                  .path = request->path,
+                                  .headers = headers,
+                                  .body = request->body,
+                                  .wanted = "X-Subject-Token" };
+  struct http_reply http;
+  size_t n = 1;
+  int err;
+
+  if (request->token)
+    headers[n++] = header_of ("X-Auth-Token", request->token);
+  if (request->subject_token)
+    headers[n++] = header_of ("X-Subject-Token", request->subject_token);
+  else if (request->token && request->body)
+    headers[n++] = (struct http_header){ "OpenStack-API-Version", version,
+                                         strlen (version) };
+  err = http_ask (server, &r, &question->deadline, &http, why);
+  if (err == 0) {
+    note_id (http.request_id, question);
+    take_reply (reply, &http,
+                request->hidden ? request->hidden : request->token);
+  }
+  else
+    question->again = http.again;
+  http_reply_free (&http);
+  return err;
+}
+
+void
+os_reply_free (struct os_reply *reply)
+{
+  json_decref (reply->json);
+  secret_free (reply->bytes);
+  secret_free (reply->token);
+  reply->json = NULL;
+  reply->bytes = reply->token = NULL;
+}
+
+/* ---- refusals of both ---- */
+
+static bool
+is_outage (long status)
+{
+  return status == 408 || status == 429 || status >= 500;
+}
+
+static int
+unavailable (const struct os_subject *about, const struct os_reply *reply,
+             bool *again, struct reason *why)
+{
+  *again = true;
+  if (reply->status == 429)
+    return reason_set (why, EAGAIN, "%s limits the rate of requests (429)",
+                       about->address);
+  if (reply->status == 503 && !reply->json)
+    return reason_set (why, EAGAIN,
+                       "%s answered 503: it, or the Keystone that it asks, "
+                       "does not work now",
+                       about->address);
+  return reason_set (why, EAGAIN, "%s answered %ld%s%s", about->address,
+                     reply->status, reply->text[0] ? ": " : "", reply->text);
+}
+
+static int
+redirected (const struct os_subject *about, const struct os_reply *reply,
+            struct reason *why)
+{
+  return reason_set (why, EINVAL,
+                     "%s answered with a redirect to %s, which is not "
+                     "followed: %s must be the server itself",
+                     about->address,
+                     reply->redirect[0] ? reply->redirect : "nowhere",
+                     about->setting);
+}
+
+/* 2xx and 4xx that no such server would give. */
+static int
+nonsense (const struct os_subject *about, const struct os_reply *reply,
+          const char *server, bool *again, struct reason *why)
+{
+  /* Nothing at all is a connection cut short. */
+  if (reply->status == 200 && reply->bytes && reply->bytes->length == 0) {
+    *again = true;
+    return reason_set (why, EAGAIN, "%s gave an empty answer", about->address);
+  }
+  return reason_set (why, EBADMSG,
+                     "%s answered %ld and not as %s does (%.100s): is that "
+                     "its address? (%s)",
+                     about->address, reply->status, server,
+                     reply->json              ? reply->text
+                     : reply->problem.text[0] ? reply->problem.text
+                                              : reply->type,
+                     about->setting);
+}
+
+/* ---- refusals of a login ---- */
+
+int
+os_login_refusal (const struct os_subject *about, const struct os_reply *reply,
+                  bool *again, struct reason *why)
+{
+  const char *colon = reply->text[0] ? ": " : "";
+  const long status = reply->status;
+
+  if (status >= 300 && status < 400)
+    return redirected (about, reply, why);
+  if (is_outage (status))
+    return unavailable (about, reply, again, why);
+  if (!reply->json && status == 404)
+    return reason_set (why, EINVAL,
+                       "there is no Keystone at this address: %s must end in "
+                       "/v3",
+                       about->setting);
+  if (!reply->json)
+    return nonsense (about, reply, "Keystone", again, why);
+  /* Keystone says 404 of an application credential that it does not know:
+   * somebody deleted it.
+   */
+  if (status == 401 || status == 403 || status == 404)
+    return reason_set (why, EACCES, "%ld%s%s (%s)", status, colon, reply->text,
+                       about->name);
+  if (status >= 400)
+    return reason_set (why, EINVAL, "%ld%s%s (%s)", status, colon, reply->text,
+                       about->name);
+  return nonsense (about, reply, "Keystone", again, why);
+}
+
+/* ---- refusals of a secret ---- */
+
+static int
+not_found (const struct os_subject *about, const struct os_reply *reply,
+           struct reason *why)
+{
+  if (!reply->json)
+    return reason_set (why, EINVAL,
+                       "there is no Barbican at %s: it answered 404, and not "
+                       "about a secret (%s)",
+                       about->address, about->setting);
+  if (strstr (reply->text, "no payload"))
+    return reason_set (why, ENOENT,
+                       "the secret %s at %s has no payload: it was not stored "
+                       "yet",
+                       about->name, about->address);
+  if (strstr (reply->text, "id is invalid"))
+    return reason_set (why, EINVAL, "%s does not take %s as a secret's id",
+                       about->address, about->name);
+  return reason_set (why, ENOENT,
+                     "there is no secret %s at %s: it is missing, deleted or "
+                     "expired (Barbican does not tell which)",
+                     about->name, about->address);
+}
+
+int
+os_secret_refusal (const struct os_subject *about, const struct os_reply *reply,
+                   bool *again, struct reason *why)
+{
+  const char *colon = reply->text[0] ? ": " : "";
+  const long status = reply->status;
+
+  if (status >= 300 && status < 400)
+    return redirected (about, reply, why);
+  if (is_outage (status))
+    return unavailable (about, reply, again, why);
+  if (status == 404)
+    return not_found (about, reply, why);
+  /* Keystone has just given it. */
+  if (status == 401)
+    return reason_set (why, EACCES,
+                       "%s does not accept a new token of Keystone's (401%s%s)",
+                       about->address, colon, reply->text);
+  if (status == 406 && reply->json)
+    return reason_set (why, EBADMSG,
+                       "%s cannot give the secret %s as bytes (406%s%s)",
+                       about->address, about->name, colon, reply->text);
+  if (!reply->json || status < 400)
+    return nonsense (about, reply, "Barbican", again, why);
+  if (status == 403)
+    return reason_set (why, EACCES,
+                       "%s denies the secret %s: the login is good, but "
+                       "neither its role nor the secret's ACL allows that "
+                       "(403%s%s)",
+                       about->address, about->name, colon, reply->text);
+  return reason_set (why, EINVAL, "%s answered %ld to the secret %s%s%s",
+                     about->address, status, about->name, colon, reply->text);
+}
+
+/* ---- metadata ---- */
+
+int
+os_secret_layout (json_t *json, enum layout_kind layout, enum layout_kind *ret,
+                  struct reason *why)
+{
+  const char *type = json_string_value (json_object_get (json, "secret_type"));
+  const char *status = json_string_value (json_object_get (json, "status"));
+  json_t *contents = json_object_get (json, "content_types");
+  char buf[REASON_NAME_MAX];
+
+  if (!type || !status)
+    return reason_set (why, EBADMSG,
+                       "what came is no secret's metadata: it has no "
+                       "\"secret_type\" or no \"status\"");
+  if (strcmp (status, "ACTIVE") != 0)
+    return reason_set (why, ENOENT, "its status is %s",
+                       reason_name (buf, status));
+  if (json_object_size (contents) == 0)
+    return reason_set (why, ENOENT, "it has no payload: it was not stored yet");
+  *ret = layout;
+  if (layout == LAYOUT_RAW)
+    return 0;
+  /* What Nova, Cinder and os-brick do: see layout.c. */
+  if (strcmp (type, "passphrase") == 0)
+    *ret = LAYOUT_RAW;
+  else if (strcmp (type, "symmetric") != 0)
+    return reason_set (why, EBADMSG,
+                       "its type is \"%s\": only symmetric and passphrase "
+                       "open a volume (or \"layout\": \"raw\")",
+                       reason_name (buf, type));
+  return 0;
+}
