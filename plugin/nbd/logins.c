@@ -14,8 +14,10 @@
 
 #include "nbd.h"
 
-/* A login that a question has made meanwhile is looked at after this. */
-#define NAP_MAX_MS 5000
+/* A token that a question brought meanwhile is looked at after this: its
+ * life may be short.
+ */
+#define NAP_MAX_MS 2000
 #define NAP_MIN_MS 100
 
 /* What tending may take, so that nobody waits long for the others. */

@@ -33,8 +33,10 @@ class Logins:
         self.number = 0
 
     def set_up(self):
+        there = self.bao.must("GET", "sys/auth")
         for method in ("approle", "jwt", "kubernetes", "cert"):
-            self.bao.must("POST", "sys/auth/" + method, {"type": method})
+            if method + "/" not in there:
+                self.bao.must("POST", "sys/auth/" + method, {"type": method})
         self.bao.must("PUT", "sys/policies/acl/logins", {
             "policy": 'path "secret/data/logins/*" '
                       '{ capabilities = ["read"] }'})
@@ -465,14 +467,18 @@ def test_wrapped_secret_id_works_once(servers, encrypted, logins, approle,
 
 
 def test_wrapped_secret_id_that_somebody_took_is_an_alarm(
-        servers, encrypted, bao, logins, approle, profile):
+        servers, encrypted, bao, logins, approle, profile, tmp_path):
     auth = approle(logins.role("approle"), wrapped=True)
     with open(auth["wrapped_secret_id_file"]) as f:
         token = f.read()
     bao.must("POST", "sys/wrapping/unwrap", {"token": token})
-    refusal = servers.refused(encrypted, "key=t:vol", profile(auth))
+    audit = tmp_path / "audit"
+    refusal = servers.refused(encrypted, "key=t:vol", profile(auth),
+                              "audit=%s" % audit)
     assert "ALARM" in refusal.sentence
     assert token not in "\n".join(refusal.lines)
+    events = [json.loads(e) for e in audit.read_text().splitlines()]
+    assert "alarm" in [e["event"] for e in events], events
 
 
 def test_wrapping_token_of_another_origin_is_an_alarm(
@@ -592,6 +598,51 @@ def test_given_token_is_renewed_and_not_revoked(servers, images, bao, profile,
     lab.await_(lived_long, 15, "two lives of the token")
     assert server.stop() == 0
     assert bao.call("POST", "auth/token/lookup", {"token": token})[0] == 200
+
+
+def test_token_file_that_is_replaced_while_serving(
+        servers, images, bao, profile, tmp_path):
+    """The new token is asked with, learnt about and renewed; the old one
+    is missed by nobody."""
+    def token(ttl):
+        return bao.must("POST", "auth/token/create", {
+            "policies": ["logins"], "ttl": ttl})["auth"]["client_token"]
+
+    def put(text):
+        new = tmp_path / "new"
+        new.write_text(text)
+        new.chmod(0o600)
+        new.rename(tmp_path / "token")
+    old = token("1h")
+    put(old)
+    server = servers.start(images.luks(), "key=t:vol", "recheck=1", profile(
+        {"method": "token_file", "path": str(tmp_path / "token")}))
+    new = token("5s")
+    begin = time.monotonic()
+    put(new)
+    bao.must("POST", "auth/token/revoke", {"token": old})
+
+    def lived_long():
+        status, _ = bao.call("POST", "auth/token/lookup", {"token": new})
+        assert status == 200, "the new token was not renewed"
+        return time.monotonic() - begin > 8
+    lab.await_(lived_long, 15, "the new token lives on")
+    with server.connect() as c:
+        assert c.read(512, 0) is not None
+    assert "error" not in server.stderr()
+
+
+def test_recheck_of_a_token_for_few_uses_is_not_possible(
+        servers, images, bao, profile, files):
+    token = bao.must("POST", "auth/token/create", {
+        "policies": ["logins"], "num_uses": 2})["auth"]["client_token"]
+    server = servers.start(
+        images.luks(), "key=t:vol", "recheck=1",
+        profile({"method": "token_file", "path": files("token", token)}))
+    with server.connect() as c:
+        assert c.read(512, 0) is not None
+    assert "limited number of times" in server.stderr()
+    assert server.stop() == 0
 
 
 def test_token_file_that_vanishes_while_serving(

@@ -19,7 +19,7 @@
 #include "login.h"
 
 /* How often a token file is looked at when nobody asks for a key. */
-#define FILE_MS 5000
+#define FILE_MS 2000
 
 /* The pause after tending failed; it doubles, up to the longest. */
 #define RETRY_MS 1000
