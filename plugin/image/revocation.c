@@ -75,8 +75,9 @@ read_metadata (void *opaque, const char *name, struct secret **ret,
   call->fn = get_metadata;
   call->free = free_metadata_call;
   r = request_run_by (&q->s->requests, q->generation, &call, q->deadline);
-  if (!call)
-    return reason_set (why, -r, "the image's metadata cannot be read now");
+  if (!call) /* with the error of whoever gave it up, not the KMS's */
+    return reason_set (why, r == -ESHUTDOWN ? ESHUTDOWN : EAGAIN,
+                       "the image's metadata cannot be read now");
   if (r == 0) {
     *ret = mc->value;
     mc->value = NULL;
