@@ -108,6 +108,20 @@ extern bool key_is_local (const struct key *key);
 extern int key_recorded (const struct subject *subject, const char *profiles,
                          char **ret, struct reason *why);
 
+/* Where an image records it. */
+#define KEY_RECORD_TOKEN "rbdcrypt"
+#define KEY_RECORD_METADATA "rbdcrypt/v1"
+
+/* The record of KEY, which was prepared and names a profile, for the
+ * image IMAGE_ID: a LUKS2 token for KEYSLOT, or with -1 the image's
+ * metadata.  *RET is malloc'd.  0 or -ENOMEM.
+ */
+extern int key_record (const struct key *key, const char *image_id, int keyslot,
+                       char **ret, struct reason *why);
+
+/* Does the reference itself hold the passphrase, encrypted by the KMS? */
+extern bool key_is_wrapped (const struct key *key);
+
 /* Make KEY, which is "image", stand for REF, and prepare it.  Nothing
  * happens when it stands for REF already.  Errors of key_prepare.
  */

@@ -31,7 +31,8 @@ struct subject {
 
   /* Call FN for each token of TYPE in the LUKS2 header, in the order of
    * their numbers; TEXT is the token's JSON.  A LUKS1 header has none.
-   * Stops when FN returns non-zero, and returns that.
+   * Stops when FN returns non-zero, and returns that.  NULL once the
+   * image is unlocked: its header cannot be seen any more.
    */
   int (*tokens) (void *opaque, const char *type,
                  int (*fn) (void *arg, int number, const char *text), void *arg,

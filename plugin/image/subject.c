@@ -37,6 +37,31 @@ metadata (void *opaque, const char *name, struct secret **ret,
   return 0;
 }
 
+static ssize_t
+read_raw (void *opaque, void *buf, size_t length, uint64_t offset)
+{
+  const ssize_t n = rbd_read (opaque, offset, length, buf);
+
+  return n < 0 || (size_t)n == length ? n : -EIO;
+}
+
+/* Only while the image shows its header: before the encryption is
+ * loaded.
+ */
+static int
+tokens (void *opaque, const char *type, luks_token_fn fn, void *arg,
+        struct reason *why)
+{
+  const struct volume *v = opaque;
+  uint64_t size;
+  int r = rbd_get_size (v->image, &size);
+
+  if (r < 0)
+    return reason_set (why, -r, "cannot read the image's size: %s",
+                       strerror (-r));
+  return luks_tokens (read_raw, v->image, size, type, fn, arg, why);
+}
+
 int
 volume_describe (struct volume *v, struct reason *why)
 {
@@ -53,6 +78,7 @@ volume_describe (struct volume *v, struct reason *why)
     .image = v->subject_image,
     .id = v->subject_id,
     .metadata = metadata,
+    .tokens = tokens,
     .opaque = v,
   };
   return 0;

@@ -264,6 +264,7 @@ volume_unlock (struct volume *v, enum volume_mode mode,
   r = v->costly ? load_in_turn (v, keys, hooks) : load (v, keys);
   if (r < 0)
     return explain_load (v, -r, hooks, why);
+  v->subject.tokens = NULL;
   r = rbd_get_size (v->image, &v->size);
   if (r < 0)
     return reason_set (why, -r, "cannot read the volume's size: %s",

@@ -13,6 +13,12 @@
 
 #define SCHEME_MAX 64
 
+/* What a name was before key_adopt: others may be reading it. */
+struct retired {
+  char *name, *scheme;
+  struct retired *next;
+};
+
 struct key {
   char *name;   /* as the user wrote it; of "image": what was adopted */
   char *scheme; /* NULL for "none", and for "image" until key_adopt */
@@ -20,6 +26,7 @@ struct key {
   bool image;
   struct kms *kms; /* from key_prepare on */
   void *state;     /* the provider's, from key_prepare on */
+  struct retired *retired;
 };
 
 /* What was typed may be the secret itself: say what is wanted and
@@ -104,16 +111,26 @@ check_reference (const struct key *key, struct reason *why)
   return 0;
 }
 
+static void
+retire (struct key *key, struct retired *old)
+{
+  old->name = key->name;
+  old->scheme = key->scheme;
+  old->next = key->retired;
+  key->retired = old;
+}
+
 /* Take REF apart; what KEY holds is replaced only by a success. */
 static int
 take_reference (struct key *key, const char *ref, size_t scheme_len,
                 struct reason *why)
 {
   struct key k = { .name = strdup (ref) };
+  struct retired *old = calloc (1, sizeof *old);
   int r = 0;
 
   k.scheme = scheme_len > 0 ? strndup (ref, scheme_len) : NULL;
-  if (!k.name || (scheme_len > 0 && !k.scheme))
+  if (!k.name || !old || (scheme_len > 0 && !k.scheme))
     r = reason_set (why, ENOMEM, "out of memory");
   else if (k.scheme) {
     k.body = k.name + scheme_len + 1;
@@ -122,10 +139,10 @@ take_reference (struct key *key, const char *ref, size_t scheme_len,
   if (r < 0) {
     free (k.name);
     free (k.scheme);
+    free (old);
     return r;
   }
-  free (key->name);
-  free (key->scheme);
+  retire (key, old);
   key->name = k.name;
   key->scheme = k.scheme;
   key->body = k.body;
@@ -312,6 +329,12 @@ key_is_local (const struct key *key)
   return p && p->local;
 }
 
+bool
+key_is_wrapped (const struct key *key)
+{
+  return key->kms && key->kms->wraps;
+}
+
 const char *
 key_name (const struct key *key)
 {
@@ -376,6 +399,14 @@ key_free (struct key *key)
   if (!key)
     return;
   release (key);
+  while (key->retired) {
+    struct retired *old = key->retired;
+
+    key->retired = old->next;
+    free (old->name);
+    free (old->scheme);
+    free (old);
+  }
   free (key->scheme);
   free (key->name);
   free (key);

@@ -44,6 +44,7 @@ keys_sources += \
 	plugin/keys/openbao/transit.c \
 	plugin/keys/openbao/wrapping.c \
 	plugin/keys/profile.c \
-	plugin/keys/provider.c
+	plugin/keys/provider.c \
+	plugin/keys/record.c
 # For KMIP, and libcurl's SSL_CTX (http.c).
 librbdcrypt_la_LIBADD += -lssl

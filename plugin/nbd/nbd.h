@@ -49,7 +49,8 @@ struct parameters {
   struct cluster_params cluster;
   struct cluster_option options[CEPH_OPTIONS_MAX];
   struct key *keys[VOLUME_LAYERS_MAX];
-  bool plain; /* key=none */
+  bool plain;          /* key=none */
+  bool key_by_default; /* no key= was given: what the image records */
   const char *profiles;
   const char *audit; /* NULL: whatever is usual on this host */
   enum tristate trim, extents;
@@ -104,6 +105,13 @@ extern void peers_hang_up (void);
 extern int
 questions_check (void *opaque, const struct subject *subject,
                  const struct deadline *deadline, struct reason *why);
+
+/* Key LAYER, which may be "image": what SUBJECT records for itself becomes
+ * its reference, and it is prepared.  Errors of key_recorded and
+ * key_adopt.
+ */
+extern int questions_resolve (size_t layer, const struct subject *subject,
+                              struct reason *why);
 
 /* Is there a key that a KMS can be asked for?  Warns of those which came
  * from one that cannot be asked again.

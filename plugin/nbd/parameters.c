@@ -28,11 +28,11 @@ struct parameters parameters = {
 /* One line per parameter; bash completion greps "^name=". */
 const char parameters_help[] =
     "[image=]<SPEC>        (required) [POOL/[NAMESPACE/]]IMAGE[@SNAP].\n"
-    "key=<REF>             (required) Where the key is: file:PATH,\n"
-    "                      line:PATH, fd:N, cred:NAME,\n"
-    "                      bao:MOUNT/PATH[#FIELD], vault:..., PROFILE:REF;\n"
-    "                      none serves the image as it is.  Repeat for the\n"
-    "                      layers of a clone, child first.\n"
+    "key=<REF>             Where the key is: file:PATH, line:PATH, fd:N,\n"
+    "                      cred:NAME, bao:MOUNT/PATH[#FIELD], vault:...,\n"
+    "                      PROFILE:REF; image: what the image records (the\n"
+    "                      default); none serves the image as it is.\n"
+    "                      Repeat for the layers of a clone, child first.\n"
     "audit=<FILE>|journal|none\n"
     "                      Where to write what happened to the key and who\n"
     "                      attached (journal, where there is one).\n"
@@ -420,10 +420,8 @@ settle_keys (void)
   const size_t n = parameters.volume.nr_keys;
 
   if (n == 0) {
-    nbdkit_error ("key= is missing: say where the key is (key=file:PATH, "
-                  "key=PROFILE:REF, ...), or key=none to serve the image as "
-                  "it is");
-    return -1;
+    parameters.key_by_default = true;
+    return parse_key ("image");
   }
   for (size_t i = 0; i < n; i++)
     parameters.plain |= key_is_none (parameters.keys[i]);

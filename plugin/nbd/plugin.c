@@ -107,7 +107,9 @@ fetch_key (void *opaque, size_t i, const struct subject *subject,
   (void)opaque;
   trail_subject (subject);
   if (!rehearsed.keys[i]) {
-    r = key_fetch (parameters.keys[i], &question, ret, why);
+    r = questions_resolve (i, subject, why);
+    if (r == 0)
+      r = key_fetch (parameters.keys[i], &question, ret, why);
     trail_fetch (i, &question, r, why);
     if (r == 0 && question.warning.text[0])
       nbdkit_error ("warning: %s", question.warning.text);

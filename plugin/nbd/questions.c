@@ -1,12 +1,44 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* Asking again whether the keys of a served volume may still be used. */
+/* Questions about the keys of a volume: which one the image records, and,
+ * while it is served, whether they may still be used.
+ */
 
 #include "config.h"
 
 #include <errno.h>
+#include <stdlib.h>
 
 #include "nbd.h"
+
+int
+questions_resolve (size_t layer, const struct subject *subject,
+                   struct reason *why)
+{
+  struct key *key = parameters.keys[layer];
+  char *ref;
+  int r;
+
+  if (!key_is_image (key))
+    return 0;
+  if (layer > 0)
+    return reason_set (why, EINVAL,
+                       "key=image works for the image itself only: name the "
+                       "keys of its parents");
+  r = key_recorded (subject, parameters.profiles, &ref, why);
+  if (r == -ENOENT && parameters.key_by_default)
+    reason_prefix (why,
+                   "key= is missing: say where the key is (key=file:PATH, "
+                   "key=PROFILE:REF, ...), or key=none to serve the image as "
+                   "it is");
+  if (r < 0)
+    return r;
+  r = key_adopt (key, ref, parameters.profiles, why);
+  if (r < 0)
+    reason_prefix (why, "the image's key record names %.256s", ref);
+  free (ref);
+  return r;
+}
 
 static bool
 can_check (struct key *key, struct reason *why)

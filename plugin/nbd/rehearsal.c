@@ -20,6 +20,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -34,11 +35,20 @@
  */
 #define MARGIN_MS 500
 
-enum message_type { STEP, WARNING, KEY, LOGIN, KEYRING, FAILURE, SUCCESS };
+enum message_type {
+  STEP,
+  WARNING,
+  REFERENCE, /* of key=image */
+  KEY,
+  LOGIN,
+  KEYRING,
+  FAILURE,
+  SUCCESS
+};
 
 struct message {
   enum message_type type;
-  unsigned index; /* KEY, LOGIN: the layer */
+  unsigned index; /* REFERENCE, KEY, LOGIN: the layer */
   size_t length;  /* bytes that follow, below SECRET_PASSPHRASE_MAX + 1 */
 };
 
@@ -103,6 +113,18 @@ send_login (const struct child *child, size_t i)
     tell (child, LOGIN, i, login->bytes, login->length);
 }
 
+/* The parent prepares it as well, while it is still the user who can read
+ * the profile's files.
+ */
+static void
+send_reference (const struct child *child, size_t i)
+{
+  const char *ref = key_name (parameters.keys[i]);
+
+  if (key_is_image (parameters.keys[i]))
+    tell (child, REFERENCE, i, ref, strlen (ref));
+}
+
 static int
 child_key (void *opaque, size_t i, const struct subject *subject,
            const struct secret **ret, struct reason *why)
@@ -111,10 +133,13 @@ child_key (void *opaque, size_t i, const struct subject *subject,
   struct key *key = parameters.keys[i];
   struct key_question question = { .deadline = child->deadline,
                                    .subject = subject };
-  int r;
+  int r = questions_resolve (i, subject, why);
 
-  tell_text (child, STEP, key_doing (key));
-  r = key_fetch (key, &question, &child_keys[i], why);
+  if (r == 0) {
+    send_reference (child, i);
+    tell_text (child, STEP, key_doing (key));
+    r = key_fetch (key, &question, &child_keys[i], why);
+  }
   trail_fetch (i, &question, r, why);
   if (r < 0)
     return r;
@@ -278,6 +303,19 @@ keep_text (struct reason *to, const struct secret *body)
   reason_set (to, 0, "%.*s", (int)body->length, (const char *)body->bytes);
 }
 
+/* What the child found on the image: prepared here too. */
+static int
+adopt (const struct message *m, const struct secret *body, struct reason *why)
+{
+  char ref[KEY_REFERENCE_MAX + 1];
+
+  if (m->index >= parameters.volume.nr_keys || body->length >= sizeof ref)
+    return reason_set (why, EINVAL, "the rehearsal named no key");
+  snprintf (ref, sizeof ref, "%.*s", (int)body->length,
+            (const char *)body->bytes);
+  return key_adopt (parameters.keys[m->index], ref, parameters.profiles, why);
+}
+
 /* Read messages until the child says how it ended.  0, or -errno and the
  * sentence.
  */
@@ -312,6 +350,11 @@ listen_to_child (int sock, const struct deadline *deadline,
     case WARNING:
       keep_text (&text, body);
       nbdkit_error ("warning: %s", text.text);
+      break;
+    case REFERENCE:
+      r = adopt (&m, body, why);
+      if (r < 0)
+        return r;
       break;
     case FAILURE:
       keep_text (why, body);

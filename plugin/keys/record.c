@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* The key reference that an image records for itself: a LUKS2 token of
+ * the type "rbdcrypt", or image metadata where there is no room for one.
+ *
+ *   {"type": "rbdcrypt", "keyslots": ["0"], "version": 1,
+ *    "profile": NAME, "reference": REF, "image_id": ID, "created": TIME}
+ *
+ * with "wrapped" in place of "reference" where the passphrase itself lies
+ * in the record, encrypted by the KMS; without "type" and "keyslots" in
+ * metadata.
+ *
+ * Whoever can write to the image wrote it: nothing here is trusted.  It
+ * names a profile and a reference within it, never an address, and the
+ * profile says which images may name it.  Clones and copies inherit the
+ * record, so it says for which image it was written.
+ */
+
+#include "config.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "json.h"
+#include "keys.h"
+
+#define RECORD_VERSION 1
+
+struct record {
+  const char *profile, *body, *image_id;
+  json_t *root; /* owns the strings */
+};
+
+static void
+record_free (struct record *record)
+{
+  json_decref (record->root);
+}
+
+/* ---- one record ---- */
+
+static int
+set_body (struct record *r, json_t *reference, json_t *wrapped,
+          struct reason *why)
+{
+  if (!reference == !wrapped)
+    return reason_set (why, EINVAL,
+                       "it must have either \"reference\" or \"wrapped\"");
+  r->body = json_string_value (reference ? reference : wrapped);
+  return r->body[0] ? 0 : reason_set (why, EINVAL, "its reference is empty");
+}
+
+/* IS_TOKEN: LUKS2 asks for "type" and "keyslots". */
+static int
+parse (const char *text, size_t length, bool is_token, struct record *ret,
+       struct reason *why)
+{
+  json_t *type, *keyslots, *version, *profile, *reference, *wrapped, *image_id,
+      *created;
+  const struct json_member members[] = {
+    { "version", JSON_INTEGER, true, &version },
+    { "profile", JSON_STRING, true, &profile },
+    { "reference", JSON_STRING, false, &reference },
+    { "wrapped", JSON_STRING, false, &wrapped },
+    { "image_id", JSON_STRING, true, &image_id },
+    { "created", JSON_STRING, false, &created },
+    { is_token ? "type" : NULL, JSON_STRING, true, &type },
+    { "keyslots", JSON_ARRAY, true, &keyslots },
+    { .name = NULL },
+  };
+  int r = json_parse_object (text, length, &ret->root, why);
+
+  if (r == 0)
+    r = json_members (ret->root, "its JSON", members, why);
+  if (r < 0)
+    return r == -EBADMSG ? -EINVAL : r;
+  if (json_integer_value (version) != RECORD_VERSION)
+    return reason_set (why, EINVAL,
+                       "its version is %lld, and this release knows %d",
+                       (long long)json_integer_value (version), RECORD_VERSION);
+  ret->profile = json_string_value (profile);
+  ret->image_id = json_string_value (image_id);
+  return set_body (ret, reference, wrapped, why);
+}
+
+/* PROFILE:BODY, when PROFILE is the name of one and not a kind of key
+ * that would be read from this host.
+ */
+static int
+make_reference (const struct record *r, char **ret, struct reason *why)
+{
+  struct key *key;
+  char buf[REASON_NAME_MAX];
+  char *ref = NULL;
+  int err;
+
+  if (provider_of_scheme (r->profile))
+    return reason_set (why, EINVAL,
+                       "it names \"%s\", which is not a profile: an image may "
+                       "name profiles only",
+                       reason_name (buf, r->profile));
+  if (asprintf (&ref, "%s:%s", r->profile, r->body) == -1)
+    return reason_set (why, ENOMEM, "out of memory");
+  err = key_parse (ref, &key, NULL);
+  if (err == 0) {
+    /* A colon in the profile's name would make another one of it. */
+    if (strcmp (key_profile (key), r->profile) != 0)
+      err = -EINVAL;
+    key_free (key);
+  }
+  if (err < 0) {
+    free (ref);
+    return reason_set (why, EINVAL,
+                       "its profile and reference make no key reference");
+  }
+  *ret = ref;
+  return 0;
+}
+
+/* ---- all that an image has ---- */
+
+struct search {
+  const struct subject *subject;
+  struct reason *why;
+  char *ref; /* of those written for this image */
+  char *profile;
+  bool inherited; /* there are others */
+  char other_id[REASON_NAME_MAX];
+};
+
+static int
+take_record (struct search *s, const struct record *record)
+{
+  char *ref = NULL;
+  int r;
+
+  if (strcmp (record->image_id, s->subject->id) != 0) {
+    s->inherited = true;
+    reason_name (s->other_id, record->image_id);
+    return 0;
+  }
+  r = make_reference (record, &ref, s->why);
+  if (r < 0)
+    return r;
+  if (s->ref && strcmp (s->ref, ref) != 0)
+    r = reason_set (s->why, EINVAL, "there is another one that differs");
+  if (s->ref || r < 0) {
+    free (ref);
+    return r;
+  }
+  s->ref = ref;
+  s->profile = strdup (record->profile);
+  return s->profile ? 0 : reason_set (s->why, ENOMEM, "out of memory");
+}
+
+static int
+take_text (struct search *s, const char *text, size_t length, bool is_token)
+{
+  struct record record = { .root = NULL };
+  int r = parse (text, length, is_token, &record, s->why);
+
+  if (r == 0)
+    r = take_record (s, &record);
+  record_free (&record);
+  return r;
+}
+
+static int
+take_token (void *arg, int number, const char *text)
+{
+  struct search *s = arg;
+  const int r = take_text (s, text, strlen (text), true);
+
+  if (r < 0)
+    reason_prefix (s->why,
+                   "the image's key record (LUKS2 token %d) cannot be used",
+                   number);
+  return r;
+}
+
+static int
+take_metadata (struct search *s)
+{
+  CLEANUP_SECRET struct secret *text = NULL;
+  const struct subject *subject = s->subject;
+  int r =
+      subject->metadata (subject->opaque, KEY_RECORD_METADATA, &text, s->why);
+
+  if (r == -ENOENT)
+    return 0;
+  if (r == 0)
+    r = take_text (s, (const char *)text->bytes, text->length, false);
+  if (r < 0)
+    reason_prefix (s->why,
+                   "the image's key record (metadata \"%s\") cannot be used",
+                   KEY_RECORD_METADATA);
+  return r == -EBADMSG ? -EINVAL : r;
+}
+
+/* May this image name that profile? */
+static int
+check_profile (const struct search *s, const char *profiles)
+{
+  struct profile *profile;
+  bool allowed;
+  int r = profile_load (profiles, s->profile, &profile, s->why);
+
+  if (r < 0) {
+    reason_prefix (s->why, "the image's key record cannot be used");
+    return r == -ENOENT ? -EINVAL : r;
+  }
+  allowed = profile_allows (profile, s->subject->image);
+  if (!allowed)
+    r = reason_set (s->why, EINVAL,
+                    "the image %.256s records a key of the %s, which it may "
+                    "not name: its \"images\" do not match",
+                    s->subject->image, profile->where);
+  profile_free (profile);
+  return r;
+}
+
+static int
+nothing_found (const struct search *s)
+{
+  if (s->inherited)
+    return reason_set (s->why, EINVAL,
+                       "the image's key record was written for the image with "
+                       "the id \"%s\", and this one is \"%s\": a clone or a "
+                       "copy inherits the record of its origin; give key=, or "
+                       "write a record of its own (rbdcrypt bind)",
+                       s->other_id, s->subject->id);
+  return reason_set (s->why, ENOENT,
+                     "the image %.256s records no key reference",
+                     s->subject->image);
+}
+
+int
+key_recorded (const struct subject *subject, const char *profiles, char **ret,
+              struct reason *why)
+{
+  struct search s = { .subject = subject, .why = why };
+  int r = 0;
+
+  if (subject->tokens)
+    r = subject->tokens (subject->opaque, KEY_RECORD_TOKEN, take_token, &s,
+                         why);
+  if (r == 0)
+    r = take_metadata (&s);
+  if (r == 0)
+    r = s.ref ? check_profile (&s, profiles) : nothing_found (&s);
+  free (s.profile);
+  if (r < 0) {
+    free (s.ref);
+    return r;
+  }
+  *ret = s.ref;
+  return 0;
+}
+
+/* ---- writing one ---- */
+
+int
+key_record (const struct key *key, const char *image_id, int keyslot,
+            char **ret, struct reason *why)
+{
+  const char *body = key_name (key) + strlen (key_profile (key)) + 1;
+  const time_t now = time (NULL);
+  CLEANUP_JSON json_t *root = NULL;
+  struct tm tm;
+  char created[32], *text;
+
+  strftime (created, sizeof created, "%Y-%m-%dT%H:%M:%SZ",
+            gmtime_r (&now, &tm));
+  root = json_pack ("{s:i, s:s, s:s, s:s, s:s}", "version", RECORD_VERSION,
+                    "profile", key_profile (key),
+                    key_is_wrapped (key) ? "wrapped" : "reference", body,
+                    "image_id", image_id, "created", created);
+  if (root && keyslot >= 0) {
+    char slot[16];
+
+    snprintf (slot, sizeof slot, "%d", keyslot);
+    if (json_object_set_new (root, "type", json_string (KEY_RECORD_TOKEN)) ==
+            -1 ||
+        json_object_set_new (root, "keyslots", json_pack ("[s]", slot)) == -1)
+      return reason_set (why, ENOMEM, "out of memory");
+  }
+  text = root ? json_dumps (root, JSON_COMPACT) : NULL;
+  *ret = text ? strdup (text) : NULL;
+  wiping_free (text);
+  return *ret ? 0 : reason_set (why, ENOMEM, "out of memory");
+}
