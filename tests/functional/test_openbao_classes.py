@@ -411,7 +411,7 @@ def test_rate_limit(kms, profile, refused, headers):
         lab.await_(lambda: kms.call("GET", "secret/data/vol")[0] == 429, 20,
                    "the limit")
         refused("rate-limit", "cannot-say", "key=t:vol", profile(timeout=2),
-                words=["rate", "429"])
+                words=["rate", "429, again in" if headers else "(429)"])
     finally:
         kms.must("DELETE", "sys/quotas/rate-limit/q")
 

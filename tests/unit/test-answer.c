@@ -136,6 +136,39 @@ test_overload_is_an_outage (void **state)
 }
 
 static void
+limited (const char *later, bool retried, const char *part)
+{
+  struct http_reply reply = { .status = 429 };
+  struct reason why = { "" };
+  struct answer answer;
+  bool again = false;
+
+  reply.body = secret_copy ("{\"errors\":[]}", 13);
+  reply.wanted = secret_copy (later, strlen (later));
+  answer_read (&answer, &reply, NULL);
+  secret_free (reply.body);
+  secret_free (reply.wanted);
+  assert_int_equal (answer_refusal (&key, &answer, &again, &why), -EAGAIN);
+  answer_free (&answer);
+  assert_int_equal (again, retried);
+  if (!strstr (why.text, part))
+    fail_msg ("\"%s\" does not say \"%s\"", why.text, part);
+}
+
+static void
+test_a_server_that_says_later_is_not_asked_at_once (void **state)
+{
+  (void)state;
+  limited ("1", true, "(429, again in 1 s)");
+  limited ("60", false, "(429, again in 60 s)");
+  limited ("99999", false, "again in 99999 s");
+  /* What is no number is as if it were not there. */
+  limited ("100000", true, "requests (429)");
+  limited ("-1", true, "requests (429)");
+  limited ("Wed, 21 Oct 2026 07:28:00 GMT", true, "requests (429)");
+}
+
+static void
 test_other_400s_are_configuration (void **state)
 {
   (void)state;
@@ -361,6 +394,7 @@ main (void)
     cmocka_unit_test (test_a_404_of_something_else_is_nonsense),
     cmocka_unit_test (test_sealed_is_an_outage),
     cmocka_unit_test (test_overload_is_an_outage),
+    cmocka_unit_test (test_a_server_that_says_later_is_not_asked_at_once),
     cmocka_unit_test (test_other_400s_are_configuration),
     cmocka_unit_test (test_a_mount_of_another_engine_is_configuration),
     cmocka_unit_test (test_a_mount_that_was_just_made_is_an_outage),

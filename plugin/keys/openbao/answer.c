@@ -35,6 +35,22 @@ squeeze (const char *text, char *ret, size_t size)
   ret[n] = '\0';
 }
 
+/* A number of seconds; the other form, a date, OpenBao does not use. */
+static int
+read_seconds (const struct secret *text)
+{
+  int ret = 0;
+
+  if (!text || text->length > 5)
+    return 0;
+  for (size_t i = 0; i < text->length; i++) {
+    if (!isdigit (text->bytes[i]))
+      return 0;
+    ret = 10 * ret + text->bytes[i] - '0';
+  }
+  return ret;
+}
+
 void
 answer_read (struct answer *answer, const struct http_reply *reply,
              const struct secret *token)
@@ -44,6 +60,7 @@ answer_read (struct answer *answer, const struct http_reply *reply,
   *answer = (struct answer){ .status = reply->status };
   memcpy (answer->redirect, reply->redirect, sizeof answer->redirect);
   answer->empty = reply->body->length == 0;
+  answer->later_s = read_seconds (reply->wanted);
   if (json_parse_object ((const char *)reply->body->bytes, reply->body->length,
                          &answer->body, &answer->problem) < 0)
     return;
@@ -198,6 +215,26 @@ transit_refusal (const struct openbao_key *k, const struct answer *a,
   return 0;
 }
 
+/* A second try comes within this: what asks for more is not asked again,
+ * but by the next start or recheck.
+ */
+#define PATIENCE_S 2
+
+static int
+too_many (const char *address, const struct answer *a, bool *again,
+          struct reason *why)
+{
+  if (a->later_s == 0)
+    return reason_set (why, EAGAIN,
+                       "OpenBao at %s limits the rate of requests (429)",
+                       address);
+  *again = a->later_s <= PATIENCE_S;
+  return reason_set (why, EAGAIN,
+                     "OpenBao at %s limits the rate of requests (429, again "
+                     "in %d s)",
+                     address, a->later_s);
+}
+
 static int
 unavailable (const struct openbao_key *k, const struct answer *a, bool *again,
              struct reason *why)
@@ -213,9 +250,7 @@ unavailable (const struct openbao_key *k, const struct answer *a, bool *again,
                        "OpenBao at %s",
                        k->bao->namespace ? k->bao->namespace : "", address);
   if (a->status == 429)
-    return reason_set (why, EAGAIN,
-                       "OpenBao at %s limits the rate of requests (429)",
-                       address);
+    return too_many (address, a, again, why);
   if (a->status == 501)
     return reason_set (why, EAGAIN, "OpenBao at %s is not initialised",
                        address);

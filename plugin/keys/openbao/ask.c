@@ -18,7 +18,8 @@ openbao_send (const struct openbao *b, const struct openbao_request *request,
   const struct http_request r = { .method = request->method,
                                   .path = request->path,
                                   .headers = headers,
-                                  .body = request->body };
+                                  .body = request->body,
+                                  .wanted = "Retry-After" };
   struct http_reply reply;
   size_t n = 1;
   int err;

@@ -85,6 +85,7 @@ struct answer {
   long status;
   json_t *body; /* NULL: not JSON */
   bool empty;   /* no byte came */
+  int later_s;  /* Retry-After, in seconds; 0: it did not say */
   struct reason problem;
   char redirect[256];
   char text[200];
