@@ -134,12 +134,12 @@ def seed_users(keystone, ids):
 
 
 def seed_credentials(keystone, ids):
-    soon = datetime.datetime.utcnow() + datetime.timedelta(seconds=1)
     for name, (user, roles) in CREDENTIALS.items():
         # Only the user may make one, and not by such a credential.
         keystone.login(user, read(user + ".password"), USERS[user][0])
         members = {"name": name, "roles": [{"name": r} for r in roles]}
         if name == "expired":
+            soon = datetime.datetime.utcnow() + datetime.timedelta(seconds=2)
             members["expires_at"] = soon.isoformat()
         credential = keystone.post(
             "/users/%s/application_credentials" % ids["users"][user],
