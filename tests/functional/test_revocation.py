@@ -301,6 +301,73 @@ def test_deleted_transit_key_ends_io(servers, images, bao, files, cluster):
     assert "may no longer be used" in server.stderr()
 
 
+def forget_acl(barbican, ident):
+    barbican.call("PUT", barbican.url(ident, "/acl"),
+                  {"read": {"users": [], "project-access": False}},
+                  token=barbican.token())
+
+
+@pytest.mark.parametrize("who,how", [
+    ("alice", "delete"), ("host", "acl"), ("alice", "credential")],
+    ids=["delete", "acl", "credential"])
+def test_key_revoked_in_barbican_ends_io_and_leaves_memory(
+        servers, images, barbican, files, tmp_path, cluster, who, how):
+    key = volume_key(images, PASSPHRASE, files, tmp_path)
+    ident = barbican.secret(PASSPHRASE, "passphrase")
+    auth, credential = {}, None
+    if how == "acl":
+        barbican.call("PUT", barbican.url(ident, "/acl"), {"read": {
+            "users": [barbican.user(who)], "project-access": False}},
+            token=barbican.token())
+    elif how == "credential":
+        credential, secret = barbican.new_credential("to-be-revoked")
+        auth = {"auth": {"method": "application_credential",
+                         "id": credential,
+                         "secret_file": files("revoked.secret", secret)}}
+    profiles = "profiles=" + files("barbican.json", json.dumps({
+        "profiles": {"t": barbican.profile(who, timeout=4, **auth)}}))
+    image = images.luks(passphrase=PASSPHRASE)
+    server = servers.start(image, "key=t:" + ident, profiles, "recheck=1",
+                           env={"RBDCRYPT_ALLOW_CORE": "1"})
+    load = Load(server.connect())
+    lab.await_(lambda: load.count > 500, 20, "the load runs")
+    time.sleep(2)  # at least one question was answered with a yes
+    assert load.errors == []
+    assert places(server.pid, key)
+    begin = time.monotonic()
+    if how == "delete":
+        barbican.delete(ident)
+    elif how == "acl":
+        forget_acl(barbican, ident)
+    else:
+        barbican.delete_credential(credential)
+    load.wait(30)
+    assert load.ended_at - begin <= 1.1 + 4 + 2
+    assert set(load.errors) == {errno.EPERM}, load.errors
+    lab.await_(lambda: cluster.watchers(image) == [], 12,
+               "the image is closed")
+    assert places(server.pid, key) == []
+    assert places(server.pid, PASSPHRASE) == []
+    assert "may no longer be used" in server.stderr()
+
+
+def test_outage_of_barbican_within_grace_is_not_noticed(
+        servers, images, barbican, files):
+    ident = barbican.secret(PASSPHRASE, "passphrase")
+    profiles = "profiles=" + files("barbican.json", json.dumps({
+        "profiles": {"t": barbican.profile(timeout=1)}}))
+    server = servers.start(images.luks(passphrase=PASSPHRASE),
+                           "key=t:" + ident, profiles, "recheck=1",
+                           "grace=60")
+    load = Load(server.connect())
+    with barbican.frozen("barbican"):
+        says(server, "going on for 60 seconds")
+    says(server, "the KMS answers again")
+    load.finish()
+    assert load.errors == []
+    assert load.slowest < 3
+
+
 def test_token_of_few_uses_cannot_ask_again(volume, bao):
     token = bao.must("POST", "auth/token/create", {
         "policies": [volume.policy], "num_uses": 8, "ttl": "1h"})["auth"]
