@@ -95,6 +95,12 @@ extern void recheck_begin (struct recheck *r);
  */
 extern void recheck_end (struct recheck *r);
 
+/* After recheck_end: wait until no question is under way any more, for
+ * whoever will change what it looks at.  0, -ETIMEDOUT or -ESHUTDOWN.
+ * NULL is allowed.
+ */
+extern int recheck_settle (struct recheck *r, const struct deadline *deadline);
+
 /* End the thread and wait for it until DEADLINE.  0, or -ETIMEDOUT: it is
  * still inside check or step, and R stays.  NULL is allowed.
  */

@@ -104,6 +104,7 @@ struct recheck {
   pthread_cond_t changed; /* CLOCK_MONOTONIC */
   struct recheck_state state;
   bool active;    /* between begin and end */
+  bool asking;    /* a question is under way */
   bool finishing; /* the thread must end */
   bool gone;      /* it did */
   unsigned epoch; /* counts begins and ends */
@@ -133,10 +134,12 @@ ask (struct recheck *r)
   int err;
 
   atomic_store (&r->cancelled, false);
+  r->asking = true;
   pthread_mutex_unlock (&r->lock);
   deadline = deadline_in_ms (RECHECK_ASK_MS, &r->cancelled);
   err = params->check (params->opaque, &deadline, &why);
   pthread_mutex_lock (&r->lock);
+  r->asking = false;
   if (epoch == r->epoch)
     step = recheck_take (&r->state, &params->rules, err, asked_ms,
                          monotonic_ms (), chance ());
@@ -226,6 +229,22 @@ recheck_end (struct recheck *r)
   atomic_store (&r->cancelled, true);
   pthread_cond_broadcast (&r->changed);
   pthread_mutex_unlock (&r->lock);
+}
+
+int
+recheck_settle (struct recheck *r, const struct deadline *deadline)
+{
+  bool asking = r != NULL;
+  int err = 0;
+
+  while (asking && err == 0) {
+    pthread_mutex_lock (&r->lock);
+    asking = r->asking;
+    pthread_mutex_unlock (&r->lock);
+    if (asking)
+      err = deadline_sleep_ms (deadline, 10);
+  }
+  return err;
 }
 
 int

@@ -110,6 +110,8 @@ start_watching (struct session *s, struct reason *why)
 static int
 open_volume (struct session *s, struct reason *why)
 {
+  const struct deadline settle_by =
+      deadline_in_ms (SESSION_FETCH_MS, &s->stopping);
   const struct volume_hooks hooks = {
     .key = lend_key,
     .hint = key_hint_of,
@@ -119,6 +121,10 @@ open_volume (struct session *s, struct reason *why)
   };
   int r;
 
+  /* A question about the volume before may still look at its keys. */
+  r = recheck_settle (s->recheck, &settle_by);
+  if (r < 0)
+    return reason_set (why, -r, "the key server does not answer");
   r = cluster_connect (s->params.cluster, false, s->keyring, &s->cluster, why);
   if (r == 0)
     r = volume_open (s->cluster, s->params.volume, VOLUME_SERVE, &hooks,

@@ -348,6 +348,7 @@ thread_tells_steps_and_stops_once (void **state)
 static void
 question_that_hangs_is_cancelled_and_its_answer_ignored (void **state)
 {
+  const struct deadline limit = deadline_in_ms (5 * SECOND, NULL);
   struct scene scene;
   int64_t begin;
 
@@ -358,6 +359,8 @@ question_that_hangs_is_cancelled_and_its_answer_ignored (void **state)
   begin = monotonic_ms ();
   recheck_end (scene.recheck);
   assert_true (monotonic_ms () - begin < 500);
+  assert_int_equal (recheck_settle (scene.recheck, &limit), 0);
+  assert_true (atomic_load (&scene.cancelled));
   end_scene (&scene);
   assert_true (monotonic_ms () - begin < 2 * SECOND);
   assert_true (atomic_load (&scene.cancelled));
