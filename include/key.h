@@ -102,8 +102,8 @@ extern bool key_is_local (const struct key *key);
  * Looks for a record in the LUKS2 tokens and the metadata of SUBJECT,
  * trusts none of it, and reads the profile to see that it lets this
  * image name it.  On success *RET, malloc'd, is PROFILE:REFERENCE.
- * -ENOENT: nothing is recorded.  -EINVAL: the record is malformed, was
- * written for another image, or names what it may not.
+ * -ENOENT: nothing is recorded.  -ESTALE: only what was written for
+ * another image.  -EINVAL: it is malformed, or names what it may not.
  */
 extern int key_recorded (const struct subject *subject, const char *profiles,
                          char **ret, struct reason *why);
@@ -112,12 +112,17 @@ extern int key_recorded (const struct subject *subject, const char *profiles,
 #define KEY_RECORD_TOKEN "rbdcrypt"
 #define KEY_RECORD_METADATA "rbdcrypt/v1"
 
-/* The record of KEY, which was prepared and names a profile, for the
- * image IMAGE_ID: a LUKS2 token for KEYSLOT, or with -1 the image's
- * metadata.  *RET is malloc'd.  0 or -ENOMEM.
+/* The record of KEY, which was prepared and names a profile, for
+ * SUBJECT: a LUKS2 token for KEYSLOT, or with -1 the image's metadata.
+ * *RET is malloc'd.  -EINVAL: the profile does not let this image name
+ * it.
  */
-extern int key_record (const struct key *key, const char *image_id, int keyslot,
-                       char **ret, struct reason *why);
+extern int
+key_record (const struct key *key, const struct subject *subject,
+            const char *profiles, int keyslot, char **ret, struct reason *why);
+
+/* Is it a key of a profile, not of a built-in scheme? */
+extern bool key_has_profile (const struct key *key);
 
 /* Does the reference itself hold the passphrase, encrypted by the KMS? */
 extern bool key_is_wrapped (const struct key *key);

@@ -330,6 +330,12 @@ key_is_local (const struct key *key)
 }
 
 bool
+key_has_profile (const struct key *key)
+{
+  return key->scheme && !provider_of_scheme (key->scheme);
+}
+
+bool
 key_is_wrapped (const struct key *key)
 {
   return key->kms && key->kms->wraps;

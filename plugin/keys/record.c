@@ -202,22 +202,19 @@ take_metadata (struct search *s)
 
 /* May this image name that profile? */
 static int
-check_profile (const struct search *s, const char *profiles)
+check_profile (const struct subject *subject, const char *profiles,
+               const char *name, struct reason *why)
 {
   struct profile *profile;
-  bool allowed;
-  int r = profile_load (profiles, s->profile, &profile, s->why);
+  int r = profile_load (profiles, name, &profile, why);
 
-  if (r < 0) {
-    reason_prefix (s->why, "the image's key record cannot be used");
+  if (r < 0)
     return r == -ENOENT ? -EINVAL : r;
-  }
-  allowed = profile_allows (profile, s->subject->image);
-  if (!allowed)
-    r = reason_set (s->why, EINVAL,
-                    "the image %.256s records a key of the %s, which it may "
-                    "not name: its \"images\" do not match",
-                    s->subject->image, profile->where);
+  if (!profile_allows (profile, subject->image))
+    r = reason_set (why, EINVAL,
+                    "the image %.256s may not name the %s: its \"images\" do "
+                    "not match",
+                    subject->image, profile->where);
   profile_free (profile);
   return r;
 }
@@ -226,7 +223,7 @@ static int
 nothing_found (const struct search *s)
 {
   if (s->inherited)
-    return reason_set (s->why, EINVAL,
+    return reason_set (s->why, ESTALE,
                        "the image's key record was written for the image with "
                        "the id \"%s\", and this one is \"%s\": a clone or a "
                        "copy inherits the record of its origin; give key=, or "
@@ -249,8 +246,13 @@ key_recorded (const struct subject *subject, const char *profiles, char **ret,
                          why);
   if (r == 0)
     r = take_metadata (&s);
-  if (r == 0)
-    r = s.ref ? check_profile (&s, profiles) : nothing_found (&s);
+  if (r == 0 && !s.ref)
+    r = nothing_found (&s);
+  else if (r == 0) {
+    r = check_profile (subject, profiles, s.profile, why);
+    if (r < 0)
+      reason_prefix (why, "the image's key record cannot be used");
+  }
   free (s.profile);
   if (r < 0) {
     free (s.ref);
@@ -263,21 +265,24 @@ key_recorded (const struct subject *subject, const char *profiles, char **ret,
 /* ---- writing one ---- */
 
 int
-key_record (const struct key *key, const char *image_id, int keyslot,
-            char **ret, struct reason *why)
+key_record (const struct key *key, const struct subject *subject,
+            const char *profiles, int keyslot, char **ret, struct reason *why)
 {
   const char *body = key_name (key) + strlen (key_profile (key)) + 1;
   const time_t now = time (NULL);
   CLEANUP_JSON json_t *root = NULL;
   struct tm tm;
   char created[32], *text;
+  int r = check_profile (subject, profiles, key_profile (key), why);
 
+  if (r < 0)
+    return r;
   strftime (created, sizeof created, "%Y-%m-%dT%H:%M:%SZ",
             gmtime_r (&now, &tm));
   root = json_pack ("{s:i, s:s, s:s, s:s, s:s}", "version", RECORD_VERSION,
                     "profile", key_profile (key),
                     key_is_wrapped (key) ? "wrapped" : "reference", body,
-                    "image_id", image_id, "created", created);
+                    "image_id", subject->id, "created", created);
   if (root && keyslot >= 0) {
     char slot[16];
 

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* The rbdcrypt command: what its subcommands share. */
+
+#ifndef RBDCRYPT_ADMIN_H
+#define RBDCRYPT_ADMIN_H
+
+#include <stdbool.h>
+
+#include "cluster.h"
+#include "luks_header.h"
+#include "reason.h"
+#include "volume.h"
+
+/* What the command line says. */
+struct command {
+  struct cluster_params cluster;
+  const char *profiles;
+  bool json;    /* results for programs */
+  bool replace; /* what is there already */
+};
+
+#define ADMIN_PROFILES "/etc/rbdcrypt/profiles.json"
+
+/* A step that may take a while, for whoever watches a terminal. */
+extern void admin_step (const struct command *command, const char *fmt, ...)
+    __attribute__ ((format (printf, 2, 3)));
+
+/* bind.c: write the reference KEY onto IMAGE, after it was seen to open
+ * it, and print what was done.  0, or -errno and the sentence.
+ */
+extern int admin_bind (const struct command *command, const char *image,
+                       const char *key, struct reason *why);
+
+#endif /* RBDCRYPT_ADMIN_H */

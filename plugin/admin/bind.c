@@ -1,0 +1,336 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* rbdcrypt bind: an image records where its key is.
+ *
+ * Nothing is written before the key has opened a keyslot.  What is
+ * written is either one atomic change of the image's metadata, or a LUKS2
+ * header that opens at every moment (luks_editor.h): whoever kills this
+ * command finds the old record or the new one.
+ */
+
+#include "config.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <jansson.h>
+#include <rbd/features.h>
+
+#include "admin.h"
+#include "json.h"
+#include "key.h"
+#include "luks_editor.h"
+
+#define FETCH_MS 60000
+
+struct binding {
+  const struct command *command;
+  struct volume_params params;
+  struct key *key;
+  struct cluster *cluster;
+  struct volume *volume; /* opened raw, read-write */
+  struct luks_editor *editor;
+  bool locked;
+  int keyslot;
+  int token; /* -1: in the metadata */
+  bool changed;
+};
+
+/* ---- the image, as the editor sees it ---- */
+
+static ssize_t
+read_image (void *opaque, void *buf, size_t length, uint64_t offset)
+{
+  const ssize_t n = rbd_read (opaque, offset, length, buf);
+
+  return n < 0 || (size_t)n == length ? n : -EIO;
+}
+
+static int
+write_image (void *opaque, const void *buf, size_t length, uint64_t offset)
+{
+  const ssize_t n = rbd_write (opaque, offset, length, buf);
+
+  return n < 0 ? (int)n : (size_t)n == length ? 0 : -EIO;
+}
+
+static int
+flush_image (void *opaque)
+{
+  return rbd_flush (opaque);
+}
+
+/* ---- steps ---- */
+
+static int
+parse (struct binding *b, const char *image, const char *key,
+       struct reason *why)
+{
+  int r = image_spec_parse (image, &b->params.spec, why);
+
+  if (r == 0 && b->params.spec.snap[0])
+    r = reason_set (why, EINVAL,
+                    "a snapshot cannot be changed: bind the image itself");
+  if (r == 0)
+    r = key_parse (key, &b->key, why);
+  if (r == 0 && !key_has_profile (b->key))
+    r = reason_set (why, EINVAL,
+                    "an image can record keys of profiles only (PROFILE:REF): "
+                    "anything else would be looked for on whatever host the "
+                    "image is opened");
+  if (r == 0)
+    r = key_prepare (b->key, b->command->profiles, why);
+  return r;
+}
+
+/* Two that bind at the same time would mix their headers: the lock is
+ * taken before anything is read.
+ */
+static int
+lock_image (struct binding *b, struct reason *why)
+{
+  rbd_image_t image = b->volume->image;
+  uint64_t features = 0;
+  int r = rbd_get_features (image, &features);
+
+  if (r == 0 && features & RBD_FEATURE_EXCLUSIVE_LOCK) {
+    r = rbd_lock_acquire (image, RBD_LOCK_MODE_EXCLUSIVE);
+    b->locked = r == 0;
+  }
+  if (r < 0)
+    return reason_set (why, -r, "cannot lock the image %s: %s",
+                       b->volume->subject.image, strerror (-r));
+  return 0;
+}
+
+static int
+open_image (struct binding *b, struct reason *why)
+{
+  static const struct volume_hooks no_hooks;
+  int r;
+
+  admin_step (b->command, "connecting to the Ceph monitors");
+  r = cluster_connect (&b->command->cluster, false, NULL, &b->cluster, why);
+  if (r == 0)
+    r = volume_open (b->cluster, &b->params, VOLUME_SERVE, &no_hooks,
+                     &b->volume, why);
+  if (r == 0 && b->volume->readonly)
+    r = reason_set (why, EACCES, "the Ceph user may not write to the image %s",
+                    b->volume->subject.image);
+  return r == 0 ? lock_image (b, why) : r;
+}
+
+/* *SAME: the image records this key already. */
+static int
+look_for_record (struct binding *b, bool *same, struct reason *why)
+{
+  char *ref = NULL;
+  int r = key_recorded (&b->volume->subject, b->command->profiles, &ref, why);
+
+  *same = r == 0 && strcmp (ref, key_name (b->key)) == 0;
+  if (*same || r == -ENOENT || r == -ESTALE)
+    r = 0;
+  else if (r == 0)
+    r = reason_set (why, EEXIST, "the image %s records another key, %.256s",
+                    b->volume->subject.image, ref);
+  free (ref);
+  if ((r == -EEXIST || r == -EINVAL) && b->command->replace)
+    r = 0;
+  else if (r == -EEXIST || r == -EINVAL) {
+    struct reason problem = *why;
+
+    reason_set (why, -r, "%.900s (--replace replaces it)", problem.text);
+  }
+  return r;
+}
+
+static int
+open_header (struct binding *b, struct reason *why)
+{
+  const struct unlock_limit limit = UNLOCK_LIMIT_DEFAULT;
+  rbd_image_t image = b->volume->image;
+  int r;
+
+  r = luks_editor_open (read_image, image, b->volume->size, &b->editor, why);
+  if (r == 0)
+    r = luks_header_within (luks_editor_header (b->editor), &limit, why);
+  if (r < 0)
+    reason_prefix (why, "%s", b->volume->subject.image);
+  return r;
+}
+
+/* See that the key opens the volume. */
+static int
+prove (struct binding *b, struct reason *why)
+{
+  CLEANUP_SECRET struct secret *passphrase = NULL;
+  struct key_question question = { .deadline = deadline_in_ms (FETCH_MS, NULL),
+                                   .subject = &b->volume->subject };
+  int r;
+
+  admin_step (b->command, "%s", key_doing (b->key));
+  r = key_fetch (b->key, &question, &passphrase, why);
+  if (r < 0)
+    return r;
+  admin_step (b->command, "trying the key on the volume");
+  return luks_editor_unlock (b->editor, passphrase, &b->keyslot, why);
+}
+
+static int
+write_metadata (struct binding *b, struct reason *why)
+{
+  rbd_image_t image = b->volume->image;
+  char *text = NULL;
+  int r = key_record (b->key, &b->volume->subject, b->command->profiles, -1,
+                      &text, why);
+
+  if (r == 0) {
+    r = rbd_metadata_set (image, KEY_RECORD_METADATA, text);
+    if (r < 0)
+      reason_set (why, -r, "cannot write the image's metadata: %s",
+                  strerror (-r));
+  }
+  free (text);
+  b->token = -1;
+  return r;
+}
+
+static int
+store_header (struct binding *b, struct reason *why)
+{
+  const struct luks_writer writer = { .write = write_image,
+                                      .flush = flush_image,
+                                      .opaque = b->volume->image };
+
+  return luks_editor_store (b->editor, &writer, why);
+}
+
+/* What was there is replaced last, so that a record that opens the volume
+ * is there at every moment.
+ */
+static int
+write_record (struct binding *b, struct reason *why)
+{
+  rbd_image_t image = b->volume->image;
+  char *text = NULL;
+  int none, r;
+
+  r = key_record (b->key, &b->volume->subject, b->command->profiles, b->keyslot,
+                  &text, why);
+  if (r == 0)
+    r = luks_editor_set_token (b->editor, KEY_RECORD_TOKEN, text, &b->token,
+                               why);
+  free (text);
+  if (r == -ENOSPC) {
+    r = write_metadata (b, why);
+    if (r == 0 && luks_editor_header (b->editor)->version == 2)
+      r = luks_editor_set_token (b->editor, KEY_RECORD_TOKEN, NULL, &none, why);
+    if (r == 0 && luks_editor_header (b->editor)->version == 2)
+      r = store_header (b, why);
+    return r;
+  }
+  if (r == 0)
+    r = store_header (b, why);
+  if (r < 0)
+    return r;
+  r = rbd_metadata_remove (image, KEY_RECORD_METADATA);
+  if (r < 0 && r != -ENOENT)
+    return reason_set (why, -r, "cannot remove the image's old metadata: %s",
+                       strerror (-r));
+  return 0;
+}
+
+/* As a server would read it. */
+static int
+verify (struct binding *b, struct reason *why)
+{
+  bool same = false;
+  int r = look_for_record (b, &same, why);
+
+  if (r == 0 && !same)
+    r = reason_set (why, EIO,
+                    "the record is not what was written: somebody else is "
+                    "changing the image");
+  return r;
+}
+
+static int
+bind_image (struct binding *b, struct reason *why)
+{
+  bool same = false;
+  int r = open_image (b, why);
+
+  if (r == 0)
+    r = look_for_record (b, &same, why);
+  if (r == 0)
+    r = open_header (b, why);
+  if (r == 0)
+    r = prove (b, why);
+  if (r < 0 || same)
+    return r;
+  admin_step (b->command, "writing the record");
+  r = write_record (b, why);
+  b->changed = r == 0;
+  return r == 0 ? verify (b, why) : r;
+}
+
+static void
+finish (struct binding *b)
+{
+  const struct deadline soon = deadline_in_ms (2000, NULL);
+
+  luks_editor_free (b->editor);
+  if (b->locked)
+    rbd_lock_release (b->volume->image);
+  if (b->volume)
+    volume_close (b->volume, false);
+  cluster_disconnect (b->cluster);
+  key_end_logins (&soon);
+  key_free (b->key);
+}
+
+static void
+report (const struct binding *b)
+{
+  const struct subject *s = &b->volume->subject;
+  CLEANUP_JSON json_t *result = NULL;
+
+  if (!b->command->json) {
+    if (!b->changed)
+      printf ("%s: records %s already; the key opens keyslot %d\n", s->image,
+              key_name (b->key), b->keyslot);
+    else if (b->token >= 0)
+      printf ("%s: LUKS2 token %d records %s; the key opens keyslot %d\n",
+              s->image, b->token, key_name (b->key), b->keyslot);
+    else
+      printf ("%s: its metadata record %s; the key opens keyslot %d\n",
+              s->image, key_name (b->key), b->keyslot);
+    return;
+  }
+  result = json_pack ("{s:s, s:s, s:s, s:i, s:b}", "image", s->image,
+                      "image_id", s->id, "key", key_name (b->key), "keyslot",
+                      b->keyslot, "changed", b->changed);
+  if (b->changed && b->token >= 0)
+    json_object_set_new (result, "token", json_integer (b->token));
+  else if (b->changed)
+    json_object_set_new (result, "metadata", json_string (KEY_RECORD_METADATA));
+  json_dumpf (result, stdout, JSON_COMPACT);
+  putchar ('\n');
+}
+
+int
+admin_bind (const struct command *command, const char *image, const char *key,
+            struct reason *why)
+{
+  struct binding b = { .command = command, .token = -1 };
+  int r = parse (&b, image, key, why);
+
+  if (r == 0)
+    r = bind_image (&b, why);
+  if (r == 0)
+    report (&b);
+  finish (&b);
+  return r;
+}

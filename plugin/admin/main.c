@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+#include "config.h"
+
+#include <getopt.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "admin.h"
+#include "key.h"
+
+#define EXIT_USAGE 2
+
+static const char help[] =
+    "usage: rbdcrypt bind [OPTION...] [POOL/[NAMESPACE/]]IMAGE PROFILE:REF\n"
+    "\n"
+    "Record on an encrypted image where its key is, after having seen that\n"
+    "the key opens it: \"nbdkit rbdcrypt IMAGE\" then needs no key=.\n"
+    "\n"
+    "  -c, --conf=FILE      Ceph configuration\n"
+    "      --user=NAME      Ceph user without \"client.\" (admin)\n"
+    "      --cluster=NAME   name of the Ceph cluster (ceph)\n"
+    "      --profiles=FILE  descriptions of KMSes\n"
+    "                       (" ADMIN_PROFILES ")\n"
+    "      --replace        replace a record that differs\n"
+    "      --json           print the result as JSON\n"
+    "  -h, --help           print this\n"
+    "  -V, --version        print the version\n"
+    "\n"
+    "Exit status: 0 done, 1 refused or failed, 2 wrong usage.\n";
+
+enum { OPT_USER = 256, OPT_CLUSTER, OPT_PROFILES, OPT_REPLACE, OPT_JSON };
+
+static const struct option options[] = {
+  { "conf", required_argument, NULL, 'c' },
+  { "user", required_argument, NULL, OPT_USER },
+  { "id", required_argument, NULL, OPT_USER },
+  { "cluster", required_argument, NULL, OPT_CLUSTER },
+  { "profiles", required_argument, NULL, OPT_PROFILES },
+  { "replace", no_argument, NULL, OPT_REPLACE },
+  { "json", no_argument, NULL, OPT_JSON },
+  { "help", no_argument, NULL, 'h' },
+  { "version", no_argument, NULL, 'V' },
+  { NULL, 0, NULL, 0 },
+};
+
+void
+admin_step (const struct command *command, const char *fmt, ...)
+{
+  va_list args;
+
+  if (command->json || !isatty (STDERR_FILENO))
+    return;
+  va_start (args, fmt);
+  fputs ("rbdcrypt: ", stderr);
+  vfprintf (stderr, fmt, args);
+  fputs (" ...\n", stderr);
+  va_end (args);
+}
+
+/* An argument is not repeated: it may be a secret that somebody typed. */
+static int
+wrong_usage (const char *problem)
+{
+  fprintf (stderr, "rbdcrypt: %s (see rbdcrypt --help)\n", problem);
+  return EXIT_USAGE;
+}
+
+/* -1: go on; else the exit status. */
+static int
+take_option (int option, struct command *command)
+{
+  switch (option) {
+  case 'c':
+    command->cluster.conf = optarg;
+    return -1;
+  case OPT_USER:
+    command->cluster.user =
+        strncmp (optarg, "client.", 7) == 0 ? optarg + 7 : optarg;
+    return -1;
+  case OPT_CLUSTER:
+    command->cluster.name = optarg;
+    return -1;
+  case OPT_PROFILES:
+    command->profiles = optarg;
+    return -1;
+  case OPT_REPLACE:
+    command->replace = true;
+    return -1;
+  case OPT_JSON:
+    command->json = true;
+    return -1;
+  case 'h':
+    fputs (help, stdout);
+    return EXIT_SUCCESS;
+  case 'V':
+    puts (PACKAGE_STRING);
+    return EXIT_SUCCESS;
+  default: /* getopt has said what */
+    return EXIT_USAGE;
+  }
+}
+
+int
+main (int argc, char *argv[])
+{
+  struct command command = { .profiles = ADMIN_PROFILES };
+  struct reason why = { "" };
+  int option;
+
+  while ((option = getopt_long (argc, argv, "c:hV", options, NULL)) != -1) {
+    const int status = take_option (option, &command);
+
+    if (status >= 0)
+      return status;
+  }
+  if (optind == argc)
+    return wrong_usage ("a subcommand is missing: bind");
+  if (strcmp (argv[optind], "bind") != 0)
+    return wrong_usage ("unknown subcommand; there is bind");
+  if (argc - optind != 3)
+    return wrong_usage ("bind takes an image and a key reference");
+  secret_harden_process ();
+  if (key_global_init () < 0) {
+    fputs ("rbdcrypt: cannot initialise libcurl\n", stderr);
+    return EXIT_FAILURE;
+  }
+  if (admin_bind (&command, argv[optind + 1], argv[optind + 2], &why) < 0) {
+    fprintf (stderr, "rbdcrypt: error: %s\n", why.text);
+    return EXIT_FAILURE;
+  }
+  return EXIT_SUCCESS;
+}

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""rbdcrypt bind: an image records where its key is."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+
+import pytest
+
+import lab
+from test_image_reference import METADATA, image_id, profiles, record, \
+    serves, set_metadata
+
+assert profiles  # a fixture
+
+
+@pytest.fixture(scope="session")
+def command(plugin):
+    """The program beside the plugin's build directory."""
+    path = os.path.join(os.path.dirname(plugin), "..", "rbdcrypt")
+    path = os.environ.get("RBDCRYPT_COMMAND", path)
+    assert os.access(path, os.X_OK), path
+    return os.path.realpath(path)
+
+
+@pytest.fixture
+def bind(command, cluster, profiles):
+    """bind(*ARGUMENTS) -> its result; profiles and cluster are given."""
+    def run(*arguments, check=True, **kwargs):
+        return lab.run(command, "bind", "--conf", cluster.conf, "--"
+                       + profiles, *arguments, check=check, **kwargs)
+    return run
+
+
+def refused(result, *words):
+    assert result.returncode == 1, result
+    text = result.stderr.decode()
+    assert len(text.splitlines()) == 1, text
+    assert result.stdout == b""
+    for word in words:
+        assert word in text, text
+
+
+def tokens(image, tmp_path):
+    path = tmp_path / "raw"
+    path.write_bytes(image.raw())
+    text = lab.run("cryptsetup", "luksDump", "--dump-json-metadata",
+                   str(path)).stdout
+    return json.loads(text)["tokens"]
+
+
+def opens(image, tmp_path):
+    """The header is whole and the passphrase opens it."""
+    path = tmp_path / "raw"
+    path.write_bytes(image.raw())
+    lab.run("cryptsetup", "open", "--test-passphrase", "--key-file", "-",
+            str(path), input=lab.PASSPHRASE)
+
+
+def test_a_luks2_image_gets_a_token(servers, images, bind, profiles,
+                                    tmp_path):
+    image = images.luks()
+    out = bind(image, "tenant-a:vol").stdout.decode()
+    assert "token 0 records tenant-a:vol" in out
+    [t] = tokens(image, tmp_path).values()
+    assert (t["type"], t["keyslots"], t["image_id"]) == \
+        ("rbdcrypt", ["0"], image_id(image))
+    assert (t["profile"], t["reference"]) == ("tenant-a", "vol")
+    opens(image, tmp_path)
+    serves(servers, image, profiles)
+
+
+def test_a_luks1_image_gets_metadata(servers, images, bind, profiles):
+    image = images.luks(1)
+    result = json.loads(bind("--json", image, "tenant-a:vol").stdout)
+    assert result == {"image": image.spec, "image_id": image_id(image),
+                      "key": "tenant-a:vol", "keyslot": 0, "changed": True,
+                      "metadata": METADATA}
+    serves(servers, image, profiles)
+
+
+def test_a_second_time_changes_nothing(images, bind):
+    image = images.luks()
+    bind(image, "tenant-a:vol")
+    before = image.raw()
+    out = bind(image, "tenant-a:vol").stdout.decode()
+    assert "already" in out
+    assert image.raw() == before
+
+
+def test_another_record_is_replaced_only_when_told(servers, images, bind, bao,
+                                                   profiles):
+    bao.put("tenant-a/vol-2", {"value": lab.PASSPHRASE.decode()})
+    image = images.luks()
+    bind(image, "tenant-a:vol")
+    refused(bind(image, "tenant-a:vol-2", check=False), "tenant-a:vol",
+            "--replace")
+    bind("--replace", image, "tenant-a:vol-2")
+    serves(servers, image, profiles)
+    assert json.loads(bind("--json", image, "tenant-a:vol-2").stdout)[
+        "changed"] is False
+
+
+def test_rubbish_is_replaced_only_when_told(servers, images, bind, profiles):
+    image = images.luks()
+    set_metadata(image, "{")
+    refused(bind(image, "tenant-a:vol", check=False), "--replace")
+    bind("--replace", image, "tenant-a:vol")
+    serves(servers, image, profiles)
+    assert METADATA not in image.cluster.rbd(
+        "image-meta", "ls", image.spec).decode()
+
+
+def test_a_clone_gets_its_own_record(servers, images, bind, cluster,
+                                     profiles):
+    image = images.luks()
+    set_metadata(image, record(image))
+    cluster.rbd("snap", "create", image.spec + "@s")
+    clone = lab.Image(cluster, images.name(), None, image.size, 0)
+    cluster.rbd("clone", "--rbd-default-clone-format", "2",
+                image.spec + "@s", clone.spec)
+    bind(clone, "tenant-a:vol")
+    serves(servers, clone, profiles)
+    serves(servers, image, profiles)
+
+
+def test_a_wrong_key_writes_nothing(images, bind, bao):
+    bao.put("tenant-a/wrong", {"value": "another"})
+    image = images.luks()
+    before = image.raw()
+    refused(bind(image, "tenant-a:wrong", check=False), "none of the 1")
+    assert image.raw() == before
+
+
+@pytest.mark.parametrize("key, words", [
+    ("file:/etc/hostname", ["profiles only"]),
+    ("bao:secret/x#value", ["profiles only"]),
+    ("none", ["profiles only"]), ("image", ["profiles only"]),
+    ("private:vol", ["may not name"]), ("tenant-b:vol", ["may not name"]),
+    ("tenant-a:nothing", ["no key"]), ("nowhere:vol", ["no profile"]),
+    ("tenant-a:../x", ["reference"]),
+])
+def test_what_cannot_be_bound(images, bind, key, words):
+    image = images.luks()
+    before = image.raw()
+    refused(bind(image, key, check=False), *words)
+    assert image.raw() == before
+
+
+def test_a_literal_secret_is_not_repeated(images, bind):
+    result = bind(images.luks(), "hunter2-literal", check=False)
+    refused(result, "never the secret itself")
+    assert b"hunter2" not in result.stderr
+
+
+def test_images_that_cannot_be_bound(images, bind, cluster):
+    refused(bind("rbd/none-such", "tenant-a:vol", check=False), "no image")
+    refused(bind(images.plain(), "tenant-a:vol", check=False),
+            "no LUKS header")
+    image = images.luks()
+    cluster.rbd("snap", "create", image.spec + "@s")
+    refused(bind(image.spec + "@s", "tenant-a:vol", check=False), "snapshot")
+
+
+def test_usage(command):
+    for arguments in ([], ["unbind"], ["bind"], ["bind", "x"],
+                      ["bind", "--nonsense", "x", "y"]):
+        result = lab.run(command, *arguments, check=False)
+        assert result.returncode == 2, arguments
+        assert result.stderr
+    assert b"rbdcrypt bind" in lab.run(command, "--help").stdout
+    assert b"nbdkit-rbdcrypt" in lab.run(command, "--version").stdout
+
+
+def test_a_served_image_can_be_bound(servers, images, bind, profiles):
+    """The server has the lock, gives it up and goes on."""
+    image = images.luks()
+    with servers.start(image, "key=tenant-a:vol", profiles).connect() as c:
+        c.write(lab.pattern(4096, 1), 0)
+        bind(image, "tenant-a:vol")
+        c.write(lab.pattern(4096, 2), 4096)
+        c.flush()
+        assert c.read(8192, 0) == lab.pattern(4096, 1) + lab.pattern(4096, 2)
+    serves(servers, image, profiles)
+
+
+@pytest.mark.timeout(300)
+def test_killed_at_any_moment_the_volume_opens(images, command, cluster, bao,
+                                               profiles, tmp_path):
+    """And records the old key or the new one, or none yet."""
+    bao.put("tenant-a/vol-2", {"value": lab.PASSPHRASE.decode()})
+    image = images.luks()
+    argv = [command, "bind", "--replace", "--conf", cluster.conf,
+            "--" + profiles, image.spec]
+    begin = time.monotonic()
+    lab.run(*argv, "tenant-a:vol")
+    whole = time.monotonic() - begin
+    chance = random.Random(7)
+    seen = set()
+    for i in range(12):
+        process = subprocess.Popen(
+            argv + ["tenant-a:" + ("vol-2" if i % 2 else "vol")],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            # Most of the time goes before the write: aim at its end.
+            process.wait(whole * (0.5 + chance.random() * 0.6))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+        process.wait(30)
+        opens(image, tmp_path)
+        [t] = tokens(image, tmp_path).values()
+        seen.add(t["reference"])
+    assert seen <= {"vol", "vol-2"}, seen
