@@ -20,7 +20,8 @@
   X (cred)                                                                     \
   X (openbao)                                                                  \
   X (barbican)                                                                 \
-  X (kmip)
+  X (kmip)                                                                     \
+  X (ceph_csi)
 
 #define DECLARE(name) extern const struct provider name##_provider;
 PROVIDERS (DECLARE)

@@ -8,6 +8,7 @@ keys_sources += \
 	plugin/keys/barbican/login.c \
 	plugin/keys/barbican/profile.c \
 	plugin/keys/barbican/reply.c \
+	plugin/keys/ceph_csi.c \
 	plugin/keys/credential.c \
 	plugin/keys/hostfile.c \
 	plugin/keys/http.c \

@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* The wrap that ceph-csi calls "metadata": the volume's passphrase lies
+ * encrypted in the image's own metadata, under a key that is derived from
+ * one passphrase for all volumes and the volume's id (the CSI volume
+ * handle).  Profiles of type "ceph-csi"; the reference is that id.
+ *
+ * As ceph-csi writes it (internal/kms/secretskms.go, EncryptDEK):
+ *   rbd.csi.ceph.com/dek = {"dek": BASE64, "nonce": BASE64}
+ *   key = scrypt (passphrase, salt = id, N = 32768, r = 8, p = 1), 32 bytes
+ *   dek = AES-256-GCM (key, nonce of 12 bytes, text), its tag of 16 behind
+ * and older releases with a dot before the name.
+ */
+
+#include "config.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <openssl/evp.h>
+
+#include "encoding.h"
+#include "json.h"
+#include "keys.h"
+
+#define DEK_METADATA "rbd.csi.ceph.com/dek"
+#define OLD_DEK_METADATA ".rbd.csi.ceph.com/dek"
+
+#define NONCE_BYTES 12
+#define TAG_BYTES 16
+#define WRAP_KEY_BYTES 32
+#define SCRYPT_N 32768
+#define SCRYPT_R 8
+#define SCRYPT_P 1
+/* 128 * N * r, and some. */
+#define SCRYPT_MEMORY_MAX (UINT64_C (48) * 1024 * 1024)
+
+/* CSI allows 128 bytes. */
+#define VOLUME_ID_BYTES_MAX 192
+
+static const struct hostfile_rules passphrase_rules = {
+  .what = "ceph-csi passphrase file",
+  .forbidden = 077,
+  .max = SECRET_PASSPHRASE_MAX,
+};
+
+/* One per profile. */
+struct ceph_csi {
+  char *where; /* the profile, for sentences */
+  struct secret *passphrase;
+};
+
+struct csi_key {
+  const struct ceph_csi *csi;
+  char *id, *doing;
+};
+
+static int
+ceph_csi_open (struct kms *kms, const struct profile *profile,
+               struct reason *why)
+{
+  struct ceph_csi *csi = calloc (1, sizeof *csi);
+  json_t *file;
+  const struct json_member members[] = {
+    { "passphrase_file", JSON_STRING, true, &file },
+    { .name = NULL },
+  };
+  int r;
+
+  kms->state = csi;
+  if (csi)
+    csi->where = strdup (profile->where);
+  if (!csi || !csi->where)
+    return reason_set (why, ENOMEM, "out of memory");
+  r = json_members (profile->object, profile->where, members, why);
+  if (r < 0)
+    return r;
+  if (json_string_value (file)[0] != '/')
+    return reason_set (why, EINVAL,
+                       "%s: \"passphrase_file\" must be a full path",
+                       profile->where);
+  r = hostfile_read (json_string_value (file), &passphrase_rules,
+                     &csi->passphrase, NULL, why);
+  if (r < 0)
+    reason_prefix (why, "%s", profile->where);
+  return r;
+}
+
+static void
+ceph_csi_close (struct kms *kms)
+{
+  struct ceph_csi *csi = kms->state;
+
+  if (!csi)
+    return;
+  secret_free (csi->passphrase);
+  free (csi->where);
+  free (csi);
+}
+
+static void
+ceph_csi_free (void *state)
+{
+  struct csi_key *key = state;
+
+  free (key->id);
+  free (key->doing);
+  free (key);
+}
+
+static int
+ceph_csi_prepare (struct kms *kms, const struct reference *ref, void **state,
+                  struct reason *why)
+{
+  struct csi_key *key;
+
+  if (strlen (ref->body) > VOLUME_ID_BYTES_MAX || strchr (ref->body, '/'))
+    return reason_set (why, EINVAL,
+                       "the reference behind a ceph-csi profile is the CSI "
+                       "volume handle: %d bytes at most, without slashes",
+                       VOLUME_ID_BYTES_MAX);
+  key = calloc (1, sizeof *key);
+  if (!key)
+    return reason_set (why, ENOMEM, "out of memory");
+  key->csi = kms->state;
+  key->id = strdup (ref->body);
+  if (asprintf (&key->doing, "unwrapping ceph-csi's key of the volume %.*s",
+                VOLUME_ID_BYTES_MAX, ref->body) == -1)
+    key->doing = NULL;
+  if (!key->id || !key->doing) {
+    ceph_csi_free (key);
+    return reason_set (why, ENOMEM, "out of memory");
+  }
+  *state = key;
+  return 0;
+}
+
+/* The record, by either name; *NAME is the one that was there. */
+static int
+read_dek (const struct subject *subject, struct secret **ret, const char **name,
+          struct reason *why)
+{
+  int r;
+
+  if (!subject || !subject->metadata)
+    return reason_set (why, EINVAL,
+                       "a ceph-csi key lies in the metadata of an image, and "
+                       "no image is open");
+  *name = DEK_METADATA;
+  r = subject->metadata (subject->opaque, *name, ret, why);
+  if (r == -ENOENT) {
+    *name = OLD_DEK_METADATA;
+    r = subject->metadata (subject->opaque, *name, ret, why);
+  }
+  if (r == -ENOENT)
+    return reason_set (why, ENOENT,
+                       "the image %.256s has no wrapped key of ceph-csi "
+                       "(metadata \"%s\")",
+                       subject->image, DEK_METADATA);
+  /* Of the cluster, nothing says that the key is gone. */
+  return r == 0 || r == -EBADMSG || r == -ENOMEM ? r : -EAGAIN;
+}
+
+static int
+decode (json_t *text, const char *what, const char *name, struct secret **ret,
+        struct reason *why)
+{
+  if (base64_decode (json_string_value (text), json_string_length (text), ret) <
+      0)
+    return reason_set (why, EBADMSG,
+                       "the image's metadata \"%s\": \"%s\" is not base64",
+                       name, what);
+  return 0;
+}
+
+static int
+parse_dek (const struct secret *text, const char *name, struct secret **dek,
+           struct secret **nonce, struct reason *why)
+{
+  CLEANUP_JSON json_t *root = NULL;
+  json_t *d, *n;
+  const struct json_member members[] = {
+    { "dek", JSON_STRING, true, &d },
+    { "nonce", JSON_STRING, true, &n },
+    { .name = NULL },
+  };
+  int r =
+      json_parse_object ((const char *)text->bytes, text->length, &root, why);
+
+  if (r == 0)
+    r = json_members (root, "its JSON", members, why);
+  if (r < 0) {
+    reason_prefix (why, "the image's metadata \"%s\"", name);
+    return r == -EINVAL ? -EBADMSG : r;
+  }
+  r = decode (d, "dek", name, dek, why);
+  if (r == 0)
+    r = decode (n, "nonce", name, nonce, why);
+  if (r < 0)
+    return r;
+  if ((*nonce)->length != NONCE_BYTES || (*dek)->length <= TAG_BYTES)
+    return reason_set (why, EBADMSG,
+                       "the image's metadata \"%s\" holds no wrapped key: its "
+                       "\"dek\" or \"nonce\" has a wrong length",
+                       name);
+  return 0;
+}
+
+/* AES-256-GCM.  0, -EACCES (the tag is another's), -ENOMEM. */
+static int
+open_sealed (const struct secret *key, const struct secret *nonce,
+             struct secret *dek, struct secret *ret)
+{
+  EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new ();
+  const int length = (int)(dek->length - TAG_BYTES);
+  int n = 0, last = 0, r = -ENOMEM;
+
+  if (ctx &&
+      EVP_DecryptInit_ex (ctx, EVP_aes_256_gcm (), NULL, key->bytes,
+                          nonce->bytes) == 1 &&
+      EVP_CIPHER_CTX_ctrl (ctx, EVP_CTRL_GCM_SET_TAG, TAG_BYTES,
+                           dek->bytes + length) == 1 &&
+      EVP_DecryptUpdate (ctx, ret->bytes, &n, dek->bytes, length) == 1)
+    r = EVP_DecryptFinal_ex (ctx, ret->bytes + n, &last) == 1 ? 0 : -EACCES;
+  EVP_CIPHER_CTX_free (ctx); /* wipes the key schedule */
+  if (r == 0)
+    ret->length = (size_t)(n + last);
+  return r;
+}
+
+static int
+unwrap (const struct csi_key *k, struct secret *dek, const struct secret *nonce,
+        struct secret **ret, struct reason *why)
+{
+  const struct secret *passphrase = k->csi->passphrase;
+  CLEANUP_SECRET struct secret *key = secret_new (WRAP_KEY_BYTES);
+  CLEANUP_SECRET struct secret *text = secret_new (dek->length);
+  int r = -ENOMEM;
+
+  if (key && text &&
+      EVP_PBE_scrypt ((const char *)passphrase->bytes, passphrase->length,
+                      (const unsigned char *)k->id, strlen (k->id), SCRYPT_N,
+                      SCRYPT_R, SCRYPT_P, SCRYPT_MEMORY_MAX, key->bytes,
+                      WRAP_KEY_BYTES) == 1) {
+    key->length = WRAP_KEY_BYTES;
+    r = open_sealed (key, nonce, dek, text);
+  }
+  if (r == -EACCES)
+    return reason_set (
+        why, EINVAL,
+        "%s: \"passphrase_file\" does not unwrap ceph-csi's key of the volume "
+        "\"%.*s\": another passphrase%s, another volume handle, or the "
+        "image's metadata were changed",
+        k->csi->where, VOLUME_ID_BYTES_MAX, k->id,
+        passphrase->bytes[passphrase->length - 1] == '\n'
+            ? " (the file ends in a newline, which counts)"
+            : "");
+  if (r < 0)
+    return reason_set (why, ENOMEM, "memory to unwrap ceph-csi's key");
+  *ret = text;
+  text = NULL;
+  return 0;
+}
+
+static int
+ceph_csi_fetch (void *state, struct key_question *question, struct secret **ret,
+                struct reason *why)
+{
+  CLEANUP_SECRET struct secret *text = NULL, *dek = NULL, *nonce = NULL;
+  const char *name;
+  int r = read_dek (question->subject, &text, &name, why);
+
+  if (r == 0)
+    r = parse_dek (text, name, &dek, &nonce, why);
+  return r == 0 ? unwrap (state, dek, nonce, ret, why) : r;
+}
+
+/* The key may be used for as long as it lies there: deriving the key that
+ * unwraps it again would cost much and tell nothing.
+ */
+static int
+ceph_csi_check (void *state, struct key_question *question, struct reason *why)
+{
+  CLEANUP_SECRET struct secret *text = NULL, *dek = NULL, *nonce = NULL;
+  const char *name;
+  int r = read_dek (question->subject, &text, &name, why);
+
+  (void)state;
+  return r == 0 ? parse_dek (text, name, &dek, &nonce, why) : r;
+}
+
+static const char *
+ceph_csi_doing (const void *state)
+{
+  return ((const struct csi_key *)state)->doing;
+}
+
+static void
+ceph_csi_relock (struct kms *kms)
+{
+  const struct ceph_csi *csi = kms->state;
+
+  secret_relock (csi->passphrase);
+}
+
+const struct provider ceph_csi_provider = {
+  .name = "ceph-csi",
+  .types = (const char *const[]){ "ceph-csi", NULL },
+  .open = ceph_csi_open,
+  .close = ceph_csi_close,
+  .prepare = ceph_csi_prepare,
+  .free = ceph_csi_free,
+  .fetch = ceph_csi_fetch,
+  .check = ceph_csi_check,
+  .doing = ceph_csi_doing,
+  .relock_login = ceph_csi_relock,
+};
