@@ -7,6 +7,7 @@ if HAVE_CMOCKA
 unit_tests = \
 	tests/unit/test-answer \
 	tests/unit/test-audit \
+	tests/unit/test-barbican \
 	tests/unit/test-ceph-csi \
 	tests/unit/test-deadline \
 	tests/unit/test-encoding \
@@ -44,6 +45,8 @@ tests_unit_test_audit_CFLAGS = $(unit_cflags)
 tests_unit_test_audit_LDADD = $(unit_ldadd)
 tests_unit_test_ceph_csi_CFLAGS = $(unit_cflags)
 tests_unit_test_ceph_csi_LDADD = $(unit_ldadd)
+tests_unit_test_barbican_CFLAGS = $(unit_cflags)
+tests_unit_test_barbican_LDADD = $(unit_ldadd)
 tests_unit_test_deadline_CFLAGS = $(unit_cflags)
 tests_unit_test_deadline_LDADD = $(unit_ldadd)
 tests_unit_test_encoding_CFLAGS = $(unit_cflags)
