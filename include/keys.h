@@ -206,6 +206,37 @@ hostfile_read (const char *path, const struct hostfile_rules *rules,
 extern int hostfile_read_fd (int fd, const struct hostfile_rules *rules,
                              struct secret **ret, struct reason *why);
 
+/* What TLS needs, as PEM texts; any of them may be NULL (pem.c). */
+struct pem {
+  struct secret *ca; /* NULL: the system's */
+  struct secret *cert, *key;
+};
+
+/* Of a file of certificates, or of all in a directory. */
+#define PEM_MAX (1024 * 1024)
+extern const struct hostfile_rules pem_cert_rules, pem_key_rules;
+
+/* Read the files that members of PROFILE name; each may be NULL.  *RET
+ * is the caller's to free, also after a failure.  Errors of
+ * hostfile_read.
+ */
+extern int pem_read (const struct profile *profile, const json_t *ca_file,
+                     const json_t *client_cert, const json_t *client_key,
+                     struct pem *ret, struct reason *why);
+
+/* A certificate goes with its key: 0 or -EINVAL, naming WHERE. */
+extern int
+pem_check (const struct pem *pem, const char *where, struct reason *why);
+extern void pem_free (struct pem *pem);
+#define CLEANUP_PEM __attribute__ ((cleanup (pem_free)))
+
+/* "MEMBER" of the profile (or a part of it) WHERE is none of WORDS:
+ * -EINVAL.
+ */
+extern int
+profile_wrong_word (const char *where, const char *member, const json_t *value,
+                    const char *words, struct reason *why);
+
 /* Drop white space from the end: for tokens, which hold none. */
 extern void hostfile_trim (struct secret *text);
 
@@ -292,9 +323,7 @@ struct http_options {
   bool insecure_http;
   const char *tls_server_name; /* or NULL */
   const char *proxy;           /* http://HOST:PORT; or NULL: none at all */
-  struct secret *ca;           /* PEM; borrowed: copied; or NULL */
-  struct secret *cert;
-  struct secret *key;
+  struct pem pem;              /* borrowed: copied */
 };
 
 /* Nothing is connected yet.  -EINVAL, -ENOMEM. */

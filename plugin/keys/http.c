@@ -216,8 +216,9 @@ http_server_new (const struct http_options *o, struct http_server **ret,
     s->ca_setting = strdup (o->ca_setting);
     s->proxy = o->proxy ? strdup (o->proxy) : NULL;
     if (!s->address || !s->ca_setting || (o->proxy && !s->proxy) ||
-        copy_pem (o->ca, &s->ca) == -1 || copy_pem (o->cert, &s->cert) == -1 ||
-        copy_pem (o->key, &s->key) == -1)
+        copy_pem (o->pem.ca, &s->ca) == -1 ||
+        copy_pem (o->pem.cert, &s->cert) == -1 ||
+        copy_pem (o->pem.key, &s->key) == -1)
       r = reason_set (why, ENOMEM, "out of memory");
   }
   if (r < 0) {

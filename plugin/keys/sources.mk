@@ -44,6 +44,7 @@ keys_sources += \
 	plugin/keys/openbao/token.c \
 	plugin/keys/openbao/transit.c \
 	plugin/keys/openbao/wrapping.c \
+	plugin/keys/pem.c \
 	plugin/keys/profile.c \
 	plugin/keys/provider.c \
 	plugin/keys/record.c

@@ -117,9 +117,7 @@ options_free (struct http_options *o)
 
   for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
     free ((void *)(uintptr_t)all[i]);
-  secret_free (o->ca);
-  secret_free (o->cert);
-  secret_free (o->key);
+  pem_free (&o->pem);
 }
 
 void
@@ -143,7 +141,7 @@ void
 keystone_relock (struct keystone *ks)
 {
   struct secret *const all[] = { ks->token.id, ks->identity.secret.text,
-                                 ks->options.key };
+                                 ks->options.pem.key };
 
   for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
     if (all[i])

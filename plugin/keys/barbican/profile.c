@@ -12,22 +12,7 @@
 #include "barbican.h"
 #include "json.h"
 
-#define PEM_MAX (1024 * 1024)
 #define SECRET_MAX 4096
-
-/* Who may write it decides whom we trust. */
-static const struct hostfile_rules cert_rules = {
-  .what = "certificate file",
-  .forbidden = 022,
-  .max = PEM_MAX,
-};
-
-/* A group such as Debian's ssl-cert may read keys. */
-static const struct hostfile_rules key_rules = {
-  .what = "private key file",
-  .forbidden = 037,
-  .max = PEM_MAX,
-};
 
 static const struct hostfile_rules secret_rules = {
   .what = "application credential's secret file",
@@ -80,17 +65,6 @@ copy (const json_t *value, char **ret, struct reason *why)
     return 0;
   *ret = strdup (json_string_value (value));
   return *ret ? 0 : reason_set (why, ENOMEM, "out of memory");
-}
-
-static int
-wrong_word (const char *where, const char *member, const json_t *value,
-            const char *words, struct reason *why)
-{
-  char buf[REASON_NAME_MAX];
-
-  return reason_set (why, EINVAL, "%s: \"%s\" is \"%s\": it must be %s", where,
-                     member, reason_name (buf, json_string_value (value)),
-                     words);
 }
 
 /* ---- who logs in ---- */
@@ -232,30 +206,11 @@ set_identity (struct keystone *ks, json_t *auth, const struct profile *profile,
     return set_credential (&ks->identity, auth, profile, ks->setting, why);
   if (strcmp (name, "password") == 0)
     return set_password (&ks->identity, auth, profile, ks->setting, why);
-  return wrong_word (ks->setting, "method", method,
-                     "application_credential or password", why);
+  return profile_wrong_word (ks->setting, "method", method,
+                             "application_credential or password", why);
 }
 
 /* ---- servers ---- */
-
-static int
-read_file (const json_t *value, const char *member,
-           const struct hostfile_rules *rules, const struct profile *profile,
-           struct secret **ret, struct reason *why)
-{
-  const char *path = json_string_value (value);
-  int r;
-
-  if (!path)
-    return 0;
-  if (path[0] != '/')
-    return reason_set (why, EINVAL, "%s: \"%s\" must be a full path",
-                       profile->where, member);
-  r = hostfile_read (path, rules, ret, NULL, why);
-  if (r < 0)
-    reason_prefix (why, "%s: \"%s\"", profile->where, member);
-  return r;
-}
 
 /* WHERE: "MEMBER", for sentences. */
 static int
@@ -291,18 +246,8 @@ set_options (struct http_options *o, const struct settings *s,
   o->proxy = proxy;
   o->insecure_http = json_is_true (s->insecure_http);
   if (r == 0)
-    r = read_file (s->ca_file, "ca_file", &cert_rules, profile, &o->ca, why);
-  if (r == 0)
-    r = read_file (s->client_cert, "client_cert", &cert_rules, profile,
-                   &o->cert, why);
-  if (r == 0)
-    r = read_file (s->client_key, "client_key", &key_rules, profile, &o->key,
-                   why);
-  if (r == 0 && !o->cert != !o->key)
-    r = reason_set (why, EINVAL,
-                    "%s: a client certificate and its key go together: one is "
-                    "missing",
-                    profile->where);
+    r = pem_read (profile, s->ca_file, s->client_cert, s->client_key, &o->pem,
+                  why);
   return r;
 }
 
@@ -342,8 +287,8 @@ set_place (struct keystone *ks, const struct settings *s,
 
   if (strcmp (interface, "public") != 0 &&
       strcmp (interface, "internal") != 0 && strcmp (interface, "admin") != 0)
-    return wrong_word (profile->where, "interface", s->interface,
-                       "public, internal or admin", why);
+    return profile_wrong_word (profile->where, "interface", s->interface,
+                               "public, internal or admin", why);
   /* A member that means nothing here would only deceive its reader. */
   if (s->endpoint && (s->region || s->interface))
     return reason_set (why, EINVAL,
@@ -368,8 +313,8 @@ set_layout (struct barbican *b, const struct settings *s,
                              : LAYOUT_CASTELLAN;
 
   if (kind != LAYOUT_CASTELLAN && kind != LAYOUT_RAW)
-    return wrong_word (profile->where, "layout", s->layout, "castellan or raw",
-                       why);
+    return profile_wrong_word (profile->where, "layout", s->layout,
+                               "castellan or raw", why);
   b->layout.kind = kind;
   return 0;
 }

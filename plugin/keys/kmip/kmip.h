@@ -109,16 +109,16 @@ extern int state_refusal (uint32_t state, const char *what, const char *address,
 struct kmip_server {
   char *address; /* as the profile says it */
   char *host, *port;
-  char *name;                     /* what its certificate must be for */
-  char *where;                    /* the profile, for sentences */
-  struct secret *ca, *cert, *key; /* PEM */
+  char *name;  /* what its certificate must be for */
+  char *where; /* the profile, for sentences */
+  struct pem pem;
 };
 
 struct kmip_server_options {
   const char *address;         /* HOST[:PORT], [V6]:PORT */
   const char *tls_server_name; /* or NULL */
   const char *where;
-  struct secret *ca, *cert, *key; /* taken over, also on failure; or NULL */
+  struct pem pem; /* taken over, also on failure */
 };
 
 /* Nothing is connected, but certificates and key are tried.  -EINVAL. */

@@ -12,22 +12,6 @@
 #include "json.h"
 #include "kmip.h"
 
-#define PEM_MAX (256 * 1024)
-
-/* Who may write it decides whom we trust. */
-static const struct hostfile_rules cert_rules = {
-  .what = "certificate file",
-  .forbidden = 022,
-  .max = PEM_MAX,
-};
-
-/* A group such as Debian's ssl-cert may read keys. */
-static const struct hostfile_rules key_rules = {
-  .what = "private key file",
-  .forbidden = 037,
-  .max = PEM_MAX,
-};
-
 struct settings {
   json_t *address, *ca_file, *client_cert, *client_key, *tls_server_name,
       *version, *engine, *key, *lookup, *prefix, *layout;
@@ -175,25 +159,6 @@ set_version (struct kmip *k, const struct settings *s,
 }
 
 static int
-profile_file (const json_t *value, const char *member,
-              const struct hostfile_rules *rules, const struct profile *profile,
-              struct secret **ret, struct reason *why)
-{
-  const char *path = json_string_value (value);
-  int r;
-
-  if (!path)
-    return 0;
-  if (path[0] != '/')
-    return reason_set (why, EINVAL, "%s: \"%s\" must be a full path",
-                       profile->where, member);
-  r = hostfile_read (path, rules, ret, NULL, why);
-  if (r < 0)
-    reason_prefix (why, "%s: \"%s\"", profile->where, member);
-  return r;
-}
-
-static int
 set_server (struct kmip *k, const struct settings *s,
             const struct profile *profile, struct reason *why)
 {
@@ -204,18 +169,11 @@ set_server (struct kmip *k, const struct settings *s,
   };
   int r;
 
-  r = profile_file (s->ca_file, "ca_file", &cert_rules, profile, &o.ca, why);
-  if (r == 0)
-    r = profile_file (s->client_cert, "client_cert", &cert_rules, profile,
-                      &o.cert, why);
-  if (r == 0)
-    r = profile_file (s->client_key, "client_key", &key_rules, profile, &o.key,
-                      why);
+  r = pem_read (profile, s->ca_file, s->client_cert, s->client_key, &o.pem,
+                why);
   if (r == 0)
     return kmip_server_new (&o, &k->server, why);
-  secret_free (o.ca);
-  secret_free (o.cert);
-  secret_free (o.key);
+  pem_free (&o.pem);
   return r;
 }
 

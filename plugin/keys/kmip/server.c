@@ -161,7 +161,7 @@ present (SSL_CTX *ctx, X509 *cert, int n)
 static int
 set_key (const struct kmip_server *s, SSL_CTX *ctx, struct reason *why)
 {
-  BIO *bio = BIO_new_mem_buf (s->key->bytes, s->key->length);
+  BIO *bio = BIO_new_mem_buf (s->pem.key->bytes, s->pem.key->length);
   EVP_PKEY *key = NULL;
   int r = 0;
 
@@ -181,14 +181,14 @@ set_key (const struct kmip_server *s, SSL_CTX *ctx, struct reason *why)
 static int
 set_certificates (const struct kmip_server *s, SSL_CTX *ctx, struct reason *why)
 {
-  if (s->ca && each_certificate (s->ca, ctx, trust) <= 0)
+  if (s->pem.ca && each_certificate (s->pem.ca, ctx, trust) <= 0)
     return pem_error (s, "ca_file", "holds no certificates in PEM", why);
-  if (!s->ca && SSL_CTX_set_default_verify_paths (ctx) != 1)
+  if (!s->pem.ca && SSL_CTX_set_default_verify_paths (ctx) != 1)
     return pem_error (s, "ca_file",
                       "is not set, and the system's CAs cannot be read", why);
-  if (!s->cert)
+  if (!s->pem.cert)
     return 0;
-  if (each_certificate (s->cert, ctx, present) <= 0)
+  if (each_certificate (s->pem.cert, ctx, present) <= 0)
     return pem_error (s, "client_cert", "cannot be used as certificates in PEM",
                       why);
   return set_key (s, ctx, why);
@@ -231,20 +231,13 @@ kmip_server_new (const struct kmip_server_options *o, struct kmip_server **ret,
   int r;
 
   if (!s) {
-    secret_free (o->ca);
-    secret_free (o->cert);
-    secret_free (o->key);
+    struct pem pem = o->pem;
+
+    pem_free (&pem);
     return reason_set (why, ENOMEM, "out of memory");
   }
-  s->ca = o->ca;
-  s->cert = o->cert;
-  s->key = o->key;
+  s->pem = o->pem;
   r = set_address (s, o, why);
-  if (r == 0 && !s->cert != !s->key)
-    r = reason_set (why, EINVAL,
-                    "%s: \"client_cert\" and \"client_key\" go together: one "
-                    "is missing",
-                    o->where);
   if (r == 0)
     r = kmip_server_tls (s, &ctx, why);
   SSL_CTX_free (ctx);
@@ -259,8 +252,8 @@ kmip_server_new (const struct kmip_server_options *o, struct kmip_server **ret,
 void
 kmip_server_relock (struct kmip_server *server)
 {
-  if (server->key)
-    secret_relock (server->key);
+  if (server->pem.key)
+    secret_relock (server->pem.key);
 }
 
 void
@@ -268,9 +261,7 @@ kmip_server_free (struct kmip_server *s)
 {
   if (!s)
     return;
-  secret_free (s->ca);
-  secret_free (s->cert);
-  secret_free (s->key);
+  pem_free (&s->pem);
   free (s->where);
   free (s->name);
   free (s->port);

@@ -68,7 +68,7 @@ environment_ca_path (struct secret **ret, struct reason *why)
     return reason_set (why, errno == ENOENT || errno == EACCES ? errno : EINVAL,
                        "%s: the directory %s cannot be opened: %s", setting,
                        path, strerror (errno));
-  all = secret_new (OPENBAO_PEM_MAX);
+  all = secret_new (PEM_MAX);
   if (!all)
     r = settings_no_memory (why);
   while (r == 0 && (e = readdir (dir))) {
@@ -81,7 +81,7 @@ environment_ca_path (struct secret **ret, struct reason *why)
       r = settings_no_memory (why);
       break;
     }
-    r = hostfile_read (file, &settings_cert_rules, &one, NULL, why);
+    r = hostfile_read (file, &pem_cert_rules, &one, NULL, why);
     if (r == 0 && (secret_append (all, one->bytes, one->length) == -1 ||
                    secret_append (all, "\n", 1) == -1))
       r = reason_set (why, EINVAL, "%s holds more than 1 MiB", path);
@@ -101,7 +101,7 @@ environment_ca_path (struct secret **ret, struct reason *why)
 static int
 environment_server (struct openbao *b, struct reason *why)
 {
-  CLEANUP_SECRET struct secret *ca = NULL, *cert = NULL, *key = NULL;
+  CLEANUP_PEM struct pem pem = { .ca = NULL };
   char setting[64], ignored[64];
   const char *address = variable ("ADDR", setting);
   struct http_options o = {
@@ -113,17 +113,19 @@ environment_server (struct openbao *b, struct reason *why)
   int r = settings_copy (setting, &b->setting, why);
 
   if (r == 0)
-    r = environment_file ("CACERT", &settings_cert_rules, &ca, why);
-  if (r == 0 && !ca)
-    r = environment_ca_path (&ca, why);
+    r = environment_file ("CACERT", &pem_cert_rules, &pem.ca, why);
+  if (r == 0 && !pem.ca)
+    r = environment_ca_path (&pem.ca, why);
   if (r == 0)
-    r = environment_file ("CLIENT_CERT", &settings_cert_rules, &cert, why);
+    r = environment_file ("CLIENT_CERT", &pem_cert_rules, &pem.cert, why);
   if (r == 0)
-    r = environment_file ("CLIENT_KEY", &settings_key_rules, &key, why);
+    r = environment_file ("CLIENT_KEY", &pem_key_rules, &pem.key, why);
+  if (r == 0)
+    r = pem_check (&pem, "BAO_CLIENT_CERT and BAO_CLIENT_KEY", why);
   if (r < 0)
     return r;
-  return settings_server (b, &o, ca, cert, key,
-                          "BAO_CLIENT_CERT and BAO_CLIENT_KEY", why);
+  o.pem = pem;
+  return http_server_new (&o, &b->server, why);
 }
 
 static int

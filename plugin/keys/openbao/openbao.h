@@ -55,11 +55,6 @@ openbao_from_profile (struct openbao *b, const struct profile *profile,
 extern int openbao_from_environment (struct openbao *b, int *timeout_ms,
                                      struct reason *why);
 
-/* Of a file of certificates, or of all in a directory. */
-#define OPENBAO_PEM_MAX (1024 * 1024)
-
-extern const struct hostfile_rules settings_cert_rules, settings_key_rules;
-
 extern int settings_no_memory (struct reason *why);
 
 /* FROM may be NULL: then *TO stays. */
@@ -68,15 +63,6 @@ extern int settings_copy (const char *from, char **to, struct reason *why);
 /* SETTING, for sentences, is what gave the value. */
 extern int settings_namespace (struct openbao *b, const char *namespace,
                                const char *setting, struct reason *why);
-
-/* The server of OPTIONS, with the three PEMs, each of which may be NULL.
- * A client's certificate and key go together: WHERE names what would hold
- * the missing one.
- */
-extern int
-settings_server (struct openbao *b, struct http_options *options,
-                 struct secret *ca, struct secret *cert, struct secret *key,
-                 const char *where, struct reason *why);
 
 /* What the server said.  TEXT is its first error message, made fit for
  * a sentence, or "".  Without a BODY, PROBLEM says why.

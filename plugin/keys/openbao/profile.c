@@ -47,17 +47,6 @@ read_members (struct settings *s, const struct profile *profile,
 }
 
 static int
-wrong_word (const struct profile *profile, const char *member,
-            const json_t *value, const char *words, struct reason *why)
-{
-  char buf[REASON_NAME_MAX];
-
-  return reason_set (why, EINVAL, "%s: \"%s\" is \"%s\": it must be %s",
-                     profile->where, member,
-                     reason_name (buf, json_string_value (value)), words);
-}
-
-static int
 missing (const struct profile *profile, const char *member, const char *when,
          struct reason *why)
 {
@@ -84,8 +73,8 @@ set_layout (struct openbao *b, const struct settings *s,
     return missing (profile, "layout", "the engine is KV", why);
   kind = layout_kind_of (json_string_value (s->layout));
   if (kind < 0)
-    return wrong_word (profile, "layout", s->layout,
-                       "castellan, ceph-csi, rgw, field or raw", why);
+    return profile_wrong_word (profile->where, "layout", s->layout,
+                               "castellan, ceph-csi, rgw, field or raw", why);
   if (kind == LAYOUT_FIELD && !s->field)
     return missing (profile, "field", "the layout is \"field\"", why);
   if (kind != LAYOUT_FIELD && (s->field || s->encoding))
@@ -94,8 +83,8 @@ set_layout (struct openbao *b, const struct settings *s,
   if (s->encoding)
     encoding = layout_encoding_of (json_string_value (s->encoding));
   if (encoding < 0)
-    return wrong_word (profile, "encoding", s->encoding, "text, hex or base64",
-                       why);
+    return profile_wrong_word (profile->where, "encoding", s->encoding,
+                               "text, hex or base64", why);
   b->layout.kind = kind;
   b->layout.encoding = encoding;
   return settings_copy (json_string_value (s->field), &b->layout.field, why);
@@ -120,8 +109,9 @@ set_transit (struct openbao *b, const struct settings *s,
                                     : "encoding",
                          "a KV engine", why);
   if (kind != LAYOUT_RAW && kind != LAYOUT_CASTELLAN)
-    return wrong_word (profile, "layout", s->layout,
-                       "raw or castellan for the engine \"transit\"", why);
+    return profile_wrong_word (profile->where, "layout", s->layout,
+                               "raw or castellan for the engine \"transit\"",
+                               why);
   r = reference_check_path (name, "\"key\"", why);
   if (r == 0 && strchr (name, '/'))
     r = reason_set (why, EINVAL, "\"key\" may not hold a slash");
@@ -146,8 +136,8 @@ set_engine (struct openbao *b, const struct settings *s,
   }
   b->engine = strcmp (engine, "kv2") == 0 ? ENGINE_KV2 : ENGINE_KV1;
   if (b->engine == ENGINE_KV1 && strcmp (engine, "kv1") != 0)
-    return wrong_word (profile, "engine", s->engine, "kv1, kv2 or transit",
-                       why);
+    return profile_wrong_word (profile->where, "engine", s->engine,
+                               "kv1, kv2 or transit", why);
   if (s->key || s->derived)
     return out_of_place (profile, s->key ? "key" : "derived",
                          "the engine \"transit\"", why);
@@ -198,29 +188,10 @@ set_mount (struct openbao *b, const struct settings *s,
 }
 
 static int
-profile_file (const json_t *value, const char *member,
-              const struct hostfile_rules *rules, const struct profile *profile,
-              struct secret **ret, struct reason *why)
-{
-  const char *path = json_string_value (value);
-  int r;
-
-  if (!path)
-    return 0;
-  if (path[0] != '/')
-    return reason_set (why, EINVAL, "%s: \"%s\" must be a full path",
-                       profile->where, member);
-  r = hostfile_read (path, rules, ret, NULL, why);
-  if (r < 0)
-    reason_prefix (why, "%s: \"%s\"", profile->where, member);
-  return r;
-}
-
-static int
 profile_server (struct openbao *b, const struct settings *s,
                 const struct profile *profile, struct reason *why)
 {
-  CLEANUP_SECRET struct secret *ca = NULL, *cert = NULL, *key = NULL;
+  CLEANUP_PEM struct pem pem = { .ca = NULL };
   char setting[512], ca_setting[512];
   struct http_options o = {
     .address = json_string_value (s->address),
@@ -237,17 +208,12 @@ profile_server (struct openbao *b, const struct settings *s,
             profile->where);
   r = settings_copy (setting, &b->setting, why);
   if (r == 0)
-    r = profile_file (s->ca_file, "ca_file", &settings_cert_rules, profile, &ca,
-                      why);
-  if (r == 0)
-    r = profile_file (s->client_cert, "client_cert", &settings_cert_rules,
-                      profile, &cert, why);
-  if (r == 0)
-    r = profile_file (s->client_key, "client_key", &settings_key_rules, profile,
-                      &key, why);
+    r = pem_read (profile, s->ca_file, s->client_cert, s->client_key, &pem,
+                  why);
   if (r < 0)
     return r;
-  return settings_server (b, &o, ca, cert, key, profile->where, why);
+  o.pem = pem;
+  return http_server_new (&o, &b->server, why);
 }
 
 int

@@ -11,20 +11,6 @@
 
 #include "login.h"
 
-/* Who may write it decides whom we trust. */
-const struct hostfile_rules settings_cert_rules = {
-  .what = "certificate file",
-  .forbidden = 022,
-  .max = OPENBAO_PEM_MAX,
-};
-
-/* A group such as Debian's ssl-cert may read keys. */
-const struct hostfile_rules settings_key_rules = {
-  .what = "private key file",
-  .forbidden = 037,
-  .max = OPENBAO_PEM_MAX,
-};
-
 /* ---- what a login reads ---- */
 
 #define TOKEN_MAX 8192
@@ -94,20 +80,4 @@ settings_namespace (struct openbao *b, const char *namespace,
   if (!credential_is_text (namespace, strlen (namespace)))
     return reason_set (why, EINVAL, "%s is not a namespace", setting);
   return settings_copy (namespace, &b->namespace, why);
-}
-
-int
-settings_server (struct openbao *b, struct http_options *options,
-                 struct secret *ca, struct secret *cert, struct secret *key,
-                 const char *where, struct reason *why)
-{
-  if (!cert != !key)
-    return reason_set (why, EINVAL,
-                       "%s: a client certificate and its key go together: one "
-                       "is missing",
-                       where);
-  options->ca = ca;
-  options->cert = cert;
-  options->key = key;
-  return http_server_new (options, &b->server, why);
 }
