@@ -29,6 +29,7 @@ unit_tests = \
 	tests/unit/test-luks-header \
 	tests/unit/test-profile \
 	tests/unit/test-reason \
+	tests/unit/test-record \
 	tests/unit/test-recheck \
 	tests/unit/test-secret \
 	tests/unit/test-ttlv \
@@ -87,6 +88,8 @@ tests_unit_test_luks_header_CFLAGS = $(unit_cflags)
 tests_unit_test_luks_header_LDADD = $(unit_ldadd)
 tests_unit_test_recheck_CFLAGS = $(unit_cflags)
 tests_unit_test_recheck_LDADD = $(unit_ldadd)
+tests_unit_test_record_CFLAGS = $(unit_cflags)
+tests_unit_test_record_LDADD = $(unit_ldadd)
 tests_unit_test_reason_CFLAGS = $(unit_cflags)
 tests_unit_test_reason_LDADD = $(unit_ldadd)
 tests_unit_test_secret_CFLAGS = $(unit_cflags)
