@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* libFuzzer target: see README in this directory.  The first byte chooses
+ * the HTTP status, the rest is the reply's body: of Keystone to a login,
+ * and of Barbican about a secret.
+ */
+
+#include "config.h"
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include "../../plugin/keys/barbican/barbican.h"
+
+extern int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size);
+
+static void
+require (int condition)
+{
+  if (!condition)
+    abort ();
+}
+
+static void
+try_refusals (const struct os_reply *reply)
+{
+  const struct os_subject about = { "https://openstack.example", "\"auth_url\"",
+                                    "alice" };
+  struct reason why = { "" };
+  bool again = false;
+
+  require (os_login_refusal (&about, reply, &again, &why) < 0 && why.text[0]);
+  why.text[0] = '\0';
+  require (os_secret_refusal (&about, reply, &again, &why) < 0 && why.text[0]);
+}
+
+static void
+try_token (json_t *token)
+{
+  static const char *const regions[] = { NULL, "R1" };
+  struct reason why = { "" };
+  int64_t life_ms = 0;
+
+  if (catalog_token_life (token, &life_ms, &why) == 0)
+    require (life_ms > 0);
+  else
+    require (why.text[0]);
+  for (size_t i = 0; i < 2; i++) {
+    const char *url = NULL;
+    int r;
+
+    why.text[0] = '\0';
+    r = catalog_find (token, regions[i], "public", &url, &why);
+    require (r == 0 ? url != NULL : !url && why.text[0]);
+  }
+}
+
+static void
+try_metadata (json_t *json)
+{
+  static const enum layout_kind kinds[] = { LAYOUT_CASTELLAN, LAYOUT_RAW };
+
+  for (size_t i = 0; i < 2; i++) {
+    enum layout_kind got = LAYOUT_FIELD;
+    struct reason why = { "" };
+    const int r = os_secret_layout (json, kinds[i], &got, &why);
+
+    require (r == 0 ? got == LAYOUT_CASTELLAN || got == LAYOUT_RAW
+                    : why.text[0] != '\0');
+  }
+}
+
+int
+LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
+{
+  static const long statuses[] = { 200, 201, 301, 400, 401, 403, 404, 503 };
+  struct os_reply reply = { .status = 200 };
+  static bool begun;
+
+  if (!begun)
+    require (key_global_init () == 0);
+  begun = true;
+  if (size > 0) {
+    reply.status = statuses[*data++ % 8];
+    size--;
+  }
+  os_reply_read (&reply, data, size, NULL);
+  if (!reply.json) {
+    reply.bytes = secret_copy (data, size);
+    require (reply.bytes != NULL);
+  }
+  try_refusals (&reply);
+  if (reply.json) {
+    try_token (reply.json);
+    try_token (json_object_get (reply.json, "token"));
+    try_metadata (reply.json);
+  }
+  os_reply_free (&reply);
+  return 0;
+}
