@@ -149,8 +149,8 @@ alert_error (const struct connection *c, int alert, struct reason *why)
     return reason_set (why, EAGAIN,
                        "%.256s ended the handshake: TLS alert %d, %s (%s: %s)",
                        s->address, alert, text, s->where,
-                       s->cert ? "is \"client_cert\" one that it accepts?"
-                               : "there is no \"client_cert\"");
+                       s->pem.cert ? "is \"client_cert\" one that it accepts?"
+                                   : "there is no \"client_cert\"");
   default:
     return reason_set (why, EAGAIN, "%.256s ended TLS: alert %d, %s",
                        s->address, alert, text);
