@@ -3,10 +3,12 @@
 
   openstack.py serve keystone|barbican PORT   one process, in the lab
   openstack.py seed                           projects, users, credentials
+  openstack.py put USER < KEY                 store it, print its UUID
 
 The current directory is the lab's.
 """
 
+import base64
 import datetime
 import json
 import os
@@ -163,11 +165,27 @@ def seed():
     write("ids.json", json.dumps(ids, indent=1))
 
 
+def put(user):
+    keystone = Keystone()
+    keystone.login(user, read(user + ".password"), USERS[user][0])
+    keystone.url = read("barbican.url")
+    key = sys.stdin.buffer.read()
+    print(keystone.call("POST", "/v1/secrets", {
+        "secret_type": "symmetric", "algorithm": "AES",
+        "bit_length": 8 * len(key),
+        "payload": base64.b64encode(key).decode(),
+        "payload_content_type": "application/octet-stream",
+        "payload_content_encoding": "base64",
+    })[1]["secret_ref"].rsplit("/", 1)[1])
+
+
 def main():
     command, arguments = sys.argv[1], sys.argv[2:]
     sys.argv[1:] = []  # oslo.config would read them
     if command == "serve":
         serve(arguments[0], int(arguments[1]))
+    elif command == "put":
+        put(arguments[0])
     else:
         seed()
 

@@ -5,6 +5,7 @@ import base64
 import contextlib
 import json
 import os
+import re
 import signal
 import ssl
 import urllib.error
@@ -202,3 +203,64 @@ class Barbican:
             yield
         finally:
             os.kill(pid, signal.SIGCONT)
+
+
+class Request:
+    """What a server in between has seen; STATUS is the answer's."""
+
+    def __init__(self, head):
+        line, *rest = head.decode("latin-1").split("\r\n")
+        self.method, self.path, _ = line.split(" ", 2)
+        self.headers = dict(re.findall(r"^([^:]+): ?(.*)$", "\n".join(rest),
+                                       re.M))
+        self.status = self.subject_token = None
+
+
+def forward(url, seen, change=lambda body: body, instead=lambda _: None):
+    """A reply for fake_kms: the real server's at URL, its body CHANGEd,
+    or what INSTEAD(request) says: a status and JSON."""
+    def reply(server, connection):
+        head, body = server.requests[-1].split(b"\r\n\r\n", 1)
+        request = Request(head)
+        length = int(request.headers.get("Content-Length", 0))
+        while len(body) < length:
+            body += connection.recv(65536)
+        answer = instead(request)
+        headers = {}
+        if answer:
+            request.status, content = answer
+            headers["Content-Type"] = "application/json"
+        else:
+            request.status, headers, content = _ask(url, request, body)
+            request.subject_token = headers.get("X-Subject-Token")
+            content = content and change(content)
+        seen.append(request)
+        headers["Content-Length"] = str(len(content))
+        headers["Connection"] = "close"
+        lines = ["HTTP/1.1 %d Forwarded" % request.status]
+        lines += ["%s: %s" % h for h in headers.items()]
+        connection.sendall("\r\n".join(lines).encode() + b"\r\n\r\n"
+                           + content)
+    return reply
+
+
+def _ask(url, request, body):
+    base = "/".join(url.split("/")[:3])
+    asked = urllib.request.Request(base + request.path, data=body or None,
+                                   method=request.method)
+    for name, value in request.headers.items():
+        if name.lower() not in ("host", "content-length", "connection"):
+            asked.add_header(name, value)
+    # The test trusts whom it started.
+    context = ssl._create_unverified_context()
+    try:
+        with urllib.request.urlopen(asked, timeout=30,
+                                    context=context) as reply:
+            return reply.status, _kept(reply.headers), reply.read()
+    except urllib.error.HTTPError as e:
+        return e.code, _kept(e.headers), e.read()
+
+
+def _kept(headers):
+    return {n: v for n, v in headers.items() if n.lower() in (
+        "content-type", "x-subject-token", "x-openstack-request-id")}

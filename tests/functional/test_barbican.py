@@ -2,17 +2,23 @@
 """Keys from Barbican, by logins to Keystone: what opens a volume, and
 every way to be refused."""
 
+import errno
 import json
 import os
+import time
 
+import nbd
 import pytest
 
 import fake_kms
 import lab
+from barbican_server import forward
+from test_policies import examples
 from test_start_image import names
 
 PASSPHRASE = lab.PASSPHRASE
 RAW = bytes(range(1, 33))
+NOBODYS = "00000000-0000-4000-8000-000000000000"
 
 
 @pytest.fixture
@@ -29,6 +35,29 @@ def profile(barbican, files):
 def ident(barbican):
     """The id of a passphrase that opens images.luks ()."""
     return barbican.secret(PASSPHRASE, "passphrase")
+
+
+@pytest.fixture
+def pretending(barbican):
+    """A server that does REPLY under the real ones' certificate."""
+    def make(reply):
+        return fake_kms.Misbehaving(barbican.file("server.pem"),
+                                    barbican.file("server.key"), reply)
+    return make
+
+
+def ends_io(client, seconds=10):
+    """A read fails with EPERM (or the connection ends) before long."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            client.read(4096, 0)
+        except (nbd.Error, ConnectionError) as e:
+            assert getattr(e, "errnum", errno.EPERM) in (
+                errno.EPERM, errno.ESHUTDOWN, errno.ENOTCONN), e
+            return
+        time.sleep(0.05)
+    raise AssertionError("I/O goes on")
 
 
 def served(servers, image, *arguments, **kwargs):
@@ -61,3 +90,284 @@ def test_passphrase_that_castellan_stored(servers, images, barbican,
                                           profile):
     ident, _ = barbican.castellan("passphrase", PASSPHRASE)
     served(servers, images.luks(), "key=t:" + ident, profile())
+
+
+def test_keys_as_other_clients_keep_them(servers, images, barbican, profile,
+                                         ident):
+    raw = barbican.secret(RAW, "opaque")
+    served(servers, images.luks(passphrase=RAW), "key=t:" + raw,
+           profile(layout="raw"))
+    # A passphrase is the same in both layouts.
+    served(servers, images.luks(), "key=t:" + ident, profile(layout="raw"))
+
+
+def test_logins(servers, images, barbican, profile, files, ident):
+    image = images.luks()
+    with open(barbican.file("alice.secret"), encoding="ascii") as f:
+        secret = f.read()
+    for auth in (barbican.password(),
+                 {**barbican.credential(), "secret_file": files(
+                     "secret", secret + "\n")},
+                 {**{k: v for k, v in barbican.credential().items()
+                     if k != "secret_file"}, "secret": secret}):
+        served(servers, image, "key=t:" + ident, profile(auth=auth))
+
+
+def test_endpoints(servers, images, barbican, profile, ident):
+    image = images.luks()
+    for members in ({"region": "R1"}, {"interface": "internal"},
+                    {"endpoint": barbican.address},
+                    {"endpoint": barbican.address + "/v1/"}):
+        served(servers, image, "key=t:" + ident, profile(**members))
+
+
+def test_server_as_another_user(as_nobody, images, profile, ident):
+    # Both files can be read before the change of user only.
+    server = as_nobody(images.luks(), "key=t:" + ident, profile())
+    for _ in range(2):
+        with server.connect() as c:
+            c.read(4096, 0)
+
+
+# The life of a login.
+
+def test_login_is_shared_and_ended(servers, images, barbican, pretending,
+                                   profile, ident):
+    seen = []
+    with pretending(forward(barbican.keystone, seen)) as s:
+        server = servers.start(images.luks(), "key=t:" + ident,
+                               profile(auth_url=s.address + "/v3"))
+        for _ in range(3):
+            with server.connect() as c:
+                c.read(4096, 0)
+        server.stop()
+    logins = [r for r in seen if r.method == "POST"]
+    assert len(logins) == 1
+    # The token was ended, and does not work any more.
+    assert [r.method for r in seen] == ["POST", "DELETE"]
+    assert seen[1].status == 204
+    with pytest.raises(AssertionError, match=" 40[14] "):
+        barbican.call("GET", barbican.keystone + "/auth/tokens",
+                      token=barbican.token("admin", "admin"),
+                      X_Subject_Token=logins[0].subject_token)
+
+
+def test_token_that_was_revoked_is_replaced(servers, images, barbican,
+                                            pretending, profile, ident):
+    seen = []
+    with pretending(forward(barbican.keystone, seen)) as s:
+        server = servers.start(images.luks(), "key=t:" + ident,
+                               profile(auth_url=s.address + "/v3"),
+                               "recheck=1")
+        token = seen[0].subject_token
+        with server.connect() as c:
+            barbican.call("DELETE", barbican.keystone + "/auth/tokens",
+                          token=token, X_Subject_Token=token)
+            lab.await_(lambda: len(seen) > 1, 10, "another login")
+            c.read(4096, 0)
+        assert [r.method for r in seen] == ["POST", "POST"]
+        server.stop()
+
+
+def test_token_is_replaced_before_it_ends(servers, images, barbican,
+                                          pretending, profile, ident):
+    seen = []
+
+    def shorten(body):
+        token = json.loads(body)
+        if "token" not in token:
+            return body
+        token["token"]["expires_at"] = token["token"]["issued_at"][:17] \
+            + "%02d.000000Z" % (
+                (int(token["token"]["issued_at"][17:19]) + 4) % 60)
+        return json.dumps(token).encode()
+
+    with pretending(forward(barbican.keystone, seen, shorten)) as s:
+        server = servers.start(images.luks(), "key=t:" + ident,
+                               profile(auth_url=s.address + "/v3"))
+        lab.await_(lambda: [r.method for r in seen][:3] ==
+                   ["POST", "POST", "DELETE"], 20, "another token")
+        server.stop()
+
+
+# Consumers.
+
+def test_consumer_that_cannot_be_registered_is_a_warning(
+        servers, images, barbican, profile, pretending, ident):
+    seen = []
+
+    def deny(request):
+        if request.path.endswith("/consumers"):
+            return 403, b'{"code": 403, "title": "Forbidden", ' \
+                b'"description": "SecretConsumer creation attempt not ' \
+                b'allowed - please review your user/project privileges"}'
+        return None
+
+    image = images.luks()
+    with pretending(forward(barbican.address, seen, instead=deny)) as s:
+        server = servers.start(image, "key=t:" + ident,
+                               profile(endpoint=s.address, consumer=True))
+        with server.connect() as c:
+            c.read(4096, 0)
+        text = server.stderr()
+        assert "warning:" in text and "consumer" in text, text
+        assert image.spec in text and ident in text
+        server.stop()
+
+
+# What does not open one, beside what test_barbican_classes.py has.
+
+@pytest.fixture
+def refused(servers, encrypted, classes):
+    def start(failure, outcome, reference, profiles, words, seen=None,
+              **kwargs):
+        return classes.refused(servers, "barbican", failure, outcome,
+                               encrypted, "key=t:" + reference, profiles,
+                               words=words, seen=seen, **kwargs)
+    return start
+
+
+def sh(barbican, directory, name, **variables):
+    """An example of contrib/policies/barbican."""
+    lab.run("bash", "-e", "-u", "-o", "pipefail", "-c",
+            examples("barbican")[name], cwd=directory, env=dict(
+                os.environ, KEYSTONE=barbican.keystone,
+                BARBICAN=barbican.address,
+                CURL_CA_BUNDLE=barbican.file("ca.pem"), **variables))
+
+
+def test_policy(servers, images, refused, barbican, profile, tmp_path):
+    """contrib/policies/barbican, applied as its manual says."""
+    mine = barbican.secret(PASSPHRASE, "passphrase")
+    other = barbican.secret(PASSPHRASE, "passphrase")
+    user = barbican.user("host")
+    for name, token in (("user", barbican.login("host", "hypervisors")),
+                        ("owner", barbican.login())):
+        (tmp_path / (name + "-token")).write_text(token + "\n")
+    sh(barbican, tmp_path, "credential", USER_ID=user)
+    profiles = profile(consumer=True, auth={
+        "method": "application_credential",
+        "id": (tmp_path / "host-1.id").read_text().strip(),
+        "secret_file": str(tmp_path / "host-1.secret")})
+    refused("denied", "denied", mine, profiles, ["ACL"],
+            seen="403 without an ACL")
+    sh(barbican, tmp_path, "acl", USER_ID=user, SECRET=mine)
+    server = servers.start(images.luks(), "key=t:" + mine, profiles,
+                           "recheck=1")
+    assert "warning" not in server.stderr()
+    assert len(barbican.consumers(mine)) == 1
+    refused("denied", "denied", other, profiles, ["ACL"],
+            seen="403 without an ACL")
+    with server.connect() as c:
+        c.read(4096, 0)
+        sh(barbican, tmp_path, "revoke", SECRET=mine)
+        ends_io(c)
+    assert sorted(p.name for p in tmp_path.iterdir() if "header" in p.name
+                  or p.name == "credential.json") == []
+
+
+def test_login_that_was_deleted(refused, servers, images, barbican, profile,
+                                files, ident):
+    number, secret = barbican.new_credential("doomed")
+    auth = barbican.credential(id=number, secret_file=files("doomed", secret))
+    served(servers, images.luks(), "key=t:" + ident, profile(auth=auth))
+    barbican.delete_credential(number)
+    refused("expired-login", "denied", ident, profile(auth=auth), ["404"],
+            seen="404: the application credential was deleted")
+
+
+@pytest.mark.parametrize("status", [500, 502])
+def test_what_only_a_proxy_says(refused, barbican, profile, pretending,
+                                ident, status):
+    reply = fake_kms.answer("%d No" % status, b"no", ["Retry-After: 1"])
+    with pretending(reply) as s:
+        for members in ({"auth_url": s.address + "/v3"},
+                        {"endpoint": s.address}):
+            refused("unavailable", "cannot-say", ident,
+                    profile(timeout=1, **members), [s.address, str(status)],
+                    seen="%d (by a proxy: the servers have no such answer)"
+                    % status)
+
+
+def test_page_in_place_of_a_key(refused, barbican, profile, pretending,
+                                ident):
+    page = fake_kms.answer("200 OK", b"<html>Please log in</html>",
+                           ["Content-Type: text/html"])
+    with pretending(page) as s:
+        refused("nonsense", "nonsense", ident, profile(endpoint=s.address),
+                [s.address, "Barbican"], seen="200 with a page of a portal")
+        refused("nonsense", "nonsense", ident,
+                profile(auth_url=s.address + "/v3"), [s.address, "Keystone"],
+                seen="200 with a page of a portal")
+
+
+def test_barbican_is_no_keystone(refused, barbican, profile, ident):
+    refused("configuration", "configuration", ident,
+            profile(auth_url=barbican.address + "/v3"), ["Keystone", "/v3"])
+
+
+# Configuration, as far as it can be seen before anything is asked.
+
+@pytest.mark.parametrize("members,word", [
+    ({"auth_url": "https://127.0.0.1/"}, "/v3"),
+    ({"auth_url": "http://keystone.example/v3"}, "insecure_http"),
+    ({"endpoint": "http://barbican.example"}, "insecure_http"),
+    ({"endpoint": "https://127.0.0.1", "region": "R1"}, "region"),
+    ({"interface": "private"}, "public, internal or admin"),
+    ({"layout": "rgw"}, "castellan or raw"),
+    ({"consumer": 1}, "consumer"),
+    ({"namespace": "x"}, "namespace"),
+    ({"client_cert": "/dev/null"}, "client_cert"),
+    ({"auth": ...}, "auth"),
+    ({"auth": {"method": "token"}}, "application_credential or password"),
+    ({"auth": {"method": "application_credential", "id": "x"}},
+     "secret_file"),
+    ({"auth": {"method": "password", "user": "u", "user_domain": "d",
+               "password_file": "/p", "project": "p"}}, "project_domain"),
+    ({"auth": {"method": "password", "user": "u", "user_domain": "d",
+               "password_file": "/p"}}, "\"domain\""),
+    ({"auth": {"method": "password", "user": "u", "user_domain": "d",
+               "password_file": "p", "domain": "x"}}, "full path"),
+    ({"auth": {"method": "password", "user": "u", "user_domain": "d",
+               "password": "p", "domain": "x"}}, "password")])
+def test_profile_that_is_wrong(servers, profile, members, word):
+    names(servers.refused("rbd/x", "key=t:" + NOBODYS, profile(**members)),
+          "profiles.json", word)
+
+
+def test_secret_in_a_file_that_others_read(servers, barbican, profile,
+                                           files):
+    path = files("open.secret", "x", 0o644)
+    names(servers.refused("rbd/x", "key=t:" + NOBODYS, profile(
+        auth=barbican.credential(secret_file=path))), path)
+    content = json.dumps({"profiles": {"t": barbican.profile(auth={
+        "method": "application_credential", "id": "x", "secret": "hush"})}})
+    refusal = servers.refused("rbd/x", "key=t:" + NOBODYS, "profiles="
+                              + files("open.json", content, 0o644))
+    names(refusal, "secret", "chmod")
+    assert "hush" not in refusal.sentence
+
+
+# Revocation.
+
+def test_deleted_credential_ends_io(servers, images, barbican, profile,
+                                    files):
+    ident = barbican.secret(PASSPHRASE, "passphrase")
+    number, secret = barbican.new_credential("revoked")
+    auth = barbican.credential(id=number, secret_file=files("r", secret))
+    server = servers.start(images.luks(), "key=t:" + ident,
+                           profile(auth=auth, timeout=2), "recheck=1")
+    with server.connect() as c:
+        c.read(4096, 0)
+        barbican.delete_credential(number)
+        ends_io(c)
+
+
+def test_deleted_secret_ends_io(servers, images, barbican, profile):
+    ident = barbican.secret(PASSPHRASE, "passphrase")
+    server = servers.start(images.luks(), "key=t:" + ident,
+                           profile(timeout=2), "recheck=1")
+    with server.connect() as c:
+        c.read(4096, 0)
+        barbican.delete(ident)
+        ends_io(c)

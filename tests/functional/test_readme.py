@@ -151,8 +151,9 @@ class Quickstart:
         for name in os.listdir(self.dir):
             if name.endswith(".pid"):
                 self.stop(name[:-4])
-        lab.run(os.path.join(lab.ENV, "kmip"), "down",
-                os.path.join(self.dir, "kmip"))
+        for kms in ("barbican", "kmip"):
+            lab.run(os.path.join(lab.ENV, kms), "down",
+                    os.path.join(self.dir, kms))
         shutil.rmtree(self.dir)
 
 
@@ -208,6 +209,12 @@ def test_example_kmip(quickstart):
     # LUKS2 by librbd: 16 MiB of header.
     assert quickstart.run("kmip").split()[-1] == str(48 * MIB)
     quickstart.stop("theirs")
+
+
+def test_example_barbican(quickstart):
+    # LUKS2 by librbd: 16 MiB of header.
+    assert quickstart.run("barbican").split()[-1] == str(48 * MIB)
+    quickstart.stop("cloud")
 
 
 def test_example_qemu(quickstart):

@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "../../plugin/keys/barbican/barbican.h"
 
@@ -67,8 +68,28 @@ try_metadata (json_t *json)
     const int r = os_secret_layout (json, kinds[i], &got, &why);
 
     require (r == 0 ? got == LAYOUT_CASTELLAN || got == LAYOUT_RAW
-                    : why.text[0] != '\0');
+                    : got == LAYOUT_FIELD && why.text[0] != '\0');
   }
+}
+
+/* The same bytes as a login that another process has saved. */
+static void
+try_restore (const uint8_t *data, size_t size)
+{
+  struct secret *saved = secret_copy (data, size), *again = NULL;
+  struct keystone ks = { .generation = 0 };
+
+  require (saved != NULL);
+  keystone_open (&ks);
+  ks.options.ca_setting = strdup ("ca_file");
+  ks.options.setting = strdup ("catalog");
+  keystone_restore (&ks, saved);
+  require (keystone_save (&ks, &again) == 0);
+  if (ks.token.id)
+    require (again && again->length == saved->length);
+  secret_free (again);
+  secret_free (saved);
+  keystone_close (&ks);
 }
 
 int
@@ -85,6 +106,7 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
     reply.status = statuses[*data++ % 8];
     size--;
   }
+  try_restore (data, size);
   os_reply_read (&reply, data, size, NULL);
   if (!reply.json) {
     reply.bytes = secret_copy (data, size);

@@ -102,8 +102,8 @@ test_a_hostile_catalog_names_nothing (void **state)
     "{\"catalog\":[{\"type\":\"key-manager\"}]}",
     "{\"catalog\":[{\"type\":\"key-manager\",\"endpoints\":{}}]}",
     "{\"catalog\":[{\"type\":\"key-manager\",\"endpoints\":[3,{}]}]}",
-    "{\"catalog\":[{\"type\":\"key-manager\",\"endpoints\":[{\"interface\":"
-    "\"public\",\"url\":[]}]}]}",
+    ("{\"catalog\":[{\"type\":\"key-manager\",\"endpoints\":[{\"interface\":"
+     "\"public\",\"url\":[]}]}]}"),
   };
 
   (void)state;
@@ -196,6 +196,11 @@ test_refusals_of_a_login (void **state)
            "Application Credential: 00.\",\"title\":\"Not Found\"}}",
            EACCES, false, "Could not find Application Credential");
   refused (of, 404, "<!doctype html>", EINVAL, false, "auth_url");
+  /* Barbican, asked as if it were Keystone. */
+  refused (of, 404,
+           "{\"message\": \"\", \"code\": \"404 Not Found\", \"title\": \"Not "
+           "Found\"}",
+           EINVAL, false, "auth_url");
   refused (of, 400, "{\"error\":{\"message\":\"bad\"}}", EINVAL, false, "bad");
   refused (of, 503, "", EAGAIN, true, "503");
   refused (of, 429, "", EAGAIN, true, "limits the rate");
@@ -225,6 +230,10 @@ test_refusals_of_a_secret (void **state)
            ENOENT, false, "not stored yet");
   refused (of, 404, "404 Not Found\n\nThe resource could not be found.", EINVAL,
            false, "no Barbican");
+  /* "Gone" ends a session: it takes Barbican's own word. */
+  refused (of, 404, "{\"error\":{\"message\":\"Could not find it.\"}}", EINVAL,
+           false, "no Barbican");
+  refused (of, 404, "{}", EINVAL, false, "no Barbican");
   refused (of, 406, "{\"description\": \"Wrong payload content-type.\"}",
            EBADMSG, false, "406");
   refused (of, 503, "The server is currently unavailable.", EAGAIN, true,

@@ -463,7 +463,7 @@ is_saved (const struct secret *all, struct saved *s)
   return s->magic == MAGIC && s->token > 0 && s->token <= BARBICAN_TOKEN_MAX &&
          s->url > 0 && s->url <= BARBICAN_URL_MAX &&
          all->length == sizeof *s + s->token + s->url &&
-         credential_is_text (all->bytes + sizeof *s, s->token);
+         credential_is_text (all->bytes + sizeof *s, s->token + s->url);
 }
 
 void

@@ -150,7 +150,7 @@ unavailable (const struct os_subject *about, const struct os_reply *reply,
   if (reply->status == 429)
     return reason_set (why, EAGAIN, "%s limits the rate of requests (429)",
                        about->address);
-  if (reply->status == 503 && !reply->json)
+  if (reply->status == 503 && !reply->text[0])
     return reason_set (why, EAGAIN,
                        "%s answered 503: it, or the Keystone that it asks, "
                        "does not work now",
@@ -204,7 +204,8 @@ os_login_refusal (const struct os_subject *about, const struct os_reply *reply,
     return redirected (about, reply, why);
   if (is_outage (status))
     return unavailable (about, reply, again, why);
-  if (!reply->json && status == 404)
+  /* Keystone says 404 of what it does not know in JSON of its own. */
+  if (status == 404 && !reply->text[0])
     return reason_set (why, EINVAL,
                        "there is no Keystone at this address: %s must end in "
                        "/v3",
@@ -229,7 +230,8 @@ static int
 not_found (const struct os_subject *about, const struct os_reply *reply,
            struct reason *why)
 {
-  if (!reply->json)
+  /* "Gone" ends a session: it takes Barbican's own word. */
+  if (!strstr (reply->text, "ecret"))
     return reason_set (why, EINVAL,
                        "there is no Barbican at %s: it answered 404, and not "
                        "about a secret (%s)",
@@ -302,16 +304,13 @@ os_secret_layout (json_t *json, enum layout_kind layout, enum layout_kind *ret,
                        reason_name (buf, status));
   if (json_object_size (contents) == 0)
     return reason_set (why, ENOENT, "it has no payload: it was not stored yet");
-  *ret = layout;
-  if (layout == LAYOUT_RAW)
-    return 0;
   /* What Nova, Cinder and os-brick do: see layout.c. */
-  if (strcmp (type, "passphrase") == 0)
-    *ret = LAYOUT_RAW;
-  else if (strcmp (type, "symmetric") != 0)
+  if (layout != LAYOUT_RAW && strcmp (type, "passphrase") != 0 &&
+      strcmp (type, "symmetric") != 0)
     return reason_set (why, EBADMSG,
                        "its type is \"%s\": only symmetric and passphrase "
                        "open a volume (or \"layout\": \"raw\")",
                        reason_name (buf, type));
+  *ret = strcmp (type, "passphrase") == 0 ? LAYOUT_RAW : layout;
   return 0;
 }
