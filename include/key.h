@@ -180,8 +180,13 @@ extern int key_tend_logins (const struct deadline *deadline, int64_t *next_ms,
  */
 extern void key_end_logins (const struct deadline *deadline);
 
-/* The provider table as text: "file,line,fd,cred,openbao,...". */
+/* The provider table as text: its names ("file,line,fd,..."), the forms
+ * of its built-in references ("file:PATH, line:PATH, ...") and its types
+ * of profiles ("openbao, vault, ...").
+ */
 extern const char *key_providers (void);
+extern const char *key_grammars (void);
+extern const char *key_profile_types (void);
 
 /* Once per process, before any other call of this module: wiping
  * allocators for jansson and libcurl.  Returns 0 or -ENOMEM.

@@ -424,6 +424,18 @@ key_providers (void)
   return provider_names ();
 }
 
+const char *
+key_grammars (void)
+{
+  return provider_grammars ();
+}
+
+const char *
+key_profile_types (void)
+{
+  return provider_types ();
+}
+
 int
 key_global_init (void)
 {

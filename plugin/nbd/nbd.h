@@ -60,7 +60,10 @@ struct parameters {
 };
 extern struct parameters parameters;
 
-extern const char parameters_help[];
+/* The text of --help: made once, from the table of parameters' lines and
+ * the table of providers.
+ */
+extern const char *parameters_help (void);
 extern int parameters_config (const char *name, const char *value);
 extern int parameters_complete (void);
 extern void parameters_free (void);

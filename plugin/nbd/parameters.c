@@ -3,6 +3,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,10 +27,12 @@ struct parameters parameters = {
 };
 
 /* One line per parameter; bash completion greps "^name=". */
-const char parameters_help[] =
+static const char help_begin[] =
     "[image=]<SPEC>        (required) [POOL/[NAMESPACE/]]IMAGE[@SNAP].\n"
-    "key=<REF>             Where the key is: file:PATH, line:PATH, fd:N,\n"
-    "                      cred:NAME, bao:MOUNT/PATH[#FIELD], vault:...,\n"
+    "key=<REF>             Where the key is:\n";
+
+/* Here stand the kinds of keys, as the table of providers has them. */
+static const char help_end[] =
     "                      PROFILE:REF; image: what the image records (the\n"
     "                      default); none serves the image as it is.\n"
     "                      Repeat for the layers of a clone, child first.\n"
@@ -55,6 +58,28 @@ const char parameters_help[] =
     "on-grace=stop|pause   What happens to I/O after that (stop).\n"
     "shutdown-timeout=<SECONDS>\n"
     "                      The most a shutdown may take (30).";
+
+#define HELP_INDENT "                      "
+
+const char *
+parameters_help (void)
+{
+  static char *text;
+  char *kinds = strdup (key_grammars ());
+  char *rest = kinds, *kind;
+  size_t length;
+  FILE *out = text || !kinds ? NULL : open_memstream (&text, &length);
+
+  if (out) {
+    fputs (help_begin, out);
+    while ((kind = strsep (&rest, ",")))
+      fprintf (out, HELP_INDENT "%s,\n", kind + strspn (kind, " "));
+    fputs (help_end, out);
+    fclose (out);
+  }
+  free (kinds);
+  return text ? text : help_end;
+}
 
 /* One of WORDS, by index; the list ends with NULL. */
 static int

@@ -59,6 +59,7 @@ rbdcrypt_dump_plugin (void)
   printf ("rbdcrypt_peer_tls=%s\n", COMPAT_PEER_TLS_DN ? "yes" : "no");
   printf ("rbdcrypt_engines=librbd\n");
   printf ("rbdcrypt_providers=%s\n", key_providers ());
+  printf ("rbdcrypt_profile_types=%s\n", key_profile_types ());
 }
 
 /* Under socket activation a restarted server goes on serving clients
@@ -453,7 +454,6 @@ static struct nbdkit_plugin plugin = {
   .dump_plugin = rbdcrypt_dump_plugin,
   .config = parameters_config,
   .config_complete = parameters_complete,
-  .config_help = parameters_help,
   .magic_config_key = "image",
   .get_ready = rbdcrypt_get_ready,
   .after_fork = rbdcrypt_after_fork,
@@ -479,6 +479,12 @@ static struct nbdkit_plugin plugin = {
   .extents = rbdcrypt_extents,
   .errno_is_preserved = 1,
 };
+
+/* What nbdkit wants as a constant is made from tables. */
+static void __attribute__ ((constructor)) fill_help (void)
+{
+  plugin.config_help = parameters_help ();
+}
 
 /* nbdkit 1.32's macro defines it without declaring it. */
 extern struct nbdkit_plugin *plugin_init (void);

@@ -20,11 +20,11 @@ fail ()
   failed=1
 }
 
-# The strings of parameters_help: a parameter starts a line, what continues
+# The strings of the help text: a parameter starts a line, what continues
 # it is indented.
 helped ()
 {
-  sed -n '/^const char parameters_help/,/;[[:space:]]*$/p' "$parameters" |
+  sed -n '/^static const char help_/,/;[[:space:]]*$/p' "$parameters" |
     sed -n 's/^[^"]*"\[\{0,1\}\([a-z][-a-zA-Z.]*=\).*$/\1/p' | sort -u
 }
 
@@ -57,6 +57,23 @@ compare "lines of --dump-plugin" "plugin/nbd" \
        tr -d '"' | sort -u)" \
   "the man page" \
   "$(sed -n 's/^=item C<\(rbdcrypt_[a-z0-9_]*=\).*/\1/p' "$pod" | sort -u)"
+
+# What the table of providers feeds: --help, --dump-plugin and the sentences.
+compare "kinds of key references" "plugin/keys" \
+  "$(grep -rhoE '\.grammar = "[^"]*"|^KEYFILE_PROVIDER \([a-z]+, "[^"]*"' \
+       "$srcdir/plugin/keys" | sed 's/.*"\(.*\)"/\1/' | sort -u)" \
+  "the man page" \
+  "$(sed -n '/^=head1 KEY REFERENCES/,/^=head1 PROFILES/p' "$pod" |
+       sed -n 's/^=head2 \([a-z]*:[^,]*\).*/\1/p' | sort -u)"
+
+compare "types of profiles" "plugin/keys" \
+  "$(grep -rh '\.types = ' "$srcdir/plugin/keys" | grep -o '"[^"]*"' |
+       tr -d '"' | sort -u)" \
+  "rbdcrypt-profiles(5)" \
+  "$(sed -n '/^=item C<type>/,/^=item C<images>/p' \
+       "$srcdir/plugin/keys/rbdcrypt-profiles.pod" |
+       grep -o 'C<[a-z-]*>' | sed 's/C<\(.*\)>/\1/' |
+       grep -vxE 'type|images' | sort -u)"
 
 compare "debug flags" "the sources" \
   "$(grep -rhoE '\<rbdcrypt_debug_[a-z0-9_]+ *(=|;)' "$srcdir"/plugin |
