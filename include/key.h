@@ -89,6 +89,9 @@ extern bool key_can_check (struct key *key, struct reason *why);
 /* "none": the image is served as it is. */
 extern bool key_is_none (const struct key *key);
 
+/* Was key_prepare (or key_adopt) successful? */
+extern bool key_is_prepared (const struct key *key);
+
 /* "image": what the image records, see key_adopt. */
 extern bool key_is_image (const struct key *key);
 

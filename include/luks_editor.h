@@ -51,7 +51,9 @@ struct luks_writer {
   void *opaque;
 };
 
-/* Write both copies of the edited header, and read them back. */
+/* Write both copies of the edited header, and read them back.  -EBUSY:
+ * the header is not any more what was opened; nothing was written.
+ */
 extern int
 luks_editor_store (struct luks_editor *editor, const struct luks_writer *writer,
                    struct reason *why);

@@ -16,7 +16,6 @@
 #include <string.h>
 
 #include <jansson.h>
-#include <rbd/features.h>
 
 #include "admin.h"
 #include "json.h"
@@ -32,7 +31,6 @@ struct binding {
   struct cluster *cluster;
   struct volume *volume; /* opened raw, read-write */
   struct luks_editor *editor;
-  bool locked;
   int keyslot;
   int token; /* -1: in the metadata */
   bool changed;
@@ -85,26 +83,10 @@ parse (struct binding *b, const char *image, const char *key,
   return r;
 }
 
-/* Two that bind at the same time would mix their headers: the lock is
- * taken before anything is read.
+/* The image's exclusive lock is taken by librbd with the first write, and
+ * handed back to a server that asks for it.  Taking it for ourselves
+ * would make that server's writes fail.
  */
-static int
-lock_image (struct binding *b, struct reason *why)
-{
-  rbd_image_t image = b->volume->image;
-  uint64_t features = 0;
-  int r = rbd_get_features (image, &features);
-
-  if (r == 0 && features & RBD_FEATURE_EXCLUSIVE_LOCK) {
-    r = rbd_lock_acquire (image, RBD_LOCK_MODE_EXCLUSIVE);
-    b->locked = r == 0;
-  }
-  if (r < 0)
-    return reason_set (why, -r, "cannot lock the image %s: %s",
-                       b->volume->subject.image, strerror (-r));
-  return 0;
-}
-
 static int
 open_image (struct binding *b, struct reason *why)
 {
@@ -119,7 +101,7 @@ open_image (struct binding *b, struct reason *why)
   if (r == 0 && b->volume->readonly)
     r = reason_set (why, EACCES, "the Ceph user may not write to the image %s",
                     b->volume->subject.image);
-  return r == 0 ? lock_image (b, why) : r;
+  return r;
 }
 
 /* *SAME: the image records this key already. */
@@ -282,8 +264,6 @@ finish (struct binding *b)
   const struct deadline soon = deadline_in_ms (2000, NULL);
 
   luks_editor_free (b->editor);
-  if (b->locked)
-    rbd_lock_release (b->volume->image);
   if (b->volume)
     volume_close (b->volume, false);
   cluster_disconnect (b->cluster);

@@ -3,6 +3,7 @@
 #include "config.h"
 
 #include <getopt.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -124,6 +125,8 @@ main (int argc, char *argv[])
   if (argc - optind != 3)
     return wrong_usage ("bind takes an image and a key reference");
   secret_harden_process ();
+  signal (SIGPIPE,
+          SIG_IGN); /* a server that hangs up is an error like others */
   if (key_global_init () < 0) {
     fputs ("rbdcrypt: cannot initialise libcurl\n", stderr);
     return EXIT_FAILURE;

@@ -315,6 +315,12 @@ key_is_none (const struct key *key)
 }
 
 bool
+key_is_prepared (const struct key *key)
+{
+  return key->state != NULL;
+}
+
+bool
 key_is_image (const struct key *key)
 {
   return key->image;

@@ -30,6 +30,8 @@ struct luks_editor {
   struct luks_header header;
   uint64_t hdr_size;  /* LUKS2: of each of its two copies */
   bool first_is_used; /* else the second is the newer or the only one */
+  /* The binary parts of both copies as they were read. */
+  unsigned char seen[2][LUKS2_BINARY_BYTES];
 };
 
 /* Read LENGTH bytes of the image; what it has not is an error. */
@@ -113,6 +115,13 @@ find_copies (struct luks_editor *e, struct reason *why)
   if (crypt_get_metadata_size (e->copy.cd, &e->hdr_size, &keyslots) < 0 ||
       e->hdr_size == 0 || 2 * e->hdr_size > e->copy.mapped)
     return reason_set (why, EINVAL, "the LUKS header has no size");
+  for (int i = 0; i < 2; i++) {
+    int r = read_image (&e->copy, e->seen[i], sizeof e->seen[i],
+                        i * e->hdr_size, why);
+
+    if (r < 0)
+      return r;
+  }
   e->first_is_used =
       is_whole (e, 0) && (!is_whole (e, e->hdr_size) ||
                           sequence (e, 0) >= sequence (e, e->hdr_size));
@@ -277,13 +286,36 @@ write_copy (struct luks_editor *e, bool second, const struct luks_writer *w,
   return 0;
 }
 
+/* Somebody else may have changed the header since it was read: each change
+ * has a number and a salt of its own there.
+ */
+static int
+check_unchanged (const struct luks_editor *e, struct reason *why)
+{
+  unsigned char now[LUKS2_BINARY_BYTES];
+
+  for (int i = 0; i < 2; i++) {
+    int r = read_image (&e->copy, now, sizeof now, i * e->hdr_size, why);
+
+    if (r < 0)
+      return r;
+    if (memcmp (now, e->seen[i], sizeof now) != 0)
+      return reason_set (why, EBUSY,
+                         "somebody else has changed the LUKS header in the "
+                         "meantime: try again");
+  }
+  return 0;
+}
+
 int
 luks_editor_store (struct luks_editor *e, const struct luks_writer *writer,
                    struct reason *why)
 {
   bool first = false, second = false;
-  int r = write_copy (e, e->first_is_used, writer, why);
+  int r = check_unchanged (e, why);
 
+  if (r == 0)
+    r = write_copy (e, e->first_is_used, writer, why);
   if (r == 0)
     r = write_copy (e, !e->first_is_used, writer, why);
   if (r == 0)

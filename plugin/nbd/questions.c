@@ -26,6 +26,11 @@ questions_resolve (size_t layer, const struct subject *subject,
                        "key=image works for the image itself only: name the "
                        "keys of its parents");
   r = key_recorded (subject, parameters.profiles, &ref, why);
+  /* After a change of user the profiles may be out of reach: go on with
+   * what was prepared before it.
+   */
+  if (r == -EACCES && key_is_prepared (key))
+    return 0;
   if (r == -ENOENT && parameters.key_by_default)
     reason_prefix (why,
                    "key= is missing: say where the key is (key=file:PATH, "

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """rbdcrypt bind: an image records where its key is."""
 
+import concurrent.futures
 import json
 import os
 import random
 import signal
 import subprocess
+import threading
 import time
 
 import pytest
@@ -175,15 +177,49 @@ def test_usage(command):
     assert b"nbdkit-rbdcrypt" in lab.run(command, "--version").stdout
 
 
-def test_a_served_image_can_be_bound(servers, images, bind, profiles):
-    """The server has the lock, gives it up and goes on."""
+def test_a_served_image_can_be_bound(servers, images, bind, profiles, bao):
+    """Its writes go on: the lock goes to and fro."""
+    bao.put("tenant-a/vol-2", {"value": lab.PASSPHRASE.decode()})
     image = images.luks()
+    ending = threading.Event()
+    written = []
+
+    def write(c):
+        while not ending.is_set():
+            c.write(lab.pattern(4096, len(written)), len(written) % 64 * 4096)
+            written.append(len(written))
+
     with servers.start(image, "key=tenant-a:vol", profiles).connect() as c:
-        c.write(lab.pattern(4096, 1), 0)
-        bind(image, "tenant-a:vol")
-        c.write(lab.pattern(4096, 2), 4096)
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            writer = pool.submit(write, c)
+            for key in ("vol", "vol-2", "vol", "vol-2"):
+                before = len(written)
+                bind("--replace", image, "tenant-a:" + key)
+                lab.await_(lambda n=before: len(written) > n + 10
+                           or writer.done(), 30, "writes go on")
+            ending.set()
+            writer.result(30)
         c.flush()
-        assert c.read(8192, 0) == lab.pattern(4096, 1) + lab.pattern(4096, 2)
+        last = written[-1]
+        assert c.read(4096, last % 64 * 4096) == lab.pattern(4096, last)
+    serves(servers, image, profiles)
+
+
+def test_two_at_the_same_time_do_not_mix(servers, images, command, cluster,
+                                         bao, profiles, tmp_path):
+    bao.put("tenant-a/vol-2", {"value": lab.PASSPHRASE.decode()})
+    image = images.luks()
+    both = [subprocess.Popen(
+        [command, "bind", "--replace", "--conf", cluster.conf,
+         "--" + profiles, image.spec, "tenant-a:" + key],
+        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        for key in ("vol", "vol-2") * 3]
+    for process in both:
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0 or b"somebody else" in errors, errors
+    assert any(p.returncode == 0 for p in both)
+    opens(image, tmp_path)
+    assert len(tokens(image, tmp_path)) == 1
     serves(servers, image, profiles)
 
 

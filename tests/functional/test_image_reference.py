@@ -95,6 +95,27 @@ def test_it_is_prepared_as_root_and_used_as_another(as_nobody, images,
         assert c.size == image.size
 
 
+def test_a_reopen_as_another_user_goes_on(as_nobody, images, profiles, bao):
+    """The profiles are out of its reach then."""
+    image = images.luks()
+    bao.put("tenant-a/reopened", {"value": lab.PASSPHRASE.decode()})
+    set_metadata(image, record(image, reference="reopened"))
+    server = as_nobody(image, profiles, "recheck=1")
+    with server.connect() as c:
+        assert c.size == image.size
+    bao.must("DELETE", "secret/data/tenant-a/reopened")
+    lab.await_(lambda: "I/O ends" in server.stderr(), 20, "the revocation")
+    bao.must("POST", "secret/undelete/tenant-a/reopened", {"versions": [1]})
+
+    def opens():
+        try:
+            with server.connect() as c:
+                return c.size == image.size
+        except lab.Refused:
+            return False
+    lab.await_(opens, 30, "it opens again")
+
+
 def test_nothing_recorded_is_said(servers, images, profiles):
     image = images.luks()
     refusal = servers.refused(image, profiles)
