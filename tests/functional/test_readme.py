@@ -129,7 +129,7 @@ class Quickstart:
         """The example and then MORE; returns what it printed."""
         script = self.write(name + ".sh", examples()[name] + more)
         out = lab.run(
-            *self.stage, script, timeout=120, cwd=TOP,
+            *self.stage, script, timeout=170, cwd=TOP,
             stderr=subprocess.STDOUT,
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C",
                  "HOME": self.dir, "QUICKSTART_DIR": self.dir,
