@@ -64,8 +64,8 @@ pem_check (const struct pem *pem, const char *where, struct reason *why)
   if (!pem->cert == !pem->key)
     return 0;
   return reason_set (why, EINVAL,
-                     "%s: a client certificate and its key go together: one "
-                     "is missing",
+                     "%s: a client certificate (client_cert) and its key "
+                     "(client_key) go together: one is missing",
                      where);
 }
 
