@@ -37,8 +37,8 @@
 /* 128 * N * r, and some. */
 #define SCRYPT_MEMORY_MAX (UINT64_C (48) * 1024 * 1024)
 
-/* CSI allows 128 bytes. */
-#define VOLUME_ID_BYTES_MAX 192
+/* CSI's own limit, which ceph-csi keeps. */
+#define VOLUME_ID_BYTES_MAX 128
 
 static const struct hostfile_rules passphrase_rules = {
   .what = "ceph-csi passphrase file",
@@ -110,16 +110,28 @@ ceph_csi_free (void *state)
   free (key);
 }
 
+/* Numbers, and the cluster's name, which is one of Kubernetes or Ceph. */
+static bool
+is_volume_id (const char *id)
+{
+  static const char allowed[] = "abcdefghijklmnopqrstuvwxyz"
+                                "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+  const size_t n = strspn (id, allowed);
+
+  return n > 0 && n <= VOLUME_ID_BYTES_MAX && !id[n];
+}
+
 static int
 ceph_csi_prepare (struct kms *kms, const struct reference *ref, void **state,
                   struct reason *why)
 {
   struct csi_key *key;
 
-  if (strlen (ref->body) > VOLUME_ID_BYTES_MAX || strchr (ref->body, '/'))
+  if (!is_volume_id (ref->body))
     return reason_set (why, EINVAL,
                        "the reference behind a ceph-csi profile is the CSI "
-                       "volume handle: %d bytes at most, without slashes",
+                       "volume handle: 1 to %d letters, digits, '.', '_' and "
+                       "'-'",
                        VOLUME_ID_BYTES_MAX);
   key = calloc (1, sizeof *key);
   if (!key)

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from test_image_reference import image_id, serves, set_metadata
 from test_start_image import names
 
 # Made by ceph-csi's own code: see tests/unit/test-ceph-csi.c.
@@ -20,8 +21,9 @@ DEK = "rbd.csi.ceph.com/dek"
 @pytest.fixture
 def profiles(files):
     return "profiles=" + files("profiles.json", json.dumps({"profiles": {
-        "csi": {"type": "ceph-csi", "passphrase_file": files(
-            "passphrase", "my-passphrase-from-kubernetes")}}}))
+        "csi": {"type": "ceph-csi", "images": ["rbd/*"],
+                "passphrase_file": files(
+                    "passphrase", "my-passphrase-from-kubernetes")}}}))
 
 
 @pytest.fixture
@@ -47,3 +49,30 @@ def test_another_volume_handle_is_named(servers, image, profiles):
                       json.dumps(WRAPPED))
     names(servers.refused(image, "key=csi:another", profiles), "another",
           "passphrase_file")
+
+
+def test_the_passphrase_is_read_before_the_user_changes(as_nobody, image,
+                                                        profiles):
+    image.cluster.rbd("image-meta", "set", image.spec, DEK,
+                      json.dumps(WRAPPED))
+    with as_nobody(image, "key=csi:" + ID, profiles).connect() as c:
+        assert c.size == image.size
+
+
+def test_the_image_may_record_its_volume_handle(servers, image, profiles):
+    image.cluster.rbd("image-meta", "set", image.spec, DEK,
+                      json.dumps(WRAPPED))
+    set_metadata(image, {"version": 1, "profile": "csi", "reference": ID,
+                         "image_id": image_id(image)})
+    serves(servers, image, "key=image", profiles)
+
+
+@pytest.mark.parametrize("value, word", [
+    ("{}", '"dek" is missing'), ("x" * 20000, "longer"),
+    (json.dumps(dict(WRAPPED, nonce="AAAA")), "wrong length"),
+], ids=["empty", "long", "nonce"])
+def test_hostile_metadata(servers, image, profiles, value, word):
+    image.cluster.rbd("image-meta", "set", image.spec, DEK, value)
+    refusal = servers.refused(image, "key=csi:" + ID, profiles)
+    names(refusal, DEK, word)
+    assert "my-passphrase" not in refusal.sentence

@@ -173,14 +173,23 @@ another_passphrase_or_volume_is_named (void **state)
 }
 
 static void
-a_volume_handle_has_no_slashes (void **state)
+a_volume_handle_is_short_and_plain (void **state)
 {
+  static const char *const bodies[] = {
+    "a/b", "../x", "a b", "a%41", "a?b", "a:b", "a#b", "a\\b", "\303\244",
+  };
   char ref[256] = "csi:";
 
   (void)state;
-  refused (PASSPHRASE, "csi:a/b", WRAPPED, EINVAL, "volume handle");
-  memset (ref + 4, 'x', 200);
-  refused (PASSPHRASE, ref, WRAPPED, EINVAL, "volume handle");
+  for (size_t i = 0; i < sizeof bodies / sizeof bodies[0]; i++) {
+    snprintf (ref, sizeof ref, "csi:%s", bodies[i]);
+    refused (PASSPHRASE, ref, WRAPPED, EINVAL, "volume handle: 1 to 128");
+  }
+  memset (ref + 4, 'x', 129);
+  ref[4 + 129] = '\0';
+  refused (PASSPHRASE, ref, WRAPPED, EINVAL, "volume handle: 1 to 128");
+  ref[4 + 128] = '\0';
+  refused (PASSPHRASE, ref, WRAPPED, EINVAL, "does not unwrap");
 }
 
 static void
@@ -244,7 +253,7 @@ main (void)
   const struct CMUnitTest tests[] = {
     cmocka_unit_test (what_ceph_csi_wrapped_is_unwrapped),
     cmocka_unit_test (another_passphrase_or_volume_is_named),
-    cmocka_unit_test (a_volume_handle_has_no_slashes),
+    cmocka_unit_test (a_volume_handle_is_short_and_plain),
     cmocka_unit_test (an_image_without_a_wrapped_key_says_so),
     cmocka_unit_test (what_the_cluster_cannot_say_is_no_refusal),
     cmocka_unit_test (malformed_metadata_are_nonsense),
