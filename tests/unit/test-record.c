@@ -303,6 +303,132 @@ metadata_that_cannot_be_read_are_not_absent (void **state)
   refuses (&image, EIO, KEY_RECORD_METADATA);
 }
 
+/* Nothing that says where to ask, or as whom; in metadata nothing that
+ * LUKS2 alone asks for.
+ */
+static void
+unknown_members_are_named (void **state)
+{
+  static const char *const names[] = {
+    "address", "mount", "namespace", "auth",     "ca_file", "prefix",
+    "token",   "key",   "images",    "keyslots", "type",
+  };
+  struct image bare = { .tokens = { RECORD (VOL) } };
+
+  (void)state;
+  for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+    char text[256], words[64];
+    struct image image = { .metadata = text };
+
+    snprintf (text, sizeof text, RECORD (VOL ",\"%s\":\"x\""), names[i]);
+    snprintf (words, sizeof words, "unknown member \"%s\"", names[i]);
+    refuses (&image, EINVAL, words);
+  }
+  refuses (&bare, EINVAL, "missing");
+}
+
+static void
+the_longest_reference_is_followed (void **state)
+{
+  char body[KEY_REFERENCE_MAX], text[KEY_REFERENCE_MAX + 256];
+  char ref[KEY_REFERENCE_MAX + 16];
+  struct image image = { .metadata = text };
+
+  (void)state;
+  memset (body, 'x', sizeof body);
+  for (size_t length = sizeof body - 2; length < sizeof body; length++) {
+    snprintf (text, sizeof text,
+              RECORD ("\"profile\":\"p\",\"reference\":\"%.*s\""), (int)length,
+              body);
+    snprintf (ref, sizeof ref, "p:%.*s", (int)length, body);
+    if (strlen (ref) <= KEY_REFERENCE_MAX)
+      follows (&image, ref);
+    else
+      refuses (&image, EINVAL, "no key reference");
+  }
+}
+
+/* Whatever it names: it is not ours.  Ids are compared whole. */
+static void
+what_is_inherited_is_not_judged (void **state)
+{
+  struct image scheme = { .metadata =
+                              "{\"version\":1,\"profile\":\"file\","
+                              "\"reference\":\"x\",\"image_id\":\"77aa\"}" };
+  struct image longer = { .metadata = "{\"version\":1," VOL
+                                      ",\"image_id\":\"" ID "0\"}" };
+  struct image empty = { .metadata =
+                             "{\"version\":1," VOL ",\"image_id\":\"\"}" };
+
+  (void)state;
+  refuses (&scheme, ESTALE, "inherits");
+  refuses (&longer, ESTALE, "inherits");
+  refuses (&empty, ESTALE, "inherits");
+}
+
+static int
+look_unlocked (struct image *image, char **ref)
+{
+  const struct subject subject = {
+    .image = "rbd/vol", .id = ID, .metadata = metadata, .opaque = image
+  };
+
+  return key_recorded (&subject, profiles, ref, NULL);
+}
+
+static void
+an_unlocked_image_has_its_metadata (void **state)
+{
+  struct image image = { .metadata = RECORD (VOL), .tokens = { "{" } };
+  char *ref = NULL;
+
+  (void)state;
+  assert_int_equal (look_unlocked (&image, &ref), 0);
+  assert_string_equal (ref, "p:vol");
+  free (ref);
+}
+
+static void
+what_is_written_is_followed (void **state)
+{
+  const struct subject subject = { .image = "rbd/vol", .id = ID };
+
+  (void)state;
+  for (int keyslot = -1; keyslot <= 0; keyslot++) {
+    struct image image = { .metadata = NULL };
+    struct key *key = NULL;
+    char *text = NULL;
+
+    assert_int_equal (key_parse ("p:dir/vol-1", &key, NULL), 0);
+    assert_int_equal (
+        key_record (key, &subject, profiles, keyslot, &text, NULL), 0);
+    if (keyslot < 0)
+      image.metadata = text;
+    else
+      image.tokens[0] = text;
+    follows (&image, "p:dir/vol-1");
+    free (text);
+    key_free (key);
+  }
+}
+
+static void
+what_may_not_be_named_is_not_written (void **state)
+{
+  const struct subject subject = { .image = "rbd/vol", .id = ID };
+  struct reason why = { "" };
+  struct key *key = NULL;
+  char *text = NULL;
+
+  (void)state;
+  assert_int_equal (key_parse ("theirs:vol", &key, NULL), 0);
+  assert_int_equal (key_record (key, &subject, profiles, 0, &text, &why),
+                    -EINVAL);
+  assert_null (text);
+  assert_non_null (strstr (why.text, "\"images\""));
+  key_free (key);
+}
+
 int
 main (void)
 {
@@ -319,6 +445,12 @@ main (void)
     cmocka_unit_test (long_ids_are_refused_and_cut_in_sentences),
     cmocka_unit_test (thirty_two_tokens_are_looked_at),
     cmocka_unit_test (metadata_that_cannot_be_read_are_not_absent),
+    cmocka_unit_test (unknown_members_are_named),
+    cmocka_unit_test (the_longest_reference_is_followed),
+    cmocka_unit_test (what_is_inherited_is_not_judged),
+    cmocka_unit_test (an_unlocked_image_has_its_metadata),
+    cmocka_unit_test (what_is_written_is_followed),
+    cmocka_unit_test (what_may_not_be_named_is_not_written),
   };
   const int fd = memfd_create ("profiles", MFD_CLOEXEC);
 
