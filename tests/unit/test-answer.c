@@ -108,7 +108,8 @@ static void
 test_a_404_of_something_else_is_nonsense (void **state)
 {
   (void)state;
-  refused (404, "<html>not found</html>", EBADMSG, false, "not in JSON");
+  refused (404, "<html>not found</html>", EBADMSG, false,
+           "not as OpenBao does");
 }
 
 static void
@@ -309,7 +310,22 @@ test_unauthorised_is_denied (void **state)
 {
   (void)state;
   refused (401, "{\"errors\":[\"no\"]}", EACCES, false, "401: no");
-  refused (407, "<html></html>", EACCES, false, "407");
+}
+
+/* A proxy's or a gateway's word, which is no definite no. */
+static void
+test_who_is_not_openbao_denies_nothing (void **state)
+{
+  static const char gateway[] = "{\"message\":\"no Route matched\"}";
+
+  (void)state;
+  refused (401, "<html></html>", EBADMSG, false, "401");
+  refused (403, gateway, EBADMSG, false, "not as OpenBao does");
+  refused (403, "{\"errors\":[{\"status\":\"403\"}]}", EBADMSG, false,
+           "not as");
+  refused (404, gateway, EBADMSG, false, "not as OpenBao does");
+  refused (407, "<html></html>", EBADMSG, false, "407");
+  refused (503, gateway, EAGAIN, true, "503");
 }
 
 static void
@@ -404,6 +420,7 @@ main (void)
     cmocka_unit_test (test_refusals_of_transit),
     cmocka_unit_test (test_the_request_id_goes_to_the_audit_trail),
     cmocka_unit_test (test_unauthorised_is_denied),
+    cmocka_unit_test (test_who_is_not_openbao_denies_nothing),
     cmocka_unit_test (test_a_redirect_is_not_followed),
     cmocka_unit_test (test_success_without_json_is_nonsense),
     cmocka_unit_test (test_success_without_a_byte_is_a_connection_cut_short),

@@ -219,7 +219,8 @@ test_refusals_of_a_secret (void **state)
            "\"Secret payload retrieval attempt not allowed - please "
            "review your user/project privileges\"}",
            EACCES, false, "attempt not allowed");
-  refused (of, 401, "{\"error\": {\"code\": 401}}", EACCES, false, "new token");
+  refused (of, 401, "{\"error\": {\"code\": 401, \"message\": \"no\"}}", EACCES,
+           false, "new token");
   refused (of, 404,
            "{\"code\": 404, \"title\": \"Not Found\", \"description\": "
            "\"Secret not found.\"}",
@@ -240,6 +241,20 @@ test_refusals_of_a_secret (void **state)
            "503");
   refused (of, 307, "", EINVAL, false, "not followed");
   refused (of, 200, "<html>", EBADMSG, false, "not as Barbican does");
+}
+
+/* A proxy's or a gateway's word, which is no definite no. */
+static void
+test_who_is_not_openstack_denies_nothing (void **state)
+{
+  static const char gateway[] = "{\"fault\": \"no such route\"}";
+
+  (void)state;
+  refused (os_secret_refusal, 401, gateway, EBADMSG, false, "not as Barbican");
+  refused (os_secret_refusal, 403, gateway, EBADMSG, false, "not as Barbican");
+  refused (os_secret_refusal, 404, gateway, EINVAL, false, "no Barbican");
+  refused (os_login_refusal, 401, gateway, EBADMSG, false, "not as Keystone");
+  refused (os_login_refusal, 404, gateway, EINVAL, false, "auth_url");
 }
 
 /* A proxy that quotes the request would put the secret in the log. */
@@ -304,6 +319,7 @@ main (void)
     cmocka_unit_test (test_a_life_that_is_nonsense),
     cmocka_unit_test (test_refusals_of_a_login),
     cmocka_unit_test (test_refusals_of_a_secret),
+    cmocka_unit_test (test_who_is_not_openstack_denies_nothing),
     cmocka_unit_test (test_a_secret_in_an_error_is_not_repeated),
     cmocka_unit_test (test_metadata),
   };

@@ -67,7 +67,7 @@ test_refusals_of_a_login (void **state)
                "no login at auth/approle");
   login_fails (APPROLE, 503, ERROR ("Vault is sealed"), EAGAIN, true, "sealed");
   login_fails (APPROLE, 429, ERROR ("slow"), EAGAIN, true, "429");
-  login_fails (APPROLE, 400, "<html>", EBADMSG, false, "not in JSON");
+  login_fails (APPROLE, 400, "<html>", EBADMSG, false, "not as OpenBao does");
   login_fails (APPROLE, 200, "{}", EBADMSG, false, "no token");
   login_fails (APPROLE, 307, "", EINVAL, false, "redirect");
 }

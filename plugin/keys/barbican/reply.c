@@ -26,7 +26,7 @@ text_of (json_t *json)
 
   if (!text)
     text = json_string_value (json_object_get (json, "description"));
-  return text ? text : "";
+  return text;
 }
 
 void
@@ -39,6 +39,17 @@ os_reply_read (struct os_reply *reply, const void *bytes, size_t length,
   if (json_parse_object (bytes, length, &reply->json, &reply->problem) < 0)
     return;
   text = text_of (reply->json);
+  /* What stands before them may say 403 or 404 in JSON too, and knows
+   * nothing about keys.
+   */
+  if (!text && reply->status >= 400) {
+    json_decref (reply->json);
+    reply->json = NULL;
+    reason_set (&reply->problem, EBADMSG, "it has no text of an error");
+    return;
+  }
+  if (!text)
+    text = "";
   /* A proxy that quotes the request would put the secret in our log. */
   if (hidden && memmem (text, strlen (text), hidden->bytes, hidden->length))
     text = "";
@@ -264,7 +275,7 @@ os_secret_refusal (const struct os_subject *about, const struct os_reply *reply,
   if (status == 404)
     return not_found (about, reply, why);
   /* Keystone has just given it. */
-  if (status == 401)
+  if (status == 401 && reply->json)
     return reason_set (why, EACCES,
                        "%s does not accept a new token of Keystone's (401%s%s)",
                        about->address, colon, reply->text);

@@ -51,6 +51,24 @@ read_seconds (const struct secret *text)
   return ret;
 }
 
+/* What stands before the server may say 403 or 404 in JSON too, and knows
+ * nothing about keys.  OpenBao's own refusals have a list of texts, or what
+ * its successes have.
+ */
+static bool
+is_of_openbao (const struct answer *a)
+{
+  json_t *errors = json_object_get (a->body, "errors");
+
+  if (a->status < 400)
+    return true;
+  if (json_is_array (errors))
+    return json_array_size (errors) == 0 ||
+           json_is_string (json_array_get (errors, 0));
+  return json_is_object (json_object_get (a->body, "data")) ||
+         json_is_array (json_object_get (a->body, "warnings"));
+}
+
 void
 answer_read (struct answer *answer, const struct http_reply *reply,
              const struct secret *token)
@@ -64,6 +82,11 @@ answer_read (struct answer *answer, const struct http_reply *reply,
   if (json_parse_object ((const char *)reply->body->bytes, reply->body->length,
                          &answer->body, &answer->problem) < 0)
     return;
+  if (!is_of_openbao (answer)) {
+    answer_free (answer);
+    reason_set (&answer->problem, EBADMSG, "it has no list of errors");
+    return;
+  }
   text = json_string_value (
       json_array_get (json_object_get (answer->body, "errors"), 0));
   /* A proxy that quotes the request would put the token in our log. */
@@ -156,7 +179,7 @@ not_found (const struct openbao_key *k, const struct answer *a,
 
   if (!a->body)
     return reason_set (why, EBADMSG,
-                       "%s answered 404 and not in JSON: is that OpenBao's "
+                       "%s answered 404 and not as OpenBao does: is that its "
                        "address?",
                        address);
   metadata = json_object_get (json_object_get (a->body, "data"), "metadata");
@@ -283,14 +306,14 @@ refused (const struct openbao_key *k, const struct answer *a, bool *again,
   const char *address = http_server_address (k->bao->server);
   const char *colon = a->text[0] ? ": " : "";
 
-  if (a->status == 401 || a->status == 407)
-    return reason_set (why, EACCES, "%s answered %ld%s%s", address, a->status,
-                       colon, a->text);
   if (!a->body)
     return reason_set (why, EBADMSG,
-                       "%s answered %ld and not in JSON: is that OpenBao's "
+                       "%s answered %ld and not as OpenBao does: is that its "
                        "address, and http or https right?",
                        address, a->status);
+  if (a->status == 401)
+    return reason_set (why, EACCES, "%s answered 401%s%s", address, colon,
+                       a->text);
   if (strstr (a->text, "Upgrading from non-versioned"))
     return unavailable (k, a, again, why);
   return reason_set (why, EINVAL, "%s answered %ld%s%s", address, a->status,

@@ -377,7 +377,7 @@ verdict (const struct login *l, const struct answer *a,
 {
   if (a->status == 200 || login_says_policy (a))
     return -EACCES;
-  if (a->status == 403)
+  if (a->status == 403 && a->body)
     return 0;
   question->again = true;
   return reason_set (why, EAGAIN,
@@ -437,7 +437,7 @@ learn (struct token *t, const struct answer *a)
     token_learn (t, json_object_get (a->body, "data"));
   else if (login_says_policy (a))
     t->known = true; /* that much, and there will be no more */
-  else if (a->status == 403)
+  else if (a->status == 403 && a->body)
     t->known = t->limited = true; /* the question was its last use */
 }
 
