@@ -202,6 +202,8 @@ do_open (struct session *s)
     set_failed (s, r, &why);
     return;
   }
+  if (atomic_load (&s->stopping)) /* meanwhile: do_stop closes it again */
+    return;
   s->lost = s->paused = s->resume_wanted = s->revoked = false;
   /* What changed between the look at it and the watch told nobody. */
   s->refresh_wanted = s->watching;
