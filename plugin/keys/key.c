@@ -223,7 +223,8 @@ key_adopt (struct key *key, const char *ref, const char *profiles,
     return reason_set (why, EINVAL,
                        "the image does not record a key reference");
   release (key);
-  r = take_reference (key, ref, n, why);
+  /* What could not be prepared is tried again and again. */
+  r = strcmp (key->name, ref) == 0 ? 0 : take_reference (key, ref, n, why);
   return r < 0 ? r : key_prepare (key, profiles, why);
 }
 
