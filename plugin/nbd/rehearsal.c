@@ -235,6 +235,8 @@ run_child (struct child *child)
 
   /* SIGTERM to nbdkit during the rehearsal must not leave an orphan. */
   prctl (PR_SET_PDEATHSIG, SIGKILL);
+  /* nbdkit does so later: a key server that hangs up is an error. */
+  signal (SIGPIPE, SIG_IGN);
   for (size_t i = 0; i < parameters.volume.nr_keys; i++)
     key_relock (parameters.keys[i]);
   r = try_everything (child, &why);

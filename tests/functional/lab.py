@@ -687,6 +687,13 @@ class Servers:
             self.started = []
 
 
+def ignores(pid, number):
+    """Does the process ignore this signal?"""
+    with open("/proc/%d/status" % pid) as f:
+        mask = re.search(r"^SigIgn:\s*(\w+)", f.read(), re.M).group(1)
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
 def processes_with(text):
     """Pids of living processes whose command line or environment holds
     TEXT, but for this one."""

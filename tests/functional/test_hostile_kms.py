@@ -5,6 +5,8 @@ those it is not meant for."""
 
 import json
 import os
+import signal
+import socket
 import ssl
 
 import pytest
@@ -304,3 +306,23 @@ def test_proxy_of_the_profile_is_used(servers, encrypted, refused, server,
     refusal, outcome = refused(*profile(s.address, proxy=proxy.address))
     assert outcome == "cannot-say", refusal.sentence
     assert os.path.basename(proxy.address) in refusal.sentence
+
+
+def test_a_server_that_hangs_up_does_not_kill_the_rehearsal(
+        servers, encrypted, profile):
+    """Writing to a connection that was closed is an error, no signal;
+    nbdkit itself sees to that after the rehearsal only."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(lab.START_LIMIT)
+        server = servers.begin(encrypted, *profile(
+            "http://127.0.0.1:%d" % listener.getsockname()[1], ca_file=None,
+            timeout=5))
+        server.expected_status = None
+        connection, _ = listener.accept()
+        with connection, open("/proc/%d/task/%d/children" % (
+                server.pid, server.pid)) as f:
+            children = [int(pid) for pid in f.read().split()]
+            assert len(children) == 1
+            assert lab.ignores(children[0], signal.SIGPIPE)
+    server.wait(lab.START_LIMIT)
+    assert "the rehearsal died" not in server.stderr()
