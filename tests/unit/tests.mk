@@ -125,3 +125,7 @@ tests_unit_test_environment_LDADD = $(unit_ldadd)
 tests_unit_test_http_CFLAGS = $(unit_cflags)
 tests_unit_test_http_LDADD = $(unit_ldadd)
 endif
+
+# Built by name: make tests/bench/opens
+EXTRA_PROGRAMS = tests/bench/opens
+tests_bench_opens_LDADD = librbdcrypt.la
