@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -34,6 +35,7 @@ static int listener = -1;
 static const uint8_t *answer_bytes;
 static size_t answer_size;
 static bool in_pieces;
+static sem_t answered;
 
 static void
 require (int condition)
@@ -72,6 +74,7 @@ serve (void *opaque)
       send_bytes (fd, answer_bytes + first, answer_size - first);
     }
     close (fd);
+    sem_post (&answered);
   }
   return NULL;
 }
@@ -99,6 +102,7 @@ begin (void)
   require (listener != -1);
   require (bind (listener, (struct sockaddr *)&place, sizeof place) == 0);
   atexit (remove_socket);
+  require (sem_init (&answered, 0, 0) == 0);
   require (listen (listener, 8) == 0);
   require (key_global_init () == 0);
   require (http_server_new (&options, &server, NULL) == 0);
@@ -227,5 +231,6 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
   default:
     ask_barbican (data[0] & 1);
   }
+  sem_wait (&answered); /* DATA is the fuzzer's */
   return 0;
 }
