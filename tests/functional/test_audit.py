@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 
+import journal as journals
 import lab
 
 
@@ -208,3 +209,125 @@ def test_a_file_that_others_may_write_is_refused(servers, encrypted, key,
     path = files("audit.json", "\n", mode=0o666)
     refusal = servers.refused(encrypted, key, "audit=" + path)
     assert path in refusal.sentence
+
+
+# ---------------------------------------------------------------------
+# The journal: a real systemd-journald.
+
+@pytest.fixture
+def journal(servers):
+    with journals.Journal(servers.dir) as j:
+        yield j
+
+
+def ours(entry):
+    """The fields that we wrote, by their names in a file."""
+    return {k[len("RBDCRYPT_"):].lower(): v for k, v in entry.items()
+            if k.startswith("RBDCRYPT_")}
+
+
+def events(journal):
+    return [e["RBDCRYPT_EVENT"] for e in journal.read()]
+
+
+def test_the_journal_has_the_same_fields_as_a_file(servers, encrypted, bao,
+                                                   profile, tmp_path,
+                                                   journal):
+    """One server after the other: the trails differ in times and ids."""
+    bao.put("audit/vol", {"value": lab.PASSPHRASE.decode()})
+    trail = tmp_path / "audit.json"
+    for where in ("%s" % trail, "journal"):
+        server = servers.start(encrypted, "key=audited:vol", profile(),
+                               "audit=" + where, prefix=journal.prefix)
+        server.connect().close()
+        lab.await_(lambda: "detach" in (
+            events(journal) if where == "journal"
+            else [e["event"] for e in read(trail)]), 10, "a detach is told")
+        server.stop()
+    lines, entries = read(trail), journal.read()
+    assert [e["event"] for e in lines] == \
+        ["fetch", "unlock", "attach", "detach"]
+    for line, entry in zip(lines, entries, strict=True):
+        for own in ("time", "pid"):
+            line.pop(own)
+        fields = ours(entry)
+        if "request_id" in line:
+            assert len(fields.pop("request_id")) == \
+                len(line.pop("request_id")), entry
+        assert fields == {k: str(v) for k, v in line.items()}
+        assert entry["PRIORITY"] == "6", entry
+        assert entry["MESSAGE"] == "%s: %s, key audited:vol: ok" % (
+            line["event"], encrypted.spec)
+        assert entry["_TRANSPORT"] == "journal"
+    # The kernel's word for who wrote it; the rehearsal is a child.
+    assert {e["_PID"] for e in entries if ours(e)["event"] != "fetch"} == \
+        {str(server.pid)}
+    found = journal.read("RBDCRYPT_IMAGE=" + encrypted.spec,
+                         "RBDCRYPT_EVENT=attach")
+    assert len(found) == 1
+
+
+def test_a_refusal_in_the_journal_is_a_warning(servers, encrypted, profile,
+                                               journal):
+    refusal = servers.refused(encrypted, "key=audited:nothing-here",
+                              profile(), "audit=journal",
+                              prefix=journal.prefix)
+    [entry] = lab.await_(journal.read, 10, "the refusal is told")
+    fields = ours(entry)
+    assert (fields["event"], fields["outcome"]) == ("fetch", "gone")
+    assert fields["why"] in refusal.sentence
+    assert entry["PRIORITY"] == "4", entry
+
+
+def test_a_journal_that_takes_nothing_stops_nothing(servers, encrypted, key,
+                                                    journal):
+    """It is the default where it is there."""
+    server = servers.start(encrypted, key, prefix=journal.prefix)
+    server.connect().close()
+    lab.await_(lambda: "detach" in events(journal), 10, "a detach is told")
+    before = len(events(journal))
+    journal.pause()
+    data = lab.pattern(4096, 3)
+    attached = 0
+    # Until its socket is full, and some more.
+    while "audit" not in server.stderr() and attached < 2000:
+        server.connect().close()
+        attached += 1
+    for _ in range(5):
+        with server.connect() as c:
+            c.write(data, 0, timeout=5)
+            c.flush(timeout=20)
+            assert c.read(4096, 0, timeout=5) == data
+        attached += 1
+    errors = [s for s in server.lines() if "audit" in s]
+    assert len(errors) == 1 and "journal" in errors[0], errors
+    journal.go_on()
+
+    def told():
+        server.connect().close()
+        nonlocal attached
+        attached += 1
+        return "loss" in events(journal)
+    lab.await_(told, 20, "the loss is told")
+    server.stop()
+    lab.await_(lambda: events(journal).count("detach") > 0
+               and _complete(journal, before, attached), 10,
+               "what is missing is counted")
+
+
+def _complete(journal, before, attached):
+    """Each client has two lines, or is among the lost ones."""
+    lost = sum(int(e["RBDCRYPT_LOST"])
+               for e in journal.read("RBDCRYPT_EVENT=loss"))
+    seen = [e for e in events(journal)[before:] if e != "loss"]
+    return len(seen) + lost == 2 * attached
+
+
+def test_no_journal_is_said_where_it_was_asked_for(servers, encrypted, key):
+    refusal = servers.refused(encrypted, key, "audit=journal",
+                              prefix=journals.NONE)
+    assert "audit=journal: /run/systemd/journal/socket" in refusal.sentence
+    server = servers.start(encrypted, key, prefix=journals.NONE)
+    server.connect().close()
+    assert server.stop() == 0
+    assert "audit" not in server.stderr()
