@@ -171,13 +171,14 @@ session_stuck (struct session *s)
   session_tell (s, SESSION_EVENT_STUCK, err, &why);
 }
 
-/* ERR is that of the last question: a refusal, or no answer. */
+/* ANSWER is that of the last question: a refusal, or no answer. */
 static void
-stop (struct session *s, int err, const struct reason *why)
+stop (struct session *s, int answer, const struct reason *why)
 {
-  const bool refused = err == -EACCES || err == -ENOENT;
+  const bool refused = answer == -EACCES || answer == -ENOENT;
   struct reason sentence;
   bool closing;
+  int err;
 
   if (refused)
     err = reason_set (&sentence, EACCES,
@@ -194,7 +195,7 @@ stop (struct session *s, int err, const struct reason *why)
   if (!closing)
     return;
   s->params.log->error ("%s", sentence.text);
-  session_tell (s, SESSION_EVENT_REVOKED, err, &sentence);
+  session_tell (s, SESSION_EVENT_REVOKED, refused ? answer : err, &sentence);
   watch_closing (s);
 }
 

@@ -658,6 +658,59 @@ def test_silent_kms_cannot_say_and_delays_nothing(volume, silence):
 
 
 # ---------------------------------------------------------------------
+# What an auditor reads afterwards.
+
+def trail_of(path):
+    """[(event, outcome)] without what comes before the first recheck"""
+    with open(path, encoding="utf-8") as f:
+        lines = [json.loads(line) for line in f]
+    told = [(e["event"], e["outcome"]) for e in lines]
+    assert told[:3] == [("fetch", "ok"), ("unlock", "ok"), ("attach", "ok")]
+    return told[3:], lines
+
+
+@pytest.mark.parametrize("how,outcome", [
+    ("remove_policy", "denied"), ("delete_secret", "gone")])
+def test_outage_and_revocation_are_in_the_trail(volume, bao, sealed, tmp_path,
+                                                how, outcome):
+    trail = tmp_path / "trail"
+    server = volume.start("audit=%s" % trail)
+    c = server.connect()
+
+    def told(*wanted):
+        lab.await_(lambda: trail_of(trail)[0] == list(wanted), 20,
+                   "%r is told" % (wanted,))
+    sealed()
+    told(("recheck", "cannot-say"))
+    bao.unseal()
+    told(("recheck", "cannot-say"), ("recheck", "ok"))
+    getattr(volume, how)()
+    told(("recheck", "cannot-say"), ("recheck", "ok"), ("revoke", outcome),
+         ("detach", "ok"))
+    assert _gone(c)
+    assert server.stop() == 0
+    lines = trail_of(trail)[1]
+    revoke = lines[-2]
+    assert "may no longer be used" in revoke["why"], revoke
+    assert revoke["key"] == "t:" + volume.path, revoke
+    assert revoke["image"] == volume.image.spec, revoke
+    assert "peer_pid" not in revoke and lines[-1]["peer_pid"] == os.getpid()
+    text = trail.read_bytes()
+    assert PASSPHRASE not in text and volume.token.encode() not in text
+
+
+def test_an_outage_beyond_grace_is_in_the_trail(volume, sealed, tmp_path):
+    trail = tmp_path / "trail"
+    server = volume.start("grace=1", "audit=%s" % trail)
+    server.connect()
+    sealed()
+    wanted = [("recheck", "cannot-say"), ("revoke", "cannot-say"),
+              ("detach", "ok")]
+    lab.await_(lambda: trail_of(trail)[0] == wanted, 20, "the end is told")
+    assert "grace=1" in trail_of(trail)[1][-2]["why"]
+
+
+# ---------------------------------------------------------------------
 # Nobody to ask.
 
 @pytest.mark.parametrize("parameter", [
