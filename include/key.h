@@ -141,6 +141,9 @@ extern int key_adopt (struct key *key, const char *ref, const char *profiles,
  */
 extern const char *key_name (const struct key *key);
 
+/* How long a question may take; 0 where no server is asked. */
+extern unsigned key_timeout_ms (const struct key *key);
+
 /* The profile's name, or the scheme. */
 extern const char *key_profile (const struct key *key);
 

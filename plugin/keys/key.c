@@ -354,6 +354,12 @@ key_name (const struct key *key)
   return key->name;
 }
 
+unsigned
+key_timeout_ms (const struct key *key)
+{
+  return key->kms && !key_is_local (key) ? key->kms->timeout_ms : 0;
+}
+
 const char *
 key_profile (const struct key *key)
 {

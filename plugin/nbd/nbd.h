@@ -173,7 +173,7 @@ struct rehearsed {
 };
 
 /* Try everything that a user can get wrong, in a child process that is
- * killed after REHEARSAL_SECONDS.  0, or -1 after nbdkit_error.
+ * killed after REHEARSAL_SECONDS and what its key servers may take.  0, or -1 after nbdkit_error.
  */
 extern int rehearse (struct rehearsed *ret);
 

@@ -42,13 +42,14 @@ enum message_type {
   KEY,
   LOGIN,
   KEYRING,
+  PATIENCE, /* a key server may take INDEX milliseconds, on top of the rest */
   FAILURE,
   SUCCESS
 };
 
 struct message {
   enum message_type type;
-  unsigned index; /* REFERENCE, KEY, LOGIN: the layer */
+  unsigned index; /* REFERENCE, KEY, LOGIN: the layer; PATIENCE */
   size_t length;  /* bytes that follow, below SECRET_PASSPHRASE_MAX + 1 */
 };
 
@@ -125,18 +126,31 @@ send_reference (const struct child *child, size_t i)
     tell (child, REFERENCE, i, ref, strlen (ref));
 }
 
+/* The key server's own limit comes on top of ours, so that its sentence
+ * is the one that the user reads.
+ */
+static void
+ask_for_patience (struct child *child, const struct key *key)
+{
+  const unsigned ms = key_timeout_ms (key);
+
+  child->deadline.end_ms += ms;
+  tell (child, PATIENCE, ms, "", 0);
+}
+
 static int
 child_key (void *opaque, size_t i, const struct subject *subject,
            const struct secret **ret, struct reason *why)
 {
-  const struct child *child = opaque;
+  struct child *child = opaque;
   struct key *key = parameters.keys[i];
-  struct key_question question = { .deadline = child->deadline,
-                                   .subject = subject };
+  struct key_question question = { .subject = subject };
   int r = questions_resolve (i, subject, why);
 
   if (r == 0) {
     send_reference (child, i);
+    ask_for_patience (child, key);
+    question.deadline = child->deadline;
     tell_text (child, STEP, key_doing (key));
     r = key_fetch (key, &question, &child_keys[i], why);
   }
@@ -322,26 +336,27 @@ adopt (const struct message *m, const struct secret *body, struct reason *why)
  * sentence.
  */
 static int
-listen_to_child (int sock, const struct deadline *deadline,
-                 struct rehearsed *ret, struct reason *why)
+listen_to_child (int sock, struct rehearsed *ret, struct reason *why)
 {
+  const int64_t begin = monotonic_ms ();
+  struct deadline deadline = deadline_in_ms (REHEARSAL_SECONDS * 1000, NULL);
   struct reason step = { "starting" }, text;
 
   for (;;) {
     struct secret *body CLEANUP_SECRET = NULL;
     struct message m;
-    int r = receive (sock, &m, sizeof m, deadline);
+    int r = receive (sock, &m, sizeof m, &deadline);
 
     if (r == 0 && m.length <= SECRET_PASSPHRASE_MAX) {
       body = secret_new (m.length);
       if (!body)
         return reason_set (why, ENOMEM, "out of memory");
-      r = receive (sock, body->bytes, m.length, deadline);
+      r = receive (sock, body->bytes, m.length, &deadline);
       body->length = m.length;
     }
     if (r == -ETIMEDOUT)
       return reason_set (why, ETIMEDOUT, "gave up after %d seconds while %s",
-                         REHEARSAL_SECONDS, step.text);
+                         (int)((monotonic_ms () - begin) / 1000), step.text);
     if (r < 0 || !body)
       return reason_set (why, EIO, "the rehearsal died while %s", step.text);
     switch (m.type) {
@@ -352,6 +367,9 @@ listen_to_child (int sock, const struct deadline *deadline,
     case WARNING:
       keep_text (&text, body);
       nbdkit_error ("warning: %s", text.text);
+      break;
+    case PATIENCE:
+      deadline.end_ms += m.index;
       break;
     case REFERENCE:
       r = adopt (&m, body, why);
@@ -382,7 +400,6 @@ int
 rehearse (struct rehearsed *ret)
 {
   const int64_t limit_ms = REHEARSAL_SECONDS * 1000;
-  const struct deadline deadline = deadline_in_ms (limit_ms, NULL);
   struct child child;
   struct reason why;
   int socks[2], r;
@@ -406,7 +423,7 @@ rehearse (struct rehearsed *ret)
     run_child (&child);
   }
   close (socks[1]);
-  r = listen_to_child (socks[0], &deadline, ret, &why);
+  r = listen_to_child (socks[0], ret, &why);
   close (socks[0]);
   kill (pid, SIGKILL);
   while (waitpid (pid, NULL, 0) == -1 && errno == EINTR)

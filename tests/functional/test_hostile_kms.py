@@ -326,3 +326,11 @@ def test_a_server_that_hangs_up_does_not_kill_the_rehearsal(
             assert lab.ignores(children[0], signal.SIGPIPE)
     server.wait(lab.START_LIMIT)
     assert "the rehearsal died" not in server.stderr()
+def test_the_key_servers_own_limit_comes_first(servers, encrypted, server,
+                                               profile):
+    """The default one is as long as that of the start."""
+    s = server(fake_kms.silent)
+    refusal = servers.refused(encrypted, *profile(s.address, timeout=None),
+                              limit=24)
+    names(refusal, s.address, "did not answer in time")
+    assert refusal.seconds < 20, refusal.seconds
