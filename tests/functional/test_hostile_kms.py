@@ -326,6 +326,8 @@ def test_a_server_that_hangs_up_does_not_kill_the_rehearsal(
             assert lab.ignores(children[0], signal.SIGPIPE)
     server.wait(lab.START_LIMIT)
     assert "the rehearsal died" not in server.stderr()
+
+
 def test_the_key_servers_own_limit_comes_first(servers, encrypted, server,
                                                profile):
     """The default one is as long as that of the start."""

@@ -55,7 +55,7 @@ openbao_check (void *state, struct key_question *question, struct reason *why)
 static int
 openbao_parse (const struct reference *ref, struct reason *why)
 {
-  struct kv_reference parts;
+  struct kv_reference parts = { .path = NULL };
   int r = kv_parse (ref->body, &parts, why);
 
   if (r == 0)
@@ -64,8 +64,7 @@ openbao_parse (const struct reference *ref, struct reason *why)
     r = reason_set (why, EINVAL, "it takes MOUNT/PATH");
   if (r < 0)
     reason_prefix (why, "key=%.256s", ref->name);
-  else
-    kv_reference_free (&parts);
+  kv_reference_free (&parts);
   return r;
 }
 
