@@ -63,6 +63,12 @@ extern void *wiping_realloc (void *ptr, size_t size);
 extern char *wiping_strdup (const char *str);
 extern void wiping_free (void *ptr);
 
+/* Have OpenSSL wipe what it frees: it leaves the DER of private keys
+ * behind.  At the start of the process; does nothing once OpenSSL has
+ * memory already.
+ */
+extern void secret_wipe_openssl (void);
+
 /* No core dumps of this process, and no other process of the same user
  * may read its memory (PR_SET_DUMPABLE).  Called again after every
  * change of user, which turns dumping back on.  Does nothing when

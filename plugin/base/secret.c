@@ -3,6 +3,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -171,6 +172,44 @@ wiping_free (void *ptr)
   memcpy (&size, p, sizeof size);
   explicit_bzero (p, HEADER + size);
   free (p);
+}
+
+/* Without a header: somebody may give OpenSSL's memory to free(3). */
+static void *
+openssl_malloc (size_t size, const char *file, int line)
+{
+  (void)file, (void)line;
+  return size > 0 ? malloc (size) : NULL;
+}
+
+static void
+openssl_free (void *ptr, const char *file, int line)
+{
+  (void)file, (void)line;
+  if (!ptr)
+    return;
+  explicit_bzero (ptr, malloc_usable_size (ptr));
+  free (ptr);
+}
+
+static void *
+openssl_realloc (void *ptr, size_t size, const char *file, int line)
+{
+  const size_t old = ptr ? malloc_usable_size (ptr) : 0;
+  void *p = openssl_malloc (size, file, line);
+
+  if (p && ptr)
+    memcpy (p, ptr, old < size ? old : size);
+  if (p || size == 0)
+    openssl_free (ptr, file, line);
+  return p;
+}
+
+void
+secret_wipe_openssl (void)
+{
+  (void)CRYPTO_set_mem_functions (openssl_malloc, openssl_realloc,
+                                  openssl_free);
 }
 
 void

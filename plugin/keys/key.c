@@ -454,6 +454,7 @@ key_global_init (void)
 {
   CURLcode c;
 
+  secret_wipe_openssl ();
   json_set_alloc_funcs (wiping_malloc, wiping_free);
   c = curl_global_init_mem (CURL_GLOBAL_DEFAULT, wiping_malloc, wiping_free,
                             wiping_realloc, wiping_strdup, wiping_calloc);

@@ -525,8 +525,20 @@ def test_revoked_key_ends_io_and_leaves_memory(
             "compromise": "Compromised"}[how] in server.stderr()
 
 
-def test_rechecks_leave_no_passphrase_in_memory(servers, images, kmip,
-                                                profile):
+def private_number(path):
+    """The heart of a private key: bytes that its PEM does not show."""
+    text = lab.run("openssl", "pkey", "-noout", "-text", "-in",
+                   path).stdout.decode()
+    digits = re.search(r"(?:priv|privateExponent):\s([\s0-9a-f:]+)", text)[1]
+    number = bytes.fromhex(re.sub(r"[\s:]", "", digits)).lstrip(b"\0")
+    assert len(number) >= 24
+    return number
+
+
+def test_rechecks_leave_no_secret_in_memory(servers, images, kmip, profile):
+    """Neither the passphrase nor the client's private key: of that only
+    the file's text is kept, locked."""
+    number = private_number(kmip.profile()["client_key"])
     ident = kmip.key(SECRET, kind="secret")
     server = servers.start(
         images.luks(passphrase=SECRET), "key=t:" + ident, profile(),
@@ -540,6 +552,9 @@ def test_rechecks_leave_no_passphrase_in_memory(servers, images, kmip,
         # The answer to the last one may just have come.
         lab.await_(lambda: places(server.pid, SECRET) == [], 5,
                    "the passphrase is gone")
+        lab.await_(lambda: places(server.pid, number[:24]) == []
+                   and places(server.pid, number[::-1][:24]) == [], 5,
+                   "the private key is gone")
 
 
 def test_outage_within_grace_is_not_noticed_by_clients(servers, images, kmip,
