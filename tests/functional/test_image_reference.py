@@ -258,3 +258,20 @@ def test_a_transit_record_holds_the_key_itself(servers, images, bao, files,
         wrapped=wrap(ident, lab.PASSPHRASE)))
     refusal = servers.refused(image, path)
     names(refusal, "wrapped for another image")
+
+
+def test_a_recorded_key_that_cannot_be_asked_about_again(servers, images,
+                                                         bao, files):
+    """A token of few uses: said at the start."""
+    bao.put("tenant-a/vol", {"value": lab.PASSPHRASE.decode()})
+    few = bao.must("POST", "auth/token/create", {
+        "num_uses": 8, "ttl": "1h"})["auth"]["client_token"]
+    path = files("few.json", json.dumps({"profiles": {"tenant-a": {
+        "type": "openbao", "address": bao.address, "ca_file": bao.ca,
+        "mount": "secret", "prefix": "tenant-a/", "layout": "field",
+        "field": "value", "images": ["rbd/*"],
+        "auth": {"method": "token_file", "path": files("few", few)}}}}))
+    image = images.luks()
+    set_metadata(image, record(image))
+    server = servers.start(image, "profiles=" + path)
+    assert "warning: recheck: nobody will be asked" in server.stderr()
