@@ -231,6 +231,27 @@ test_a_token_that_the_question_used_up_is_limited (void **state)
   login_close (&login);
 }
 
+/* What stands before the server knows nothing about tokens. */
+static void
+test_a_gateways_403_says_nothing_about_a_token (void **state)
+{
+  struct line lines[] = {
+    ALWAYS ("GET /v1/key", 403, BARE),
+    ALWAYS ("lookup-self", 403, "{\"message\":\"Forbidden\"}"),
+    END,
+  };
+  struct key_question q = question ();
+  long status;
+
+  (void)state;
+  script = lines;
+  begin (TOKEN_FILE, "s.given");
+  assert_int_equal (ask (&q, &status, NULL), -EAGAIN);
+  login_learn (&login, &q);
+  assert_false (login_is_limited (&login, NULL));
+  login_close (&login);
+}
+
 static void
 test_a_token_that_may_not_look_itself_up_is_not_limited (void **state)
 {
@@ -375,6 +396,7 @@ main (void)
     cmocka_unit_test (test_a_given_token_that_is_bad_is_said_to_be),
     cmocka_unit_test (test_a_limited_token_is_not_looked_up_again),
     cmocka_unit_test (test_a_token_that_the_question_used_up_is_limited),
+    cmocka_unit_test (test_a_gateways_403_says_nothing_about_a_token),
     cmocka_unit_test (test_a_token_that_may_not_look_itself_up_is_not_limited),
     cmocka_unit_test (test_many_questions_share_one_login),
     cmocka_unit_test (test_many_questions_share_a_refusal),
