@@ -210,6 +210,113 @@ def test_redirect_takes_no_token_along(refused, server, profile):
 
 
 # ---------------------------------------------------------------------
+# Servers that turn hostile while a volume is served.
+
+HTML = b"<html><body>Access denied by policy.</body></html>"
+GATEWAY = b'{"message":"no route matched","code":%d}'
+
+
+TURNS = {
+    "redirect": fake_kms.answer("307 Temporary Redirect", b"",
+                                ["Location: https://127.0.0.2:1/v1/x"]),
+    "2-GiB": fake_kms.two_gib(),
+    "2-GiB-in-chunks": fake_kms.two_gib_in_chunks(),
+    "10000-deep": body(b'{"data":' * 10000 + b"}" * 10000),
+    "not-HTTP": fake_kms.says(b"<html>hello</html>"),
+    "silent": fake_kms.silent,
+    "another-200": body(b'{"status":"ok"}'),
+    "empty-200": body(b""),
+    "html-200": body(HTML),
+    "null-key": key_is(b"null"),
+    # What stands before the server refuses, and knows nothing of keys.
+    "html-403": fake_kms.answer("403 Forbidden", HTML),
+    "empty-403": fake_kms.answer("403 Forbidden", b""),
+    "gateway-403": fake_kms.answer("403 Forbidden", GATEWAY % 403),
+    "html-401": fake_kms.answer("401 Unauthorized", HTML),
+    "gateway-401": fake_kms.answer("401 Unauthorized", GATEWAY % 401),
+    "html-404": fake_kms.answer("404 Not Found", HTML),
+    "gateway-404": fake_kms.answer("404 Not Found", GATEWAY % 404),
+    "html-407": fake_kms.answer("407 Proxy Authentication Required", HTML),
+    "html-410": fake_kms.answer("410 Gone", HTML),
+}
+
+
+def peak_kib(pid):
+    with open("/proc/%d/status" % pid, encoding="utf-8") as f:
+        return int(next(s for s in f if s.startswith("VmHWM")).split()[1])
+
+
+@pytest.fixture
+def served(servers, encrypted, server, profile, tmp_path):
+    """(server, its KMS, a client, the trail)"""
+    s, trail = server(RIGHT), tmp_path / "trail"
+    n = servers.start(encrypted, *profile(s.address), "recheck=1",
+                      "grace=600", "audit=%s" % trail)
+    return n, s, n.connect(), trail
+
+
+def io_until(condition, client):
+    data = lab.pattern(4096, 7)
+    client.write(data, 0)
+    lab.await_(condition, 20, "it is asked")
+    assert client.read(4096, 0) == data
+
+
+def outage(n, trail):
+    """One warning, one word in the trail, and the end of both."""
+    lab.await_(lambda: "the KMS answers again" in n.stderr(), 20, "the end")
+    assert n.stderr().count("going on for") == 1, n.stderr()
+    lines = [json.loads(x) for x in trail.read_text().splitlines()]
+    told = [(e["event"], e["outcome"]) for e in lines][3:]
+    assert told[1:] == [("recheck", "ok")], told
+    return told[0]
+
+
+@pytest.mark.timeout(240)
+def test_server_that_turns_hostile_revokes_nothing(served):
+    n, s, client, trail = served
+    answers = []
+
+    def noted(name, reply):
+        def answer(*args):
+            answers.append(name)
+            reply(*args)
+        return answer
+    for name, reply in TURNS.items():
+        s.sent, s.reply = 0, noted(name, reply)
+        try:
+            io_until(lambda: answers[-1:] == [name], client)
+        except (AssertionError, nbd.Error) as e:
+            raise AssertionError("%s, or the one before: %s\n%s"
+                                 % (name, e, n.stderr())) from None
+        assert s.sent < 64 << 20, name
+    last = len(answers)
+    io_until(lambda: len(answers) > last, client)
+    assert "answers again" not in n.stderr()
+    s.reply = RIGHT
+    assert outage(n, trail) == ("recheck", "cannot-say")
+    assert peak_kib(n.pid) < RSS_LIMIT_KIB
+    for text in (n.stderr(), trail.read_text()):
+        assert TOKEN not in text and TEXT not in text
+
+
+def test_stranger_in_the_servers_place_revokes_nothing(served, certificates):
+    """Its 404 would be a definite no, if it could be believed."""
+    n, s, client, trail = served
+    own = s.context
+    strange = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    strange.load_cert_chain(certificates("stranger.pem"),
+                            certificates("stranger.key"))
+    s.reply = fake_kms.answer("404 Not Found", b'{"errors":[]}')
+    s.context = strange
+    heard, seen = len(s.requests), s.connections
+    io_until(lambda: s.connections > seen + 1, client)
+    assert len(s.requests) == heard  # no token for strangers
+    s.context, s.reply = own, RIGHT
+    assert outage(n, trail) == ("recheck", "cannot-say")
+
+
+# ---------------------------------------------------------------------
 # Whom the certificate is for.
 
 @pytest.mark.parametrize("certificate,word", [
