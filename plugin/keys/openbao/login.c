@@ -375,7 +375,7 @@ static int
 verdict (const struct login *l, const struct answer *a,
          struct key_question *question, struct reason *why)
 {
-  if (a->status == 200 || login_says_policy (a))
+  if ((a->status == 200 && a->body) || login_says_policy (a))
     return -EACCES;
   if (a->status == 403 && a->body)
     return 0;
