@@ -11,10 +11,15 @@ import lab
 
 SOCKET = "run/systemd/journal/socket"
 
+# In a chroot "/" is no mount whose propagation could be changed; the one of
+# tests/env/chroot has a private namespace already.
+UNSHARE = ("unshare", "-m", "--propagation", "unchanged", "sh", "-euc")
+PRIVATE = "mount --make-rprivate / 2>/dev/null || :\n"
+
 # Of the kernel's messages and its audit it takes none; every line counts.
-START = """
-mkdir -p /run/systemd /run/log /var/log/journal
-for d in /run/systemd /run/log /var/log/journal; do
+START = PRIVATE + """
+mkdir -p /run/systemd /run/log
+for d in /run/systemd /run/log; do
   mount -t tmpfs -o mode=0755 none $d
 done
 mkdir -p /run/systemd/journal /run/systemd/journald.conf.d
@@ -32,9 +37,11 @@ exec /lib/systemd/systemd-journald
 """
 
 # There is a /run/systemd, and no journal in it.
-NONE = ("unshare", "-m", "sh", "-euc",
-        'mkdir -p /run/systemd; mount -t tmpfs none /run/systemd; '
-        'exec "$@"', "sh")
+NONE = (*UNSHARE, PRIVATE + """
+mkdir -p /run/systemd
+mount -t tmpfs none /run/systemd
+exec "$@"
+""", "sh")
 
 
 class Journal:
@@ -42,7 +49,7 @@ class Journal:
         self.log = os.path.join(directory, "journald.log")
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
-                ["unshare", "-m", "sh", "-euc", START],
+                [*UNSHARE, START],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/",
                 env={"PATH": "/usr/bin:/bin:/usr/sbin:/sbin",
                      lab.MARK: directory})
@@ -90,6 +97,7 @@ class Journal:
 
     def read(self, *matches):
         """Our entries, the oldest first."""
-        out = lab.run(*self.prefix, "journalctl", "-q", "-t",
-                      "rbdcrypt-audit", "-o", "json", *matches).stdout
+        out = lab.run(*self.prefix, "journalctl", "-q", "-D",
+                      "/run/log/journal", "-t", "rbdcrypt-audit", "-o",
+                      "json", *matches).stdout
         return [json.loads(line) for line in out.splitlines()]
