@@ -143,6 +143,15 @@ class Cluster:
         self.call("rados", "-p", pool, "rmomapkey", "rbd_header." + ident,
                   "metadata_conf_" + setting)
 
+    def blocklist(self, address):
+        """Until every OSD knows it."""
+        self.ceph("osd", "blocklist", "add", address)
+        epoch = self.json("ceph", "osd", "dump")["epoch"]
+        for osd in self.json("ceph", "osd", "ls"):
+            await_(lambda o=osd: self.json("ceph", "tell", "osd.%d" % o,
+                                           "status")["newest_map"] >= epoch,
+                   30, "osd.%d has the map %d" % (osd, epoch))
+
     def osd_pids(self):
         pids = []
         for f in glob.glob(os.path.join(self.dir, "osd.*.pid")):

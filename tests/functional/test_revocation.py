@@ -355,7 +355,7 @@ def test_outage_of_barbican_within_grace_is_not_noticed(
         servers, images, barbican, files):
     ident = barbican.secret(PASSPHRASE, "passphrase")
     profiles = "profiles=" + files("barbican.json", json.dumps({
-        "profiles": {"t": barbican.profile(timeout=1)}}))
+        "profiles": {"t": barbican.profile(timeout=4)}}))
     server = servers.start(images.luks(passphrase=PASSPHRASE),
                            "key=t:" + ident, profiles, "recheck=1",
                            "grace=60")
@@ -634,7 +634,7 @@ def test_client_that_was_blocklisted_during_a_pause_does_not_go_on(
     server, c, cookie, _b = paused
     server.expected_status = None
     watcher = cluster.watchers(volume.image)[0]["address"]
-    cluster.ceph("osd", "blocklist", "add", watcher)
+    cluster.blocklist(watcher)
     try:
         bao.unseal()
         fails_with(c, cookie, errno.EIO)

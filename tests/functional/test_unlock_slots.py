@@ -22,22 +22,32 @@ def hungry(images):
         "--pbkdf-force-iterations", "4", "--pbkdf-parallel", "1"))
 
 
+def bound(name):
+    """A socket that holds the abstract NAME, or None."""
+    s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        s.bind("\0" + name)
+        return s
+    except OSError:
+        s.close()
+        return None
+
+
 @pytest.fixture
 def hold():
-    """hold(FIRST): take the slots from number FIRST on."""
+    """hold(FIRST): take the slots from number FIRST on.
+
+    The slots are the host's: two runs of these tests take turns.
+    """
     with contextlib.ExitStack() as stack:
+        def take_name(name, seconds):
+            stack.enter_context(
+                lab.await_(lambda: bound(name), seconds, name))
+
         def take(first):
             for n in range(first, max(os.cpu_count(), first) + 1):
-                s = stack.enter_context(
-                    socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-                end = time.monotonic() + 30
-                while True:
-                    try:
-                        s.bind("\0rbdcrypt-unlock-%d" % n)
-                        break
-                    except OSError:  # a server of somebody else's
-                        assert time.monotonic() < end
-                        time.sleep(0.05)
+                take_name("rbdcrypt-unlock-%d" % n, 60)
+        take_name("rbdcrypt-tests-unlock-slots", 150)
         yield take
 
 
@@ -47,6 +57,7 @@ def rss_mib(pid):
     return int(found.group(1)) // 1024 if found else 0
 
 
+@pytest.mark.timeout(300)
 def test_unlocks_take_turns(servers, hungry, hold, key):
     hold(1)  # one is left
     started = [servers.begin(hungry(), key, options=[
@@ -67,7 +78,7 @@ def test_unlocks_take_turns(servers, hungry, hold, key):
     assert MIB_EACH < most < 2 * MIB_EACH + 3 * 60, most
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_the_wait_is_bounded_and_can_be_ended(servers, hungry, hold, key):
     hold(0)  # none is left
     verbose = ["-v", "-D", "rbdcrypt.session=1"]
