@@ -156,8 +156,11 @@ json_members (json_t *object, const char *where,
     const struct json_member *m = find_member (members, name);
 
     if (!m)
-      return reason_set (why, EINVAL, "%s: unknown member \"%s\"", where,
-                         reason_name (buf, name));
+      return reason_set (why, EINVAL, "%s: unknown member \"%s\"%s%s%s", where,
+                         reason_name (buf, name),
+                         members[1].name ? "" : " (the only one is \"",
+                         members[1].name ? "" : members[0].name,
+                         members[1].name ? "" : "\")");
     if (!has_type (value, m->type))
       return reason_set (why, EINVAL, "%s: \"%s\" must be %s, not %s", where,
                          m->name, type_name (m->type),

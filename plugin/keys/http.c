@@ -167,7 +167,9 @@ check_server_name (const struct http_options *o, struct reason *why)
                                               "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
                                               "0123456789.-_")] == '\0'))
     return 0;
-  return reason_set (why, EINVAL, "the TLS server name is not a host name");
+  return reason_set (why, EINVAL,
+                     "%s: the TLS server name for it is not a host name",
+                     o->setting);
 }
 
 static int
@@ -192,8 +194,9 @@ check_proxy (const struct http_options *o, struct reason *why)
   if ((strncmp (p, "http://", 7) != 0 && strncmp (p, "https://", 8) != 0) ||
       strchr (p, '@') || !strchr (strstr (p, "//") + 2, ':'))
     return reason_set (why, EINVAL,
-                       "\"proxy\" must be http://HOST:PORT or "
-                       "https://HOST:PORT, without a user");
+                       "%s: its \"proxy\" must be http://HOST:PORT or "
+                       "https://HOST:PORT, without a user",
+                       o->setting);
   return 0;
 }
 
@@ -481,7 +484,7 @@ tls_error (const struct transfer *t, CURLcode code, struct reason *why)
   case CURLE_PEER_FAILED_VERIFICATION:
     return reason_set (why, EAGAIN,
                        "the certificate of %s cannot be trusted: %s (%s says "
-                       "which CA to trust)",
+                       "which CA to trust, the TLS server name which name)",
                        s->address, detail, s->ca_setting);
   case CURLE_SSL_CERTPROBLEM:
     return reason_set (why, EINVAL,

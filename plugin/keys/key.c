@@ -36,8 +36,8 @@ static int
 not_a_reference (const char *problem, struct reason *why)
 {
   return reason_set (why, EINVAL,
-                     "key= %s: it takes a reference such as %s, PROFILE:NAME "
-                     "or none, never the secret itself",
+                     "key= %s: it takes a reference such as %s, PROFILE:REF, "
+                     "image or none, never the secret itself",
                      problem, provider_grammars ());
 }
 

@@ -212,9 +212,9 @@ check_profile (const struct subject *subject, const char *profiles,
     return r == -ENOENT ? -EINVAL : r;
   if (!profile_allows (profile, subject->image))
     r = reason_set (why, EINVAL,
-                    "the image %.256s may not name the %s: its \"images\" do "
-                    "not match",
-                    subject->image, profile->where);
+                    "%s: the image %.256s may not name it: \"images\" has no "
+                    "pattern for it",
+                    profile->where, subject->image);
   profile_free (profile);
   return r;
 }

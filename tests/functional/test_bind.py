@@ -141,7 +141,8 @@ def test_a_wrong_key_writes_nothing(images, bind, bao):
     ("file:/etc/hostname", ["profiles only"]),
     ("bao:secret/x#value", ["profiles only"]),
     ("none", ["profiles only"]), ("image", ["profiles only"]),
-    ("private:vol", ["may not name"]), ("tenant-b:vol", ["may not name"]),
+    ("private:vol", ["may not name", '"images"', "private"]),
+    ("tenant-b:vol", ["may not name", '"images"', "tenant-b"]),
     ("tenant-a:nothing", ["no key"]), ("nowhere:vol", ["no profile"]),
     ("tenant-a:../x", ["reference"]),
 ])

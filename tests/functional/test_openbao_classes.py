@@ -233,7 +233,7 @@ def test_policy_denies(kms, profile, refused):
     auth = token(limited(kms, "secret/data/other"))
     for name in ("vol", "not-there"):
         refused("denied", "denied", "key=t:" + name, profile(auth=auth),
-                words=["the token is good", name])
+                words=["the token is good", name, "in the mount secret:"])
 
 
 def test_policy_of_transit_denies(kms, transit, wrapped, refused):

@@ -169,7 +169,7 @@ test_an_unknown_member_of_the_file_is_refused (void **state)
 {
   (void)state;
   file_refused ("{\"profiles\": {}, \"version\": 1}", 0600,
-                "unknown member \"version\"");
+                "unknown member \"version\" (the only one is \"profiles\")");
 }
 
 static void
