@@ -22,6 +22,8 @@ mkdir -p /run/systemd /run/log
 for d in /run/systemd /run/log; do
   mount -t tmpfs -o mode=0755 none $d
 done
+# journald 257 does not start without one.
+mountpoint -q /sys/fs/cgroup || mount -t cgroup2 none /sys/fs/cgroup
 mkdir -p /run/systemd/journal /run/systemd/journald.conf.d
 cat > /run/systemd/journald.conf.d/test.conf <<'END'
 [Journal]
