@@ -5,7 +5,7 @@
  * Nothing is written before the key has opened a keyslot.  What is
  * written is either one atomic change of the image's metadata, or a LUKS2
  * header that opens at every moment (luks_editor.h): whoever kills this
- * command finds the old record or the new one.
+ * command finds the old record, the new one, or none.
  */
 
 #include "config.h"
@@ -189,15 +189,53 @@ store_header (struct binding *b, struct reason *why)
   return luks_editor_store (b->editor, &writer, why);
 }
 
-/* What was there is replaced last, so that a record that opens the volume
- * is there at every moment.
+static int
+note_token (void *arg, int number, const char *text)
+{
+  (void)number;
+  (void)text;
+  *(bool *)arg = true;
+  return 0;
+}
+
+static int
+remove_metadata (struct binding *b, struct reason *why)
+{
+  const int r = rbd_metadata_remove (b->volume->image, KEY_RECORD_METADATA);
+
+  if (r < 0 && r != -ENOENT)
+    return reason_set (why, -r, "cannot remove the image's old metadata: %s",
+                       strerror (-r));
+  return 0;
+}
+
+/* Metadata that is in the way of a token.  Two records that differ would
+ * be refused, should this command be killed between the two writes: so
+ * beside a token it goes at once, and alone it becomes the new record
+ * until the token is there.
  */
+static int
+step_aside (struct binding *b, struct reason *why)
+{
+  const struct subject *s = &b->volume->subject;
+  CLEANUP_SECRET struct secret *text = NULL;
+  bool has_token = false;
+  int r;
+
+  r = s->metadata (s->opaque, KEY_RECORD_METADATA, &text, why);
+  if (r == -ENOENT)
+    return 0;
+  r = s->tokens (s->opaque, KEY_RECORD_TOKEN, note_token, &has_token, why);
+  if (r < 0)
+    return r;
+  return has_token ? remove_metadata (b, why) : write_metadata (b, why);
+}
+
 static int
 write_record (struct binding *b, struct reason *why)
 {
-  rbd_image_t image = b->volume->image;
   char *text = NULL;
-  int none, r;
+  int token, none, r;
 
   r = key_record (b->key, &b->volume->subject, b->command->profiles, b->keyslot,
                   &text, why);
@@ -213,15 +251,13 @@ write_record (struct binding *b, struct reason *why)
       r = store_header (b, why);
     return r;
   }
+  token = b->token;
+  if (r == 0)
+    r = step_aside (b, why);
   if (r == 0)
     r = store_header (b, why);
-  if (r < 0)
-    return r;
-  r = rbd_metadata_remove (image, KEY_RECORD_METADATA);
-  if (r < 0 && r != -ENOENT)
-    return reason_set (why, -r, "cannot remove the image's old metadata: %s",
-                       strerror (-r));
-  return 0;
+  b->token = token;
+  return r == 0 ? remove_metadata (b, why) : r;
 }
 
 /* As a server would read it. */

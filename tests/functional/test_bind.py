@@ -116,6 +116,19 @@ def test_rubbish_is_replaced_only_when_told(servers, images, bind, profiles):
         "image-meta", "ls", image.spec).decode()
 
 
+def test_a_record_in_the_metadata_gives_way_to_a_token(servers, images, bind,
+                                                        bao, profiles):
+    bao.put("tenant-a/vol-2", {"value": lab.PASSPHRASE.decode()})
+    image = images.luks()
+    set_metadata(image, record(image))
+    result = json.loads(bind("--json", "--replace", image,
+                             "tenant-a:vol-2").stdout)
+    assert (result["changed"], result["token"]) == (True, 0)
+    assert METADATA not in image.cluster.rbd(
+        "image-meta", "ls", image.spec).decode()
+    serves(servers, image, profiles)
+
+
 def test_a_clone_gets_its_own_record(servers, images, bind, cluster,
                                      profiles):
     image = images.luks()
