@@ -388,7 +388,7 @@ a_long_token_is_not_shown (void **state)
 }
 
 static int
-stop (void *arg, int number, const char *text)
+stop_there (void *arg, int number, const char *text)
 {
   (void)text;
   ++*(int *)arg;
@@ -406,9 +406,9 @@ tokens_end_where_the_caller_says (void **state)
                       "\"tokens\":{"
                       "\"5\":{\"type\":\"rbdcrypt\",\"keyslots\":[]},"
                       "\"3\":{\"type\":\"rbdcrypt\",\"keyslots\":[]}}");
-  assert_int_equal (
-      luks_tokens (image_read, &image, image.size, TYPE, stop, &calls, NULL),
-      103);
+  assert_int_equal (luks_tokens (image_read, &image, image.size, TYPE,
+                                 stop_there, &calls, NULL),
+                    103);
   assert_int_equal (calls, 1);
 }
 
