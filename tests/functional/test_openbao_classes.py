@@ -151,16 +151,17 @@ def test_wrapped_passphrase_as_the_manual_makes_it(servers, images, kms,
         manual = f.read()
     program = lab.run(os.path.join(lab.ENV, "openbao"), "fetch",
                       timeout=700).stdout.decode().strip()
-    make = re.search(r"^( context=.*?)^$", manual, re.M | re.S).group(1)
-    show = re.search(r"C<(bao write -field=plaintext[^>]*)> prints", manual,
-                     re.S).group(1)
+    make = re.search(r"^( context=.*?context=\"\$context\"\))$", manual,
+                     re.M | re.S).group(1)
+    show = re.search(r"^  (bao write -field=plaintext.*?) > vol-1.key$",
+                     manual, re.M | re.S).group(1)
     made = {}
 
     def passphrase(image_id):
         out = lab.run(
             "bash", "-e", "-o", "pipefail", "-c",
             'bao () { timeout 30 %s "$@"; }\n%s\n%s\necho "$wrapped" >&2'
-            % (program, make, " ".join(show.split())),
+            % (program, make, show),
             env=dict(os.environ, id=image_id, **kms_env(kms)))
         made["text"] = out.stderr.decode().strip()
         return out.stdout
