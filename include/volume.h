@@ -118,6 +118,10 @@ volume_refresh (struct volume *volume, uint64_t *size, struct reason *why);
  */
 extern int volume_close (struct volume *volume, bool flush);
 
+/* A luks_read_fn for an rbd_image_t whose encryption is not loaded. */
+extern ssize_t
+volume_read_raw (void *image, void *buf, size_t length, uint64_t offset);
+
 /* Fill volume->subject (subject.c). */
 extern int volume_describe (struct volume *volume, struct reason *why);
 

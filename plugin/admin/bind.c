@@ -38,14 +38,6 @@ struct binding {
 
 /* ---- the image, as the editor sees it ---- */
 
-static ssize_t
-read_image (void *opaque, void *buf, size_t length, uint64_t offset)
-{
-  const ssize_t n = rbd_read (opaque, offset, length, buf);
-
-  return n < 0 || (size_t)n == length ? n : -EIO;
-}
-
 static int
 write_image (void *opaque, const void *buf, size_t length, uint64_t offset)
 {
@@ -135,7 +127,8 @@ open_header (struct binding *b, struct reason *why)
   rbd_image_t image = b->volume->image;
   int r;
 
-  r = luks_editor_open (read_image, image, b->volume->size, &b->editor, why);
+  r = luks_editor_open (volume_read_raw, image, b->volume->size, &b->editor,
+                        why);
   if (r == 0)
     r = luks_header_within (luks_editor_header (b->editor), &limit, why);
   if (r < 0)

@@ -37,10 +37,10 @@ metadata (void *opaque, const char *name, struct secret **ret,
   return 0;
 }
 
-static ssize_t
-read_raw (void *opaque, void *buf, size_t length, uint64_t offset)
+ssize_t
+volume_read_raw (void *image, void *buf, size_t length, uint64_t offset)
 {
-  const ssize_t n = rbd_read (opaque, offset, length, buf);
+  const ssize_t n = rbd_read (image, offset, length, buf);
 
   return n < 0 || (size_t)n == length ? n : -EIO;
 }
@@ -59,7 +59,7 @@ tokens (void *opaque, const char *type, luks_token_fn fn, void *arg,
   if (r < 0)
     return reason_set (why, -r, "cannot read the image's size: %s",
                        strerror (-r));
-  return luks_tokens (read_raw, v->image, size, type, fn, arg, why);
+  return luks_tokens (volume_read_raw, v->image, size, type, fn, arg, why);
 }
 
 int

@@ -20,14 +20,6 @@
 #include "unlock_slot.h"
 #include "volume.h"
 
-static ssize_t
-read_image (void *opaque, void *buf, size_t length, uint64_t offset)
-{
-  ssize_t n = rbd_read (opaque, offset, length, buf);
-
-  return n < 0 || (size_t)n == length ? n : -EIO;
-}
-
 /* Open the parent of IMAGE at the snapshot that it was cloned from.
  * -ENOENT: it has none.
  */
@@ -69,7 +61,7 @@ read_header (rbd_image_t image, struct luks_header *header, struct reason *why)
   if (r < 0)
     return reason_set (why, -r, "cannot read the image's size: %s",
                        strerror (-r));
-  return luks_header_read (read_image, image, size, header, why);
+  return luks_header_read (volume_read_raw, image, size, header, why);
 }
 
 /* Add what the headers of IMAGE's ancestors cost to HEADER's cost. */
