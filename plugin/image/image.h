@@ -49,6 +49,7 @@ struct session {
   bool resume_wanted;
   bool paused;
   bool revoked; /* of CLOSING: the volume key must leave this process */
+  bool untold;  /* and SESSION_EVENT_REVOKED is still to be told */
   bool given_up;
   bool lost; /* librbd says that this client was blocklisted */
   struct deadline stop_by, close_by;

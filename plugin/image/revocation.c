@@ -196,6 +196,10 @@ stop (struct session *s, int answer, const struct reason *why)
     return;
   s->params.log->error ("%s", sentence.text);
   session_tell (s, SESSION_EVENT_REVOKED, refused ? answer : err, &sentence);
+  pthread_mutex_lock (&s->lock);
+  s->untold = false;
+  pthread_cond_broadcast (&s->changed);
+  pthread_mutex_unlock (&s->lock);
   watch_closing (s);
 }
 

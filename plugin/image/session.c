@@ -227,7 +227,7 @@ session_begin_closing (struct session *s, int err, bool revoked,
   s->state = SESSION_CLOSING;
   s->err = err;
   s->why = *why;
-  s->revoked = revoked;
+  s->revoked = s->untold = revoked;
   s->close_by =
       deadline_in_ms (revoked ? SESSION_REVOKE_MS : SESSION_DRAIN_MS, NULL);
   if (revoked)
@@ -254,6 +254,20 @@ leave_open (struct session *s)
   s->cluster = NULL;
 }
 
+/* That the image is closed is told after the reason for it, also when the
+ * thread of the rechecks was slow to tell that one.  It waits for nobody
+ * in between.
+ */
+static void
+tell_closed (struct session *s, int err)
+{
+  pthread_mutex_lock (&s->lock);
+  while (s->untold)
+    pthread_cond_wait (&s->changed, &s->lock);
+  pthread_mutex_unlock (&s->lock);
+  session_tell (s, SESSION_EVENT_CLOSED, err, NULL);
+}
+
 /* Called with the lock held; lets go of it meanwhile. */
 static void
 do_close (struct session *s)
@@ -274,7 +288,7 @@ do_close (struct session *s)
       s->params.log->error ("the last flush failed: writes that were "
                             "acknowledged since the flush before it may be "
                             "lost");
-    session_tell (s, SESSION_EVENT_CLOSED, r, NULL);
+    tell_closed (s, r);
   }
   else if (revoked) {
     session_stuck (s);
