@@ -356,6 +356,7 @@ struct http_reply {
   char type[64];         /* of the content, without parameters */
   char redirect[256];    /* where a 3xx points to, or "" */
   char request_id[64];   /* X-Openstack-Request-Id, or "" */
+  int64_t date;          /* seconds since 1970 by its clock; 0: not said */
   bool again;            /* on failure: a second try may go better */
 };
 

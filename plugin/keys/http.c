@@ -316,6 +316,18 @@ is_header (const char *data, size_t length, const char *name,
   return true;
 }
 
+/* The last one counts: interim replies have a date too. */
+static void
+keep_date (struct http_reply *reply, const char *value, size_t length)
+{
+  char text[64];
+  time_t date;
+
+  snprintf (text, sizeof text, "%.*s", (int)length, value);
+  date = curl_getdate (text, NULL);
+  reply->date = date > 0 ? date : 0;
+}
+
 static size_t
 on_header (char *data, size_t size, size_t n, void *opaque)
 {
@@ -337,6 +349,8 @@ on_header (char *data, size_t size, size_t n, void *opaque)
   else if (is_header (data, n, "X-Openstack-Request-Id", &value, &length))
     snprintf (reply->request_id, sizeof reply->request_id, "%.*s", (int)length,
               value);
+  else if (is_header (data, n, "Date", &value, &length))
+    keep_date (reply, value, length);
   return n;
 }
 

@@ -79,6 +79,7 @@ answer_read (struct answer *answer, const struct http_reply *reply,
   memcpy (answer->redirect, reply->redirect, sizeof answer->redirect);
   answer->empty = reply->body->length == 0;
   answer->later_s = read_seconds (reply->wanted);
+  answer->date = reply->date;
   if (json_parse_object ((const char *)reply->body->bytes, reply->body->length,
                          &answer->body, &answer->problem) < 0)
     return;

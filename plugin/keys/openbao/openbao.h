@@ -72,6 +72,7 @@ struct answer {
   json_t *body; /* NULL: not JSON */
   bool empty;   /* no byte came */
   int later_s;  /* Retry-After, in seconds; 0: it did not say */
+  int64_t date; /* the server's clock, as in struct http_reply */
   struct reason problem;
   char redirect[256];
   char text[200];

@@ -86,11 +86,14 @@ no_mount (const struct login *l, struct reason *why)
 
 /* "permission denied" and no more.  Kubernetes' method says that of a
  * cluster that it cannot ask, as well as of a token that the cluster does
- * not know: with a JWT in good health nobody can say.
+ * not know: with a JWT in good health nobody can say.  Its end is judged by
+ * the server's clock, because a volume must not end with a jump of ours.
  */
 static int
-denied_bare (struct login *l, struct key_question *question, struct reason *why)
+denied_bare (struct login *l, int64_t date, struct key_question *question,
+             struct reason *why)
 {
+  const int64_t now = date > 0 ? date : time (NULL);
   bool mounted = true;
   int r = is_mounted (l, question, &mounted, why);
 
@@ -100,7 +103,7 @@ denied_bare (struct login *l, struct key_question *question, struct reason *why)
     return no_mount (l, why);
   if (strcmp (l->method->name, "kubernetes") != 0)
     return reason_set (why, EACCES, "permission denied (%s)", l->setting);
-  r = jwt_check (l->jwt.text, time (NULL), why);
+  r = jwt_check (l->jwt.text, now, why);
   if (r < 0) {
     reason_prefix (why, "%.256s", l->jwt.path);
     return r;
@@ -129,7 +132,7 @@ refusal_of_login (struct login *l, const struct answer *a,
   if (a->status == 404)
     return no_mount (l, why);
   if (a->status == 403 && strcmp (a->text, "permission denied") == 0)
-    return denied_bare (l, question, why);
+    return denied_bare (l, a->date, question, why);
   if (HAS (outages, a->text)) {
     question->again = true;
     return reason_set (why, EAGAIN, "%s (%s)", a->text, l->setting);

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A wall clock that jumps.
+
+What must happen in time is counted by another clock; only certificates
+are judged by this one, and what that leads to is told.
+"""
+
+import os
+import struct
+import time
+
+import pytest
+
+import lab
+from lab import MIB
+from test_openbao_logins import jwt_auth, logins, profile  # noqa: F401
+from test_revocation import Load, says, said
+from test_revocation import sealed, trail_of, volume  # noqa: F401
+
+DAY = 86400
+YEAR = 365 * DAY
+
+
+@pytest.fixture(scope="session")
+def preload(lab_dir):
+    """clock.c, compiled."""
+    path = os.path.join(lab_dir, "clock.so")
+    lab.run("cc", "-std=c17", "-O2", "-Wall", "-shared", "-fPIC", "-o", path,
+            os.path.join(lab.HERE, "clock.c"))
+    return path
+
+
+class Clock:
+    """That of the processes which are started with its environment."""
+
+    def __init__(self, preload, path):
+        self.path = str(path)
+        self.env = {"LD_PRELOAD": preload, "RBDCRYPT_TEST_CLOCK": self.path}
+        with open(self.path, "wb") as f:
+            f.write(bytes(8))
+
+    def off_by(self, seconds):
+        with open(self.path, "r+b", buffering=0) as f:
+            f.write(struct.pack("=q", seconds * 10**9))
+
+
+@pytest.fixture
+def clock(preload, tmp_path):
+    return Clock(preload, tmp_path / "clock")
+
+
+def questions(bao, path):
+    """How often OpenBao was asked for a record, says its own trail."""
+    wanted = '"path":"secret/data/%s"' % path
+    with open(bao.audit_log, encoding="utf-8") as f:
+        return sum(wanted in line and '"type":"response"' in line
+                   for line in f)
+
+
+def test_the_clock_that_jumps_is_the_server_s(volume, clock, tmp_path):
+    """Or all of the others would prove nothing."""
+    trail = tmp_path / "trail"
+    server = volume.start("audit=%s" % trail, env=clock.env)
+    server.connect().close()
+    clock.off_by(-3 * YEAR)
+    server.connect().close()
+    assert server.stop() == 0
+    years = [int(e["time"][:4]) for e in trail_of(trail)[1]]
+    assert years[0] - years[-1] == 3, years
+
+
+def test_jumps_are_not_noticed_by_a_session(volume, bao, clock):
+    """Nor by the token, which lives three seconds at a time."""
+    volume.log_in_by_approle()
+    bao.must("POST", volume.role, {"token_policies": [volume.policy],
+                                   "token_ttl": "3s",
+                                   "token_max_ttl": "600s"})
+    server = volume.start("grace=30", env=clock.env)
+    (accessor, _), = bao.tokens(volume.policy).items()
+    load = Load(server.connect())
+    for off in (DAY, -DAY, 3600, 0):
+        clock.off_by(off)
+        begin = time.monotonic()
+        before, count = questions(bao, volume.path), load.count
+        lab.await_(lambda: questions(bao, volume.path) >= before + 3, 10,
+                   "rechecks with the clock off by %d s" % off)
+        lab.await_(lambda: time.monotonic() - begin > 3.5, 5, "another life")
+        assert set(bao.tokens(volume.policy)) == {accessor}, \
+            "the token was not renewed with the clock off by %d s" % off
+        assert load.count > count + 100
+        assert load.errors == []
+    load.finish()
+    assert load.errors == [] and load.slowest < 3
+    assert said(server) == []
+    assert server.stop() == 0
+    assert bao.tokens(volume.policy) == {}, "a token was left behind"
+
+
+@pytest.mark.parametrize("off", [DAY, -DAY])
+def test_grace_is_counted_in_seconds_that_passed(volume, sealed, clock, off):
+    server = volume.start("grace=5", env=clock.env)
+    load = Load(server.connect())
+    begin = time.monotonic()
+    sealed()
+    says(server, "going on for 5 seconds")
+    clock.off_by(off)
+    load.wait(20)
+    assert 5 <= load.ended_at - begin <= 5 + volume.limit
+    assert "grace=5" in server.stderr()
+
+
+@pytest.mark.parametrize("off", [DAY, -DAY, 400 * DAY])
+def test_a_server_starts_and_ends_with_a_clock_that_is_off(
+        volume, bao, clock, off):
+    volume.log_in_by_approle()
+    clock.off_by(off)
+    server = volume.start(env=clock.env)
+    with server.connect() as c:
+        c.write(lab.pattern(4096), MIB)
+        c.flush()
+        assert c.read(4096, MIB) == lab.pattern(4096)
+    assert server.stop() == 0
+    assert said(server) == []
+    assert bao.tokens(volume.policy) == {}
+
+
+@pytest.mark.parametrize("off,words", [
+    (-20 * YEAR, "not yet valid"), (40 * YEAR, "expired")])
+def test_a_certificate_that_the_clock_refuses_is_told(volume, clock, off,
+                                                      words):
+    server = volume.start("grace=60", env=clock.env)
+    load = Load(server.connect())
+    clock.off_by(off)
+    says(server, "going on for 60 seconds")
+    assert words in server.stderr()
+    clock.off_by(0)
+    says(server, "the KMS answers again")
+    load.finish()
+    assert load.errors == [] and load.slowest < 3
+    clock.off_by(off)
+    refusal = volume.servers.refused(
+        volume.image, "key=t:" + volume.path, "profiles=" + volume.profiles,
+        env=clock.env)
+    assert words in refusal.sentence
+
+
+def test_a_clock_that_is_ahead_makes_no_jwt_expire(
+        servers, images, bao, logins, profile, files,  # noqa: F811
+        clock):
+    """It is the server's clock that counts: with ours an outage of the
+    Kubernetes API would be taken for a refusal, and end the volume."""
+    role = logins.role("kubernetes")
+    image = images.luks()
+    with logins.kubernetes():
+        server = servers.start(
+            image, "key=t:vol", "recheck=1", "grace=60",
+            profile(jwt_auth(logins, files, role, "kubernetes"), timeout=2),
+            env=clock.env)
+    c = server.connect()
+    logins.kubernetes_at("https://127.0.0.1:1")
+    clock.off_by(DAY)
+    for accessor in bao.tokens(role):
+        bao.must("POST", "auth/token/revoke-accessor", {"accessor": accessor})
+    says(server, "going on for 60 seconds")
+    assert "Kubernetes API does not answer" in server.stderr()
+    c.write(lab.pattern(4096), 0)
+    c.flush()
