@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 keys_sources += \
+	include/flight.h \
 	include/keys.h \
 	plugin/keys/barbican/barbican.c \
 	plugin/keys/barbican/barbican.h \
@@ -10,6 +11,7 @@ keys_sources += \
 	plugin/keys/barbican/reply.c \
 	plugin/keys/ceph_csi.c \
 	plugin/keys/credential.c \
+	plugin/keys/flight.c \
 	plugin/keys/hostfile.c \
 	plugin/keys/http.c \
 	plugin/keys/key.c \

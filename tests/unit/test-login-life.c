@@ -299,7 +299,7 @@ test_a_given_token_that_ends_is_said_to_end (void **state)
   login.token.end_ms = monotonic_ms () + 60000;
   assert_int_equal (tend (&next_ms, &why), -EACCES);
   assert_non_null (strstr (why.text, "needs to be replaced"));
-  login.retry_ms = 0;
+  login.flight.retry_ms = 0;
   assert_int_equal (tend (&next_ms, &why), -EACCES);
   assert_int_equal (lines[0].asked, 1);
   write_file ("s.new");

@@ -349,12 +349,12 @@ test_waiting_for_a_login_ends_with_the_deadline (void **state)
 
   (void)state;
   begin (APPROLE, "secret");
-  login.busy = true;
+  login.flight.busy = true;
   assert_int_equal (ask (&q, &status, &why), -EAGAIN);
   assert_non_null (strstr (why.text, "under way"));
   q.deadline = deadline_in_ms (5000, &cancelled);
   assert_int_equal (ask (&q, &status, NULL), -ESHUTDOWN);
-  login.busy = false;
+  login.flight.busy = false;
   login_close (&login);
 }
 

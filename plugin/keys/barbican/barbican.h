@@ -15,6 +15,7 @@
 #ifndef RBDCRYPT_BARBICAN_H
 #define RBDCRYPT_BARBICAN_H
 
+#include "flight.h"
 #include "keys.h"
 
 #define BARBICAN_TOKEN_MAX 8192
@@ -150,21 +151,10 @@ struct keystone {
   struct http_options options; /* its strings and PEMs are owned */
   char *endpoint, *region, *interface;
 
-  pthread_mutex_t lock; /* the rest, and the identity's secret */
-  pthread_cond_t changed;
-  bool busy;           /* somebody logs in */
-  unsigned generation; /* of the token: another number, another token */
+  struct flight flight; /* its lock: the rest, and the identity's secret */
+  unsigned generation;  /* of the token: another number, another token */
   struct os_token token;
   struct place *place; /* NULL: not known yet */
-  unsigned flights;    /* logins that ended, and how the last one did */
-  int failed;
-  bool failed_again;
-  struct reason failure;
-  int64_t retry_ms; /* tending failed: not before that */
-  unsigned failures;
-  int tend_failed;
-  struct reason tend_failure;
-  bool ended; /* no more logins */
 };
 
 /* KS is zeroed.  keystone_close in any case. */

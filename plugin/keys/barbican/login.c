@@ -1,11 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* One login for all questions of a KMS.
- *
- * The lock guards the token and the place; whoever has set BUSY talks to
- * Keystone without the lock and owns the identity's secret meanwhile.
- * Questions that need a token wait for a login under way and share its
- * failure.
+/* One login for all questions of a KMS: see flight.h, whose lock guards
+ * the token and the place.
  */
 
 #include "config.h"
@@ -16,10 +12,6 @@
 #include <string.h>
 
 #include "barbican.h"
-
-/* The pause after tending failed; it doubles, up to the longest. */
-#define RETRY_MS 1000
-#define RETRY_MAX_MS 60000
 
 /* ---- places ---- */
 
@@ -87,13 +79,7 @@ keystone_use_endpoint (struct keystone *ks, struct reason *why)
 void
 keystone_open (struct keystone *ks)
 {
-  pthread_condattr_t attr;
-
-  pthread_mutex_init (&ks->lock, NULL);
-  pthread_condattr_init (&attr);
-  pthread_condattr_setclock (&attr, CLOCK_MONOTONIC);
-  pthread_cond_init (&ks->changed, &attr);
-  pthread_condattr_destroy (&attr);
+  flight_open (&ks->flight, "Keystone", &ks->server);
 }
 
 static void
@@ -128,8 +114,7 @@ keystone_close (struct keystone *ks)
   http_server_free (ks->server);
   identity_free (&ks->identity);
   options_free (&ks->options);
-  pthread_cond_destroy (&ks->changed);
-  pthread_mutex_destroy (&ks->lock);
+  flight_close (&ks->flight);
   free (ks->setting);
   free (ks->url_setting);
   free (ks->endpoint);
@@ -151,25 +136,7 @@ keystone_relock (struct keystone *ks)
     http_server_relock (ks->place->server);
 }
 
-/* ---- the lock ---- */
-
-/* With the lock held.  A cancelled deadline wakes nobody: look often. */
-static int
-wait_for_change (struct keystone *ks, const struct deadline *d,
-                 struct reason *why)
-{
-  const struct deadline nap = deadline_sooner (d, 100);
-  const struct timespec abstime = deadline_timespec (&nap);
-
-  if (deadline_cancelled (d))
-    return reason_set (why, ESHUTDOWN, "shutting down");
-  if (deadline_left_ms (d) == 0)
-    return reason_set (why, EAGAIN,
-                       "no login to Keystone at %s in time: one is under way",
-                       http_server_address (ks->server));
-  pthread_cond_timedwait (&ks->changed, &ks->lock, &abstime);
-  return 0;
-}
+/* ---- logging in ---- */
 
 /* Takes T over, and PLACE, which is NULL when it is as it was. */
 static void
@@ -222,42 +189,15 @@ log_in (struct keystone *ks, struct key_question *question, struct reason *why)
   struct reason failure = { "" };
   int r;
 
-  ks->busy = true;
-  pthread_mutex_unlock (&ks->lock);
+  flight_begin (&ks->flight);
   r = log_in_once (ks, question, &t, &place, &failure);
-  pthread_mutex_lock (&ks->lock);
-  ks->busy = false;
-  ks->flights++;
-  ks->failed = r;
-  ks->failed_again = question->again;
-  ks->failure = failure;
-  pthread_cond_broadcast (&ks->changed);
+  flight_end (&ks->flight);
+  flight_land (&ks->flight, r, question, &failure);
   if (r == 0)
     put_login (ks, &t, place);
   else if (why)
     *why = failure;
   return r;
-}
-
-/* Another's login: wait for its end, and share it when it failed. */
-static int
-join_login (struct keystone *ks, struct key_question *question,
-            struct reason *why)
-{
-  const unsigned flight = ks->flights;
-  int r = 0;
-
-  while (r == 0 && ks->busy)
-    r = wait_for_change (ks, &question->deadline, why);
-  if (r < 0)
-    return r;
-  /* That the other was told to end is no answer to us. */
-  if (ks->flights == flight || ks->failed == 0 || ks->failed == -ESHUTDOWN)
-    return 0;
-  question->again = ks->failed_again;
-  if (why)
-    *why = ks->failure;
-  return ks->failed;
 }
 
 /* ---- for questions ---- */
@@ -275,12 +215,12 @@ keystone_pass (struct keystone *ks, struct key_question *question,
   int r = 0;
 
   *ret = (struct pass){ .fresh = false };
-  pthread_mutex_lock (&ks->lock);
+  pthread_mutex_lock (&ks->flight.lock);
   while (r == 0 && !has_token (ks)) {
-    if (ks->ended)
+    if (ks->flight.ended)
       r = reason_set (why, ESHUTDOWN, "shutting down");
-    else if (ks->busy)
-      r = join_login (ks, question, why);
+    else if (ks->flight.busy)
+      r = flight_join (&ks->flight, question, why);
     else {
       r = log_in (ks, question, why);
       ret->fresh = true;
@@ -296,7 +236,7 @@ keystone_pass (struct keystone *ks, struct key_question *question,
     ret->place->users++;
     ret->generation = ks->generation;
   }
-  pthread_mutex_unlock (&ks->lock);
+  pthread_mutex_unlock (&ks->flight.lock);
   return r;
 }
 
@@ -306,20 +246,20 @@ keystone_pass_free (struct keystone *ks, struct pass *pass)
   secret_free (pass->token);
   if (!pass->place)
     return;
-  pthread_mutex_lock (&ks->lock);
+  pthread_mutex_lock (&ks->flight.lock);
   place_unref (pass->place);
-  pthread_mutex_unlock (&ks->lock);
+  pthread_mutex_unlock (&ks->flight.lock);
 }
 
 void
 keystone_reject (struct keystone *ks, unsigned generation)
 {
-  pthread_mutex_lock (&ks->lock);
+  pthread_mutex_lock (&ks->flight.lock);
   if (ks->generation == generation) {
     os_token_clear (&ks->token);
     ks->generation++;
   }
-  pthread_mutex_unlock (&ks->lock);
+  pthread_mutex_unlock (&ks->flight.lock);
 }
 
 /* ---- tending ---- */
@@ -337,55 +277,32 @@ replace_token (struct keystone *ks, const struct deadline *deadline,
   int r = log_in (ks, &question, why);
 
   if (r == 0 && old) {
-    pthread_mutex_unlock (&ks->lock);
+    pthread_mutex_unlock (&ks->flight.lock);
     keystone_revoke (ks, old, deadline);
-    pthread_mutex_lock (&ks->lock);
+    pthread_mutex_lock (&ks->flight.lock);
   }
   return r;
-}
-
-static void
-note_tending (struct keystone *ks, int r, const struct reason *why)
-{
-  const unsigned n = ks->failures < 6 ? ks->failures : 6;
-  const int64_t pause = (int64_t)RETRY_MS << n;
-
-  ks->tend_failed = r;
-  ks->failures = r == 0 ? 0 : ks->failures + 1;
-  ks->retry_ms = 0;
-  if (r < 0) {
-    ks->retry_ms =
-        monotonic_ms () + (pause < RETRY_MAX_MS ? pause : RETRY_MAX_MS);
-    ks->tend_failure = *why;
-  }
 }
 
 int
 keystone_tend (struct keystone *ks, const struct deadline *deadline,
                int64_t *next_ms, struct reason *why)
 {
-  int64_t now = monotonic_ms (), at;
+  struct flight *f = &ks->flight;
   struct reason none = { "" };
   int r = 0;
 
   if (!why)
     why = &none;
-  pthread_mutex_lock (&ks->lock);
-  if (ks->token.id && !ks->busy && !ks->ended && now >= ks->token.renew_ms) {
-    if (now >= ks->retry_ms) {
-      r = replace_token (ks, deadline, why);
-      note_tending (ks, r, why);
-    }
-    else if (ks->tend_failed < 0) {
-      r = ks->tend_failed; /* still */
-      *why = ks->tend_failure;
-    }
+  pthread_mutex_lock (&f->lock);
+  if (ks->token.id && !f->busy && !f->ended &&
+      monotonic_ms () >= ks->token.renew_ms && !flight_rests (f, &r, why)) {
+    r = replace_token (ks, deadline, why);
+    flight_tended (f, r, why);
   }
-  now = monotonic_ms ();
-  at = ks->token.renew_ms > ks->retry_ms ? ks->token.renew_ms : ks->retry_ms;
-  if (ks->token.id && at - now < *next_ms)
-    *next_ms = at > now ? at - now : 0;
-  pthread_mutex_unlock (&ks->lock);
+  if (ks->token.id)
+    flight_due (f, ks->token.renew_ms, next_ms);
+  pthread_mutex_unlock (&f->lock);
   return r;
 }
 
@@ -394,14 +311,12 @@ keystone_end (struct keystone *ks, const struct deadline *deadline)
 {
   struct os_token t;
 
-  pthread_mutex_lock (&ks->lock);
-  while (ks->busy && wait_for_change (ks, deadline, NULL) == 0)
-    ;
-  ks->ended = true;
+  pthread_mutex_lock (&ks->flight.lock);
+  flight_stop (&ks->flight, deadline);
   t = ks->token;
   ks->token = (struct os_token){ .id = NULL };
   ks->generation++;
-  pthread_mutex_unlock (&ks->lock);
+  pthread_mutex_unlock (&ks->flight.lock);
   if (t.id)
     keystone_revoke (ks, t.id, deadline);
   os_token_clear (&t);
@@ -447,10 +362,10 @@ keystone_save (struct keystone *ks, struct secret **ret)
   int r = 0;
 
   *ret = NULL;
-  pthread_mutex_lock (&ks->lock);
+  pthread_mutex_lock (&ks->flight.lock);
   if (ks->token.id && ks->place)
     r = save (ks, ret);
-  pthread_mutex_unlock (&ks->lock);
+  pthread_mutex_unlock (&ks->flight.lock);
   return r;
 }
 
@@ -483,10 +398,10 @@ keystone_restore (struct keystone *ks, const struct secret *all)
   t.renew_ms = s.renew_ms;
   if (!ks->endpoint)
     url = strndup ((const char *)p + s.token, s.url);
-  pthread_mutex_lock (&ks->lock);
+  pthread_mutex_lock (&ks->flight.lock);
   if (t.id && (ks->endpoint || (url && place_new (ks, url, &place, NULL) == 0)))
     put_login (ks, &t, place);
-  pthread_mutex_unlock (&ks->lock);
+  pthread_mutex_unlock (&ks->flight.lock);
   os_token_clear (&t);
   free (url);
 }

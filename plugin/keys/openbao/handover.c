@@ -77,9 +77,9 @@ login_save (struct login *l, struct secret **ret)
   *ret = NULL;
   if (!l->method)
     return 0;
-  pthread_mutex_lock (&l->lock);
+  pthread_mutex_lock (&l->flight.lock);
   r = save (l, ret);
-  pthread_mutex_unlock (&l->lock);
+  pthread_mutex_unlock (&l->flight.lock);
   return r;
 }
 
@@ -139,7 +139,7 @@ login_restore (struct login *l, const struct secret *all)
   id = take (&p, s.token);
   unwrapped = take (&p, s.unwrapped);
   from = take (&p, s.unwrapped_from);
-  pthread_mutex_lock (&l->lock);
+  pthread_mutex_lock (&l->flight.lock);
   /* Of a token that we were given, what is known of that very one. */
   if (id &&
       (l->method->body || (l->token.id && secret_equal (l->token.id, id)))) {
@@ -153,7 +153,7 @@ login_restore (struct login *l, const struct secret *all)
     l->unwrapped_from = from;
     unwrapped = from = NULL;
   }
-  pthread_mutex_unlock (&l->lock);
+  pthread_mutex_unlock (&l->flight.lock);
   secret_free (id);
   secret_free (unwrapped);
   secret_free (from);

@@ -1,10 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* One login for all questions of a KMS.
- *
- * The lock guards the token; whoever has set BUSY talks to the server
- * without the lock and owns the credentials meanwhile.  Questions that
- * need a token wait for a login under way and share its failure.
+/* One login for all questions of a KMS: see flight.h, whose lock guards
+ * the token.
  */
 
 #include "config.h"
@@ -21,9 +18,8 @@
 /* How often a token file is looked at when nobody asks for a key. */
 #define FILE_MS 2000
 
-/* The pause after tending failed; it doubles, up to the longest. */
-#define RETRY_MS 1000
-#define RETRY_MAX_MS 60000
+/* When to look again at a token that somebody else is busy with. */
+#define BUSY_MS 1000
 
 /* What learning about a token may cost a key that is already there. */
 #define LEARN_MS 2000
@@ -31,14 +27,8 @@
 void
 login_open (struct login *l, const struct openbao *bao)
 {
-  pthread_condattr_t attr;
-
   l->bao = bao;
-  pthread_mutex_init (&l->lock, NULL);
-  pthread_condattr_init (&attr);
-  pthread_condattr_setclock (&attr, CLOCK_MONOTONIC);
-  pthread_cond_init (&l->changed, &attr);
-  pthread_condattr_destroy (&attr);
+  flight_open (&l->flight, "OpenBao", &bao->server);
 }
 
 void
@@ -52,8 +42,7 @@ login_close (struct login *l)
   credential_close (&l->wrapped);
   credential_close (&l->jwt);
   credential_close (&l->token_file);
-  pthread_cond_destroy (&l->changed);
-  pthread_mutex_destroy (&l->lock);
+  flight_close (&l->flight);
   free (l->namespace);
   free (l->setting);
   free (l->mount);
@@ -217,39 +206,7 @@ log_in_once (struct login *l, struct key_question *question, struct token *t,
   return r;
 }
 
-/* ---- the lock ---- */
-
-/* With the lock held.  A cancelled deadline wakes nobody: look often. */
-static int
-wait_for_change (struct login *l, const struct deadline *d, struct reason *why)
-{
-  const struct deadline nap = deadline_sooner (d, 100);
-  const struct timespec abstime = deadline_timespec (&nap);
-
-  if (deadline_cancelled (d))
-    return reason_set (why, ESHUTDOWN, "shutting down");
-  if (deadline_left_ms (d) == 0)
-    return reason_set (why, EAGAIN,
-                       "no login to OpenBao at %s in time: one is under way",
-                       http_server_address (l->bao->server));
-  pthread_cond_timedwait (&l->changed, &l->lock, &abstime);
-  return 0;
-}
-
-static void
-begin_busy (struct login *l)
-{
-  l->busy = true;
-  pthread_mutex_unlock (&l->lock);
-}
-
-static void
-end_busy (struct login *l)
-{
-  pthread_mutex_lock (&l->lock);
-  l->busy = false;
-  pthread_cond_broadcast (&l->changed);
-}
+/* ---- under the lock ---- */
 
 /* Takes T over. */
 static void
@@ -268,18 +225,13 @@ log_in (struct login *l, struct key_question *question, struct reason *why)
   struct reason failure = { "" };
   int r;
 
-  begin_busy (l);
+  flight_begin (&l->flight);
   r = log_in_once (l, question, &t, &failure);
-  end_busy (l);
-  l->flights++;
-  l->failed = r;
-  if (r == 0) {
+  flight_end (&l->flight);
+  flight_land (&l->flight, r, question, &failure);
+  if (r == 0)
     put_token (l, &t);
-    return 0;
-  }
-  l->failed_again = question->again;
-  l->failure = failure;
-  if (why)
+  else if (why)
     *why = failure;
   return r;
 }
@@ -306,26 +258,6 @@ has_token (const struct login *l)
          (is_given (l) || t->end_ms == 0 || monotonic_ms () < t->end_ms);
 }
 
-/* Another's login: wait for its end, and share it when it failed. */
-static int
-join_login (struct login *l, struct key_question *question, struct reason *why)
-{
-  const unsigned flight = l->flights;
-  int r = 0;
-
-  while (r == 0 && l->busy)
-    r = wait_for_change (l, &question->deadline, why);
-  if (r < 0)
-    return r;
-  /* That the other was told to end is no answer to us. */
-  if (l->flights == flight || l->failed == 0 || l->failed == -ESHUTDOWN)
-    return 0;
-  question->again = l->failed_again;
-  if (why)
-    *why = l->failure;
-  return l->failed;
-}
-
 int
 login_token (struct login *l, struct key_question *question,
              struct secret **ret, unsigned *generation, bool *fresh,
@@ -337,13 +269,13 @@ login_token (struct login *l, struct key_question *question,
   *fresh = false;
   if (!l->method)
     return 0;
-  pthread_mutex_lock (&l->lock);
+  pthread_mutex_lock (&l->flight.lock);
   take_file (l);
   while (r == 0 && !*fresh && !has_token (l)) {
-    if (l->ended)
+    if (l->flight.ended)
       r = reason_set (why, ESHUTDOWN, "shutting down");
-    else if (l->busy)
-      r = join_login (l, question, why);
+    else if (l->flight.busy)
+      r = flight_join (&l->flight, question, why);
     else {
       r = log_in (l, question, why);
       *fresh = true;
@@ -355,7 +287,7 @@ login_token (struct login *l, struct key_question *question,
     if (!*ret)
       r = settings_no_memory (why);
   }
-  pthread_mutex_unlock (&l->lock);
+  pthread_mutex_unlock (&l->flight.lock);
   return r;
 }
 
@@ -395,11 +327,11 @@ login_doubt (struct login *l, unsigned generation, const struct answer *denial,
   struct answer a;
   int r;
 
-  pthread_mutex_lock (&l->lock);
+  pthread_mutex_lock (&l->flight.lock);
   if (l->generation == generation && l->token.id)
     id = secret_copy (l->token.id->bytes, l->token.id->length);
   limited = l->token.limited;
-  pthread_mutex_unlock (&l->lock);
+  pthread_mutex_unlock (&l->flight.lock);
   if (!id)
     return 0;
   /* A lookup would cost a use. */
@@ -414,7 +346,7 @@ login_doubt (struct login *l, unsigned generation, const struct answer *denial,
   }
   if (r < 0)
     return r;
-  pthread_mutex_lock (&l->lock);
+  pthread_mutex_lock (&l->flight.lock);
   take_file (l);
   if (l->generation == generation) {
     if (is_given (l))
@@ -424,7 +356,7 @@ login_doubt (struct login *l, unsigned generation, const struct answer *denial,
       l->generation++;
     }
   }
-  pthread_mutex_unlock (&l->lock);
+  pthread_mutex_unlock (&l->flight.lock);
   return r;
 }
 
@@ -452,17 +384,17 @@ login_learn (struct login *l, struct key_question *question)
 
   if (!l->method)
     return;
-  pthread_mutex_lock (&l->lock);
+  pthread_mutex_lock (&l->flight.lock);
   generation = l->generation;
   if (l->token.id && !l->token.known)
     id = secret_copy (l->token.id->bytes, l->token.id->length);
-  pthread_mutex_unlock (&l->lock);
+  pthread_mutex_unlock (&l->flight.lock);
   if (!id || look_up (l, id, &q, &a, NULL) < 0)
     return;
-  pthread_mutex_lock (&l->lock);
+  pthread_mutex_lock (&l->flight.lock);
   if (l->generation == generation)
     learn (&l->token, &a);
-  pthread_mutex_unlock (&l->lock);
+  pthread_mutex_unlock (&l->flight.lock);
   answer_free (&a);
 }
 
@@ -473,9 +405,9 @@ login_is_limited (struct login *l, struct reason *why)
 
   if (!l->method)
     return false;
-  pthread_mutex_lock (&l->lock);
+  pthread_mutex_lock (&l->flight.lock);
   limited = l->token.limited;
-  pthread_mutex_unlock (&l->lock);
+  pthread_mutex_unlock (&l->flight.lock);
   if (limited)
     reason_set (why, 0,
                 "the token works a limited number of times, and each recheck "
@@ -555,7 +487,7 @@ prolong (struct login *l, const struct deadline *deadline, struct reason *why)
     l->token.id = old.id;
     return settings_no_memory (why);
   }
-  begin_busy (l);
+  flight_begin (&l->flight);
   if (old.renewable)
     r = renew_once (l, &old, &question, &t, why);
   if (r == -EACCES && !is_given (l)) {
@@ -563,7 +495,7 @@ prolong (struct login *l, const struct deadline *deadline, struct reason *why)
     if (r == 0)
       revoke (l, &old, deadline);
   }
-  end_busy (l);
+  flight_end (&l->flight);
   if (r == 0 && secret_equal (old.id, t.id) && !l->token.id)
     token_clear (&t); /* revoked in between: not to be used again */
   else if (r == 0)
@@ -588,33 +520,18 @@ static int
 tend_token (struct login *l, const struct deadline *deadline, int64_t *next_ms,
             struct reason *why)
 {
-  int64_t now = monotonic_ms (), at;
+  struct flight *f = &l->flight;
   int r = 0;
 
   if (!l->token.id || l->token.renew_ms == 0 || l->token.limited)
     return 0;
-  if (now >= l->token.renew_ms && now >= l->retry_ms) {
+  if (monotonic_ms () >= l->token.renew_ms && !flight_rests (f, &r, why)) {
     r = is_given (l) && !l->token.renewable ? ending (l, why)
                                             : prolong (l, deadline, why);
-    now = monotonic_ms ();
-    l->retry_ms = 0;
-    if (r == 0)
-      l->failures = 0;
-    else {
-      int64_t pause = RETRY_MS << (l->failures < 6 ? l->failures++ : 6);
-
-      l->retry_ms = now + (pause < RETRY_MAX_MS ? pause : RETRY_MAX_MS);
-      l->tend_failed = r;
-      l->tend_failure = *why;
-    }
+    flight_tended (f, r, why);
   }
-  else if (now < l->retry_ms) {
-    r = l->tend_failed; /* still */
-    *why = l->tend_failure;
-  }
-  at = l->token.renew_ms > l->retry_ms ? l->token.renew_ms : l->retry_ms;
-  if (l->token.id && l->token.renew_ms != 0 && at - now < *next_ms)
-    *next_ms = at > now ? at - now : 0;
+  if (l->token.id && l->token.renew_ms != 0)
+    flight_due (f, l->token.renew_ms, next_ms);
   return r;
 }
 
@@ -629,19 +546,19 @@ login_tend (struct login *l, const struct deadline *deadline, int64_t *next_ms,
     return 0;
   if (!why)
     why = &none;
-  pthread_mutex_lock (&l->lock);
+  pthread_mutex_lock (&l->flight.lock);
   if (l->token_file.path && *next_ms > FILE_MS)
     *next_ms = FILE_MS;
   take_file (l);
-  if (l->busy)
-    *next_ms = RETRY_MS;
-  else if (!l->ended)
+  if (l->flight.busy)
+    *next_ms = BUSY_MS;
+  else if (!l->flight.ended)
     r = tend_token (l, deadline, next_ms, why);
   if (r == 0 && l->token_file.err < 0) {
     r = l->token_file.err;
     *why = l->token_file.trouble;
   }
-  pthread_mutex_unlock (&l->lock);
+  pthread_mutex_unlock (&l->flight.lock);
   return r;
 }
 
@@ -652,14 +569,12 @@ login_end (struct login *l, const struct deadline *deadline)
 
   if (!l->method)
     return;
-  pthread_mutex_lock (&l->lock);
-  while (l->busy && wait_for_change (l, deadline, NULL) == 0)
-    ;
-  l->ended = true;
+  pthread_mutex_lock (&l->flight.lock);
+  flight_stop (&l->flight, deadline);
   t = l->token;
   l->token = (struct token){ .id = NULL };
   l->generation++;
-  pthread_mutex_unlock (&l->lock);
+  pthread_mutex_unlock (&l->flight.lock);
   revoke (l, &t, deadline);
   token_clear (&t);
 }

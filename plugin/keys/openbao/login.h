@@ -15,6 +15,7 @@
 #ifndef RBDCRYPT_OPENBAO_LOGIN_H
 #define RBDCRYPT_OPENBAO_LOGIN_H
 
+#include "flight.h"
 #include "openbao.h"
 
 /* ---- settings.c ---- */
@@ -65,26 +66,13 @@ struct login {
   char *mount, *role;
   struct credential role_id, secret_id, wrapped, jwt, token_file;
 
-  pthread_mutex_t lock; /* the rest, and the credentials' texts */
-  pthread_cond_t changed;
-  bool busy;           /* somebody logs in or renews */
-  unsigned generation; /* of the token: another number, another token */
+  struct flight flight; /* its lock: the rest, and the credentials' texts */
+  unsigned generation;  /* of the token: another number, another token */
   struct token token;
 
   struct secret *unwrapped;      /* the secret id out of WRAPPED */
   struct secret *unwrapped_from; /* the wrapping token that held it */
   bool unwrap_lost;              /* asked, and never got an answer */
-
-  unsigned flights; /* logins that ended, and how the last one did */
-  int failed;
-  bool failed_again;
-  struct reason failure;
-
-  int64_t retry_ms; /* tending failed: not before that */
-  unsigned failures;
-  int tend_failed;
-  struct reason tend_failure;
-  bool ended; /* no more logins */
 };
 
 /* L is zeroed.  login_close in any case. */
