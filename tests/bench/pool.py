@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Where the images are: a cluster of our own, or a pool that somebody
+gave us; and how images are made, so that all hold the same."""
+
+import itertools
+import os
+import random
+import struct
+
+import lab
+from workloads import MIB
+
+HEADER = 4 * MIB
+
+
+class Refused(Exception):
+    """A sentence for whoever started this."""
+
+
+def check_pool(name, mine, own_conf):
+    """A benchmark fills a cluster's disks and takes its time: only with
+    consent.  OWN_CONF: a configuration that the caller named."""
+    if name is None:
+        if mine or own_conf:
+            raise Refused("--conf and --i-own-this-pool go with --pool NAME")
+    elif not mine:
+        raise Refused(
+            "--pool %s is in a cluster that this benchmark did not start: "
+            "it would fill and load it.  If that is what you want, add "
+            "--i-own-this-pool" % name)
+
+
+class Pool:
+    def __init__(self, directory, name=None, conf=None):
+        self.directory = directory
+        self.foreign = name is not None
+        self.name = name or "rbd"
+        self.cluster = lab.Cluster(os.path.join(directory, "cluster"))
+        if self.foreign:
+            self.cluster.conf = conf
+            self.cluster.env["CEPH_CONF"] = conf
+        self.conf = self.cluster.conf
+        self.images = []
+        self.numbers = itertools.count(1)
+        self.maker = lab.Images(self.cluster, directory, self.numbers)
+        self.passphrase = os.path.join(directory, "passphrase")
+        self.content = os.path.join(directory, "content")
+
+    def up(self):
+        with open(self.passphrase, "wb") as f:
+            os.fchmod(f.fileno(), 0o600)
+            f.write(lab.PASSPHRASE)
+        if not self.foreign:
+            self.cluster.up()
+            return
+        known = self.cluster.json("ceph", "osd", "pool", "ls")
+        if self.name not in known:
+            raise Refused("the cluster of %s has no pool %r" % (
+                self.conf, self.name))
+
+    def down(self):
+        """Everything of ours goes, whatever state it is in."""
+        if not self.foreign:
+            self.cluster.down()
+            return
+        for image in list(self.images):
+            self.remove(image)
+
+    def remove(self, image):
+        # The watch of a server that was killed may live for 30 s.
+        lab.await_(lambda: lab.run(
+            "rbd", "rm", "--no-progress", image, env=self.cluster.env,
+            check=False, timeout=120).returncode in (0, 2), 60,
+            "rbd rm " + image)
+        self.images.remove(image)
+
+    def osds(self):
+        return [] if self.foreign else self.cluster.osd_pids()
+
+    def new(self):
+        spec = "%s/rbdcrypt-bench-%d-%d" % (self.name, os.getpid(),
+                                            next(self.numbers))
+        self.images.append(spec)
+        return spec
+
+    def plain(self, size):
+        spec = self.new()
+        self.cluster.rbd("create", "-s", "%dB" % size, spec)
+        return spec
+
+    def write(self, spec, data):
+        """DATA at the beginning of the raw image, whatever it is."""
+        self.cluster.rbd(
+            "import-diff", "--no-progress", "-", spec, input=b"".join((
+                b"rbd diff v1\nw", struct.pack("<QQ", 0, len(data)), data,
+                b"e")))
+
+    def luks(self, version, size):
+        """By cryptsetup, cheap to unlock: 1,000 iterations of PBKDF2, and
+        sectors of 4096 bytes where LUKS2 has them."""
+        spec = self.plain(size + HEADER)
+        with open(self.maker.header(version), "rb") as f:
+            self.write(spec, f.read(HEADER))
+        return spec
+
+    def librbd(self, version, size):
+        """By "rbd encryption format": costly to unlock."""
+        header = HEADER if version == 1 else 4 * HEADER
+        spec = self.plain(size + header)
+        self.cluster.rbd("encryption", "format", spec, "luks%d" % version,
+                         self.passphrase)
+        return spec
+
+    def qemu_luks(self, size):
+        """By QEMU, as Cinder does it."""
+        spec = self.new()
+        self.cluster.call(
+            "qemu-img", "create", "-q", "-f", "luks",
+            "--object", "secret,id=key,file=" + self.passphrase,
+            "-o", "key-secret=key,iter-time=10",
+            "rbd:%s:conf=%s" % (spec, self.conf), str(size))
+        return spec
+
+    def make(self, kind, size):
+        return {"plain": self.plain,
+                "luks2": lambda size: self.luks(2, size),
+                "luks1": lambda size: self.luks(1, size),
+                "qemu-luks1": self.qemu_luks}[kind](size)
+
+    def make_content(self, size):
+        """The same bytes in every image of every run."""
+        source = random.Random(size)
+        with open(self.content, "wb") as f:
+            for _ in range(0, size, MIB):
+                f.write(source.randbytes(MIB))

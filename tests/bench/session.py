@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""One run from its arguments to its results."""
+
+import fcntl
+import hashlib
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import bench
+import build
+import lab
+import machine
+import peers
+import report
+import workloads
+from bench import say
+from ledger import Ledger
+from pool import Pool, Refused, check_pool
+from workloads import MIB
+
+SECTIONS = ("cells",)
+DEFAULT_CONF = "/etc/ceph/ceph.conf"
+
+
+class Stopped(BaseException):
+    """By a signal."""
+
+
+def plugins(args):
+    """{name: path} of --plugin."""
+    found = {}
+    for text in args.plugin:
+        name, equals, path = text.partition("=")
+        if not name or not equals or "/" in name:
+            raise ValueError("--plugin %s: wants NAME=PATH" % text)
+        found[name] = path
+    return found
+
+
+class Choice:
+    """What ARGS ask for."""
+
+    def __init__(self, args):
+        quick = args.quick
+        self.rounds = args.rounds or (3 if quick else 5)
+        self.seconds = args.seconds or (2 if quick else 3)
+        self.image = (args.image or 1024) * MIB
+        if self.rounds < 1 or self.seconds < 1 or self.image < 64 * MIB:
+            raise ValueError("at least one round, 1 s, 64 MiB")
+        self.workloads = workloads.QUICK if quick else workloads.ALL
+        if args.only:
+            self.workloads = workloads.named(args.only.split(";"))
+        sections = args.sections or ("cells" if quick or args.only
+                                     else ",".join(SECTIONS))
+        self.sections = sections.split(",")
+        for s in self.sections:
+            if s not in SECTIONS:
+                raise ValueError("no part is called %r; there are: %s" % (
+                    s, ", ".join(SECTIONS)))
+        self.full = not (quick or args.only or args.peers or args.sections)
+
+
+def check(args):
+    """All that can be refused at once."""
+    check_pool(args.pool, args.mine, args.conf)
+    choose_peers(args, plugins(args))
+    return Choice(args)
+
+
+def choose_peers(args, builds):
+    among = peers.standard()
+    for name in (n for n in builds if n):
+        among.append(peers.Rbdcrypt(
+            name, "rbdcrypt LUKS2 (%s)" % name, "luks2", builds[name]))
+    among += [peers.variant(v, builds) for v in args.variant]
+    idents = [p.ident for p in among]
+    for i in idents:
+        if idents.count(i) > 1:
+            raise ValueError("two peers are called %r" % i)
+    if args.peers:
+        return peers.select(args.peers.split(","), among + peers.extra())
+    return among
+
+
+def present(chosen):
+    """(those that this machine has, {ident: what is missing})"""
+    there, missing = [], {}
+    for p in chosen:
+        try:
+            p.needs()
+            there.append(p)
+        except peers.Missing as e:
+            missing[p.ident] = str(e)
+            say("%s is left out: %s" % (p.title, e))
+    return there, missing
+
+
+def digest(path):
+    with open(path, "rb") as f:
+        return hashlib.sha256(f.read()).hexdigest()[:16]
+
+
+def print_list():
+    print("rows (--only):")
+    for w in workloads.ALL:
+        print("  " + w.name)
+    print("columns (--peers):")
+    for p in peers.standard() + peers.extra():
+        print("  %-18s %s" % (p.ident, p.title))
+    print("parts (--sections):")
+    for s in SECTIONS:
+        print("  " + s)
+
+
+def stop_when_told(inside):
+    """SIGINT, SIGTERM, and inside a chroot the end of standard input:
+    everything is put away first."""
+    def stop(*_):
+        for s in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(s, signal.SIG_IGN)
+        raise Stopped
+
+    def wait():
+        while os.read(0, 4096):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    if inside:
+        threading.Thread(target=wait, daemon=True).start()
+
+
+def lock(state):
+    os.makedirs(state, exist_ok=True)
+    held = open(os.path.join(state, "lock"), "w")
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Refused("another run uses %s" % state) from None
+    return held
+
+
+def main(args, root, state, commit):
+    if args.list:
+        print_list()
+        return 0
+    choice = check(args)
+    stop_when_told(args.inside)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    held = lock(state)
+    try:
+        say("packages")
+        subprocess.run([os.path.join(root, "tests", "env", "packages"),
+                        "--bench"], check=True, stdin=subprocess.DEVNULL)
+        builds = {"": os.environ.get("RBDCRYPT_PLUGIN")
+                  if not args.inside else None}
+        say("building the plugin")
+        builds[""] = os.path.realpath(
+            builds[""] or build.build(root, os.path.join(state, "tree")))
+        for name, path in plugins(args).items():
+            builds[name] = os.path.realpath(
+                build.plugin(path, os.path.join(state, "tree-" + name)))
+        results = measure(args, choice, builds, state, commit)
+    except Stopped:
+        say("stopped; everything that was started has ended.  Go on with "
+            "the same command and --resume")
+        return 130
+    finally:
+        held.close()
+    out = args.out or os.path.join(state, "out")
+    report.write(results, out)
+    print(report.text(results))
+    say("RESULTS.md and results.json are in " + out)
+    return 0
+
+
+def measure(args, choice, builds, state, commit):
+    directory = os.path.join(state, "lab")
+    sweep(directory)
+    os.makedirs(directory, mode=0o755)
+    pool = Pool(directory, args.pool, args.pool and os.path.realpath(
+        args.conf or DEFAULT_CONF))
+    b = bench.Bench(directory, pool, builds[""], choice.image,
+                    choice.rounds, choice.seconds)
+    chosen, missing = present(choose_peers(args, builds))
+    about = machine.about(builds[""])
+    identity = dict(
+        about, commit=commit, rounds=choice.rounds, seconds=choice.seconds,
+        image_mib=choice.image // MIB,
+        workloads=[w.name for w in choice.workloads],
+        peers=[p.ident for p in chosen], sections=choice.sections,
+        builds={name: digest(path) for name, path in builds.items()},
+        variants=args.variant, pool=args.pool)
+    ledger = Ledger(os.path.join(state, "ledger"), identity, args.resume)
+    parts = [bench.Cells(b, chosen, choice.workloads)]
+    for part in parts:
+        part.plan(ledger)
+    say("%d peers, %d workloads, %d rounds of %g s: about %.0f min" % (
+        len(chosen), len(choice.workloads), choice.rounds, choice.seconds,
+        b.clock.left() / 60))
+    try:
+        say("a cluster" if not args.pool else "the pool " + args.pool)
+        pool.up()
+        pool.make_content(choice.image)
+        for part in parts:
+            part.prepare()
+            part.run(ledger)
+    finally:
+        for p in chosen:
+            p.stop()
+        say("putting everything away")
+        pool.down()
+        sweep(directory)
+    results = {"identity": identity, "machine": about, "missing": missing,
+               "peers": {p.ident: p.title for p in chosen},
+               "date": time.strftime("%Y-%m-%d"),
+               "full": choice.full,
+               "minutes": (time.monotonic() - b.clock.begin) / 60,
+               "settings": b.settings_}
+    for section in choice.sections + ["memory"]:
+        results[section] = ledger.section(section)
+    ledger.finish()
+    return results
+
+
+def sweep(directory):
+    """What a killed run left."""
+    cluster = os.path.join(directory, "cluster")
+    if os.path.isdir(cluster):
+        lab.Cluster(cluster).down()
+    shutil.rmtree(directory, ignore_errors=True)
