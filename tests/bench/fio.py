@@ -67,7 +67,7 @@ class Watch:
 
 def command(engine, args):
     return ["fio", "--name=job", "--output-format=json", "--thread",
-            "--direct=1", "--norandommap", "--percentile_list=50:99:99.9",
+            "--norandommap", "--percentile_list=50:99:99.9",
             *engine, *args]
 
 
