@@ -67,7 +67,8 @@ class Watch:
 
 def command(engine, args):
     return ["fio", "--name=job", "--output-format=json", "--thread",
-            "--norandommap", "--percentile_list=50:99:99.9",
+            "--norandommap", "--clocksource=clock_gettime",
+            "--percentile_list=50:99:99.9",
             *engine, *args]
 
 

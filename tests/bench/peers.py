@@ -6,6 +6,7 @@ import ctypes
 import glob
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,8 @@ from workloads import MIB
 START_SECONDS = 30
 STOP_SECONDS = 40
 PR_SET_PDEATHSIG = 1
+# What a library's user chooses; not names, addresses and keys.
+SETTINGS = "rbd_|rados_|librados_|objecter_|ms_|debug_|osd_"
 
 
 class Missing(Exception):
@@ -364,9 +367,8 @@ def settings_of(peer):
             env=peer.bench.env).stdout)["diff"]
     finally:
         peer.stop()
-    return {name: entry["override"] for name, entry in diff.items()
-            if "override" in entry and name not in ("admin_socket", "key")
-            and " " not in str(entry["override"])}
+    return {name: str(entry["override"]) for name, entry in diff.items()
+            if "override" in entry and re.match(SETTINGS, name)}
 
 
 PLUGIN = "rbdcrypt-luks2"
