@@ -494,15 +494,15 @@ def test_token_file_of_a_mebibyte(servers, encrypted, profile, files):
 
 def test_token_is_renewed_over_several_lives(servers, images, bao, logins,
                                              approle, profile):
-    role = logins.role("approle", token_ttl="2s", token_max_ttl="600s")
+    role = logins.role("approle", token_ttl="4s", token_max_ttl="600s")
     server = servers.start(images.luks(), "key=t:vol", profile(approle(role)))
     (accessor, first), = bao.tokens(role).items()
 
     def lived_long():
         held = bao.tokens(role)
         assert set(held) == {accessor}, "not the same token: %r" % held
-        return time.time() > first["creation_time"] + 7
-    lab.await_(lived_long, 15, "three lives of the token")
+        return time.time() > first["creation_time"] + 9
+    lab.await_(lived_long, 20, "two lives of the token")
     assert "error" not in server.stderr()
     assert server.stop() == 0
     assert bao.tokens(role) == {}
