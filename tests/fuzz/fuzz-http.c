@@ -62,11 +62,15 @@ serve (void *opaque)
 {
   (void)opaque;
   for (;;) {
-    const int fd = accept (listener, NULL, NULL);
-    const size_t first = in_pieces ? answer_size / 2 : answer_size;
+    int fd;
+    size_t first;
     char request[4096];
 
+    do
+      fd = accept (listener, NULL, NULL);
+    while (fd == -1 && errno == EINTR); /* libFuzzer's own alarm */
     require (fd != -1);
+    first = in_pieces ? answer_size / 2 : answer_size;
     if (recv (fd, request, sizeof request, 0) > 0) {
       send_bytes (fd, answer_bytes, first);
       if (in_pieces)
