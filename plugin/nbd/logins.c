@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "nbd.h"
@@ -23,9 +24,13 @@
 /* What tending may take, so that nobody waits long for the others. */
 #define TEND_MS 5000
 
+/* What ending the logins of a server that cannot listen may cost. */
+#define UNSERVED_MS 1000
+
 static struct {
   pthread_t thread;
   bool running;
+  bool unserved; /* no server has them yet, and none may ever */
   atomic_bool ending;
   pthread_mutex_t lock;
   pthread_cond_t woken; /* ENDING was set */
@@ -80,6 +85,34 @@ logins_main (void *arg)
   return NULL;
 }
 
+static void
+end_unserved (void)
+{
+  const struct deadline deadline = deadline_in_ms (UNSERVED_MS, NULL);
+
+  if (logins.unserved)
+    key_end_logins (&deadline);
+}
+
+/* The child is the server from now on, and this process ends. */
+static void
+leave_to_child (void)
+{
+  logins.unserved = false;
+}
+
+int
+logins_guard (void)
+{
+  if (pthread_atfork (NULL, leave_to_child, NULL) != 0 ||
+      atexit (end_unserved) != 0) {
+    nbdkit_error ("out of memory");
+    return -1;
+  }
+  logins.unserved = true;
+  return 0;
+}
+
 int
 logins_start (void)
 {
@@ -96,6 +129,7 @@ logins_start (void)
     return -1;
   }
   logins.running = true;
+  logins.unserved = false;
   return 0;
 }
 

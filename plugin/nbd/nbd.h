@@ -179,6 +179,12 @@ extern int rehearse (struct rehearsed *ret);
 
 /* --- logins.c --- */
 
+/* Between the rehearsal and logins_start nbdkit may still find that it
+ * cannot listen, and exit: then the logins are ended.  Once.  0 or -1
+ * after nbdkit_error.
+ */
+extern int logins_guard (void);
+
 /* Start the thread that keeps logins to key servers alive.  0 or -1
  * after nbdkit_error.
  */

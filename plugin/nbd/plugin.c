@@ -91,7 +91,7 @@ rbdcrypt_get_ready (void)
     }
   if (parameters.cluster.cache == CACHE_AUTO && socket_activated ())
     parameters.cluster.cache = CACHE_NONE;
-  if (rehearse (&rehearsed) == -1)
+  if (rehearse (&rehearsed) == -1 || logins_guard () == -1)
     return -1;
   asks_again = questions_possible ();
   return 0;

@@ -19,11 +19,12 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -34,6 +35,12 @@
  * so that the better sentence wins.
  */
 #define MARGIN_MS 500
+
+/* What ending the logins of a start that fails may cost; and how long the
+ * child is then waited for.
+ */
+#define END_LOGINS_MS 500
+#define LEAVE_MS (END_LOGINS_MS + 200)
 
 enum message_type {
   STEP,
@@ -57,7 +64,9 @@ struct message {
 
 struct child {
   int sock;
+  pid_t parent;
   struct deadline deadline;
+  atomic_bool succeeded; /* about to be told */
 };
 
 static void
@@ -68,8 +77,8 @@ send_all (int sock, const void *buf, size_t length)
   while (length > 0) {
     const ssize_t n = send (sock, p, length, MSG_NOSIGNAL);
 
-    if (n <= 0)
-      _exit (EXIT_FAILURE); /* the parent is gone */
+    while (n <= 0)
+      pause (); /* the parent is gone: leave_with_parent ends this */
     p += n;
     length -= n;
   }
@@ -233,12 +242,43 @@ try_everything (struct child *child, struct reason *why)
 
 /* Nobody will use them.  Before the last message: then comes SIGKILL. */
 static void
-end_logins (const struct child *child)
+end_logins (void)
 {
-  const struct deadline deadline = deadline_sooner (&child->deadline, 500);
+  const struct deadline deadline = deadline_in_ms (END_LOGINS_MS, NULL);
 
-  if (deadline_left_ms (&deadline) > 0)
-    key_end_logins (&deadline);
+  key_end_logins (&deadline);
+}
+
+/* The parent was ended or has lost patience, while the other thread hangs
+ * in whatever it does: neither an orphan nor a login may stay.
+ */
+static void *
+leave_with_parent (void *arg)
+{
+  const struct child *child = arg;
+  struct pollfd pfd = { .fd = child->sock }; /* POLLHUP */
+
+  while (poll (&pfd, 1, -1) <= 0)
+    ;
+  /* What was handed over to a living server is in use. */
+  if (!atomic_load (&child->succeeded) || getppid () != child->parent)
+    end_logins ();
+  _exit (EXIT_FAILURE);
+}
+
+static void
+watch_parent (struct child *child)
+{
+  pthread_t thread;
+
+  /* A service manager, or a terminal, tells the whole group to end. */
+  signal (SIGTERM, SIG_IGN);
+  signal (SIGINT, SIG_IGN);
+  signal (SIGHUP, SIG_IGN);
+  signal (SIGQUIT, SIG_IGN);
+  if (pthread_create (&thread, NULL, leave_with_parent, child) != 0)
+    _exit (EXIT_FAILURE);
+  pthread_detach (thread);
 }
 
 static void
@@ -247,19 +287,20 @@ run_child (struct child *child)
   struct reason why = { "" };
   int r;
 
-  /* SIGTERM to nbdkit during the rehearsal must not leave an orphan. */
-  prctl (PR_SET_PDEATHSIG, SIGKILL);
+  watch_parent (child);
   /* nbdkit does so later: a key server that hangs up is an error. */
   signal (SIGPIPE, SIG_IGN);
   for (size_t i = 0; i < parameters.volume.nr_keys; i++)
     key_relock (parameters.keys[i]);
   r = try_everything (child, &why);
   if (r < 0) {
-    end_logins (child);
+    end_logins ();
     tell_text (child, FAILURE, why.text);
   }
-  else
+  else {
+    atomic_store (&child->succeeded, true);
     tell_text (child, SUCCESS, "");
+  }
   for (size_t i = 0; i < VOLUME_LAYERS_MAX; i++)
     secret_free (child_keys[i]);
   _exit (EXIT_SUCCESS);
@@ -396,11 +437,30 @@ free_rehearsed (struct rehearsed *r)
   memset (r, 0, sizeof *r);
 }
 
+/* The child has noticed that nobody listens any more. */
+static void
+see_off (pid_t pid, int64_t patience_ms)
+{
+  const struct deadline deadline = deadline_in_ms (patience_ms, NULL);
+  pid_t ended;
+
+  do {
+    ended = waitpid (pid, NULL, WNOHANG);
+    if (ended == 0)
+      deadline_sleep_ms (&deadline, 10);
+  } while (ended == 0 && deadline_left_ms (&deadline) > 0);
+  if (ended != 0)
+    return;
+  kill (pid, SIGKILL);
+  while (waitpid (pid, NULL, 0) == -1 && errno == EINTR)
+    ;
+}
+
 int
 rehearse (struct rehearsed *ret)
 {
   const int64_t limit_ms = REHEARSAL_SECONDS * 1000;
-  struct child child;
+  struct child child = { .parent = getpid () };
   struct reason why;
   int socks[2], r;
   pid_t pid;
@@ -425,9 +485,7 @@ rehearse (struct rehearsed *ret)
   close (socks[1]);
   r = listen_to_child (socks[0], ret, &why);
   close (socks[0]);
-  kill (pid, SIGKILL);
-  while (waitpid (pid, NULL, 0) == -1 && errno == EINTR)
-    ;
+  see_off (pid, r == 0 ? 0 : LEAVE_MS);
   if (r == 0)
     return 0;
   free_rehearsed (ret);

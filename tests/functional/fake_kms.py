@@ -177,6 +177,75 @@ def after_the_first(first, later):
     return reply
 
 
+def _copy(source, sink):
+    with contextlib.suppress(OSError):
+        while True:
+            data = source.recv(65536)
+            if not data:
+                break
+            sink.sendall(data)
+    with contextlib.suppress(OSError):
+        sink.shutdown(socket.SHUT_WR)
+
+
+def join(a, b):
+    """Carry bytes both ways until both ends have closed."""
+    back = threading.Thread(target=_copy, args=(b, a), daemon=True)
+    back.start()
+    _copy(a, b)
+    back.join(15)
+
+
+class Way:
+    """The way to a real server at ADDRESS.  The connections in HELD (the
+    first is 1) get nowhere until release()."""
+
+    def __init__(self, address, held=()):
+        self.target = ("127.0.0.1", int(address.rsplit(":", 1)[1]))
+        self.held = held
+        self.waiting = 0
+        self.connections = 0
+        self.released = threading.Event()
+        self.ending = threading.Event()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener.settimeout(0.2)
+        self.address = "https://127.0.0.1:%d" % self.listener.getsockname()[1]
+        self.thread = threading.Thread(target=self._serve, daemon=True)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *exc):
+        self.ending.set()
+        self.released.set()
+        self.thread.join(30)
+        self.listener.close()
+
+    def release(self):
+        self.released.set()
+
+    def _serve(self):
+        while not self.ending.is_set():
+            with contextlib.suppress(OSError):
+                connection, _ = self.listener.accept()
+                connection.settimeout(15)
+                self.connections += 1
+                held = self.connections in self.held
+                self.waiting += held
+                threading.Thread(target=self._carry,
+                                 args=(connection, held), daemon=True).start()
+
+    def _carry(self, connection, held):
+        with contextlib.suppress(OSError), connection:
+            if held:
+                self.released.wait(60)
+            if self.ending.is_set():
+                return
+            with socket.create_connection(self.target, 10) as server:
+                join(connection, server)
+
+
 class Proxy:
     """A proxy that tunnels (CONNECT) and notes where to."""
 
@@ -223,20 +292,4 @@ class Proxy:
             host, port = target.decode().rsplit(":", 1)
             with socket.create_connection((host, int(port)), 10) as server:
                 connection.sendall(b"HTTP/1.1 200 Go on\r\n\r\n")
-                back = threading.Thread(target=self._copy,
-                                        args=(server, connection),
-                                        daemon=True)
-                back.start()
-                self._copy(connection, server)
-                back.join(15)
-
-    @staticmethod
-    def _copy(source, sink):
-        with contextlib.suppress(OSError):
-            while True:
-                data = source.recv(65536)
-                if not data:
-                    break
-                sink.sendall(data)
-        with contextlib.suppress(OSError):
-            sink.shutdown(socket.SHUT_WR)
+                join(connection, server)

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import socket
@@ -542,6 +543,8 @@ class Refusal:
 class Server:
     """nbdkit with the plugin, in the foreground on a Unix socket."""
 
+    mode = ["-f"]
+
     def __init__(self, servers, arguments, options, env, pass_fds, prefix):
         self.servers = servers
         self.dir = tempfile.mkdtemp(prefix="s", dir=servers.dir)
@@ -552,7 +555,7 @@ class Server:
         self.pidfile = os.path.join(self.dir, "pid")
         self.log = os.path.join(self.dir, "stderr")
         self.clients = []
-        argv = list(prefix) + ["nbdkit", "-f", "-P", self.pidfile]
+        argv = list(prefix) + ["nbdkit"] + self.mode + ["-P", self.pidfile]
         if not any(o in ("-p", "-s", "--port", "--vsock") for o in options):
             argv += ["-U", self.socket]
         argv += list(options) + [servers.plugin] + list(arguments)
@@ -611,6 +614,10 @@ class Server:
             self.process.send_signal(signal.SIGTERM)
         return self.wait(seconds)
 
+    def over(self):
+        """Has a test waited for its end?"""
+        return self.process.returncode is not None
+
     def kill(self):
         if self.process.poll() is None:
             self.process.kill()
@@ -622,7 +629,7 @@ class Server:
             for c in self.clients:
                 if c.handle is not None:
                     c.close()
-            if self.process.returncode is None:
+            if not self.over():
                 status = self.stop()
                 assert self.expected_status in (status, None), \
                     "exit status %d:\n%s" % (status, self.stderr())
@@ -630,6 +637,59 @@ class Server:
             self.kill()
             if os.path.exists(self.dir):
                 shutil.rmtree(self.dir)
+
+
+class Daemon(Server):
+    """nbdkit as users start it: it goes into the background.
+
+    PROCESS is what was started, and ends when the server listens; the
+    server is no child of ours, so that nobody learns its exit status.
+    """
+
+    mode = []
+    ended = None  # a pidfd of the server, once it is known
+
+    @property
+    def pid(self):
+        with open(self.pidfile) as f:
+            return int(f.read())
+
+    def ready(self):
+        status = super().wait(START_LIMIT + 3)
+        assert status == 0, \
+            "nbdkit ended with status %d:\n%s" % (status, self.stderr())
+        await_(lambda: os.path.exists(self.pidfile)
+               and os.path.getsize(self.pidfile) > 0, 5, "the server's pid")
+        self.ended = os.pidfd_open(self.pid)
+        self.expected_status = None
+        return self
+
+    def wait(self, seconds=STOP_LIMIT):
+        if self.ended is None:
+            return super().wait(seconds)
+        assert select.select([self.ended], [], [], seconds)[0], \
+            "nbdkit still runs after %g s" % seconds
+        return None
+
+    def over(self):
+        if self.ended is None:
+            return super().over()
+        return bool(select.select([self.ended], [], [], 0)[0])
+
+    def stop(self, seconds=STOP_LIMIT):
+        if self.ended is None:
+            return super().stop(seconds)
+        if not self.over():
+            signal.pidfd_send_signal(self.ended, signal.SIGTERM)
+        return self.wait(seconds)
+
+    def kill(self):
+        super().kill()
+        if self.ended is not None:
+            if not self.over():
+                signal.pidfd_send_signal(self.ended, signal.SIGKILL)
+            os.close(self.ended)
+            self.ended = None
 
 
 class Servers:
@@ -644,19 +704,19 @@ class Servers:
                     "HOME": self.dir, MARK: self.dir}
 
     def start(self, *arguments, options=(), env=None, pass_fds=(),
-              conf=True, prefix=()):
+              conf=True, prefix=(), kind=Server):
         """A server that listens.  ARGUMENTS are the plugin's."""
         server = self.begin(*arguments, options=options, env=env,
-                            pass_fds=pass_fds, conf=conf, prefix=prefix)
+                            pass_fds=pass_fds, conf=conf, prefix=prefix,
+                            kind=kind)
         return server.ready()
 
     def begin(self, *arguments, options=(), env=None, pass_fds=(),
-              conf=True, prefix=()):
+              conf=True, prefix=(), kind=Server):
         """A server of which nothing is known yet."""
         if conf:
             arguments += ("conf=" + self.cluster.conf,)
-        server = Server(self, arguments, options, env or {}, pass_fds,
-                        prefix)
+        server = kind(self, arguments, options, env or {}, pass_fds, prefix)
         self.started.append(server)
         return server
 
