@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What all sections of a run share, and the table of rates."""
 
-import os
 import time
 
 import fio
 import peers as peers_
+import workloads as workloads_
 from workloads import MIB
 
 
@@ -60,32 +60,114 @@ class Bench:
         return self.settings_
 
 
-class Cells:
+class Part:
+    """A section of the results: steps (KEY, turn), each of them measured
+    once, in rounds."""
+
+    section = None
+
+    def __init__(self, bench):
+        self.bench = bench
+
+    def keys(self):
+        raise NotImplementedError
+
+    def estimate(self, name):
+        raise NotImplementedError
+
+    def plan(self, ledger):
+        for turn in range(self.bench.rounds):
+            for name in self.keys():
+                if not ledger.has(self.section, name, turn):
+                    self.bench.clock.plan(self.estimate(name))
+
+    def finished(self, ledger, turn):
+        return all(ledger.has(self.section, k, turn) for k in self.keys())
+
+    def record(self, ledger, name, turn, measure):
+        """MEASURE () is a step, unless it is done."""
+        if ledger.has(self.section, name, turn):
+            return
+        begin = time.monotonic()
+        ledger.add(self.section, name, turn, measure())
+        self.bench.clock.took(self.estimate(name),
+                              time.monotonic() - begin)
+
+    def progress(self, turn, what):
+        say("%s, round %d of %d: %s; %s" % (
+            self.section, turn + 1, self.bench.rounds, what,
+            self.bench.clock.text()))
+
+    def all_done(self, ledger):
+        return all(self.finished(ledger, t)
+                   for t in range(self.bench.rounds))
+
+    def prepare(self):
+        """Images and the like."""
+
+    def round(self, ledger, turn):
+        raise NotImplementedError
+
+    def start(self):
+        """What runs throughout a round."""
+
+    def stop(self):
+        """Also after a failure."""
+
+    def look(self, ledger, turn):
+        """At what runs, at the end of a round."""
+
+    def remove(self):
+        """What prepare made."""
+
+    def run(self, ledger):
+        if self.all_done(ledger):
+            return
+        self.prepare()
+        for turn in range(self.bench.rounds):
+            if self.finished(ledger, turn):
+                continue
+            try:
+                self.start()
+                self.round(ledger, turn)
+                self.look(ledger, turn)
+            finally:
+                self.stop()
+        self.remove()
+
+
+def turned(some, turn, number):
+    """Nobody always comes after the same one."""
+    some = list(some)
+    if turn % 2:
+        some.reverse()
+    first = (turn + number) % len(some)
+    return some[first:] + some[:first]
+
+
+class Cells(Part):
     """Peers by workloads."""
 
     section = "cells"
-    OVERHEAD = 0.7  # seconds for a cell to start and end
+    OVERHEAD = 0.45  # seconds for a cell to start and end
 
-    def __init__(self, bench, peers, workloads):
-        self.bench, self.peers, self.workloads = bench, peers, workloads
+    def __init__(self, bench, peers, workloads, complete=True):
+        super().__init__(bench)
+        self.peers, self.workloads = peers, workloads
+        self.pairs = [(w, p) for w in workloads for p in peers
+                      if applies(w, p, complete)]
+        self.by_key = {key(w, p): p for w, p in self.pairs}
+
+    def keys(self):
+        return self.by_key
 
     def seconds(self, peer):
         """The hop alone needs no disk and varies little: it gets less."""
         return self.bench.seconds if peer.kind \
             else min(self.bench.seconds, 1)
 
-    def pairs(self):
-        return [(w, p) for w in self.workloads for p in self.peers
-                if w.connections == 1 or p.connections]
-
-    def estimate(self, peer):
-        return self.seconds(peer) + self.OVERHEAD
-
-    def plan(self, ledger):
-        for turn in range(self.bench.rounds):
-            for w, p in self.pairs():
-                if not ledger.has(self.section, key(w, p), turn):
-                    self.bench.clock.plan(self.estimate(p))
+    def estimate(self, name):
+        return self.seconds(self.by_key[name]) + self.OVERHEAD
 
     def prepare(self):
         for p in self.peers:
@@ -93,62 +175,55 @@ class Cells:
             p.prepare(self.bench)
             if p.kind is None:
                 continue
+            filler = p.filler()
             try:
-                if not isinstance(p, peers_.FioRbd):
-                    p.start()
-                p.fill()
+                filler.start()
+                filler.fill()
             finally:
-                p.stop()
+                filler.stop()
 
-    def order(self, turn, number):
-        """Nobody always comes after the same one."""
-        some = self.peers[:]
-        if turn % 2:
-            some.reverse()
-        first = (turn + number) % len(some)
-        return some[first:] + some[:first]
-
-    def run(self, ledger):
-        osds = self.bench.pool.osds()
-        for turn in range(self.bench.rounds):
-            if all(ledger.has(self.section, key(w, p), turn)
-                   for w, p in self.pairs()):
-                continue
-            try:
-                for p in self.peers:
-                    p.start()
-                self.round(ledger, turn, osds)
-            finally:
-                for p in self.peers:
-                    p.stop()
-
-    def round(self, ledger, turn, osds):
-        pairs = {key(*pair) for pair in self.pairs()}
-        for number, w in enumerate(self.workloads):
-            for p in self.order(turn, number):
-                name = key(w, p)
-                if name not in pairs \
-                        or ledger.has(self.section, name, turn):
-                    continue
-                sample = fio.measure(p, w, self.bench.image, turn,
-                                     self.seconds(p), osds)
-                ledger.add(self.section, name, turn, sample)
-                self.bench.clock.took(self.estimate(p), sample["took"])
-            say("round %d of %d, %d of %d: %s; %s" % (
-                turn + 1, self.bench.rounds, number + 1,
-                len(self.workloads), w.name, self.bench.clock.text()))
+    def start(self):
         for p in self.peers:
-            p.look()
-            if p.pid:
-                ledger.add("memory", p.ident, turn, {
-                    "peak": p.peak, "steady": p.steady})
+            p.start()
+
+    def stop(self):
+        for p in self.peers:
+            p.stop()
+
+    def remove(self):
+        for p in self.peers:
+            if p.image:
+                self.bench.pool.remove(p.image)
+
+    def measure(self, peer, workload, turn, osds):
+        return fio.measure(peer, workload, self.bench.image, turn,
+                           self.seconds(peer), osds)
+
+    def round(self, ledger, turn):
+        osds = self.bench.pool.osds()
+        for number, w in enumerate(self.workloads):
+            for p in turned(self.peers, turn, number):
+                if key(w, p) in self.by_key:
+                    self.record(ledger, key(w, p), turn, lambda:
+                                self.measure(p, w, turn, osds))
+            self.progress(turn, "%d of %d rows, %s" % (
+                number + 1, len(self.workloads), w.name))
+
+    def look(self, ledger, turn):
+        for p in self.peers:
+            memory = p.memory()
+            if memory:
+                ledger.add("memory", p.ident, turn, memory)
 
 
 def key(workload, peer):
     return "%s|%s" % (workload.name, peer.ident)
 
 
-def remove_tree(path):
-    if os.path.exists(path):
-        import shutil
-        shutil.rmtree(path)
+def applies(workload, peer, complete):
+    """Is there such a cell?"""
+    if workload.connections > 1:
+        return peer.connections and (
+            complete or peer.ident in peers_.CONNECTED)
+    return complete or peer.ident not in peers_.BRIEFLY \
+        or workload.name in workloads_.BRIEF

@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Medians, limits and comparisons: numbers in, numbers out."""
+"""Medians, ratios and limits of what a run measured: numbers in, numbers
+out."""
 
 import statistics
+
+from peers import HOP, LIMITS
+from workloads import ALL, GIB
 
 
 class Spread:
@@ -12,10 +16,21 @@ class Spread:
         self.median = statistics.median(self.values)
         self.low, self.high = min(self.values), max(self.values)
 
-    def text(self, scale=1.0, digits=0):
-        return "%.*f (%.*f-%.*f)" % (
-            digits, self.median * scale, digits, self.low * scale, digits,
-            self.high * scale)
+    def text(self, digits=0):
+        if len(self.values) == 1:
+            return "%.*f" % (digits, self.median)
+        return "%.*f (%.*f–%.*f)" % (digits, self.median, digits, self.low,
+                                     digits, self.high)
+
+    def __truediv__(self, other):
+        """Ratio of the medians.  Its spread is that of the ratios within
+        the rounds: what slows a round slows all of it."""
+        pairs = [a / b for a, b in zip(self.values, other.values)]
+        ratio = Spread(pairs)
+        ratio.median = self.median / other.median
+        ratio.low = min(ratio.low, ratio.median)
+        ratio.high = max(ratio.high, ratio.median)
+        return ratio
 
 
 def series(ones, others):
@@ -24,9 +39,68 @@ def series(ones, others):
     return 1 / (1 / ones + 1 / others)
 
 
-def ratio(ones, others):
-    """The ratio of medians, with its spread: of the rounds' ratios, since
-    what slows one cell of a round slows its neighbours too."""
-    rounds = [a / b for a, b in zip(ones, others) if b]
-    return (statistics.median(ones) / statistics.median(others),
-            min(rounds), max(rounds))
+def series_of(ones, others):
+    """The same for two Spreads, round by round."""
+    both = Spread([series(a, b) for a, b in zip(ones.values, others.values)])
+    both.median = series(ones.median, others.median)
+    return both
+
+
+class Figures:
+    """What RESULTS, the content of results.json, hold."""
+
+    def __init__(self, results):
+        self.results = results
+        names = results["identity"]["workloads"]
+        self.rows = [w for w in ALL if w.name in names]
+        self.peers = {p: results["peers"][p]
+                      for p in results["identity"]["peers"]}
+
+    def samples(self, section, name):
+        return self.results.get(section, {}).get(name, [])
+
+    def of(self, section, name, what, scale=1.0):
+        """A Spread, or None where nothing was measured."""
+        values = [s[what] * scale for s in self.samples(section, name)
+                  if s.get(what) is not None]
+        return Spread(values) if values else None
+
+    def cell(self, workload, peer, what="rate", scale=1.0):
+        return self.of("cells", "%s|%s" % (workload.name, peer), what,
+                       scale)
+
+    def rate(self, workload, peer):
+        """In the row's unit."""
+        return self.cell(workload, peer, "rate", workload.rate(1))
+
+    def cost(self, workload, peer, who="server_cpu", section="cells"):
+        """CPU: seconds per GiB for rows in MiB/s, else microseconds per
+        operation."""
+        values = []
+        for s in self.samples(section, "%s|%s" % (workload.name, peer)):
+            if s.get(who) is None:
+                continue
+            if workload.unit == "MiB/s":
+                values.append(s[who] * GIB / s["bytes"])
+            else:
+                values.append(s[who] * 1e6 / s["operations"])
+        return Spread(values) if values else None
+
+    def direct(self, workload):
+        """(peer, rate): the better one of fio's rbd engines; a row with
+        several connections has the row on one with as much in flight."""
+        row = workload if workload.connections == 1 else workload.single()
+        found = [(p, self.rate(row, p)) for p in LIMITS]
+        found = [(p, r) for p, r in found if r]
+        return max(found, key=lambda x: x[1].median) if found \
+            else (None, None)
+
+    def limit(self, workload):
+        """librbd and the hop in series; None when one is missing."""
+        _, ones = self.direct(workload)
+        others = self.rate(workload, HOP)
+        return series_of(ones, others) if ones and others else None
+
+    def ratio(self, workload, peer, other):
+        ones, others = self.rate(workload, peer), self.rate(workload, other)
+        return ones / others if ones and others else None

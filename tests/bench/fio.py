@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import threading
-import time
 
 TICKS = os.sysconf("SC_CLK_TCK")
 PERCENTILES = {"p50": "50.000000", "p99": "99.000000",
@@ -65,11 +64,11 @@ class Watch:
             self.thread.join()
 
 
-def command(engine, args):
-    return ["fio", "--name=job", "--output-format=json", "--thread",
-            "--norandommap", "--clocksource=clock_gettime",
-            "--percentile_list=50:99:99.9",
-            *engine, *args]
+def command(jobs):
+    """JOBS: from the first --name on."""
+    return ["fio", "--output-format=json", "--thread", "--norandommap",
+            "--clocksource=clock_gettime", "--group_reporting",
+            "--percentile_list=50:99:99.9", *jobs]
 
 
 def sides(text):
@@ -90,10 +89,10 @@ def sides(text):
     return result
 
 
-def run(engine, args, env, seconds):
+def run(jobs, env, seconds):
     """One run: what sides() says, and "client_cpu" in seconds."""
     process = subprocess.Popen(
-        command(engine, args), env=env, stdin=subprocess.DEVNULL,
+        command(jobs), env=env, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     limit = threading.Timer(seconds + 60, process.kill)
     limit.start()
@@ -127,20 +126,22 @@ def own_cpu(engine, image, env):
     """What fio uses to start, connect and end: seconds of CPU."""
     times = []
     for _ in range(3):
-        used = run(engine, ["--rw=read", "--bs=4096", "--number_ios=1",
-                            "--size=%d" % image], env, 10)
+        used = run(["--name=job", *engine, "--rw=read", "--bs=4096",
+                    "--number_ios=1", "--size=%d" % image], env, 10)
         times.append(used["client_cpu"])
     return sorted(times)[1]
 
 
 def measure(peer, workload, image, turn, seconds, osds):
     """A cell of one round: PEER under WORKLOAD."""
+    if peer.own_cpu is None:
+        peer.own_cpu = own_cpu(peer.engine(), image, peer.client_env())
     args = workload.fio(image, turn, seconds)
     before = peer.pid and cpu_seconds(peer.pid)
     osd = sum(map(cpu_seconds, osds))
-    begin = time.monotonic()
     with Watch(peer.pid) as watch:
-        result = run(peer.engine(), args, peer.client_env(), seconds)
+        result = run(["--name=job", *peer.engine(), *args],
+                     peer.client_env(), seconds)
     if workload.writes:
         # What is still in its cache belongs to this peer's bill.
         peer.flush()
@@ -150,5 +151,4 @@ def measure(peer, workload, image, turn, seconds, osds):
         result["server_cpu"] = cpu_seconds(peer.pid) - before
         result["rss"] = watch.rss
         result["threads"] = watch.threads
-    result["took"] = time.monotonic() - begin
     return result

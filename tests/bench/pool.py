@@ -11,6 +11,8 @@ import lab
 from workloads import MIB
 
 HEADER = 4 * MIB
+# Sparse; what all parts of a run have at the same time is far less.
+OSD_SIZE = 48 << 30
 
 
 class Refused(Exception):
@@ -44,13 +46,13 @@ class Pool:
         self.numbers = itertools.count(1)
         self.maker = lab.Images(self.cluster, directory, self.numbers)
         self.passphrase = os.path.join(directory, "passphrase")
-        self.content = os.path.join(directory, "content")
 
     def up(self):
         with open(self.passphrase, "wb") as f:
             os.fchmod(f.fileno(), 0o600)
             f.write(lab.PASSPHRASE)
         if not self.foreign:
+            os.environ["OSD_SIZE"] = str(OSD_SIZE)
             self.cluster.up()
             return
         known = self.cluster.json("ceph", "osd", "pool", "ls")
@@ -127,9 +129,13 @@ class Pool:
                 "luks1": lambda size: self.luks(1, size),
                 "qemu-luks1": self.qemu_luks}[kind](size)
 
-    def make_content(self, size):
-        """The same bytes in every image of every run."""
-        source = random.Random(size)
-        with open(self.content, "wb") as f:
-            for _ in range(0, size, MIB):
-                f.write(source.randbytes(MIB))
+    def content(self, size):
+        """A file of SIZE: the same bytes in every image of every run."""
+        path = os.path.join(self.directory, "content-%d" % size)
+        if not os.path.exists(path):
+            source = random.Random(size)
+            with open(path + ".new", "wb") as f:
+                for _ in range(0, size, MIB):
+                    f.write(source.randbytes(MIB))
+            os.rename(path + ".new", path)
+        return path

@@ -1,48 +1,266 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Results as JSON, as text, and as RESULTS.md."""
+"""Results as JSON and as RESULTS.md."""
 
 import json
 import os
 
-from figures import Spread, ratio, series
-from workloads import ALL, GIB
+import attach
+import peers as peers_
+import targets
+from figures import Figures
+
+HEAD = """# Measured
+
+Made by `tests/bench/run` at commit %(commit)s on %(date)s, in %(minutes).0f
+minutes%(partial)s; do not edit. Medians of %(rounds)d rounds of %(seconds)g s
+with the smallest and the largest value in brackets. A ratio is that of the
+medians; its brackets are the ratios within the rounds. Client, server and OSD
+share the machine. Each peer has an image of its own, %(image_mib)d MiB,
+written in full with the same bytes; peers take turns within each round.
+
+To measure one row again, next to all peers:
+
+    tests/bench/run --only "1M read, depth 8"
+
+%(machine)s
+"""
+UNITS = """CPU: in seconds per GiB for rows in MiB/s, in microseconds per
+operation for the others."""
 
 
-def rates(results, workload, peer):
-    return [s["rate"] for s in results["cells"].get(
-        "%s|%s" % (workload.name, peer), [])]
+def table(head, rows):
+    out = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    return "\n".join(out + ["| " + " | ".join(r) + " |" for r in rows])
 
 
-def rows(results):
-    names = results["identity"]["workloads"]
-    return [w for w in ALL if w.name in names]
+def text_of(spread, digits=0):
+    return spread.text(digits) if spread else ""
 
 
-def table(results):
-    """Medians with their spread; the server's CPU."""
-    idents = list(results["peers"])
-    out = ["| workload | " + " | ".join(results["peers"].values()) + " |",
-           "|---" * (len(idents) + 1) + "|"]
-    for w in rows(results):
-        cells = []
-        for p in idents:
-            values = rates(results, w, p)
-            if not values:
-                cells.append("")
-                continue
-            cells.append(Spread([w.rate(v) for v in values]).text())
-        out.append("| %s, %s | %s |" % (w.name, w.unit, " | ".join(cells)))
-    return "\n".join(out)
+def label(workload):
+    return "%s, %s" % (workload.name, workload.unit)
 
 
-def text(results):
-    return table(results)
+def columns(figures):
+    """Those with anything in the table, and those that are missing."""
+    return [p for p in figures.peers
+            if any(figures.cell(w, p) for w in figures.rows)] \
+        + sorted(figures.results["missing"])
+
+
+def target_table(results, subject):
+    found = targets.evaluate(results, subject)
+    if not found:
+        return ""
+    missed = [t for t in found if not t.met]
+    title = results["peers"].get(subject, subject)
+    lines = ["## Targets: %s" % title, "%d of %d met.%s" % (
+        len(found) - len(missed), len(found),
+        " The most distant: %s (%+.0f %%)." % (
+            min(missed, key=lambda t: t.distance).figure,
+            min(t.distance for t in missed) * 100) if missed else ""),
+        table(["figure", "measured", "target", "", "distance",
+               "measure again"], [t.words() for t in found])]
+    return "\n\n".join(lines)
+
+
+def ratios(figures, subject):
+    """SUBJECT against each of the others, and against the limit."""
+    others = [p for p in columns(figures)
+              if p not in (subject, peers_.HOP)
+              and p not in figures.results["missing"]]
+    rows = []
+    for w in figures.rows:
+        rate, limit = figures.rate(w, subject), figures.limit(w)
+        if not rate:
+            continue
+        row = [label(w), rate.text(), limit.text() if limit else "",
+               (rate / limit).text(2) if limit else ""]
+        for p in others:
+            row.append(text_of(figures.ratio(w, subject, p), 2))
+        rows.append(row)
+    return table(["workload", figures.peers[subject], "the limit",
+                  "of the limit"] + ["÷ " + figures.peers[p]
+                                     for p in others], rows)
+
+
+def cell_table(figures, cell):
+    shown = columns(figures)
+    return table(
+        ["workload"] + [title(figures, p) for p in shown],
+        [[label(w)] + [cell(w, p) for p in shown] for w in figures.rows])
+
+
+def title(figures, peer):
+    if peer in figures.results["missing"]:
+        return peer + " (missing)"
+    return figures.peers[peer]
+
+
+def latencies(figures, w, p):
+    """p50, p99, p99.9 in milliseconds."""
+    some = [figures.cell(w, p, k, 1e-3) for k in ("p50", "p99", "p999")]
+    return " / ".join("%.3g" % s.median for s in some) if all(some) else ""
+
+
+def costs(figures, w, p):
+    digits = 2 if w.unit == "MiB/s" else 0
+    words = []
+    for who in ("server_cpu", "client_cpu", "osd_cpu"):
+        cost = figures.cost(w, p, who)
+        words.append("%.*f" % (digits, cost.median) if cost else "–")
+    return " / ".join(words) if figures.cell(w, p) else ""
+
+
+def memory_table(figures):
+    rows = []
+    for p in figures.peers:
+        steady = figures.of("memory", p, "steady")
+        if not steady:
+            continue
+        peak = figures.of("memory", p, "peak")
+        busy = [s for w in figures.rows
+                if (s := figures.cell(w, p, "threads"))]
+        rows.append([figures.peers[p], steady.text(), peak.text(),
+                     "%d" % max(s.high for s in busy) if busy else ""])
+    return table(["server", "resident at the end of a round, MiB",
+                  "peak, MiB", "most threads"], rows) if rows else ""
+
+
+def attach_table(figures):
+    rows = []
+    for header, words in attach.HEADERS.items():
+        for p in ("rbdcrypt", "qemu-nbd"):
+            name = "%s|%s" % (header, p)
+            seconds = figures.of("attach", name, "seconds", 1000)
+            if seconds:
+                rows.append([words, p, seconds.text()] + [
+                    figures.of("attach", name, what).text()
+                    for what in ("peak", "steady")])
+    return table(["header", "server", "start to first byte, ms",
+                  "peak, MiB", "resident, MiB"], rows) if rows else ""
+
+
+def copies_table(figures):
+    rows = []
+    size = figures.results["identity"]["image_mib"] / 1024
+    for name in figures.results.get("copies", {}):
+        what, _, who = name.partition("|")
+        cpu = figures.of("copies", name, "server_cpu", 1 / size)
+        rows.append([what, {"direct": "librbd LUKS2 inside qemu-img",
+                            "rbdcrypt": "rbdcrypt LUKS2",
+                            "qemu": "qemu-nbd librbd LUKS2"}[who],
+                     figures.of("copies", name, "rate",
+                                1 / (1 << 20)).text(),
+                     text_of(cpu, 2)])
+    return table(["copy", "image opened by", "MiB/s",
+                  "server's CPU, s/GiB"], sorted(rows)) if rows else ""
+
+
+def crowd_table(figures):
+    import crowd
+    rows = []
+    for w in crowd.WORKLOADS:
+        for ident in ("rbdcrypt", "qemu-nbd"):
+            row = [label(w), ident]
+            for count in crowd.COUNTS:
+                name = "%s|%d|%s" % (w.name, count, ident)
+                rate = figures.of("crowd", name, "rate", w.rate(1))
+                rss = figures.of("crowd", name, "rss", 1 / 1024)
+                row.append("%s; %.0f MiB" % (
+                    rate.text(), rss.median / count) if rate else "")
+            if any(row[2:]):
+                rows.append(row)
+    return table(["workload", "a server for each image"] + [
+        "%d; resident, each" % n for n in crowd.COUNTS], rows) \
+        if rows else ""
+
+
+def guest_table(figures):
+    import guest
+    rows = []
+    disks = [(d.ident, d.title) for d in guest.disks()]
+    for w in guest.WORKLOADS:
+        row = [label(w)]
+        for ident, _ in disks:
+            name = "%s|%s" % (w.name, ident)
+            rate = figures.of("guest", name, "rate", w.rate(1))
+            row.append(text_of(rate))
+        ours = figures.of("guest", w.name + "|guest-nbd", "rate")
+        for ident, _ in disks[:3]:
+            other = figures.of("guest", "%s|%s" % (w.name, ident), "rate")
+            row.append((ours / other).text(2) if ours and other else "")
+        if any(row[1:]):
+            rows.append(row)
+    return table(["workload"] + [t for _, t in disks] + [
+        "NBD to rbdcrypt ÷ " + t for _, t in disks[:3]], rows) \
+        if rows else ""
+
+
+def settings(results):
+    some = results.get("settings")
+    return "Settings that this plugin makes itself, and fio's “our settings”" \
+        " with it: %s." % ", ".join(
+            "`%s=%s`" % s for s in sorted(some.items())) if some else ""
+
+
+def sections(results):
+    figures = Figures(results)
+    yield target_table(results, peers_.PLUGIN)
+    if figures.rows and peers_.PLUGIN in figures.peers:
+        yield "## Ratios\n\nThe limit is librbd without NBD (fio's rbd " \
+            "engine, the better of its two columns) and the hop alone " \
+            "(nbdkit's null plugin) in series: 1 / (1/R + 1/N).\n\n" \
+            + ratios(figures, peers_.PLUGIN)
+    if figures.results["cells"]:
+        yield "## Rates\n\n" + cell_table(
+            figures, lambda w, p: text_of(figures.rate(w, p)))
+        yield "## Latencies\n\nMilliseconds: p50 / p99 / p99.9.\n\n" \
+            + cell_table(figures, lambda w, p: latencies(figures, w, p))
+        yield "## CPU\n\n" + UNITS + " Server / client / OSD; what fio " \
+            "needs to start and end is not in it.\n\n" \
+            + cell_table(figures, lambda w, p: costs(figures, w, p))
+    for head, some in (
+            ("Memory and threads", memory_table(figures)),
+            ("Attach", attach_table(figures)),
+            ("Whole images", copies_table(figures)),
+            ("Several images at once", crowd_table(figures)),
+            ("In a guest", guest_table(figures))):
+        if some:
+            yield "## %s\n\n%s" % (head, some)
+    if "rbdcrypt-tcmalloc" in figures.peers:
+        yield target_table(results, "rbdcrypt-tcmalloc")
+    yield settings(results)
+
+
+def text(results, charts=()):
+    identity = results["identity"]
+    head = HEAD % dict(
+        identity, date=results["date"], minutes=results["minutes"],
+        partial="" if results["full"] else " (a part only)",
+        machine="\n".join("- %s: %s" % item
+                          for item in results["machine"].items()))
+    body = [head.strip()]
+    body += ["![%s](%s)" % (words, name) for name, words in charts]
+    body += ["%s is missing: %s." % item
+             for item in sorted(results["missing"].items())]
+    body += [s for s in sections(results) if s]
+    return "\n\n".join(body) + "\n"
 
 
 def write(results, out):
+    """RESULTS.md, results.json and the charts; what could not be drawn, in
+    words."""
     os.makedirs(out, exist_ok=True)
     with open(os.path.join(out, "results.json"), "w") as f:
         json.dump(results, f, indent=1, sort_keys=True)
         f.write("\n")
+    trouble, drawn = None, []
+    try:
+        import charts
+        drawn = charts.draw(results, out)
+    except ImportError:
+        trouble = "no charts: python3-matplotlib is not installed"
     with open(os.path.join(out, "RESULTS.md"), "w") as f:
-        f.write("# Measured\n\n" + text(results) + "\n")
+        f.write(text(results, drawn))
+    return trouble

@@ -15,17 +15,24 @@ import time
 
 import bench
 import build
+import compare
+import fio
 import lab
 import machine
 import peers
 import report
 import workloads
+from attach import Attach
 from bench import say
+from copies import Copies
+from crowd import Crowd
+from guest import Guest, GuestError
 from ledger import Ledger
 from pool import Pool, Refused, check_pool
 from workloads import MIB
 
-SECTIONS = ("cells",)
+PARTS = {"cells": None, "attach": Attach, "copies": Copies, "crowd": Crowd,
+         "guest": Guest}
 DEFAULT_CONF = "/etc/ceph/ceph.conf"
 
 
@@ -58,12 +65,14 @@ class Choice:
         if args.only:
             self.workloads = workloads.named(args.only.split(";"))
         sections = args.sections or ("cells" if quick or args.only
-                                     else ",".join(SECTIONS))
+                                     else ",".join(PARTS))
         self.sections = sections.split(",")
         for s in self.sections:
-            if s not in SECTIONS:
+            if s not in PARTS:
                 raise ValueError("no part is called %r; there are: %s" % (
-                    s, ", ".join(SECTIONS)))
+                    s, ", ".join(PARTS)))
+        self.complete = args.complete or quick or bool(
+            args.only or args.peers)
         self.full = not (quick or args.only or args.peers or args.sections)
 
 
@@ -115,7 +124,7 @@ def print_list():
     for p in peers.standard() + peers.extra():
         print("  %-18s %s" % (p.ident, p.title))
     print("parts (--sections):")
-    for s in SECTIONS:
+    for s in PARTS:
         print("  " + s)
 
 
@@ -152,7 +161,11 @@ def main(args, root, state, commit):
     if args.list:
         print_list()
         return 0
+    if args.from_:
+        return publish(args, load(args.from_), state)
     choice = check(args)
+    if args.compare:
+        load(args.compare)
     stop_when_told(args.inside)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     held = lock(state)
@@ -173,13 +186,42 @@ def main(args, root, state, commit):
         say("stopped; everything that was started has ended.  Go on with "
             "the same command and --resume")
         return 130
+    except (RuntimeError, AssertionError, OSError, fio.FioError,
+            GuestError, subprocess.SubprocessError) as e:
+        say("failed; everything that was started has ended")
+        raise Refused("%s\nGo on with the same command and --resume"
+                      % e) from e
     finally:
         held.close()
+    return publish(args, results, state)
+
+
+def publish(args, results, state):
     out = args.out or os.path.join(state, "out")
-    report.write(results, out)
+    trouble = report.write(results, out)
     print(report.text(results))
+    if args.compare:
+        print(compare.text(load(args.compare), results))
+    if trouble:
+        say(trouble)
     say("RESULTS.md and results.json are in " + out)
     return 0
+
+
+def load(path):
+    with open(path) as f:
+        results = json.load(f)
+    if "identity" not in results:
+        raise Refused("%s is of another version of this benchmark" % path)
+    return results
+
+
+def make_part(name, b, chosen, choice):
+    if name == "cells":
+        return bench.Cells(b, chosen, choice.workloads, choice.complete)
+    if name == "guest":
+        return Guest(b, [w.name for w in choice.workloads])
+    return PARTS[name](b)
 
 
 def measure(args, choice, builds, state, commit):
@@ -200,7 +242,8 @@ def measure(args, choice, builds, state, commit):
         builds={name: digest(path) for name, path in builds.items()},
         variants=args.variant, pool=args.pool)
     ledger = Ledger(os.path.join(state, "ledger"), identity, args.resume)
-    parts = [bench.Cells(b, chosen, choice.workloads)]
+    parts = [make_part(name, b, chosen, choice)
+             for name in choice.sections]
     for part in parts:
         part.plan(ledger)
     say("%d peers, %d workloads, %d rounds of %g s: about %.0f min" % (
@@ -209,14 +252,12 @@ def measure(args, choice, builds, state, commit):
     try:
         say("a cluster" if not args.pool else "the pool " + args.pool)
         pool.up()
-        pool.make_content(choice.image)
         for part in parts:
-            part.prepare()
             part.run(ledger)
     finally:
-        for p in chosen:
-            p.stop()
         say("putting everything away")
+        for part in parts:
+            part.stop()
         pool.down()
         sweep(directory)
     results = {"identity": identity, "machine": about, "missing": missing,
@@ -225,7 +266,7 @@ def measure(args, choice, builds, state, commit):
                "full": choice.full,
                "minutes": (time.monotonic() - b.clock.begin) / 60,
                "settings": b.settings_}
-    for section in choice.sections + ["memory"]:
+    for section in [*PARTS, "memory"]:
         results[section] = ledger.section(section)
     ledger.finish()
     return results

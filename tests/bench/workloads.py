@@ -76,7 +76,7 @@ class Workload:
         if self.rw == "randrw":
             args.append("--rwmixread=70")
         if self.connections > 1:
-            args += ["--numjobs=%d" % self.connections, "--group_reporting"]
+            args.append("--numjobs=%d" % self.connections)
             if not self.random:
                 # Each its own part, not the same blocks four times.
                 size //= self.connections
@@ -99,6 +99,12 @@ ALL = OPERATORS + RANDOM + CONNECTIONS
 QUICK = [Workload("1M", "read", 8), Workload("1M", "write", 8),
          Workload("4K", "randread", 16), Workload("4K", "randwrite", 16),
          Workload("4K", "write", 16)]
+
+# What the columns get that are measured briefly.
+BRIEF = [w.name for w in QUICK + [Workload("1M", "read", 1),
+                                  Workload("1M", "write", 1),
+                                  Workload("4K", "read", 1),
+                                  Workload("4K", "write", 1)]]
 
 
 def named(patterns, among=None):

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What is slower than in an older run, beyond the spread of both."""
+
+from figures import Figures
+
+# What is measured in each section, and whether more of it is better.
+MEASURES = {
+    "cells": (("rate", True),),
+    "guest": (("rate", True),),
+    "copies": (("rate", True),),
+    "crowd": (("rate", True), ("rss", False)),
+    "attach": (("seconds", False), ("peak", False), ("steady", False)),
+    "memory": (("steady", False), ("peak", False)),
+}
+YARDSTICK = "fio-default"
+
+
+class Change:
+    def __init__(self, what, old, new, better_is_more, how):
+        self.what, self.old, self.new, self.how = what, old, new, how
+        self.ratio = new.median / old.median if old.median else 1.0
+        if better_is_more:
+            self.worse = new.high < old.low
+            self.better = new.low > old.high
+        else:
+            self.worse = new.low > old.high
+            self.better = new.high < old.low
+
+    def text(self):
+        return "%-58s %.2f of the older (%s)" % (self.what, self.ratio,
+                                                 self.how)
+
+
+def by_yardstick(results, section, name, spread):
+    """SPREAD as a share of librbd's own rate in the same rounds: what the
+    machine did that day goes out of it.  None where there is none."""
+    row, _, peer = name.partition("|")
+    if section != "cells" or peer == YARDSTICK:
+        return None
+    other = Figures(results).of(section, "%s|%s" % (row, YARDSTICK), "rate")
+    if not other or len(other.values) != len(spread.values):
+        return None
+    return spread / other
+
+
+def changes(old, new):
+    """[Change] of everything that both runs measured."""
+    found = []
+    for section, measures in MEASURES.items():
+        for name in old.get(section, {}):
+            if name not in new.get(section, {}):
+                continue
+            for what, more in measures:
+                a = Figures(old).of(section, name, what)
+                b = Figures(new).of(section, name, what)
+                if not a or not b:
+                    continue
+                how = what
+                if what == "rate":
+                    shares = (by_yardstick(old, section, name, a),
+                              by_yardstick(new, section, name, b))
+                    if all(shares):
+                        a, b = shares
+                        how = "rate against " + YARDSTICK
+                found.append(Change("%s: %s" % (section, name), a, b, more,
+                                    how))
+    return found
+
+
+def text(old, new):
+    """Sentences for a terminal."""
+    lines = []
+    other = [k for k in old["machine"]
+             if old["machine"][k] != new["machine"].get(k)]
+    if other:
+        lines.append("Not the same: " + ", ".join(
+            "%s (%s, now %s)" % (k, old["machine"][k],
+                                 new["machine"].get(k)) for k in other))
+    found = changes(old, new)
+    for title, some in (
+            ("Slower or larger beyond the spread:",
+             [c for c in found if c.worse]),
+            ("Faster or smaller beyond the spread:",
+             [c for c in found if c.better])):
+        lines.append(title)
+        lines += ["  " + c.text() for c in sorted(
+            some, key=lambda c: c.ratio)] or ["  nothing"]
+    lines.append("%d figures compared" % len(found))
+    return "\n".join(lines)

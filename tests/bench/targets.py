@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What was promised, and whether this run keeps it."""
+
+import peers as peers_
+from figures import Figures
+from workloads import Workload
+
+OF_LIMIT = 0.95
+READ8, WRITE8 = Workload("1M", "read", 8), Workload("1M", "write", 8)
+READ16 = Workload("1M", "read", 16)
+RANDREAD = Workload("4K", "randread", 16)
+RANDWRITE = Workload("4K", "randwrite", 16)
+SMALL = Workload("4K", "write", 16)
+
+# More than "not slower" than qemu-nbd with librbd's LUKS2.
+AHEAD = {READ8.name: 1.5, RANDREAD.name: 3.5, SMALL.name: 1.25}
+SHARE = {READ8.name: 1.0, WRITE8.name: 1.0, RANDREAD.name: 0.95,
+         RANDWRITE.name: 0.95, SMALL.name: 0.75}
+
+
+class Target:
+    """FIGURE is GOT, a Spread, and should be at least (or, MOST, at most)
+    NEEDED."""
+
+    def __init__(self, figure, got, needed, command, most=False, note="",
+                 digits=2):
+        self.figure, self.got, self.needed = figure, got, needed
+        self.command, self.most, self.note = command, most, note
+        self.digits = digits
+
+    @property
+    def met(self):
+        if self.most:
+            return self.got.median <= self.needed
+        return self.got.median >= self.needed
+
+    @property
+    def distance(self):
+        """How far from NEEDED, as a share of it; below 0: missed."""
+        far = self.got.median / self.needed - 1
+        return -far if self.most else far
+
+    def words(self):
+        sign = "≤" if self.most else "≥"
+        return [self.figure, self.got.text(self.digits),
+                "%s %.*f%s" % (sign, self.digits, self.needed,
+                               self.note and " (%s)" % self.note),
+                "met" if self.met else "**missed**",
+                "%+.0f %%" % (self.distance * 100), "`%s`" % self.command]
+
+
+def only(workload):
+    return 'tests/bench/run --only "%s"' % workload.name
+
+
+def at_least(figures, w, subject, peer, factor):
+    """SUBJECT is FACTOR times as fast as PEER; or at OF_LIMIT of the
+    limit, where that is less."""
+    got = figures.ratio(w, subject, peer)
+    if not got:
+        return []
+    needed, note = factor, ""
+    limit = figures.limit(w)
+    if limit:
+        bound = OF_LIMIT * limit.median / figures.rate(w, peer).median
+        if bound < needed:
+            needed = bound
+            note = "%.2f of the limit, below %.2f" % (OF_LIMIT, factor)
+    return [Target("%s, against %s" % (w.name, figures.peers[peer]), got,
+                   needed, only(w), note=note)]
+
+
+def rates(figures, subject):
+    found = []
+    for w in figures.rows:
+        found += at_least(figures, w, subject, "qemu-luks2",
+                          AHEAD.get(w.name, 1.0))
+    for w in (READ8, READ16):
+        found += at_least(figures, w, subject, "qemu-luks1", 2.2)
+    for w in figures.rows:
+        got = figures.ratio(w, subject, "qemu-plain")
+        if got:
+            found.append(Target("%s, against %s" % (
+                w.name, figures.peers["qemu-plain"]), got, 0.98, only(w)))
+    for w in (READ8, WRITE8, RANDREAD, RANDWRITE, SMALL):
+        limit, rate = figures.limit(w), figures.rate(w, subject)
+        if limit and rate:
+            found.append(Target("%s, of the limit" % w.name, rate / limit,
+                                SHARE[w.name], only(w)))
+    return found
+
+
+def costs(figures, subject):
+    found = []
+    direct, _ = figures.direct(RANDREAD)
+    server = figures.cost(RANDREAD, subject)
+    if direct and server:
+        found.append(Target(
+            "server CPU of %s, against the process of %s" % (
+                RANDREAD.name, figures.peers[direct]),
+            server / figures.cost(RANDREAD, direct, "client_cpu"), 1.15,
+            only(RANDREAD), most=True))
+    direct, _ = figures.direct(READ8)
+    server, hop = figures.cost(READ8, subject), figures.cost(
+        READ8, peers_.HOP)
+    if direct and server and hop:
+        both = figures.cost(READ8, direct, "client_cpu")
+        sums = type(both)([a + b for a, b in zip(both.values, hop.values)])
+        sums.median = both.median + hop.median
+        found.append(Target(
+            "server CPU of %s, against the process of %s and the server "
+            "of the hop" % (READ8.name, figures.peers[direct]),
+            server / sums, 1.05, only(READ8), most=True))
+    return found
+
+
+def attaches(figures):
+    command = "tests/bench/run --sections attach"
+    found = []
+    cheap = figures.of("attach", "cheap|rbdcrypt", "seconds", 1000)
+    if cheap:
+        found.append(Target("attach to first byte, cheap header, ms", cheap,
+                            150, command, most=True, digits=0))
+    for header in ("pbkdf2", "argon2id"):
+        ours = figures.of("attach", header + "|rbdcrypt", "seconds")
+        theirs = figures.of("attach", header + "|qemu-nbd", "seconds")
+        if ours and theirs:
+            found.append(Target(
+                "attach to first byte, %s, against qemu-nbd" % header,
+                ours / theirs, 1.1, command, most=True))
+    ours = figures.of("attach", "argon2id|rbdcrypt", "peak")
+    theirs = figures.of("attach", "argon2id|qemu-nbd", "peak")
+    if ours and theirs:
+        found.append(Target("peak memory of an Argon2id unlock, against "
+                            "qemu-nbd", ours / theirs, 1.0, command,
+                            most=True))
+    return found
+
+
+def memory(figures, subject):
+    steady = figures.of("memory", subject, "steady")
+    return [Target("resident after all rates, MiB", steady, 60,
+                   "tests/bench/run --sections cells", most=True,
+                   digits=0)] if steady else []
+
+
+def guests(figures):
+    from guest import WORKLOADS
+    found = []
+
+    def add(w, other, needed):
+        ours = figures.of("guest", w.name + "|guest-nbd", "rate")
+        theirs = figures.of("guest", "%s|%s" % (w.name, other), "rate")
+        if ours and theirs:
+            found.append(Target(
+                "in a guest, %s, against %s" % (
+                    w.name, "QEMU LUKS" if other == "guest-luks"
+                    else "librbd inside QEMU"),
+                ours / theirs, needed, 'tests/bench/run --sections guest '
+                '--only "%s"' % w.name))
+    for w in WORKLOADS:
+        add(w, "guest-librbd", 0.95 if w.size == "1M" else 0.93)
+    for w in WORKLOADS:
+        if w.size == "4K":
+            add(w, "guest-luks", 0.95)
+        elif w.writes:
+            add(w, "guest-luks", 1.25)
+        elif w.depth == 8:
+            add(w, "guest-luks", 1.9)
+    return found
+
+
+def copies(figures):
+    ours = figures.of("copies", "out: nbdcopy|rbdcrypt", "rate")
+    theirs = figures.of("copies", "out: qemu-img convert|direct", "rate")
+    return [Target("nbdcopy of a whole image out, against qemu-img convert "
+                   "from librbd LUKS2", ours / theirs, 1.5,
+                   "tests/bench/run --sections copies")] \
+        if ours and theirs else []
+
+
+def evaluate(results, subject=peers_.PLUGIN):
+    """All that RESULTS have the figures for."""
+    figures = Figures(results)
+    found = rates(figures, subject) + costs(figures, subject) \
+        + memory(figures, subject)
+    if subject == peers_.PLUGIN:
+        found += attaches(figures) + guests(figures) + copies(figures)
+    return found

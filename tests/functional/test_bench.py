@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The benchmark's arithmetic and its refusals; nothing is measured."""
+
+import copy
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+BENCH = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..",
+                     "bench")
+sys.path.insert(0, BENCH)
+
+import bench  # noqa: E402
+import compare  # noqa: E402
+import figures  # noqa: E402
+import peers  # noqa: E402
+import pool  # noqa: E402
+import report  # noqa: E402
+import session  # noqa: E402
+import targets  # noqa: E402
+import workloads  # noqa: E402
+from ledger import Ledger  # noqa: E402
+from workloads import MIB, Workload  # noqa: E402
+
+ROW = Workload("1M", "read", 8)
+
+
+def sample(rate, **more):
+    return dict({"rate": rate, "bytes": 3 * rate, "operations": 3000,
+                 "client_cpu": 1.0}, **more)
+
+
+def results(**rates):
+    """Those of one row: lists of MiB/s, a value for each round."""
+    names = {i.replace("_", "-"): r for i, r in rates.items()}
+    titles = {p.ident: p.title for p in peers.standard()}
+    return {
+        "identity": {"workloads": [ROW.name], "peers": list(names),
+                     "commit": "c", "rounds": 3, "seconds": 3,
+                     "image_mib": 1024},
+        "machine": {"cpu": "one"}, "date": "today", "minutes": 1,
+        "full": False, "missing": {}, "settings": None,
+        "peers": {i: titles[i] for i in names},
+        "cells": {"%s|%s" % (ROW.name, i): [
+            sample(r * MIB) for r in values]
+            for i, values in names.items()}}
+
+
+def run(*argv, **env):
+    return subprocess.run(
+        ["/usr/bin/python3", os.path.join(BENCH, "run"), *argv], text=True,
+        capture_output=True, timeout=60,
+        env=dict(os.environ, PYTHONDONTWRITEBYTECODE="1", **env))
+
+
+def test_limit_is_the_better_engine_and_the_hop_in_series():
+    found = figures.Figures(results(
+        fio_default=[300, 310, 290], fio_ours=[600, 610, 590],
+        null=[3000, 3100, 2900]))
+    assert found.direct(ROW)[0] == "fio-ours"
+    assert found.limit(ROW).median == pytest.approx(1 / (1 / 600 + 1 / 3000))
+
+
+def test_a_row_with_connections_has_the_limit_of_as_much_in_flight():
+    row = Workload("1M", "read", 8, connections=4)
+    assert row.single().name == "1M read, depth 32"
+    assert row.single() in workloads.ALL or row.single().name in [
+        w.name for w in workloads.ALL]
+
+
+def test_ratio_is_of_medians_and_its_spread_of_rounds():
+    ratio = figures.Spread([100, 220, 300]) / figures.Spread([100, 200, 200])
+    assert (ratio.median, ratio.low, ratio.high) == (1.1, 1.0, 1.5)
+
+
+def test_target_is_a_share_of_the_limit_where_that_is_lower():
+    data = results(rbdcrypt_luks2=[570, 570, 570], qemu_luks2=[500] * 3,
+                   fio_default=[720, 720, 720], null=[3600] * 3)
+    found = [t for t in targets.evaluate(data)
+             if "qemu-nbd librbd LUKS2" in t.figure]
+    # 1.5 times 500 is more than 0.95 of 600.
+    assert [t.needed for t in found] == [pytest.approx(0.95 * 600 / 500)]
+    assert found[0].met
+    data["cells"][ROW.name + "|rbdcrypt-luks2"] = [sample(560 * MIB)] * 3
+    found = [t for t in targets.evaluate(data)
+             if "qemu-nbd librbd LUKS2" in t.figure]
+    assert not found[0].met and found[0].distance < 0
+
+
+def test_comparison_names_what_is_slower_beyond_the_spread():
+    old = results(rbdcrypt_luks2=[500, 520, 480], qemu_plain=[400, 420, 380])
+    new = copy.deepcopy(old)
+    new["cells"][ROW.name + "|rbdcrypt-luks2"] = [
+        sample(r * MIB) for r in (400, 420, 479)]
+    new["cells"][ROW.name + "|qemu-plain"] = [
+        sample(r * MIB) for r in (300, 381, 320)]
+    worse = [c.what for c in compare.changes(old, new) if c.worse]
+    assert worse == ["cells: 1M read, depth 8|rbdcrypt-luks2"]
+    assert "rbdcrypt-luks2" in compare.text(old, new)
+    assert not [c for c in compare.changes(old, old) if c.worse or c.better]
+
+
+def test_comparison_takes_the_machine_s_day_out():
+    """Everything half as fast: that is not this plugin."""
+    old = results(rbdcrypt_luks2=[500, 520, 480], fio_default=[600, 620, 590])
+    new = results(rbdcrypt_luks2=[250, 260, 240], fio_default=[300, 310, 295])
+    changes = {c.what: c for c in compare.changes(old, new)}
+    ours = changes["cells: 1M read, depth 8|rbdcrypt-luks2"]
+    assert not ours.worse, ours.text()
+
+
+def test_missing_peer_has_a_name_and_an_empty_column():
+    data = results(rbdcrypt_luks2=[500, 520, 480])
+    data["missing"] = {"qemu-plain": "qemu-nbd is not installed"}
+    text = report.text(data)
+    assert "qemu-plain is missing: qemu-nbd is not installed" in text
+    assert "| workload | rbdcrypt LUKS2 | qemu-plain (missing) |" in text
+    assert "| 1M read, depth 8, MiB/s | 500 (480–520) |  |" in text
+
+
+def test_peers_take_turns():
+    some = list("abcde")
+    firsts = {bench.turned(some, turn, 0)[0] for turn in range(5)}
+    assert len(firsts) > 3
+    for turn in range(5):
+        for number in range(7):
+            assert sorted(bench.turned(some, turn, number)) == some
+
+
+def test_windows_lie_in_the_image_and_move():
+    image = 1024 * MIB
+    for w in workloads.ALL:
+        seen = set()
+        for turn in range(5):
+            offset, size = w.window(image, turn)
+            assert 0 <= offset and offset + size <= image, w.name
+            seen.add(offset)
+        assert w.random or len(seen) > 1, w.name
+
+
+def test_a_full_run_is_planned_for_90_minutes_at_most(tmp_path):
+    class Arguments:
+        quick = complete = mine = resume = False
+        rounds = seconds = image = only = peers = sections = None
+        pool = conf = None
+        plugin = variant = ()
+    choice = session.Choice(Arguments)
+    assert choice.full
+    b = bench.Bench(str(tmp_path), pool.Pool(str(tmp_path)), "plugin",
+                    choice.image, choice.rounds, choice.seconds)
+    ledger = Ledger(str(tmp_path / "ledger"), {}, resume=False)
+    for name in choice.sections:
+        session.make_part(name, b, peers.standard(), choice).plan(ledger)
+    # Five minutes are for the cluster, the images, boots and starts.
+    assert b.clock.left() / 60 <= 85
+
+
+def test_interrupted_run_goes_on(tmp_path):
+    path = str(tmp_path / "ledger")
+    first = Ledger(path, {"commit": "a"}, resume=False)
+    first.add("cells", "row|peer", 0, {"rate": 1})
+    first.add("cells", "row|peer", 1, {"rate": 2})
+    first.file.write('{"section": "cells", "key": "row|pe')
+    first.file.close()
+    second = Ledger(path, {"commit": "a"}, resume=True)
+    assert second.section("cells") == {"row|peer": [{"rate": 1},
+                                                    {"rate": 2}]}
+    assert not second.has("cells", "row|peer", 2)
+    second.add("cells", "row|peer", 2, {"rate": 3})
+    third = Ledger(path, {"commit": "a"}, resume=True)
+    assert len(third.section("cells")["row|peer"]) == 3
+
+
+def test_resuming_another_run_is_refused(tmp_path):
+    path = str(tmp_path / "ledger")
+    Ledger(path, {"commit": "a", "rounds": 5}, resume=False)
+    before = open(path).read()
+    with pytest.raises(pool.Refused, match='commit: "a", now "b"'):
+        Ledger(path, {"commit": "b", "rounds": 5}, resume=True)
+    with pytest.raises(pool.Refused, match="nothing to resume"):
+        Ledger(str(tmp_path / "none"), {}, resume=True)
+    assert open(path).read() == before
+
+
+def test_a_cluster_that_is_not_its_own_is_refused(tmp_path):
+    r = run("--pool", "rbd", RBDCRYPT_TEST_DIR=str(tmp_path))
+    assert r.returncode == 1
+    assert "--i-own-this-pool" in r.stderr and "Traceback" not in r.stderr
+    assert len(r.stderr.splitlines()) == 1
+    r = run("--i-own-this-pool", RBDCRYPT_TEST_DIR=str(tmp_path))
+    assert r.returncode == 1 and "--pool NAME" in r.stderr
+    r = run("--conf", "/etc/ceph/ceph.conf",
+            RBDCRYPT_TEST_DIR=str(tmp_path))
+    assert r.returncode == 1 and "--pool NAME" in r.stderr
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("argv, words", [
+    (("--peers", "nobody"), ["nobody", "qemu-luks2"]),
+    (("--only", "3M read"), ["3M read", "1M read, depth 8"]),
+    (("--sections", "all"), ["all", "cells"]),
+    (("--variant", "x:base=luks9"), ["base="]),
+    (("--variant", "x:plugin=none"), ["--plugin none=PATH"]),
+    (("--variant", "null:threads=4"), ["null"]),
+    (("--plugin", "/tmp"), ["NAME=PATH"]),
+    (("--rounds", "0", "--seconds", "0.1"), ["at least"]),
+])
+def test_what_makes_no_sense_is_refused_in_words(argv, words, tmp_path):
+    r = run(*argv, RBDCRYPT_TEST_DIR=str(tmp_path))
+    assert r.returncode == 1, r.stdout
+    assert "Traceback" not in r.stderr
+    for w in words:
+        assert w in r.stderr
+    assert os.listdir(tmp_path) == []
+
+
+def test_results_of_the_first_version_are_not_compared(tmp_path):
+    old = tmp_path / "old.json"
+    old.write_text(json.dumps({"rounds": 5}))
+    r = run("--from", str(old), RBDCRYPT_TEST_DIR=str(tmp_path))
+    assert r.returncode == 1
+    assert "another version" in r.stderr and "Traceback" not in r.stderr
