@@ -14,6 +14,8 @@ keys_sources += \
 	plugin/keys/flight.c \
 	plugin/keys/hostfile.c \
 	plugin/keys/http.c \
+	plugin/keys/http_server.c \
+	plugin/keys/http_server.h \
 	plugin/keys/key.c \
 	plugin/keys/keyfile.c \
 	plugin/keys/kmip/connection.c \
