@@ -13,7 +13,7 @@ from workloads import MIB
 
 SIZE = 32 * MIB
 LIMIT = 60
-HEADERS = {"cheap": "PBKDF2, 1,000 iterations",
+HEADERS = {"cheap": "LUKS2, PBKDF2, 1,000 iterations",
            "pbkdf2": "LUKS1 by librbd, PBKDF2",
            "argon2id": "LUKS2 by librbd, Argon2id"}
 

@@ -69,6 +69,9 @@ class Part:
     def __init__(self, bench):
         self.bench = bench
 
+    def needs(self):
+        """Raises Missing, when this machine cannot."""
+
     def keys(self):
         raise NotImplementedError
 
@@ -157,6 +160,10 @@ class Cells(Part):
         self.pairs = [(w, p) for w in workloads for p in peers
                       if applies(w, p, complete)]
         self.by_key = {key(w, p): p for w, p in self.pairs}
+
+    def needs(self):
+        peers_.program("fio")
+        peers_.program("nbdcopy")
 
     def keys(self):
         return self.by_key

@@ -36,6 +36,12 @@ class Copies(Part):
         self.peers = {"rbdcrypt": self.ours, "qemu": self.theirs,
                       "direct": self.direct}
 
+    def needs(self):
+        peers_.program("nbdcopy")
+        peers_.program("qemu-img")
+        for p in self.peers.values():
+            p.needs()
+
     def keys(self):
         return self.ROWS
 

@@ -29,6 +29,11 @@ class Crowd(Part):
                       for w in WORKLOADS for count in COUNTS
                       for ident in self.groups}
 
+    def needs(self):
+        peers_.program("fio")
+        for group in self.groups.values():
+            group[0].needs()
+
     def keys(self):
         return self.steps
 

@@ -200,18 +200,27 @@ class Guest(bench_.Cells):
     """The table of a guest: one boot for each round."""
 
     section = "guest"
-    OVERHEAD = 2.5
+    OVERHEAD = 1.2
 
     def __init__(self, bench, names):
         super().__init__(bench, disks(),
                          [w for w in WORKLOADS if w.name in names])
         self.machine = None
 
-    def prepare(self):
+    def needs(self):
+        peers_.program("qemu-system-x86_64")
+        for d in self.peers:
+            d.peer.needs()
         say("the guest's kernel and fio")
         self.kernel = os.path.join(
             os.path.dirname(self.bench.directory), "guest")
-        lab.run(os.path.join(HERE, "guest-image"), self.kernel, timeout=300)
+        try:
+            lab.run(os.path.join(HERE, "guest-image"), self.kernel,
+                    timeout=300)
+        except AssertionError as e:
+            raise peers_.Missing(str(e).splitlines()[-1]) from e
+
+    def prepare(self):
         for d in self.peers:
             say("a disk for the guest, written in full: " + d.title)
             d.prepare(self.bench)

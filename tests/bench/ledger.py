@@ -4,6 +4,7 @@ there.  One line of JSON for each cell; the first says whose they are."""
 
 import json
 import os
+import time
 
 from pool import Refused
 
@@ -22,8 +23,10 @@ class Ledger:
     """IDENTITY: everything that must not change within one run."""
 
     def __init__(self, path, identity, resume):
-        self.path = path
+        self.path, self.identity = path, identity
         self.cells = {}  # (section, key) -> {round: sample}
+        self.earlier = 0  # seconds that interrupted parts took
+        self.begin = time.monotonic()
         if resume:
             self.load(identity)
             self.file = open(path, "a")
@@ -52,6 +55,7 @@ class Ledger:
             line = json.loads(text)
             self.keep(line["section"], line["key"], line["round"],
                       line["sample"])
+            self.earlier = line["elapsed"]
 
     def line(self, what):
         self.file.write(json.dumps(what) + "\n")
@@ -66,7 +70,11 @@ class Ledger:
     def add(self, section, key, turn, sample):
         self.keep(section, key, turn, sample)
         self.line({"section": section, "key": key, "round": turn,
-                   "sample": sample})
+                   "sample": sample, "elapsed": self.elapsed()})
+
+    def elapsed(self):
+        """Seconds of measuring and all that goes with it."""
+        return self.earlier + time.monotonic() - self.begin
 
     def section(self, name):
         """{key: [samples in the order of the rounds]}"""

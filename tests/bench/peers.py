@@ -20,6 +20,7 @@ from workloads import MIB
 START_SECONDS = 30
 STOP_SECONDS = 40
 PR_SET_PDEATHSIG = 1
+LIBC = ctypes.CDLL(None)
 # What a library's user chooses; not names, addresses and keys.
 SETTINGS = "rbd_|rados_|librados_|objecter_|ms_|debug_|osd_"
 
@@ -41,7 +42,8 @@ def tcmalloc():
 
 
 def die_with_us():
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    # In the child of a program with threads: nothing but the call.
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class Server:
@@ -322,6 +324,7 @@ class FioRbd(Peer):
         self.ours = ours
 
     def needs(self):
+        program("fio")
         if b"rbd" not in lab.run("fio", "--enghelp").stdout.split():
             raise Missing("fio has no rbd engine")
         if self.ours:
@@ -378,6 +381,8 @@ HOP = "null"
 # workloads.BRIEF; the rows with several connections are for the others.
 BRIEFLY = ("luks-filter", "rbdcrypt-luks1", "rbdcrypt-none",
            "rbdcrypt-tcmalloc")
+QUICKLY = ("qemu-plain", "qemu-luks2", "qemu-luks1", PLUGIN,
+           "rbdcrypt-tcmalloc", *LIMITS, HOP)
 CONNECTED = ("qemu-plain", "qemu-luks2", PLUGIN, HOP)
 
 

@@ -18,12 +18,13 @@ medians; its brackets are the ratios within the rounds. Client, server and OSD
 share the machine. Each peer has an image of its own, %(image_mib)d MiB,
 written in full with the same bytes; peers take turns within each round.
 
-To measure one row again, next to all peers:
+To measure one row again, with all its columns, by its name:
 
     tests/bench/run --only "1M read, depth 8"
 
 %(machine)s
 """
+SECTIONS = ("attach", "copies", "crowd", "guest")
 UNITS = """CPU: in seconds per GiB for rows in MiB/s, in microseconds per
 operation for the others."""
 
@@ -45,7 +46,7 @@ def columns(figures):
     """Those with anything in the table, and those that are missing."""
     return [p for p in figures.peers
             if any(figures.cell(w, p) for w in figures.rows)] \
-        + sorted(figures.results["missing"])
+        + sorted(set(figures.results["missing"]) - set(SECTIONS))
 
 
 def target_table(results, subject):
@@ -237,7 +238,7 @@ def text(results, charts=()):
     identity = results["identity"]
     head = HEAD % dict(
         identity, date=results["date"], minutes=results["minutes"],
-        partial="" if results["full"] else " (a part only)",
+        partial="" if results["full"] else ", a part only",
         machine="\n".join("- %s: %s" % item
                           for item in results["machine"].items()))
     body = [head.strip()]

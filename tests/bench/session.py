@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """One run from its arguments to its results."""
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -58,7 +59,7 @@ class Choice:
         quick = args.quick
         self.rounds = args.rounds or (3 if quick else 5)
         self.seconds = args.seconds or (2 if quick else 3)
-        self.image = (args.image or 1024) * MIB
+        self.image = (args.image or (512 if quick else 1024)) * MIB
         if self.rounds < 1 or self.seconds < 1 or self.image < 64 * MIB:
             raise ValueError("at least one round, 1 s, 64 MiB")
         self.workloads = workloads.QUICK if quick else workloads.ALL
@@ -95,6 +96,10 @@ def choose_peers(args, builds):
             raise ValueError("two peers are called %r" % i)
     if args.peers:
         return peers.select(args.peers.split(","), among + peers.extra())
+    if args.quick:
+        standard = [p.ident for p in peers.standard()]
+        return [p for p in among if p.ident in peers.QUICKLY
+                or p.ident not in standard]
     return among
 
 
@@ -162,7 +167,8 @@ def main(args, root, state, commit):
         print_list()
         return 0
     if args.from_:
-        return publish(args, load(args.from_), state)
+        publish(args, load(args.from_), state)
+        return 0
     choice = check(args)
     if args.compare:
         load(args.compare)
@@ -171,8 +177,9 @@ def main(args, root, state, commit):
     held = lock(state)
     try:
         say("packages")
+        # What cannot be installed is missing, and named later.
         subprocess.run([os.path.join(root, "tests", "env", "packages"),
-                        "--bench"], check=True, stdin=subprocess.DEVNULL)
+                        "--bench"], stdin=subprocess.DEVNULL)
         builds = {"": os.environ.get("RBDCRYPT_PLUGIN")
                   if not args.inside else None}
         say("building the plugin")
@@ -181,7 +188,10 @@ def main(args, root, state, commit):
         for name, path in plugins(args).items():
             builds[name] = os.path.realpath(
                 build.plugin(path, os.path.join(state, "tree-" + name)))
-        results = measure(args, choice, builds, state, commit)
+        results, ledger = measure(args, choice, builds, state, commit)
+        publish(args, results, state)
+        ledger.finish()
+        return 0
     except Stopped:
         say("stopped; everything that was started has ended.  Go on with "
             "the same command and --resume")
@@ -193,7 +203,6 @@ def main(args, root, state, commit):
                       % e) from e
     finally:
         held.close()
-    return publish(args, results, state)
 
 
 def publish(args, results, state):
@@ -205,7 +214,6 @@ def publish(args, results, state):
     if trouble:
         say(trouble)
     say("RESULTS.md and results.json are in " + out)
-    return 0
 
 
 def load(path):
@@ -224,7 +232,23 @@ def make_part(name, b, chosen, choice):
     return PARTS[name](b)
 
 
+def parts_of(b, chosen, choice, missing):
+    """The sections that this machine can measure; MISSING gets the
+    others."""
+    parts = []
+    for name in choice.sections:
+        part = make_part(name, b, chosen, choice)
+        try:
+            part.needs()
+            parts.append(part)
+        except peers.Missing as e:
+            missing[name] = str(e)
+            say("%s is left out: %s" % (name, e))
+    return parts
+
+
 def measure(args, choice, builds, state, commit):
+    """(results, their ledger)"""
     directory = os.path.join(state, "lab")
     sweep(directory)
     os.makedirs(directory, mode=0o755)
@@ -242,34 +266,37 @@ def measure(args, choice, builds, state, commit):
         builds={name: digest(path) for name, path in builds.items()},
         variants=args.variant, pool=args.pool)
     ledger = Ledger(os.path.join(state, "ledger"), identity, args.resume)
-    parts = [make_part(name, b, chosen, choice)
-             for name in choice.sections]
+    parts = parts_of(b, chosen, choice, missing)
     for part in parts:
         part.plan(ledger)
     say("%d peers, %d workloads, %d rounds of %g s: about %.0f min" % (
         len(chosen), len(choice.workloads), choice.rounds, choice.seconds,
         b.clock.left() / 60))
-    try:
-        say("a cluster" if not args.pool else "the pool " + args.pool)
-        pool.up()
-        for part in parts:
-            part.run(ledger)
-    finally:
-        say("putting everything away")
-        for part in parts:
-            part.stop()
-        pool.down()
-        sweep(directory)
+    execute(b, parts, ledger)
     results = {"identity": identity, "machine": about, "missing": missing,
                "peers": {p.ident: p.title for p in chosen},
-               "date": time.strftime("%Y-%m-%d"),
-               "full": choice.full,
-               "minutes": (time.monotonic() - b.clock.begin) / 60,
-               "settings": b.settings_}
+               "date": time.strftime("%Y-%m-%d"), "full": choice.full,
+               "minutes": ledger.elapsed() / 60, "settings": b.settings_}
     for section in [*PARTS, "memory"]:
         results[section] = ledger.section(section)
-    ledger.finish()
-    return results
+    return results, ledger
+
+
+def execute(b, parts, ledger):
+    """Whatever happens, nothing stays."""
+    with contextlib.ExitStack() as end:
+        end.callback(sweep, b.directory)
+        end.callback(b.pool.down)
+        for part in parts:
+            end.callback(part.stop)
+        end.callback(say, "putting everything away")
+        say("the pool " + b.pool.name if b.pool.foreign
+            else "starting a Ceph")
+        b.pool.up()
+        if "fio-ours" in ledger.identity["peers"]:
+            b.settings()
+        for part in parts:
+            part.run(ledger)
 
 
 def sweep(directory):

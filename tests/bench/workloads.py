@@ -72,7 +72,9 @@ class Workload:
         offset, size = self.window(image, turn)
         args = ["--rw=" + self.rw, "--bs=%d" % self.bytes,
                 "--iodepth=%d" % self.depth, "--time_based",
-                "--runtime=%g" % seconds]
+                "--runtime=%g" % seconds,
+                # Other blocks in each round, the same for every peer.
+                "--randseed=%d" % zlib.crc32(b"%d" % turn)]
         if self.rw == "randrw":
             args.append("--rwmixread=70")
         if self.connections > 1:
