@@ -37,6 +37,9 @@ PARTS = {"cells": None, "attach": Attach, "copies": Copies, "crowd": Crowd,
 DEFAULT_CONF = "/etc/ceph/ceph.conf"
 
 
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 class Stopped(BaseException):
     """By a signal."""
 
@@ -134,10 +137,10 @@ def print_list():
 
 
 def stop_when_told(inside):
-    """SIGINT, SIGTERM, and inside a chroot the end of standard input:
+    """A signal, and inside a chroot the end of standard input:
     everything is put away first."""
     def stop(*_):
-        for s in (signal.SIGINT, signal.SIGTERM):
+        for s in STOPPING:
             signal.signal(s, signal.SIG_IGN)
         raise Stopped
 
@@ -146,8 +149,8 @@ def stop_when_told(inside):
             pass
         os.kill(os.getpid(), signal.SIGTERM)
 
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
+    for s in STOPPING:
+        signal.signal(s, stop)
     if inside:
         threading.Thread(target=wait, daemon=True).start()
 

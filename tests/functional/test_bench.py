@@ -4,6 +4,7 @@
 import copy
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -16,6 +17,7 @@ sys.path.insert(0, BENCH)
 import bench  # noqa: E402
 import compare  # noqa: E402
 import figures  # noqa: E402
+import guest  # noqa: E402
 import peers  # noqa: E402
 import pool  # noqa: E402
 import report  # noqa: E402
@@ -67,8 +69,10 @@ def test_limit_is_the_better_engine_and_the_hop_in_series():
 def test_a_row_with_connections_has_the_limit_of_as_much_in_flight():
     row = Workload("1M", "read", 8, connections=4)
     assert row.single().name == "1M read, depth 32"
-    assert row.single() in workloads.ALL or row.single().name in [
-        w.name for w in workloads.ALL]
+    # Such rows are in the table.
+    names = [w.name for w in workloads.ALL]
+    for w in workloads.CONNECTIONS:
+        assert w.single().name in names or w.random, w.name
 
 
 def test_ratio_is_of_medians_and_its_spread_of_rounds():
@@ -215,6 +219,31 @@ def test_what_makes_no_sense_is_refused_in_words(argv, words, tmp_path):
     for w in words:
         assert w in r.stderr
     assert os.listdir(tmp_path) == []
+
+
+def test_variant_names_build_allocator_threads_and_parameters():
+    p = peers.variant("x:plugin=old,preload=tcmalloc,threads=4,base=none,"
+                      "ceph.rbd_cache=false,cache=none", {"old": "/old.so"})
+    assert (p.ident, p.plugin, p.preload, p.threads, p.kind) == (
+        "x", "/old.so", "tcmalloc", "4", "plain")
+    assert p.parameters == ["ceph.rbd_cache=false", "cache=none"]
+
+
+def test_guest_s_answers_are_told_apart():
+    ours, theirs = socket.socketpair()
+    machine = guest.Machine.__new__(guest.Machine)
+    machine.buffer, machine.port, machine.log = b"", ours, "/nonexistent"
+    theirs.sendall(b"booting\n=ready\n{\n a = 1\n}\n=0\nbad\n=1")
+    assert machine.until("ready", 5) == "booting\n"
+    assert machine.until(None, 5) == (0, "{\n a = 1\n}\n")
+    with pytest.raises(guest.GuestError, match="no answer"):
+        machine.until(None, 0.1)
+    theirs.sendall(b"27\n")
+    assert machine.until(None, 5) == (127, "bad\n")
+    theirs.close()
+    with pytest.raises(guest.GuestError, match="ended"):
+        machine.until(None, 5)
+    ours.close()
 
 
 def test_results_of_the_first_version_are_not_compared(tmp_path):
