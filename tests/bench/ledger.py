@@ -68,6 +68,7 @@ class Ledger:
         return turn in self.cells.get((section, key), {})
 
     def add(self, section, key, turn, sample):
+        sample = {k: round(v, 4) for k, v in sample.items()}
         self.keep(section, key, turn, sample)
         self.line({"section": section, "key": key, "round": turn,
                    "sample": sample, "elapsed": self.elapsed()})

@@ -50,7 +50,8 @@ def columns(figures):
 
 
 def target_table(results, subject):
-    found = targets.evaluate(results, subject)
+    found = sorted(targets.evaluate(results, subject),
+                   key=lambda t: t.met)  # what is missed comes first
     if not found:
         return ""
     missed = [t for t in found if not t.met]
@@ -249,13 +250,25 @@ def text(results, charts=()):
     return "\n\n".join(body) + "\n"
 
 
+def json_text(results):
+    """One line for each cell: readable as a difference."""
+    def lines(what):
+        if not isinstance(what, dict) or not what:
+            return json.dumps(what, sort_keys=True)
+        return "{\n%s\n}" % ",\n".join(
+            "  %s: %s" % (json.dumps(k), json.dumps(what[k], sort_keys=True))
+            for k in sorted(what))
+    return "{\n%s\n}\n" % ",\n".join(
+        "%s: %s" % (json.dumps(k), lines(results[k]))
+        for k in sorted(results))
+
+
 def write(results, out):
     """RESULTS.md, results.json and the charts; what could not be drawn, in
     words."""
     os.makedirs(out, exist_ok=True)
     with open(os.path.join(out, "results.json"), "w") as f:
-        json.dump(results, f, indent=1, sort_keys=True)
-        f.write("\n")
+        f.write(json_text(results))
     trouble, drawn = None, []
     try:
         import charts

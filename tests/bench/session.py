@@ -36,7 +36,6 @@ PARTS = {"cells": None, "attach": Attach, "copies": Copies, "crowd": Crowd,
          "guest": Guest}
 DEFAULT_CONF = "/etc/ceph/ceph.conf"
 
-
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -150,7 +149,8 @@ def stop_when_told(inside):
         os.kill(os.getpid(), signal.SIGTERM)
 
     for s in STOPPING:
-        signal.signal(s, stop)
+        if s != signal.SIGHUP or signal.getsignal(s) != signal.SIG_IGN:
+            signal.signal(s, stop)  # nohup stays nohup
     if inside:
         threading.Thread(target=wait, daemon=True).start()
 
