@@ -249,6 +249,6 @@ def test_guest_s_answers_are_told_apart():
 def test_results_of_the_first_version_are_not_compared(tmp_path):
     old = tmp_path / "old.json"
     old.write_text(json.dumps({"rounds": 5}))
-    r = run("--from", str(old), RBDCRYPT_TEST_DIR=str(tmp_path))
+    r = run("--here", "--from", str(old), RBDCRYPT_TEST_DIR=str(tmp_path))
     assert r.returncode == 1
     assert "another version" in r.stderr and "Traceback" not in r.stderr
