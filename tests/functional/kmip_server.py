@@ -73,7 +73,11 @@ class Kmip:
         shell.stdin.write(json.dumps(command).encode() + b"\n")
         shell.stdin.flush()
         line = shell.stdout.readline()
-        assert line, "the KMIP client ended at %r" % (command,)
+        if not line:
+            del self.shells[who]  # the next test gets another one
+            shell.stdin.close()
+            raise AssertionError("the KMIP client ended at %r, status %d" % (
+                command, shell.wait(20)))
         answer = json.loads(line)
         assert "error" not in answer, "%r: %s" % (command, answer["error"])
         return answer["ok"]

@@ -34,6 +34,10 @@ MIB = 1 << 20
 START_LIMIT = 12
 STOP_LIMIT = 34
 
+# Sooner than what waits for anything: the limits of a question and of a
+# start are 10 s.  How much sooner is the machine's business.
+AT_ONCE = 8
+
 PASSPHRASE = b"correct horse battery staple"
 # Processes carry this in their environment: how leftovers are found.
 MARK = "RBDCRYPT_LAB"
@@ -89,6 +93,15 @@ def free_port():
 def pattern(length, seed=0):
     """LENGTH bytes that look random, the same for the same SEED."""
     return hashlib.shake_128(b"%d" % seed).digest(length)
+
+
+def all_stopped(pid):
+    """Each thread: on a busy machine they go on for a while."""
+    for stat in glob.glob("/proc/%d/task/*/stat" % pid):
+        with open(stat) as f:
+            if f.read().rsplit(")", 1)[1].split()[0] != "T":
+                return False
+    return True
 
 
 class Cluster:
@@ -164,6 +177,7 @@ class Cluster:
         """The OSDs stop answering; their connections stay."""
         for pid in self.osd_pids():
             os.kill(pid, signal.SIGSTOP)
+            await_(lambda p=pid: all_stopped(p), 10, "an OSD stops")
 
     def thaw(self):
         for pid in self.osd_pids():
@@ -576,6 +590,11 @@ class Server:
     def stderr(self):
         with open(self.log, "rb") as f:
             return f.read().decode(errors="replace")
+
+    def says(self, text):
+        """Wait until it has: what a client sees may come before that."""
+        return await_(lambda: text in self.stderr(), 20,
+                      "the log says %r" % text)
 
     def lines(self):
         return [s for s in self.stderr().splitlines() if s.strip()]

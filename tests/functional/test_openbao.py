@@ -274,7 +274,7 @@ def test_plain_http_is_refused_beyond_this_machine(servers, encrypted,
             servers.refused(encrypted, "key=t:v", profile(
                 address="http://192.0.2.1:8200"))):
         names(refusal, "http")
-        assert refusal.seconds < 2
+        assert refusal.seconds < lab.AT_ONCE
 
 
 @pytest.mark.parametrize("reply,words", [
@@ -344,7 +344,7 @@ def test_server_that_falls_silent_leaves_no_client_hanging(
         with server.connect(timeout=30) as c:
             assert c.size == encrypted.size  # the rehearsal's key was kept
     except lab.Refused:
-        assert silent_later.address.split("//")[1] in server.stderr()
+        server.says(silent_later.address.split("//")[1])
     server.stop(12)
 
 
@@ -354,7 +354,7 @@ def test_server_that_falls_silent_does_not_delay_the_end(
                            profile(address=silent_later.address))
     begin = time.monotonic()
     assert server.stop(12) == 0
-    assert time.monotonic() - begin < 6
+    assert time.monotonic() - begin < lab.AT_ONCE
 
 
 def test_profiles_own_timeout_is_kept(
@@ -362,7 +362,7 @@ def test_profiles_own_timeout_is_kept(
     with misbehaving(fake_kms.silent) as server:
         refusal = servers.refused(encrypted, "key=t:v", profile(
             address=server.address, timeout=2))
-        assert refusal.seconds < 6
+        assert refusal.seconds < lab.AT_ONCE
         names(refusal, server.address.split("//")[1])
 
 

@@ -21,7 +21,7 @@ def refused(servers, files, content, mode=0o600, key="key=t:vol"):
     refusal = servers.refused("rbd/x", key, "profiles=" + path)
     names(refusal, path)
     assert "hunter2" not in "\n".join(refusal.lines)
-    assert refusal.seconds < 2
+    assert refusal.seconds < lab.AT_ONCE
     return refusal
 
 
