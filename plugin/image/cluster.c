@@ -30,10 +30,13 @@ debug_level_prints_secrets (const char *value)
   return atoi (value) >= 30 || (slash && atoi (slash + 1) >= 30);
 }
 
+/* Ceph takes any number for a boolean, "00" too: only what is certainly
+ * true is.
+ */
 static bool
-is_false (const char *value)
+is_true (const char *value)
 {
-  return strcasecmp (value, "false") == 0 || strcmp (value, "0") == 0;
+  return strcasecmp (value, "true") == 0 || strcmp (value, "1") == 0;
 }
 
 /* The settings that this plugin cannot be safe with.  NULL: acceptable;
@@ -51,7 +54,8 @@ setting_refusal (const char *name, const char *value)
            "disk";
   if (strcmp (name, "rbd_plugins") == 0 && strstr (value, "pwl_cache"))
     return "the pwl_cache plugin keeps decrypted data on a local disk";
-  if (strcmp (name, "rbd_disable_zero_copy_writes") == 0 && is_false (value))
+  if (strcmp (name, "rbd_disable_zero_copy_writes") == 0 && value[0] &&
+      !is_true (value))
     return "a write that is given up must not be read from a buffer that is "
            "in use again";
   if (strcmp (name, "rbd_sparse_read_threshold_bytes") == 0 &&
