@@ -454,6 +454,8 @@ key_global_init (void)
 {
   CURLcode c;
 
+  /* libcurl would write what opens its TLS sessions there. */
+  unsetenv ("SSLKEYLOGFILE");
   secret_wipe_openssl ();
   json_set_alloc_funcs (wiping_malloc, wiping_free);
   c = curl_global_init_mem (CURL_GLOBAL_DEFAULT, wiping_malloc, wiping_free,
