@@ -14,12 +14,13 @@
  * what it wrote before: so it is an I/O error.
  */
 static int
-checked (struct session *s, int r)
+checked (struct session *s, unsigned generation, int r)
 {
   if (r != -ESHUTDOWN || atomic_load (&s->stopping))
     return r;
   pthread_mutex_lock (&s->lock);
-  s->lost = s->refresh_wanted = true;
+  if (generation == s->info.generation) /* not of an image before */
+    s->lost = s->refresh_wanted = true;
   pthread_cond_broadcast (&s->changed);
   pthread_mutex_unlock (&s->lock);
   return -EIO;
@@ -42,7 +43,7 @@ session_read (struct session *s, unsigned generation, void *buf, size_t count,
 {
   if (beyond_end (s, count, offset))
     return -EIO;
-  return checked (s,
+  return checked (s, generation,
                   request_read (&s->requests, generation, buf, count, offset));
 }
 
@@ -52,14 +53,14 @@ session_write (struct session *s, unsigned generation, const void *buf,
 {
   if (beyond_end (s, count, offset))
     return -ENOSPC;
-  return checked (s,
+  return checked (s, generation,
                   request_write (&s->requests, generation, buf, count, offset));
 }
 
 int
 session_flush (struct session *s, unsigned generation)
 {
-  return checked (s, request_flush (&s->requests, generation));
+  return checked (s, generation, request_flush (&s->requests, generation));
 }
 
 int
@@ -68,7 +69,8 @@ session_discard (struct session *s, unsigned generation, uint64_t count,
 {
   if (beyond_end (s, count, offset))
     return -ENOSPC;
-  return checked (s, request_discard (&s->requests, generation, count, offset));
+  return checked (s, generation,
+                  request_discard (&s->requests, generation, count, offset));
 }
 
 int
@@ -78,7 +80,8 @@ session_write_zeroes (struct session *s, unsigned generation, uint64_t count,
   if (beyond_end (s, count, offset))
     return -ENOSPC;
   return checked (
-      s, request_write_zeroes (&s->requests, generation, count, offset, thick));
+      s, generation,
+      request_write_zeroes (&s->requests, generation, count, offset, thick));
 }
 
 int
@@ -88,5 +91,6 @@ session_extents (struct session *s, unsigned generation, uint64_t count,
   if (beyond_end (s, count, offset))
     return -EIO;
   return checked (
-      s, extents_report (&s->requests, generation, count, offset, fn, opaque));
+      s, generation,
+      extents_report (&s->requests, generation, count, offset, fn, opaque));
 }

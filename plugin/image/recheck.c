@@ -104,7 +104,7 @@ struct recheck {
   pthread_cond_t changed; /* CLOCK_MONOTONIC */
   struct recheck_state state;
   bool active;    /* between begin and end */
-  bool asking;    /* a question is under way */
+  bool asking;    /* a question is, or what follows from its answer */
   bool finishing; /* the thread must end */
   bool gone;      /* it did */
   unsigned epoch; /* counts begins and ends */
@@ -139,17 +139,17 @@ ask (struct recheck *r)
   deadline = deadline_in_ms (RECHECK_ASK_MS, &r->cancelled);
   err = params->check (params->opaque, &deadline, &why);
   pthread_mutex_lock (&r->lock);
-  r->asking = false;
   if (epoch == r->epoch)
     step = recheck_take (&r->state, &params->rules, err, asked_ms,
                          monotonic_ms (), chance ());
-  if (step == RECHECK_GO_ON)
-    return;
   if (step == RECHECK_STOP)
     r->active = false;
-  pthread_mutex_unlock (&r->lock);
-  params->step (params->opaque, step, err, &why);
-  pthread_mutex_lock (&r->lock);
+  if (step != RECHECK_GO_ON) {
+    pthread_mutex_unlock (&r->lock);
+    params->step (params->opaque, step, err, &why);
+    pthread_mutex_lock (&r->lock);
+  }
+  r->asking = false;
 }
 
 static void *
