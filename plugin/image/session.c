@@ -276,27 +276,29 @@ do_close (struct session *s)
   const struct reason why = s->why;
   const bool revoked = s->revoked;
   const int err = s->err;
-  int r;
+  bool drained;
 
   pthread_mutex_unlock (&s->lock);
   if (!revoked)
     s->params.log->error ("the session ends: %s", why.text);
-  r = requests_drain (&s->requests, &close_by);
-  if (r == 0) {
-    r = close_volume (s);
+  drained = requests_drain (&s->requests, &close_by) == 0;
+  if (drained) {
+    int r = close_volume (s);
+
     if (r < 0)
       s->params.log->error ("the last flush failed: writes that were "
                             "acknowledged since the flush before it may be "
                             "lost");
     tell_closed (s, r);
   }
-  else if (revoked) {
+  else if (!revoked)
+    leave_open (s);
+  /* An image that was left open before has the volume key, too. */
+  if (revoked && (!drained || s->left_open)) {
     session_stuck (s);
     pthread_mutex_lock (&s->lock);
     return;
   }
-  else
-    leave_open (s);
   pthread_mutex_lock (&s->lock);
   set_failed (s, err, &why);
   if (s->lost) /* a new client of the cluster may well succeed: try at once */
