@@ -128,6 +128,18 @@ first_key_hint (void *opaque)
   return parameters.plain ? NULL : key_hint (parameters.keys[0]);
 }
 
+/* What the rehearsal fetched is for the first try to open: later ones
+ * ask whether the key may still be used, and which it is.
+ */
+static void
+forget_rehearsed_keys (void)
+{
+  for (size_t i = 0; i < parameters.volume.nr_keys; i++) {
+    secret_free (rehearsed.keys[i]);
+    rehearsed.keys[i] = NULL;
+  }
+}
+
 /* On a thread of the session's. */
 static void
 take_event (void *opaque, enum session_event event, int err,
@@ -138,6 +150,9 @@ take_event (void *opaque, enum session_event event, int err,
   (void)opaque;
   trail_session (event, err, why);
   switch (event) {
+  case SESSION_EVENT_UNLOCK_FAILED:
+    forget_rehearsed_keys (); /* on the thread that fetches */
+    break;
   case SESSION_EVENT_REVOKED:
     atomic_store (&revoked, true);
     break;
