@@ -90,10 +90,10 @@ struct peer {
 /* The peer of this connection; only in its callbacks. */
 extern struct peer peers_identify (void);
 
-/* May the peer of this connection use the export?  0, or -1 after
- * nbdkit_error told the reason, which reaches the client.
+/* May the peer of this connection use the export?  NULL, or why not: a
+ * sentence for the client.
  */
-extern int peers_check (enum peers allowed);
+extern const char *peers_refusal (enum peers allowed);
 
 /* End the input of every connected client, so that idle ones leave:
  * nbdkit would wait for them for ever.

@@ -68,23 +68,18 @@ peer_has_certificate (void)
 }
 #endif
 
-int
-peers_check (enum peers allowed)
+const char *
+peers_refusal (enum peers allowed)
 {
   if (allowed == PEERS_ANY || peer_is_local ())
-    return 0;
-  if (allowed == PEERS_TLS) {
-    if (peer_has_certificate ())
-      return 0;
-    nbdkit_error ("only TLS clients with a certificate may connect over the "
-                  "network (peers=tls; nbdkit --tls=require "
-                  "--tls-verify-peer)");
-  }
-  else
-    nbdkit_error ("only local Unix socket clients may connect: use nbdkit -U, "
-                  "or allow others with peers=tls or peers=any");
-  errno = EPERM;
-  return -1;
+    return NULL;
+  if (allowed != PEERS_TLS)
+    return "only local Unix socket clients may connect: use nbdkit -U, or "
+           "allow others with peers=tls or peers=any";
+  if (peer_has_certificate ())
+    return NULL;
+  return "only TLS clients with a certificate may connect over the network "
+         "(peers=tls; nbdkit --tls=require --tls-verify-peer)";
 }
 
 #define LISTENERS_MAX 64
