@@ -223,6 +223,7 @@ class Nbdkit(Peer):
     """nbdkit and what it serves."""
 
     preload = None
+    variables = {}  # of its environment
 
     def needs(self):
         program("nbdkit")
@@ -230,7 +231,7 @@ class Nbdkit(Peer):
             tcmalloc()
 
     def server_env(self):
-        env = dict(self.bench.env)
+        env = dict(self.bench.env, **self.variables)
         if self.preload == "tcmalloc":
             env["LD_PRELOAD"] = tcmalloc()
         return env
@@ -410,8 +411,8 @@ def extra():
 
 def variant(text, plugins):
     """A peer from "NAME:WORD=VALUE,...": base=luks2|luks1|none,
-    preload=tcmalloc, threads=N, plugin=NAME of PLUGINS; every other word
-    is a parameter of the plugin."""
+    preload=tcmalloc, threads=N, plugin=NAME of PLUGINS, env.NAME=VALUE;
+    every other word is a parameter of the plugin."""
     name, _, rest = text.partition(":")
     if not name or "/" in name:
         raise ValueError("--variant %s: wants NAME:WORD=VALUE,..." % text)
@@ -428,11 +429,15 @@ def variant(text, plugins):
     plugin = words.pop("plugin", None)
     if plugin is not None and plugin not in plugins:
         raise ValueError("--variant %s: no --plugin %s=PATH" % (text, plugin))
-    return Rbdcrypt(name, name, "plain" if kind == "none" else kind,
+    variables = {w[len("env."):]: words.pop(w)
+                 for w in list(words) if w.startswith("env.")}
+    peer = Rbdcrypt(name, name, "plain" if kind == "none" else kind,
                     plugin=plugins.get(plugin),
                     preload=words.pop("preload", None),
                     threads=words.pop("threads", None),
                     parameters=["%s=%s" % w for w in words.items()])
+    peer.variables = variables
+    return peer
 
 
 def select(idents, among):
