@@ -26,6 +26,12 @@
 #define COMPAT_DIFF_ITERATE3 0
 #endif
 
+/* The newest librbd (rbd_version's minor number) that was seen to look at
+ * the vector of rbd_aio_readv only when the data is there: see
+ * destination.h and tests/functional/test_destination.py.
+ */
+#define COMPAT_LATE_VECTORS 20
+
 /* nbdkit >= 1.40 can tell who a TLS client is. */
 #if HAVE_DECL_NBDKIT_PEER_TLS_DN
 #define COMPAT_PEER_TLS_DN 1

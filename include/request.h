@@ -30,7 +30,8 @@ struct requests {
   pthread_cond_t drained; /* nr became 0; CLOCK_MONOTONIC */
   pthread_cond_t resumed; /* paused or refuse changed */
   struct request *first;
-  size_t nr; /* of this generation, librbd's part included */
+  size_t nr;      /* of this generation, librbd's part included */
+  uint64_t begun; /* since the server started */
   rbd_image_t image;
   int refuse;          /* errno for new requests; 0 while serving */
   bool paused;         /* new requests wait, unless they are refused */
@@ -64,6 +65,9 @@ extern void requests_abandon (struct requests *rs, int err);
  */
 extern void requests_pause (struct requests *rs);
 extern void requests_resume (struct requests *rs);
+
+/* How many have begun so far, to see whether there are any. */
+extern uint64_t requests_begun (struct requests *rs);
 
 /* Wait while requests are paused: for whoever looks at something that
  * may have changed by then.

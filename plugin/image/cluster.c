@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "cluster.h"
+#include "tuning.h"
 
 /* How long a rehearsal waits for monitors, in seconds; librados' own
  * default is 300, and rados_mon_op_timeout has no say while connecting.
@@ -242,10 +243,11 @@ check_guarded (rados_t rados, struct reason *why)
 
 static int
 configure (rados_t rados, const struct cluster_params *params, bool rehearsal,
-           struct reason *why)
+           struct tuning *tuning, struct reason *why)
 {
   int r;
 
+  tuning_look (rados, tuning);
   r = read_configuration (rados, params, why);
   for (size_t i = 0; r == 0 && i < params->nr_options; i++)
     r = set_option (rados, params->options[i].name, params->options[i].value,
@@ -256,6 +258,8 @@ configure (rados_t rados, const struct cluster_params *params, bool rehearsal,
     r = set_options (rados, required_options, why);
   if (r == 0 && rehearsal)
     r = set_options (rados, rehearsal_options, why);
+  if (r == 0)
+    r = tuning_before_connect (rados, tuning, params, why);
   return r < 0 ? r : check_guarded (rados, why);
 }
 
@@ -304,6 +308,7 @@ cluster_connect (const struct cluster_params *params, bool rehearsal,
                  struct reason *why)
 {
   struct cluster *cluster;
+  struct tuning tuning;
   char name[128];
   int r;
 
@@ -319,7 +324,7 @@ cluster_connect (const struct cluster_params *params, bool rehearsal,
     return reason_set (why, -r, "cannot start a Ceph client as %s: %s", name,
                        strerror (-r));
   }
-  r = configure (cluster->rados, params, rehearsal, why);
+  r = configure (cluster->rados, params, rehearsal, &tuning, why);
   if (r == 0 && keyring)
     r = rados_conf_set (cluster->rados, "key", (const char *)keyring->bytes);
   if (r == 0) {
@@ -329,6 +334,8 @@ cluster_connect (const struct cluster_params *params, bool rehearsal,
     else /* the monitors have sent settings of their own */
       r = check_guarded (cluster->rados, why);
   }
+  if (r == 0)
+    r = tuning_after_connect (cluster->rados, &tuning, params, why);
   if (r < 0) {
     cluster_disconnect (cluster);
     return r;

@@ -53,6 +53,7 @@ struct session {
   bool given_up;
   bool lost; /* librbd says that this client was blocklisted */
   struct deadline stop_by, close_by;
+  uint64_t trimmed_at; /* requests_begun when the heap was given back */
   struct session_info info;
   char image[IMAGE_SPEC_TEXT_MAX]; /* of the volume that is open */
   char image_id[VOLUME_ID_MAX];

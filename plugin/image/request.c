@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "destination.h"
 #include "request.h"
 
 enum state {
@@ -29,6 +30,8 @@ struct request {
   int abandoned_err;
   struct request_call *call; /* NULL, or what the completion must free */
   void *buf;                 /* NULL, or librbd's destination */
+  bool direct;               /* librbd's destination is DESTINATION */
+  struct destination destination;
 };
 
 void
@@ -105,6 +108,17 @@ requests_await (struct requests *rs)
   pthread_mutex_unlock (&rs->lock);
 }
 
+uint64_t
+requests_begun (struct requests *rs)
+{
+  uint64_t begun;
+
+  pthread_mutex_lock (&rs->lock);
+  begun = rs->begun;
+  pthread_mutex_unlock (&rs->lock);
+  return begun;
+}
+
 /* Send the worker of R home with -ERR.  False when R was done before. */
 static bool
 request_abandon (struct request *r, int err)
@@ -174,6 +188,8 @@ request_unref (struct request *r)
   if (r->linked)
     request_unlink (r);
   sem_destroy (&r->wake);
+  if (r->direct)
+    destination_release (&r->destination);
   free (r->buf);
   free (r);
 }
@@ -214,6 +230,7 @@ request_begin (struct requests *rs, unsigned generation, size_t buf_size,
       r->next->prev = r;
     rs->first = r;
     rs->nr++;
+    rs->begun++;
   }
   pthread_mutex_unlock (&rs->lock);
   if (*err == 0)
@@ -230,8 +247,8 @@ request_complete (struct request *r, ssize_t result)
   int pending = PENDING;
 
   r->result = result;
-  if (atomic_compare_exchange_strong (&r->state, &pending, DONE))
-    sem_post (&r->wake);
+  atomic_compare_exchange_strong (&r->state, &pending, DONE);
+  sem_post (&r->wake); /* see request_finish: also when it was abandoned */
   request_unref (r);
 }
 
@@ -252,8 +269,9 @@ request_wait (struct request *r)
     ; /* EINTR */
 }
 
-/* The result of R, which was waited for and is let go of.  Copies
- * COUNT bytes to BUF when that is not NULL and all of them arrived.
+/* The result of R, which was waited for and is let go of.  Of a read,
+ * all COUNT bytes are in BUF then; or the error says that they are not,
+ * and nothing will be written there any more.
  */
 static ssize_t
 request_finish (struct request *r, void *buf, size_t count)
@@ -262,11 +280,18 @@ request_finish (struct request *r, void *buf, size_t count)
 
   if (atomic_load (&r->state) == DONE) {
     result = r->result;
-    if (buf && result == (ssize_t)count)
-      memcpy (buf, r->buf, count);
+    if (buf && result == (ssize_t)count) {
+      if (r->direct)
+        destination_fill (&r->destination);
+      else
+        memcpy (buf, r->buf, count);
+    }
   }
-  else
+  else {
     result = -r->abandoned_err;
+    if (r->direct && !destination_withdraw (&r->destination))
+      request_wait (r); /* the data is there: this does not take long */
+  }
   request_unref (r);
   return result;
 }
@@ -282,10 +307,9 @@ request_fail (struct request *r, int err)
 
 /* What to ask of librbd: one of the functions below with its operands. */
 struct operation {
-  int (*submit) (rbd_image_t image, const struct operation *op, void *buf,
+  int (*submit) (struct request *r, const struct operation *op,
                  rbd_completion_t c);
-  size_t buf_size;  /* librbd's destination, owned by the request */
-  void *to;         /* where it is copied when all of it arrived */
+  void *to;         /* where a read goes */
   const void *from; /* librbd copies it before it returns: see cluster.c */
   uint64_t count, offset;
   int flags;
@@ -293,43 +317,39 @@ struct operation {
 };
 
 static int
-submit_read (rbd_image_t image, const struct operation *op, void *buf,
-             rbd_completion_t c)
+submit_read (struct request *r, const struct operation *op, rbd_completion_t c)
 {
-  return rbd_aio_read (image, op->offset, op->count, buf, c);
+  if (r->direct)
+    return rbd_aio_readv (r->image, r->destination.vector, 2, op->offset, c);
+  return rbd_aio_read (r->image, op->offset, op->count, r->buf, c);
 }
 
 static int
-submit_write (rbd_image_t image, const struct operation *op, void *buf,
-              rbd_completion_t c)
+submit_write (struct request *r, const struct operation *op, rbd_completion_t c)
 {
-  (void)buf;
-  return rbd_aio_write (image, op->offset, op->count, op->from, c);
+  return rbd_aio_write (r->image, op->offset, op->count, op->from, c);
 }
 
 static int
-submit_flush (rbd_image_t image, const struct operation *op, void *buf,
-              rbd_completion_t c)
+submit_flush (struct request *r, const struct operation *op, rbd_completion_t c)
 {
   (void)op;
-  (void)buf;
-  return rbd_aio_flush (image, c);
+  return rbd_aio_flush (r->image, c);
 }
 
 static int
-submit_discard (rbd_image_t image, const struct operation *op, void *buf,
+submit_discard (struct request *r, const struct operation *op,
                 rbd_completion_t c)
 {
-  (void)buf;
-  return rbd_aio_discard (image, op->offset, op->count, c);
+  return rbd_aio_discard (r->image, op->offset, op->count, c);
 }
 
 static int
-submit_write_zeroes (rbd_image_t image, const struct operation *op, void *buf,
+submit_write_zeroes (struct request *r, const struct operation *op,
                      rbd_completion_t c)
 {
-  (void)buf;
-  return rbd_aio_write_zeroes (image, op->offset, op->count, c, op->flags, 0);
+  return rbd_aio_write_zeroes (r->image, op->offset, op->count, c, op->flags,
+                               0);
 }
 
 /* Submit OP and wait for it.  Returns librbd's result or -errno. */
@@ -341,9 +361,16 @@ request_perform (struct requests *rs, unsigned generation,
   struct request *r;
   int err;
 
-  r = request_begin (rs, generation, op->buf_size, false, &err);
+  const bool direct =
+      op->to && op->count >= DESTINATION_MIN && destination_possible ();
+  const size_t buf_size = op->to && !direct ? op->count : 0;
+
+  r = request_begin (rs, generation, buf_size, false, &err);
   if (!r)
     return err;
+  r->direct = direct;
+  if (direct)
+    destination_set (&r->destination, op->to, op->count);
   if (op->writes)
     atomic_store (&rs->wrote, true);
   else if (op->submit == submit_flush && !atomic_load (&rs->wrote))
@@ -351,7 +378,7 @@ request_perform (struct requests *rs, unsigned generation,
   err = rbd_aio_create_completion (r, completion_callback, &c);
   if (err < 0)
     return request_fail (r, err);
-  err = op->submit (r->image, op, r->buf, c);
+  err = op->submit (r, op, c);
   if (err < 0) {
     rbd_aio_release (c);
     return request_fail (r, err);
@@ -366,7 +393,6 @@ request_read (struct requests *rs, unsigned generation, void *buf, size_t count,
 {
   const struct operation op = {
     .submit = submit_read,
-    .buf_size = count,
     .to = buf,
     .count = count,
     .offset = offset,

@@ -8,12 +8,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "heap.h"
 #include "image.h"
 
 /* A question to a KMS that was cancelled ends within this time, or the
  * memory that it uses is left to the end of the process.
  */
 #define FINISH_MS 3000
+
+/* After a burst of requests the heap keeps what they needed.  When none
+ * came for this long, it is given back.
+ */
+#define QUIET_MS 5000
 
 struct session *
 session_new (const struct session_params *params, struct secret *keyring)
@@ -420,6 +426,23 @@ do_stop (struct session *s)
   pthread_cond_broadcast (&s->changed);
 }
 
+/* Wait for something to do.  Called with the lock held; lets go of it. */
+static void
+rest (struct session *s)
+{
+  const struct deadline quiet = deadline_in_ms (QUIET_MS, NULL);
+  const struct timespec abstime = deadline_timespec (&quiet);
+  const uint64_t before = requests_begun (&s->requests);
+
+  if (pthread_cond_timedwait (&s->changed, &s->lock, &abstime) == 0 ||
+      requests_begun (&s->requests) != before || s->trimmed_at == before)
+    return;
+  s->trimmed_at = before;
+  pthread_mutex_unlock (&s->lock);
+  heap_give_back ();
+  pthread_mutex_lock (&s->lock);
+}
+
 static void *
 session_main (void *arg)
 {
@@ -435,7 +458,7 @@ session_main (void *arg)
              (s->refresh_wanted || s->resume_wanted))
       do_refresh (s);
     else
-      pthread_cond_wait (&s->changed, &s->lock);
+      rest (s);
   }
   do_stop (s);
   pthread_mutex_unlock (&s->lock);

@@ -10,13 +10,12 @@
 
 #include "config.h"
 
-#include <dlfcn.h>
 #include <errno.h>
-#include <malloc.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "compat.h"
+#include "heap.h"
 #include "unlock_slot.h"
 #include "volume.h"
 
@@ -193,20 +192,6 @@ explain_load (struct volume *v, int err, const struct volume_hooks *hooks,
                      name, strerror (err));
 }
 
-/* Argon2id takes hundreds of MiB for a moment.  glibc gives them back
- * when asked; so does tcmalloc, which may have been preloaded.
- */
-static void
-give_memory_back (void)
-{
-  void (*release) (void) = (void (*) (void))dlsym (
-      RTLD_DEFAULT, "MallocExtension_ReleaseFreeMemory");
-
-  malloc_trim (0);
-  if (release)
-    release ();
-}
-
 /* Wait for the turn, load, and give back what it took. */
 static int
 load_in_turn (struct volume *v, const struct secret *const *keys,
@@ -221,7 +206,7 @@ load_in_turn (struct volume *v, const struct secret *const *keys,
   if (slot < 0 && hooks->log)
     hooks->log->debug ("unlocking out of turn: %s", strerror (-slot));
   r = load (v, keys);
-  give_memory_back ();
+  heap_give_back (); /* what Argon2id took */
   unlock_slot_give (slot);
   return r;
 }

@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 
 #include "compat.h"
+#include "heap.h"
 #include "nbd.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
@@ -33,6 +34,7 @@ struct connection {
 static void
 rbdcrypt_load (void)
 {
+  heap_tune ();
   if (key_global_init () < 0) {
     nbdkit_error ("cannot initialise libcurl");
     exit (EXIT_FAILURE);
@@ -226,12 +228,15 @@ rbdcrypt_open (int readonly)
 {
   const struct peer peer = peers_identify ();
   struct connection *c;
+  const char *refusal;
   struct reason why;
   int r;
 
   (void)readonly; /* nbdkit itself refuses writes then */
-  if (peers_check (parameters.peers) == -1) {
+  refusal = peers_refusal (parameters.peers);
+  if (refusal) {
     trail_refusal (&peer, -ECONNREFUSED, NULL);
+    nbdkit_error ("%s", refusal); /* the last words reach the client */
     errno = EPERM;
     return NULL;
   }

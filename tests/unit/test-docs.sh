@@ -52,6 +52,13 @@ compare ()
 
 compare "parameters" "--help" "$(helped)" "the man page" "$(documented)"
 
+compare "settings of Ceph" "tuning.c" \
+  "$(grep -o '{ "[a-z_]*",' "$srcdir/plugin/image/tuning.c" |
+       tr -d '{ ",' | sort -u)" \
+  "the man page" \
+  "$(sed -n '/^For speed, unless/,/^The allocator/p' "$pod" |
+       grep '^=item' | grep -o 'C<[a-z_]*>' | tr -d 'C<>' | sort -u)"
+
 compare "lines of --dump-plugin" "plugin/nbd" \
   "$(grep -oh '"rbdcrypt_[a-z0-9_]*=' "$srcdir"/plugin/nbd/*.c |
        tr -d '"' | sort -u)" \

@@ -10,6 +10,7 @@ unit_tests = \
 	tests/unit/test-barbican \
 	tests/unit/test-ceph-csi \
 	tests/unit/test-deadline \
+	tests/unit/test-destination \
 	tests/unit/test-encoding \
 	tests/unit/test-engines \
 	tests/unit/test-environment \
@@ -33,6 +34,7 @@ unit_tests = \
 	tests/unit/test-recheck \
 	tests/unit/test-secret \
 	tests/unit/test-ttlv \
+	tests/unit/test-tuning \
 	tests/unit/test-unlock-limit \
 	tests/unit/test-unlock-slot
 check_PROGRAMS = $(unit_tests)
@@ -50,6 +52,8 @@ tests_unit_test_barbican_CFLAGS = $(unit_cflags)
 tests_unit_test_barbican_LDADD = $(unit_ldadd)
 tests_unit_test_deadline_CFLAGS = $(unit_cflags)
 tests_unit_test_deadline_LDADD = $(unit_ldadd)
+tests_unit_test_destination_CFLAGS = $(unit_cflags)
+tests_unit_test_destination_LDADD = $(unit_ldadd)
 tests_unit_test_encoding_CFLAGS = $(unit_cflags)
 tests_unit_test_encoding_LDADD = $(unit_ldadd)
 tests_unit_test_image_spec_CFLAGS = $(unit_cflags)
@@ -100,6 +104,8 @@ tests_unit_test_ttlv_CFLAGS = $(unit_cflags)
 tests_unit_test_ttlv_LDADD = $(unit_ldadd)
 tests_unit_test_unlock_slot_CFLAGS = $(unit_cflags)
 tests_unit_test_unlock_slot_LDADD = $(unit_ldadd)
+tests_unit_test_tuning_CFLAGS = $(unit_cflags)
+tests_unit_test_tuning_LDADD = $(unit_ldadd)
 tests_unit_test_unlock_limit_CFLAGS = $(unit_cflags)
 tests_unit_test_unlock_limit_LDADD = $(unit_ldadd)
 tests_unit_test_json_CFLAGS = $(unit_cflags)

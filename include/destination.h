@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* Where a read goes: the caller's own buffer, which can be taken back.
+ *
+ * A read that is given up is still librbd's, and nbdkit uses the buffer
+ * for something else as soon as its worker returns.  A buffer of the
+ * request's own is safe and costs a copy, a fifth of the CPU of a 1 MiB
+ * read.  But librbd looks at a vector of buffers only when the data is
+ * there, in order, element by element (ReadResult.cc, since 2016; that
+ * this release does so is tested).  So the vector is ours and outlives
+ * the request:
+ *
+ *   vector[0]  the first bytes, to HEAD, where a number that nobody can
+ *              know tells whether they have come
+ *   vector[1]  the rest, to the caller's buffer, until it is withdrawn
+ *              and another address stands there
+ *
+ * Withdrawing races with the arrival.  It stores the other address, then
+ * makes every thread of the process pass a memory barrier (membarrier(2)),
+ * then looks at HEAD: unchanged means that vector[1] will be read after
+ * that store.  Changed means that librbd is copying now; the completion
+ * follows at once, and nothing but that is to be waited for.
+ */
+
+#ifndef RBDCRYPT_DESTINATION_H
+#define RBDCRYPT_DESTINATION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include <sys/uio.h>
+
+#define DESTINATION_HEAD 16
+
+/* Smaller reads are copied: that costs less than this. */
+#define DESTINATION_MIN (32 * 1024)
+
+struct destination {
+  struct iovec vector[2]; /* for rbd_aio_readv; must not move */
+  unsigned char head[DESTINATION_HEAD];
+  unsigned char *buf; /* the caller's */
+  void *elsewhere;    /* NULL, or what vector[1] points to since then */
+};
+
+/* Once per process, before the first destination_set.  False: this
+ * kernel or this librbd does not allow it, use none of this.
+ */
+extern bool destination_possible (void);
+
+/* COUNT bytes, at least DESTINATION_MIN, are to go to BUF. */
+extern void destination_set (struct destination *d, void *buf, size_t count);
+
+/* All has arrived: complete the caller's buffer. */
+extern void destination_fill (struct destination *d);
+
+/* Nothing shall be written to the caller's buffer any more.  False: it
+ * is being written to just now (or there is no memory): wait for the
+ * completion.
+ */
+extern bool destination_withdraw (struct destination *d);
+
+/* After the completion. */
+extern void destination_release (struct destination *d);
+
+#endif /* RBDCRYPT_DESTINATION_H */
