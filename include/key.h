@@ -81,8 +81,9 @@ extern int key_fetch (struct key *key, struct key_question *question,
 extern int
 key_check (struct key *key, struct key_question *question, struct reason *why);
 
-/* Can key_check work?  When not, *WHY says why: a local key, or a
- * credential that works once only.  Meaningful after a fetch.
+/* Can key_check work?  When not, *WHY says why: a local key, or a token
+ * for a few uses.  When it can, WHY is "" or says until when: a credential
+ * that can be had once only.  Meaningful after a fetch.
  */
 extern bool key_can_check (struct key *key, struct reason *why);
 

@@ -157,7 +157,7 @@ struct provider {
                  struct secret **ret, struct reason *why);
   /* May the key still be used?  As key_check.  NULL: local. */
   int (*check) (void *state, struct key_question *question, struct reason *why);
-  /* Can check work with this login?  May be NULL: yes. */
+  /* As key_can_check, of this login.  May be NULL: yes. */
   bool (*can_check) (struct kms *kms, struct reason *why);
 
   const char *(*doing) (const void *state);
@@ -253,7 +253,8 @@ struct credential {
   off_t size;
   uid_t reader;          /* who opened it */
   int err;               /* of the last attempt to read it again */
-  struct reason trouble; /* its sentence */
+  bool stale;            /* nobody knows whether TEXT is still in the file */
+  struct reason trouble; /* the sentence of ERR, or of STALE */
 };
 
 /* -EINVAL (also: what cannot be part of a header or, where the rules say
@@ -264,8 +265,9 @@ credential_open (struct credential *c, const char *path,
                  const struct hostfile_rules *rules, struct reason *why);
 
 /* Look at the file again.  True: TEXT is another.  When the file cannot
- * be read, or holds no such thing any more, TEXT stays, and ERR and
- * TROUBLE say why.
+ * be read, or holds no such thing any more, TEXT stays but is STALE, and
+ * ERR and TROUBLE say why; ERR is 0 where another user opened it and the
+ * present one may not look.
  */
 extern bool credential_refresh (struct credential *c);
 extern void credential_close (struct credential *c);

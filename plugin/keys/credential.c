@@ -101,6 +101,7 @@ keep (struct credential *c, int r)
 {
   struct reason why = c->trouble;
 
+  c->stale = true;
   c->err = r;
   reason_set (&c->trouble, -r, "%s; what was read from it before stays in use",
               why.text);
@@ -118,25 +119,28 @@ credential_refresh (struct credential *c)
   if (stat (c->path, &st) == -1) {
     const int err = errno;
 
-    /* After a change of user that is as it should be. */
-    if (err == EACCES && geteuid () != c->reader)
-      return false;
     reason_set (&c->trouble, err, "the %s %.256s cannot be found: %s",
                 c->rules->what, c->path, strerror (err));
-    keep (c, -err);
+    /* After a change of user that is as it should be. */
+    keep (c, err == EACCES && geteuid () != c->reader ? 0 : -err);
+    if (c->err == 0)
+      return false;
     /* What appears in its place is read in any case. */
     memset (&st, 0, sizeof st);
     remember (c, &st);
     return false;
   }
-  if (is_remembered (c, &st))
+  if (is_remembered (c, &st)) {
+    c->stale = c->err < 0;
     return false;
+  }
   r = read_file (c, &text, &c->trouble);
   remember (c, &st);
   if (r < 0) {
     keep (c, r);
     return false;
   }
+  c->stale = false;
   c->err = 0;
   if (secret_equal (text, c->text))
     return false;

@@ -302,6 +302,7 @@ key_can_check (struct key *key, struct reason *why)
 {
   const struct provider *p = key->state ? key->kms->provider : NULL;
 
+  why->text[0] = '\0';
   if (!p || !p->check) {
     reason_set (why, EINVAL, "no server is asked for the key %s", key->name);
     return false;

@@ -117,7 +117,7 @@ extern int questions_resolve (size_t layer, const struct subject *subject,
                               struct reason *why);
 
 /* Is there a key that a KMS can be asked for?  Warns of those which came
- * from one that cannot be asked again.
+ * from one that cannot be asked again, or not for ever.
  */
 extern bool questions_possible (void);
 

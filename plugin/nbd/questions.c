@@ -90,18 +90,19 @@ questions_possible (void)
   for (size_t i = 0; i < parameters.volume.nr_keys; i++) {
     struct key *key = parameters.keys[i];
     struct reason why;
+    bool can;
 
     if (key_is_local (key))
       continue;
+    can = key_can_check (key, &why);
     /* The image may record another key by the time it is opened again. */
-    if (key_is_image (key))
-      possible = true;
-    if (key_can_check (key, &why))
-      possible = true;
-    else
+    possible = possible || can || key_is_image (key);
+    if (!can)
       nbdkit_error ("warning: recheck: nobody will be asked whether the key "
                     "may still be used: %s",
                     why.text);
+    else if (why.text[0])
+      nbdkit_error ("warning: recheck: %s", why.text);
   }
   return possible;
 }

@@ -634,6 +634,46 @@ def test_recheck_of_a_token_for_few_uses_is_not_possible(
     assert server.stop() == 0
 
 
+def test_used_up_secret_id_is_no_revocation(
+        servers, images, logins, approle, profile):
+    """Its token cannot be had again: nobody can say, and grace begins."""
+    role = logins.role("approle", secret_id_num_uses=1, token_ttl="3s",
+                       token_max_ttl="3s")
+    server = servers.start(
+        images.luks(), "key=t:vol", "recheck=1", "grace=60",
+        profile(approle(role, wrapped=True)))
+    assert [s for s in server.lines() if "response-wrapped" in s
+            and "warning: recheck" in s and "single use" in s], \
+        server.stderr()
+    with server.connect() as c:
+        c.write(lab.pattern(4096), 0)
+        lab.await_(lambda: "going on for 60 seconds" in server.stderr(), 20,
+                   "a recheck that cannot say")
+        assert c.read(4096, 0) == lab.pattern(4096)
+    assert "can be had once only" in server.stderr()
+    assert "may no longer be used" not in server.stderr()
+    assert server.stop() == 0
+
+
+@pytest.mark.parametrize("readable", [False, True])
+def test_refused_secret_id_that_cannot_be_read_again(
+        servers, images, logins, approle, profile, readable):
+    """What is in the file now may be good; what is known to be there is
+    not."""
+    role = logins.role("approle", token_ttl="3s", token_max_ttl="3s")
+    auth = approle(role)
+    server = servers.start(images.luks(), "key=t:vol", "recheck=1",
+                           "grace=60", profile(auth))
+    server.expected_status = 0
+    if not readable:
+        os.unlink(auth["secret_id_file"])
+    logins.bao.must("DELETE", "auth/approle/role/" + role)
+    words = "may no longer be used" if readable else "going on for 60 seconds"
+    lab.await_(lambda: words in server.stderr(), 20, words)
+    assert readable or "stays in use" in server.stderr()
+    assert readable or "may no longer be used" not in server.stderr()
+
+
 def test_token_file_that_vanishes_while_serving(
         servers, images, bao, profile, tmp_path):
     token = bao.limited_token("secret/data/logins/*")

@@ -100,6 +100,18 @@ write_file (const char *text)
   close (fd);
 }
 
+const char *
+file_path (void)
+{
+  return file;
+}
+
+void
+remove_file (void)
+{
+  assert_int_equal (unlink (file), 0);
+}
+
 /* FORMAT with the path of a file that holds TEXT in place of %s. */
 void
 begin (const char *format, const char *text)

@@ -60,7 +60,9 @@ extern char last[8192];     /* request */
 #define HEALTHY "e30.eyJleHAiOjk5OTk5OTk5OTl9.c2ln"
 
 /* The file that %s of the methods stands for. */
+extern const char *file_path (void);
 extern void write_file (const char *text);
+extern void remove_file (void);
 
 /* Open LOGIN with the member "auth" that FORMAT is, after TEXT was
  * written to the file.

@@ -18,6 +18,7 @@
 
 #include "../../plugin/keys/barbican/barbican.h"
 #include "json.h"
+#include "login-server.h"
 
 #define ID "641b0061-3d80-4811-8441-ce11b2b2c7e3"
 #define ADDRESS "https://openstack.example"
@@ -272,6 +273,60 @@ test_a_secret_in_an_error_is_not_repeated (void **state)
   os_reply_free (&reply);
 }
 
+/* ---- refused a second time ---- */
+
+#define UNKNOWN                                                                \
+  "{\"error\":{\"code\":401,\"message\":\"requires authentication\"}}"
+
+static const struct hostfile_rules rules = {
+  .what = "secret's file", .forbidden = 077, .max = 64, .prose = true
+};
+
+/* What was read before is refused, after this happened to the file. */
+static void
+login_fails (void (*meanwhile) (void), int err, const char *part)
+{
+  struct line lines[] = {
+    ALWAYS ("POST /auth/tokens", 401, UNKNOWN),
+    END,
+  };
+  static char id[] = "id";
+  struct keystone ks = { .server = login_bao.server, .identity.id = id };
+  struct key_question q = question ();
+  struct reason why = { "" };
+  struct pass pass;
+
+  script = lines;
+  keystone_open (&ks);
+  write_file ("s3cr3t");
+  assert_int_equal (
+      credential_open (&ks.identity.secret, file_path (), &rules, &why), 0);
+  if (meanwhile)
+    meanwhile ();
+  assert_int_equal (keystone_pass (&ks, &q, &pass, &why), -err);
+  keystone_pass_free (&ks, &pass);
+  says (&why, part);
+  assert_int_equal (lines[0].asked, 1);
+  ks.server = NULL;
+  ks.identity.id = NULL;
+  keystone_close (&ks);
+}
+
+static void
+replaced (void)
+{
+  write_file ("another");
+}
+
+static void
+test_a_secret_that_cannot_be_read_again_denies_nothing (void **state)
+{
+  (void)state;
+  login_fails (NULL, EACCES, "requires authentication");
+  login_fails (replaced, EACCES, "requires authentication");
+  login_fails (remove_file, EKEYREJECTED, "stays in use");
+}
+
 /* ---- metadata ---- */
 
 static void
@@ -321,8 +376,9 @@ main (void)
     cmocka_unit_test (test_refusals_of_a_secret),
     cmocka_unit_test (test_who_is_not_openstack_denies_nothing),
     cmocka_unit_test (test_a_secret_in_an_error_is_not_repeated),
+    cmocka_unit_test (test_a_secret_that_cannot_be_read_again_denies_nothing),
     cmocka_unit_test (test_metadata),
   };
 
-  return cmocka_run_group_tests (tests, NULL, NULL);
+  return cmocka_run_group_tests (tests, login_server_up, login_server_down);
 }

@@ -52,6 +52,37 @@ test_a_secret_id_is_unwrapped_once (void **state)
   login_close (&login);
 }
 
+/* It says nothing about the key that it is used up, or has expired. */
+static void
+test_an_unwrapped_secret_id_that_is_used_up_denies_nothing (void **state)
+{
+  struct line lines[] = {
+    ALWAYS ("wrapping/lookup", 200, ORIGIN),
+    ALWAYS ("wrapping/unwrap", 200, "{\"data\":{\"secret_id\":\"u\"}}"),
+    ONCE ("POST /v1/auth/approle/login", 200, GRANT ("s.1")),
+    ALWAYS ("POST /v1/auth/approle/login", 400, ERROR ("invalid secret ID")),
+    ALWAYS ("GET /v1/key", 200, "{}"),
+    END,
+  };
+  struct key_question q = question ();
+  struct reason why = { "" };
+  long status;
+
+  (void)state;
+  script = lines;
+  begin (WRAPPED, "s.wrapped");
+  asks (0, 200);
+  assert_true (login_can_check (&login, &why));
+  assert_non_null (strstr (why.text, "single use"));
+  login.token.end_ms = 1;
+  assert_int_equal (ask (&q, &status, &why), -EKEYREJECTED);
+  assert_non_null (strstr (why.text, "can be had once only"));
+  /* One that came out of the file just now is another matter. */
+  write_file ("s.another");
+  asks (EACCES, 0);
+  login_close (&login);
+}
+
 static void
 unwrapping_fails (struct line *lines, bool alarm, const char *part)
 {
@@ -61,7 +92,7 @@ unwrapping_fails (struct line *lines, bool alarm, const char *part)
 
   script = lines;
   begin (WRAPPED, "s.wrapped");
-  assert_int_equal (ask (&q, &status, &why), -EACCES);
+  assert_int_equal (ask (&q, &status, &why), -EKEYREJECTED);
   assert_int_equal (q.alarm, alarm);
   if (!strstr (why.text, part))
     fail_msg ("\"%s\" does not say \"%s\"", why.text, part);
@@ -130,7 +161,7 @@ test_an_unwrapping_without_an_answer_is_no_alarm (void **state)
   script = lines;
   begin (WRAPPED, "s.wrapped");
   assert_int_equal (ask (&q, &status, &why), -EAGAIN);
-  assert_int_equal (ask (&q, &status, &why), -EACCES);
+  assert_int_equal (ask (&q, &status, &why), -EKEYREJECTED);
   assert_false (q.alarm);
   assert_non_null (strstr (why.text, "its answer was lost"));
   login_close (&login);
@@ -342,6 +373,8 @@ main (void)
 {
   const struct CMUnitTest tests[] = {
     cmocka_unit_test (test_a_secret_id_is_unwrapped_once),
+    cmocka_unit_test (
+        test_an_unwrapped_secret_id_that_is_used_up_denies_nothing),
     cmocka_unit_test (test_a_used_wrapping_token_is_an_alarm),
     cmocka_unit_test (test_a_wrapping_token_of_another_origin_is_an_alarm),
     cmocka_unit_test (test_an_unwrapping_without_an_answer_is_no_alarm),

@@ -82,6 +82,70 @@ test_a_secret_in_an_error_is_not_repeated (void **state)
                "logging in");
 }
 
+/* ---- refused a second time ---- */
+
+/* It worked once, and does not any more. */
+static void
+second_login_fails (const char *format, void (*meanwhile) (void), int err,
+                    const char *part)
+{
+  struct line lines[] = {
+    ONCE ("POST /v1/auth/", 200, GRANT ("s.1")),
+    ALWAYS ("POST /v1/auth/", 400, ERROR ("invalid role or secret ID")),
+    ALWAYS ("GET /v1/key", 200, "{}"),
+    END,
+  };
+  struct key_question q = question ();
+  struct reason why = { "" };
+  long status;
+
+  script = lines;
+  begin (format, HEALTHY);
+  asks (0, 200);
+  login.token.end_ms = 1; /* long ago */
+  meanwhile ();
+  assert_int_equal (ask (&q, &status, &why), -err);
+  if (!strstr (why.text, part))
+    fail_msg ("\"%s\" does not say \"%s\"", why.text, part);
+  assert_int_equal (lines[1].asked, 1);
+  login_close (&login);
+}
+
+static void
+nothing (void)
+{
+}
+
+static void
+replaced (void)
+{
+  write_file ("another");
+}
+
+static void
+spoilt (void)
+{
+  write_file ("two words");
+}
+
+static void
+test_what_was_read_again_is_refused (void **state)
+{
+  (void)state;
+  second_login_fails (APPROLE, nothing, EACCES, "invalid role");
+  second_login_fails (APPROLE, replaced, EACCES, "invalid role");
+  second_login_fails (JWT, nothing, EACCES, "invalid role");
+}
+
+static void
+test_what_cannot_be_read_again_says_nothing (void **state)
+{
+  (void)state;
+  second_login_fails (APPROLE, remove_file, EKEYREJECTED, "cannot be found");
+  second_login_fails (APPROLE, spoilt, EKEYREJECTED, "does not hold one");
+  second_login_fails (JWT, remove_file, EKEYREJECTED, "stays in use");
+}
+
 /* ---- doubts ---- */
 
 static void
@@ -203,10 +267,10 @@ test_a_limited_token_is_not_looked_up_again (void **state)
   script = lines;
   begin (TOKEN_FILE, "s.given");
   asks (0, 200);
-  assert_false (login_is_limited (&login, NULL));
+  assert_true (login_can_check (&login, NULL));
   login_learn (&login, &q);
   login_learn (&login, &q);
-  assert_true (login_is_limited (&login, &why));
+  assert_false (login_can_check (&login, &why));
   assert_non_null (strstr (why.text, "limited number"));
   asks (0, 403);
   assert_int_equal (login_tend (&login, &q.deadline, &next_ms, NULL), 0);
@@ -227,7 +291,7 @@ test_a_token_that_the_question_used_up_is_limited (void **state)
   script = lines;
   begin (TOKEN_FILE, "s.given");
   login_learn (&login, &q);
-  assert_true (login_is_limited (&login, NULL));
+  assert_false (login_can_check (&login, NULL));
   login_close (&login);
 }
 
@@ -248,7 +312,7 @@ test_a_gateways_403_says_nothing_about_a_token (void **state)
   begin (TOKEN_FILE, "s.given");
   assert_int_equal (ask (&q, &status, NULL), -EAGAIN);
   login_learn (&login, &q);
-  assert_false (login_is_limited (&login, NULL));
+  assert_true (login_can_check (&login, NULL));
   login_close (&login);
 }
 
@@ -266,7 +330,7 @@ test_a_token_that_may_not_look_itself_up_is_not_limited (void **state)
   begin (TOKEN_FILE, "s.given");
   login_learn (&login, &q);
   login_learn (&login, &q);
-  assert_false (login_is_limited (&login, NULL));
+  assert_true (login_can_check (&login, NULL));
   assert_int_equal (lines[0].asked, 1);
   login_close (&login);
 }
@@ -389,6 +453,8 @@ main (void)
   const struct CMUnitTest tests[] = {
     cmocka_unit_test (test_refusals_of_a_login),
     cmocka_unit_test (test_a_secret_in_an_error_is_not_repeated),
+    cmocka_unit_test (test_what_was_read_again_is_refused),
+    cmocka_unit_test (test_what_cannot_be_read_again_says_nothing),
     cmocka_unit_test (test_a_token_that_ended_is_replaced_once),
     cmocka_unit_test (test_a_good_tokens_denial_stands),
     cmocka_unit_test (test_a_fresh_logins_denial_needs_no_lookup),

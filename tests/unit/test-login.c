@@ -227,7 +227,7 @@ kept (struct credential *c, const char *part)
 {
   assert_false (credential_refresh (c));
   holds (c, "one");
-  assert_true (c->err < 0);
+  assert_true (c->err < 0 && c->stale);
   if (!strstr (c->trouble.text, part) ||
       !strstr (c->trouble.text, "stays in use") ||
       !strstr (c->trouble.text, path))
@@ -257,6 +257,7 @@ test_what_was_read_stays_when_the_file_is_bad (void **state)
   replace_file (path, "one");
   assert_false (credential_refresh (&c));
   assert_int_equal (c.err, 0);
+  assert_false (c.stale);
   replace_file (path, "two");
   assert_true (credential_refresh (&c));
   credential_close (&c);

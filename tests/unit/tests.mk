@@ -48,6 +48,10 @@ tests_unit_test_audit_CFLAGS = $(unit_cflags)
 tests_unit_test_audit_LDADD = $(unit_ldadd)
 tests_unit_test_ceph_csi_CFLAGS = $(unit_cflags)
 tests_unit_test_ceph_csi_LDADD = $(unit_ldadd)
+tests_unit_test_barbican_SOURCES = \
+	tests/unit/login-server.c \
+	tests/unit/login-server.h \
+	tests/unit/test-barbican.c
 tests_unit_test_barbican_CFLAGS = $(unit_cflags)
 tests_unit_test_barbican_LDADD = $(unit_ldadd)
 tests_unit_test_deadline_CFLAGS = $(unit_cflags)

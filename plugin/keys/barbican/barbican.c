@@ -203,7 +203,7 @@ barbican_fetch (void *state, struct key_question *question, struct secret **ret,
     r = layout_bytes (&layout, bytes, ret, why);
   if (r == 0 && k->barbican->consumer && question->subject)
     register_consumer (k, question);
-  return r;
+  return r == -EKEYREJECTED ? -EACCES : r;
 }
 
 /* Whatever the secret is now: a key that was changed may be used. */
@@ -215,7 +215,9 @@ barbican_check (void *state, struct key_question *question, struct reason *why)
   struct layout layout = { .kind = LAYOUT_RAW };
   int r = get_metadata (k, question, &layout, why);
 
-  return r < 0 ? r : get_payload (k, question, &bytes, why);
+  if (r == 0)
+    r = get_payload (k, question, &bytes, why);
+  return r == -EKEYREJECTED ? -EAGAIN : r;
 }
 
 /* ---- the rest of a provider ---- */

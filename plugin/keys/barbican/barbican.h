@@ -173,7 +173,11 @@ struct pass {
   bool fresh; /* the login was for this question */
 };
 
-/* Logs in where there is no token.  keystone_pass_free when done. */
+/* Logs in where there is no token.  keystone_pass_free when done.
+ * -EKEYREJECTED: the login was refused, but with a credential whose file
+ * could not be read again; it is for a fetch to call that denied, and for
+ * a check, that it cannot say.
+ */
 extern int keystone_pass (struct keystone *ks, struct key_question *question,
                           struct pass *ret, struct reason *why);
 extern void keystone_pass_free (struct keystone *ks, struct pass *pass);

@@ -153,7 +153,8 @@ put_login (struct keystone *ks, struct os_token *t, struct place *place)
 }
 
 /* BUSY is ours: nobody else changes the place.  One try: what may go
- * better is tried again by the question that needs it.
+ * better is tried again by the question that needs it.  -EKEYREJECTED:
+ * as in keystone_pass.
  */
 static int
 log_in_once (struct keystone *ks, struct key_question *question,
@@ -174,8 +175,10 @@ log_in_once (struct keystone *ks, struct key_question *question,
     }
   }
   /* That the file could not be read again matters only now. */
-  if (r < 0 && why && secret->path && secret->err < 0)
+  if (r < 0 && (secret->err < 0 || (r == -EACCES && secret->stale)))
     reason_prefix (why, "%s", secret->trouble.text);
+  if (r == -EACCES && secret->stale)
+    r = -EKEYREJECTED;
   free (url);
   return r;
 }

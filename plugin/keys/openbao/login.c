@@ -174,36 +174,23 @@ post_login (struct login *l, struct key_question *question, struct token *t,
   return r;
 }
 
-/* Whose files could not be read again matters only when the login fails. */
-static void
-add_trouble (const struct login *l, struct reason *why)
-{
-  const struct credential *const all[] = { &l->role_id, &l->secret_id,
-                                           &l->wrapped, &l->jwt };
-
-  for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
-    if (all[i]->err < 0)
-      reason_prefix (why, "%s", all[i]->trouble.text);
-}
-
 /* BUSY is ours.  The login is tried once: what may go better is tried
- * again by the question that needs it.
+ * again by the question that needs it.  -EKEYREJECTED: as of openbao_ask.
  */
 static int
 log_in_once (struct login *l, struct key_question *question, struct token *t,
              struct reason *why)
 {
+  bool unwrapped = false;
   int r;
 
   credential_refresh (&l->role_id);
   credential_refresh (&l->secret_id);
   credential_refresh (&l->jwt);
-  r = wrapping_open (l, question, why);
+  r = wrapping_open (l, question, &unwrapped, why);
   if (r == 0)
     r = post_login (l, question, t, why);
-  if (r < 0 && why)
-    add_trouble (l, why);
-  return r;
+  return r < 0 ? refusal_with_credentials (l, r, unwrapped, why) : 0;
 }
 
 /* ---- under the lock ---- */
@@ -399,12 +386,12 @@ login_learn (struct login *l, struct key_question *question)
 }
 
 bool
-login_is_limited (struct login *l, struct reason *why)
+login_can_check (struct login *l, struct reason *why)
 {
   bool limited;
 
   if (!l->method)
-    return false;
+    return true;
   pthread_mutex_lock (&l->flight.lock);
   limited = l->token.limited;
   pthread_mutex_unlock (&l->flight.lock);
@@ -413,7 +400,13 @@ login_is_limited (struct login *l, struct reason *why)
                 "the token works a limited number of times, and each recheck "
                 "would take one (%s)",
                 l->setting);
-  return limited;
+  else if (l->wrapped.path)
+    reason_set (why, 0,
+                "a response-wrapped secret id is single use: once its token "
+                "has ended, and no login with it works any more, the key "
+                "cannot be asked about again (%s)",
+                l->setting);
+  return !limited;
 }
 
 /* ---- tending ---- */

@@ -82,7 +82,7 @@ extern void login_relock (struct login *l);
 
 /* A token to ask with: *ID, a copy, is the caller's; NULL: an agent logs
  * in for us.  Logs in where there is none.  *FRESH: for this call.
- * -EACCES, -EAGAIN, -EINVAL, -EBADMSG, ...
+ * -EACCES, -EKEYREJECTED (as openbao_ask), -EAGAIN, -EINVAL, -EBADMSG, ...
  */
 extern int login_token (struct login *l, struct key_question *question,
                         struct secret **ret, unsigned *generation, bool *fresh,
@@ -106,7 +106,8 @@ extern bool login_says_policy (const struct answer *a);
  */
 extern void login_learn (struct login *l, struct key_question *question);
 
-extern bool login_is_limited (struct login *l, struct reason *why);
+/* As key_can_check. */
+extern bool login_can_check (struct login *l, struct reason *why);
 
 extern int login_tend (struct login *l, const struct deadline *deadline,
                        int64_t *next_ms, struct reason *why);
@@ -137,11 +138,11 @@ login_from_token_file (struct login *l, const char *path, struct reason *why);
 /* ---- wrapping.c ---- */
 
 /* Make sure that L has the secret id that lies behind the wrapping token
- * in its file; asks the server once for each such token.  -EACCES with
- * QUESTION->alarm: somebody else was there before.
+ * in its file; asks the server once for each such token, *NOW: by this
+ * call.  -EACCES with QUESTION->alarm: somebody else was there before.
  */
 extern int wrapping_open (struct login *l, struct key_question *question,
-                          struct reason *why);
+                          bool *now, struct reason *why);
 
 /* ---- handover.c ---- */
 
@@ -154,6 +155,13 @@ extern void login_restore (struct login *l, const struct secret *saved);
 /* The class of an answer to a login that is not 200 with JSON. */
 extern int refusal_of_login (struct login *l, const struct answer *a,
                              struct key_question *question, struct reason *why);
+
+/* A login failed with R; UNWRAPPED: with a secret id that came out of its
+ * wrapping just now.  -EKEYREJECTED (as of openbao_ask) where -EACCES says
+ * less than that; WHY tells which files could not be read again.
+ */
+extern int refusal_with_credentials (const struct login *l, int r,
+                                     bool unwrapped, struct reason *why);
 
 /* ---- jwt.c ---- */
 

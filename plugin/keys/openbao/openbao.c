@@ -252,7 +252,7 @@ openbao_can_check (struct kms *kms, struct reason *why)
 {
   const struct openbao *b = kms->state;
 
-  return !login_is_limited (b->login, why);
+  return login_can_check (b->login, why);
 }
 
 static int

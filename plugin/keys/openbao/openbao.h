@@ -114,8 +114,9 @@ openbao_send (const struct openbao *b, const struct openbao_request *request,
 
 /* The same under the login of B, in its namespace.  A status of 403 means
  * that the token is good: a definite no.  -EKEYREJECTED: the token is not
- * accepted; it is for a fetch to call that denied, and for a check, that
- * it cannot say.
+ * accepted, or the login is refused with a credential that was for one use
+ * or could not be read again; it is for a fetch to call that denied, and
+ * for a check, that it cannot say.
  */
 extern int
 openbao_ask (const struct openbao *b, const char *method, const char *path,

@@ -144,3 +144,29 @@ refusal_of_login (struct login *l, const struct answer *a,
   return reason_set (why, EACCES, "%s (%s)",
                      a->text[0] ? a->text : "no reason was given", l->setting);
 }
+
+/* ---- with which credentials ---- */
+
+/* A credential that is old is refused whether or not we may still log in,
+ * and so is one for a single use: neither says anything about a key.
+ */
+int
+refusal_with_credentials (const struct login *l, int r, bool unwrapped,
+                          struct reason *why)
+{
+  const struct credential *const all[] = { &l->role_id, &l->secret_id,
+                                           &l->wrapped, &l->jwt };
+  const bool refused = r == -EACCES;
+  bool old = l->wrapped.path && !unwrapped;
+
+  if (refused && old && l->unwrapped)
+    reason_prefix (why, "the secret id out of %.256s can be had once only",
+                   l->wrapped.path);
+  /* That a file could not be read again matters only now. */
+  for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+    if (all[i]->err < 0 || (refused && all[i]->stale))
+      reason_prefix (why, "%s", all[i]->trouble.text);
+    old = old || all[i]->stale;
+  }
+  return refused && old ? -EKEYREJECTED : r;
+}

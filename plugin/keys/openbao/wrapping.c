@@ -173,11 +173,12 @@ unwrap (struct login *l, struct key_question *question, struct reason *why)
 }
 
 int
-wrapping_open (struct login *l, struct key_question *question,
+wrapping_open (struct login *l, struct key_question *question, bool *now,
                struct reason *why)
 {
   int r;
 
+  *now = false;
   if (!l->wrapped.path)
     return 0;
   if (credential_refresh (&l->wrapped))
@@ -185,5 +186,8 @@ wrapping_open (struct login *l, struct key_question *question,
   if (l->unwrapped && secret_equal (l->unwrapped_from, l->wrapped.text))
     return 0;
   r = look_up (l, question, why);
-  return r < 0 ? r : unwrap (l, question, why);
+  if (r == 0)
+    r = unwrap (l, question, why);
+  *now = r == 0;
+  return r;
 }
