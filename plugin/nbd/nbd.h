@@ -139,6 +139,14 @@ extern void trail_subject (const struct subject *subject);
 extern void trail_fetch (size_t layer, const struct key_question *question,
                          int r, const struct reason *why);
 
+/* A recheck of the key of LAYER ended in R; not yet told, but for an
+ * alarm.  What trail_session tells of the rechecks is about the key that
+ * was decisive last.
+ */
+extern void trail_asked (size_t layer, const struct key_question *question,
+                         int r, const struct reason *why);
+extern void trail_decisive (size_t layer);
+
 /* The volume could not be unlocked: R is -errno. */
 extern void trail_unlock_failed (int r, const struct reason *why);
 

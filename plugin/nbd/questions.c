@@ -68,11 +68,13 @@ questions_check (void *opaque, const struct subject *subject,
     if (!can_check (key, &reason))
       continue;
     r = key_check (key, &question, &reason);
+    trail_asked (i, &question, r, &reason);
     if (r == 0)
       continue;
     if (result == 0 || r == -EACCES || r == -ENOENT) {
       result = r;
       *why = reason;
+      trail_decisive (i);
     }
     if (r == -EACCES || r == -ENOENT)
       break;

@@ -23,6 +23,13 @@ static struct {
   pthread_mutex_t lock;
   char image_id[TRAIL_ID_MAX];
   struct attachment *attached; /* those whose .close has not come */
+
+  /* Of the last recheck of each key, and whose answer decided. */
+  struct {
+    char request_id[KEY_REQUEST_ID_MAX];
+    bool alarm;
+  } asked[VOLUME_LAYERS_MAX];
+  size_t decisive;
 } trail = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 /* Where there is a journal, that is where an operator looks. */
@@ -89,6 +96,13 @@ first_key (void)
   return parameters.volume.nr_keys > 0 ? parameters.keys[0] : NULL;
 }
 
+static void
+write_alarm (struct audit_event event, size_t layer)
+{
+  event.kind = AUDIT_ALARM;
+  write_event (&event, parameters.keys[layer]);
+}
+
 void
 trail_fetch (size_t layer, const struct key_question *question, int r,
              const struct reason *why)
@@ -104,10 +118,39 @@ trail_fetch (size_t layer, const struct key_question *question, int r,
 
   trail_subject (question->subject);
   write_event (&event, parameters.keys[layer]);
-  if (question->alarm) {
-    event.kind = AUDIT_ALARM;
-    write_event (&event, parameters.keys[layer]);
-  }
+  if (question->alarm)
+    write_alarm (event, layer);
+}
+
+void
+trail_asked (size_t layer, const struct key_question *question, int r,
+             const struct reason *why)
+{
+  const struct audit_event event = {
+    .err = r,
+    .request_id = question->request_id,
+    .why = why->text,
+    .peer_uid = -1,
+    .peer_pid = -1,
+  };
+  bool alarm;
+
+  pthread_mutex_lock (&trail.lock);
+  alarm = question->alarm && !trail.asked[layer].alarm;
+  trail.asked[layer].alarm = question->alarm;
+  memcpy (trail.asked[layer].request_id, question->request_id,
+          sizeof question->request_id);
+  pthread_mutex_unlock (&trail.lock);
+  if (alarm)
+    write_alarm (event, layer);
+}
+
+void
+trail_decisive (size_t layer)
+{
+  pthread_mutex_lock (&trail.lock);
+  trail.decisive = layer;
+  pthread_mutex_unlock (&trail.lock);
 }
 
 static void
@@ -122,6 +165,30 @@ write_session (enum audit_kind kind, int r, const struct reason *why)
   };
 
   write_event (&event, first_key ());
+}
+
+/* What came of the rechecks: of the key whose answer decided.  That all
+ * is well again is told of the same one.
+ */
+static void
+write_recheck (enum audit_kind kind, int r, const struct reason *why)
+{
+  char request_id[KEY_REQUEST_ID_MAX];
+  struct audit_event event = {
+    .kind = kind,
+    .err = r,
+    .request_id = request_id,
+    .why = r < 0 && why ? why->text : NULL,
+    .peer_uid = -1,
+    .peer_pid = -1,
+  };
+  size_t layer;
+
+  pthread_mutex_lock (&trail.lock);
+  layer = trail.decisive;
+  memcpy (request_id, trail.asked[layer].request_id, sizeof request_id);
+  pthread_mutex_unlock (&trail.lock);
+  write_event (&event, parameters.keys[layer]);
 }
 
 void
@@ -140,16 +207,16 @@ trail_session (enum session_event event, int r, const struct reason *why)
     break;
   case SESSION_EVENT_RECHECK_FAILED:
   case SESSION_EVENT_RECHECK_WORKS:
-    write_session (AUDIT_RECHECK, r, why);
+    write_recheck (AUDIT_RECHECK, r, why);
     break;
   case SESSION_EVENT_PAUSED:
-    write_session (AUDIT_PAUSE, r, why);
+    write_recheck (AUDIT_PAUSE, r, why);
     break;
   case SESSION_EVENT_RESUMED:
-    write_session (AUDIT_RESUME, r, why);
+    write_recheck (AUDIT_RESUME, r, why);
     break;
   case SESSION_EVENT_REVOKED:
-    write_session (AUDIT_REVOKE, r, why);
+    write_recheck (AUDIT_REVOKE, r, why);
     break;
   case SESSION_EVENT_CLOSED:
   case SESSION_EVENT_STUCK:

@@ -81,6 +81,29 @@ def test_the_request_is_found_in_the_servers_own_log(servers, encrypted, bao,
     assert all(r["path"] == "secret/data/audit/vol" for r in found), found
 
 
+def test_barbicans_requests_are_found_in_its_own_log(
+        servers, encrypted, barbican, files, tmp_path):
+    ident = barbican.secret(lab.PASSPHRASE, "passphrase")
+    trail = tmp_path / "audit.json"
+    profiles = files("barbican.json", json.dumps({"profiles": {
+        "cloud": barbican.profile(timeout=4)}}))
+    server = servers.start(encrypted, "key=cloud:" + ident, "recheck=1",
+                           "profiles=" + profiles, "audit=%s" % trail)
+    barbican.delete(ident)
+    lab.await_(lambda: of(read(trail), "revoke"), 20, "a revocation is told")
+    [fetch], [revoke] = of(read(trail), "fetch"), of(read(trail), "revoke")
+    assert (revoke["outcome"], revoke["key"]) == ("gone", "cloud:" + ident)
+    assert fetch["request_id"] != revoke["request_id"]
+    for e, status in (fetch, "200 OK"), (revoke, "404 Not Found"):
+        _, found, after = barbican.read("barbican.log").partition(
+            "Begin processing request %s\n" % e["request_id"])
+        assert found, e
+        [processed] = [line for line in after.splitlines()
+                       if "Processed request: " in line][:1]
+        assert status in processed and ident in processed, processed
+    server.expected_status = 0
+
+
 def test_a_refusal_is_told_with_its_class(servers, encrypted, bao, profile,
                                           tmp_path):
     trail = tmp_path / "audit.json"

@@ -668,6 +668,13 @@ def trail_of(path):
     return told[3:], lines
 
 
+def requests_of(bao, ident):
+    """The paths in the server's own log: of a request and its response"""
+    with open(bao.audit_log, encoding="utf-8") as f:
+        requests = [json.loads(line)["request"] for line in f]
+    return [r["path"] for r in requests if r["id"] == ident]
+
+
 @pytest.mark.parametrize("how,outcome", [
     ("remove_policy", "denied"), ("delete_secret", "gone")])
 def test_outage_and_revocation_are_in_the_trail(volume, bao, sealed, tmp_path,
@@ -693,6 +700,12 @@ def test_outage_and_revocation_are_in_the_trail(volume, bao, sealed, tmp_path,
     assert "may no longer be used" in revoke["why"], revoke
     assert revoke["key"] == "t:" + volume.path, revoke
     assert revoke["image"] == volume.image.spec, revoke
+    if outcome == "gone":  # a 403 comes without an id
+        asked = requests_of(bao, revoke["request_id"])
+        assert asked == ["secret/data/" + volume.path] * 2, asked
+    assert "request_id" not in lines[3], lines[3]  # a sealed server's
+    works = lines[4]
+    assert requests_of(bao, works["request_id"]), works
     assert "peer_pid" not in revoke and lines[-1]["peer_pid"] == os.getpid()
     text = trail.read_bytes()
     assert PASSPHRASE not in text and volume.token.encode() not in text

@@ -129,8 +129,10 @@ os_ask (const struct http_server *server, const struct os_request *request,
     take_reply (reply, &http,
                 request->hidden ? request->hidden : request->token);
   }
-  else
+  else {
     question->again = http.again;
+    question->request_id[0] = '\0'; /* of the exchange before */
+  }
   http_reply_free (&http);
   return err;
 }
