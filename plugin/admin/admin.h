@@ -8,6 +8,7 @@
 #include <stdbool.h>
 
 #include "cluster.h"
+#include "logger.h"
 #include "luks_header.h"
 #include "reason.h"
 #include "volume.h"
@@ -16,8 +17,9 @@
 struct command {
   struct cluster_params cluster;
   const char *profiles;
-  bool json;    /* results for programs */
-  bool replace; /* what is there already */
+  const char *audit; /* see audit_open */
+  bool json;         /* results for programs */
+  bool replace;      /* what is there already */
 };
 
 #define ADMIN_PROFILES "/etc/rbdcrypt/profiles.json"
@@ -25,6 +27,9 @@ struct command {
 /* A step that may take a while, for whoever watches a terminal. */
 extern void admin_step (const struct command *command, const char *fmt, ...)
     __attribute__ ((format (printf, 2, 3)));
+
+/* Lines on stderr. */
+extern const struct logger admin_logger;
 
 /* bind.c: write the reference KEY onto IMAGE, after it was seen to open
  * it, and print what was done.  0, or -errno and the sentence.

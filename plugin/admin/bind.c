@@ -18,6 +18,7 @@
 #include <jansson.h>
 
 #include "admin.h"
+#include "audit.h"
 #include "json.h"
 #include "key.h"
 #include "luks_editor.h"
@@ -28,6 +29,7 @@ struct binding {
   const struct command *command;
   struct volume_params params;
   struct key *key;
+  struct audit *audit;
   struct cluster *cluster;
   struct volume *volume; /* opened raw, read-write */
   struct luks_editor *editor;
@@ -52,6 +54,37 @@ flush_image (void *opaque)
   return rbd_flush (opaque);
 }
 
+/* ---- the audit trail ---- */
+
+static void
+tell (const struct binding *b, enum audit_kind kind, int r,
+      const char *request_id, const struct reason *why)
+{
+  const struct audit_event event = {
+    .kind = kind,
+    .err = r,
+    .image = b->volume->subject.image,
+    .image_id = b->volume->subject.id,
+    .profile = key_profile (b->key),
+    .key = key_name (b->key),
+    .request_id = request_id,
+    .why = r < 0 ? why->text : NULL,
+    .peer_uid = -1,
+    .peer_pid = -1,
+  };
+
+  audit_write (b->audit, &event);
+}
+
+static void
+tell_fetch (const struct binding *b, const struct key_question *question, int r,
+            const struct reason *why)
+{
+  tell (b, AUDIT_FETCH, r, question->request_id, why);
+  if (question->alarm)
+    tell (b, AUDIT_ALARM, r, question->request_id, why);
+}
+
 /* ---- steps ---- */
 
 static int
@@ -72,6 +105,8 @@ parse (struct binding *b, const char *image, const char *key,
                     "image is opened");
   if (r == 0)
     r = key_prepare (b->key, b->command->profiles, why);
+  if (r == 0)
+    r = audit_open (b->command->audit, &admin_logger, &b->audit, why);
   return r;
 }
 
@@ -147,10 +182,13 @@ prove (struct binding *b, struct reason *why)
 
   admin_step (b->command, "%s", key_doing (b->key));
   r = key_fetch (b->key, &question, &passphrase, why);
+  tell_fetch (b, &question, r, why);
   if (r < 0)
     return r;
   admin_step (b->command, "trying the key on the volume");
-  return luks_editor_unlock (b->editor, passphrase, &b->keyslot, why);
+  r = luks_editor_unlock (b->editor, passphrase, &b->keyslot, why);
+  tell (b, AUDIT_UNLOCK, r, NULL, why);
+  return r;
 }
 
 static int
@@ -298,6 +336,7 @@ finish (struct binding *b)
   cluster_disconnect (b->cluster);
   key_end_logins (&soon);
   key_free (b->key);
+  audit_close (b->audit);
 }
 
 static void

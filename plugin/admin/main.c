@@ -24,6 +24,9 @@ static const char help[] =
     "  -c, --conf=FILE      Ceph configuration\n"
     "      --user=NAME      Ceph user without \"client.\" (admin)\n"
     "      --cluster=NAME   name of the Ceph cluster (ceph)\n"
+    "      --audit=FILE|journal|none\n"
+    "                       where to write that the key was fetched (journal,\n"
+    "                       where there is one)\n"
     "      --profiles=FILE  descriptions of KMSes\n"
     "                       (" ADMIN_PROFILES ")\n"
     "      --replace        replace a record that differs\n"
@@ -33,13 +36,21 @@ static const char help[] =
     "\n"
     "Exit status: 0 done, 1 refused or failed, 2 wrong usage.\n";
 
-enum { OPT_USER = 256, OPT_CLUSTER, OPT_PROFILES, OPT_REPLACE, OPT_JSON };
+enum {
+  OPT_USER = 256,
+  OPT_CLUSTER,
+  OPT_AUDIT,
+  OPT_PROFILES,
+  OPT_REPLACE,
+  OPT_JSON
+};
 
 static const struct option options[] = {
   { "conf", required_argument, NULL, 'c' },
   { "user", required_argument, NULL, OPT_USER },
   { "id", required_argument, NULL, OPT_USER },
   { "cluster", required_argument, NULL, OPT_CLUSTER },
+  { "audit", required_argument, NULL, OPT_AUDIT },
   { "profiles", required_argument, NULL, OPT_PROFILES },
   { "replace", no_argument, NULL, OPT_REPLACE },
   { "json", no_argument, NULL, OPT_JSON },
@@ -62,12 +73,43 @@ admin_step (const struct command *command, const char *fmt, ...)
   va_end (args);
 }
 
+static void __attribute__ ((format (printf, 1, 2)))
+log_error (const char *fmt, ...)
+{
+  va_list args;
+
+  va_start (args, fmt);
+  fputs ("rbdcrypt: ", stderr);
+  vfprintf (stderr, fmt, args);
+  fputc ('\n', stderr);
+  va_end (args);
+}
+
+static void __attribute__ ((format (printf, 1, 2)))
+log_nothing (const char *fmt, ...)
+{
+  (void)fmt;
+}
+
+const struct logger admin_logger = { .error = log_error, .debug = log_nothing };
+
 /* An argument is not repeated: it may be a secret that somebody typed. */
 static int
 wrong_usage (const char *problem)
 {
   fprintf (stderr, "rbdcrypt: %s (see rbdcrypt --help)\n", problem);
   return EXIT_USAGE;
+}
+
+static int
+take_audit (const char *target, struct command *command)
+{
+  if (strcmp (target, "journal") != 0 && strcmp (target, "none") != 0 &&
+      !strchr (target, '/'))
+    return wrong_usage ("--audit is journal, none or the path of a file with a "
+                        "\"/\" in it");
+  command->audit = target;
+  return -1;
 }
 
 /* -1: go on; else the exit status. */
@@ -85,6 +127,8 @@ take_option (int option, struct command *command)
   case OPT_CLUSTER:
     command->cluster.name = optarg;
     return -1;
+  case OPT_AUDIT:
+    return take_audit (optarg, command);
   case OPT_PROFILES:
     command->profiles = optarg;
     return -1;

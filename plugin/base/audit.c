@@ -542,13 +542,23 @@ new_audit (const char *target, const struct logger *log)
   return a;
 }
 
+/* Where there is a journal, that is where an operator looks. */
+static const char *
+usual_target (void)
+{
+  return access (AUDIT_JOURNAL_SOCKET, W_OK) == 0 ? "journal" : "none";
+}
+
 int
 audit_open (const char *target, const struct logger *log, struct audit **ret,
             struct reason *why)
 {
-  struct audit *a = new_audit (target, log);
+  struct audit *a;
   int r = 0;
 
+  if (!target)
+    target = usual_target ();
+  a = new_audit (target, log);
   if (!a)
     return reason_set (why, ENOMEM, "out of memory");
   if (strcmp (target, "journal") == 0)

@@ -10,7 +10,6 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "audit.h"
 #include "nbd.h"
@@ -32,21 +31,13 @@ static struct {
   size_t decisive;
 } trail = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
-/* Where there is a journal, that is where an operator looks. */
-static const char *
-default_target (void)
-{
-  return access (AUDIT_JOURNAL_SOCKET, W_OK) == 0 ? "journal" : "none";
-}
-
 int
 trail_open (void)
 {
-  const char *target = parameters.audit ? parameters.audit : default_target ();
   struct reason why;
 
   image_spec_text (&parameters.volume.spec, trail.image);
-  if (audit_open (target, &nbdkit_logger, &trail.audit, &why) < 0) {
+  if (audit_open (parameters.audit, &nbdkit_logger, &trail.audit, &why) < 0) {
     nbdkit_error ("%s", why.text);
     return -1;
   }

@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+import journal as journals
 import lab
 from test_image_reference import METADATA, image_id, profiles, record, \
     serves, set_metadata
@@ -142,6 +143,70 @@ def test_a_clone_gets_its_own_record(servers, images, bind, cluster,
     serves(servers, image, profiles)
 
 
+def trail_of(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_what_it_did_is_in_the_trail(images, bind, bao, tmp_path):
+    bao.put("tenant-a/wrong", {"value": "another"})
+    image = images.luks()
+    trail = tmp_path / "audit.json"
+    bind("--audit=%s" % trail, image, "tenant-a:vol")
+    assert trail.stat().st_mode & 0o777 == 0o600
+    fetch, unlock = trail_of(trail)
+    assert (fetch["event"], unlock["event"]) == ("fetch", "unlock")
+    for e in fetch, unlock:
+        assert e["outcome"] == "ok", e
+        assert (e["profile"], e["key"]) == ("tenant-a", "tenant-a:vol"), e
+        assert (e["image"], e["image_id"]) == \
+            (image.spec, image_id(image)), e
+    with open(bao.audit_log, encoding="utf-8") as f:
+        requests = [json.loads(line)["request"] for line in f]
+    assert {r["path"] for r in requests if r["id"] == fetch["request_id"]} \
+        == {"secret/data/tenant-a/vol"}
+    for key, told in (("wrong", [("fetch", "ok"), ("unlock", "wrong-key")]),
+                      ("nothing", [("fetch", "gone")])):
+        trail.unlink()
+        refused(bind("--audit=%s" % trail, "--replace", image,
+                     "tenant-a:" + key, check=False))
+        lines = trail_of(trail)
+        assert [(e["event"], e["outcome"]) for e in lines] == told
+        assert lines[-1]["why"], lines
+    assert lab.PASSPHRASE not in trail.read_bytes()
+
+
+def test_the_trail_is_in_the_journal_where_there_is_one(
+        images, command, cluster, profiles, servers):
+    image = images.luks()
+    arguments = [command, "bind", "--conf", cluster.conf, "--" + profiles,
+                 image.spec, "tenant-a:vol"]
+    with journals.Journal(servers.dir) as journal:
+        lab.run(*journal.prefix, *arguments)
+        told = lab.await_(lambda: len(journal.read()) == 2 and journal.read(),
+                          10, "two lines")
+        assert [e["RBDCRYPT_EVENT"] for e in told] == ["fetch", "unlock"]
+        lab.run(*journal.prefix, *arguments[:2], "--audit=none",
+                *arguments[2:])
+        assert len(journal.read()) == 2
+    refused(lab.run(*journals.NONE, *arguments[:2], "--audit=journal",
+                    *arguments[2:], check=False), "audit=journal")
+    lab.run(*journals.NONE, *arguments)
+
+
+def test_no_key_is_fetched_for_a_trail_that_cannot_be_written(
+        images, bind, bao, tmp_path):
+    def asked():
+        with open(bao.audit_log, encoding="utf-8") as f:
+            return sum("secret/data/tenant-a/vol" in line for line in f)
+    image = images.luks()
+    before = asked()
+    refused(bind("--audit=%s/none/audit" % tmp_path, image, "tenant-a:vol",
+                 check=False), "audit file", "No such file")
+    assert asked() == before
+    bind(image, "tenant-a:vol")
+    assert asked() > before
+
+
 def test_a_wrong_key_writes_nothing(images, bind, bao):
     bao.put("tenant-a/wrong", {"value": "another"})
     image = images.luks()
@@ -183,7 +248,8 @@ def test_images_that_cannot_be_bound(images, bind, cluster):
 
 def test_usage(command):
     for arguments in ([], ["unbind"], ["bind"], ["bind", "x"],
-                      ["bind", "--nonsense", "x", "y"]):
+                      ["bind", "--nonsense", "x", "y"],
+                      ["bind", "--audit=jurnal", "x", "y"]):
         result = lab.run(command, *arguments, check=False)
         assert result.returncode == 2, arguments
         assert result.stderr
