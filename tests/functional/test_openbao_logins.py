@@ -655,23 +655,28 @@ def test_used_up_secret_id_is_no_revocation(
     assert server.stop() == 0
 
 
-@pytest.mark.parametrize("readable", [False, True])
+@pytest.mark.parametrize("how", ["readable", "gone", "out of reach"])
 def test_refused_secret_id_that_cannot_be_read_again(
-        servers, images, logins, approle, profile, readable):
+        servers, as_nobody, images, logins, approle, profile, how):
     """What is in the file now may be good; what is known to be there is
     not."""
     role = logins.role("approle", token_ttl="3s", token_max_ttl="3s")
     auth = approle(role)
-    server = servers.start(images.luks(), "key=t:vol", "recheck=1",
-                           "grace=60", profile(auth))
+    start = as_nobody if how == "out of reach" else servers.start
+    server = start(images.luks(), "key=t:vol", "recheck=1", "grace=60",
+                   profile(auth))
     server.expected_status = 0
-    if not readable:
+    if how == "gone":
         os.unlink(auth["secret_id_file"])
     logins.bao.must("DELETE", "auth/approle/role/" + role)
-    words = "may no longer be used" if readable else "going on for 60 seconds"
-    lab.await_(lambda: words in server.stderr(), 20, words)
-    assert readable or "stays in use" in server.stderr()
-    assert readable or "may no longer be used" not in server.stderr()
+    if how == "readable":
+        lab.await_(lambda: "may no longer be used" in server.stderr(), 20,
+                   "the refusal")
+        return
+    lab.await_(lambda: "going on for 60 seconds" in server.stderr(), 20,
+               "a recheck that cannot say")
+    assert "stays in use" in server.stderr()
+    assert "may no longer be used" not in server.stderr()
 
 
 def test_token_file_that_vanishes_while_serving(
