@@ -48,8 +48,9 @@ struct audit;
 
 /* TARGET: "journal", "none" or the path of a file, which is created with
  * mode 0600 and appended to; others may not write to it.  NULL: the
- * journal, where there is one.  LOG is told what cannot be written.  Children made by fork write to the same end.
- * On success *RET is the caller's.  -EINVAL, -EACCES, -ENOENT, ...
+ * journal, where there is one.  LOG is told what cannot be written.
+ * Children made by fork write to the same end.  On success *RET is the
+ * caller's.  -EINVAL, -EACCES, -ENOENT, ...
  */
 extern int audit_open (const char *target, const struct logger *log,
                        struct audit **ret, struct reason *why);

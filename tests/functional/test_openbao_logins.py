@@ -679,6 +679,36 @@ def test_refused_secret_id_that_cannot_be_read_again(
     assert "may no longer be used" not in server.stderr()
 
 
+def test_stolen_secret_id_is_an_alarm_while_serving_too(
+        servers, images, logins, approle, profile, tmp_path):
+    """Told once, however often it is met; and no word about the key."""
+    bao, trail = logins.bao, tmp_path / "audit.json"
+    role = logins.role("approle", token_ttl="3s", token_max_ttl="3s")
+    auth = approle(role, wrapped=True)
+    server = servers.start(images.luks(), "key=t:vol", "recheck=1",
+                           "grace=60", profile(auth), "audit=%s" % trail)
+    server.expected_status = 0
+    stolen = logins.wrapped_secret_id(role)
+    bao.must("POST", "sys/wrapping/unwrap", {"token": stolen})
+    with open(auth["wrapped_secret_id_file"], "w") as f:
+        f.write(stolen)
+
+    def told(event):
+        return [e for e in map(json.loads, trail.read_text().splitlines())
+                if e["event"] == event]
+
+    def looked_up():
+        with open(bao.audit_log, encoding="utf-8") as f:
+            return sum('"path":"sys/wrapping/lookup"' in line for line in f)
+    lab.await_(lambda: told("recheck"), 20, "a recheck that cannot say")
+    before = looked_up()
+    lab.await_(lambda: looked_up() >= before + 6, 30, "more rechecks")
+    [alarm] = told("alarm")
+    assert "somebody else has the secret id" in alarm["why"], alarm
+    assert (alarm["key"], alarm["outcome"]) == ("t:vol", "cannot-say")
+    assert told("revoke") == []
+
+
 def test_token_file_that_vanishes_while_serving(
         servers, images, bao, profile, tmp_path):
     token = bao.limited_token("secret/data/logins/*")
