@@ -9,6 +9,7 @@ import tempfile
 import pytest
 
 import barbican_server
+import certificates as certificate_store
 import classes as class_table
 import kmip_server
 import lab
@@ -95,6 +96,12 @@ def barbican(lab_dir):
     b.up()
     yield b
     b.down()
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory):
+    """certificates(NAME) -> path: see certificates.py."""
+    return certificate_store.make(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,13 @@ import time
 MIB = 1 << 20
 
 
+def context(certificate, private_key):
+    """What a server needs that speaks TLS under CERTIFICATE."""
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    made.load_cert_chain(certificate, private_key)
+    return made
+
+
 class Misbehaving:
     """Answers every request with REPLY(server, connection).
 
@@ -28,8 +35,7 @@ class Misbehaving:
         self.listener = socket.create_server((host, 0))
         self.context = None
         if tls:
-            self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            self.context.load_cert_chain(certificate, private_key)
+            self.context = context(certificate, private_key)
             if adjust:
                 adjust(self.context)
         self.ending = threading.Event()

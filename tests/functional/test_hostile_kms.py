@@ -29,56 +29,6 @@ LIMIT = TIMEOUT + 5
 RSS_LIMIT_KIB = 256 * 1024
 
 
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory):
-    """A CA and what it signed: valid, for another host, expired; and what
-    it did not sign."""
-    directory = tmp_path_factory.mktemp("certificates")
-    ec = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-          "-nodes"]
-
-    def path(name):
-        return str(directory / name)
-
-    def openssl(*argv):
-        lab.run("openssl", *argv, cwd=directory)
-
-    for ca in ("ca", "other-ca"):
-        openssl("req", "-x509", *ec, "-days", "2", "-subj", "/CN=" + ca,
-                "-addext", "keyUsage=critical,keyCertSign,cRLSign",
-                "-keyout", ca + ".key", "-out", ca + ".pem")
-    openssl("req", "-x509", *ec, "-days", "2", "-subj", "/CN=self",
-            "-addext", "subjectAltName=IP:127.0.0.1",
-            "-keyout", "self.key", "-out", "self.pem")
-    (directory / "index").write_text("")
-    (directory / "index.attr").write_text("unique_subject = no\n")
-    (directory / "ca.conf").write_text("\n".join([
-        "[ca]", "default_ca = x", "[x]", "database = index",
-        "new_certs_dir = .", "default_md = sha256", "policy = p",
-        "rand_serial = yes", "[p]", "commonName = supplied"]))
-    for name, alt, start, end, ca in (
-            ("good", "IP:127.0.0.1", "20200101000000Z", "20490101000000Z",
-             "ca"),
-            ("named", "DNS:kms.example", "20200101000000Z",
-             "20490101000000Z", "ca"),
-            ("expired", "IP:127.0.0.1", "20200101000000Z",
-             "20210101000000Z", "ca"),
-            ("early", "IP:127.0.0.1", "20480101000000Z", "20490101000000Z",
-             "ca"),
-            ("stranger", "IP:127.0.0.1", "20200101000000Z",
-             "20490101000000Z", "other-ca")):
-        openssl("req", *ec, "-subj", "/CN=" + name, "-keyout", name + ".key",
-                "-out", name + ".csr")
-        (directory / "ext").write_text(
-            "basicConstraints=CA:FALSE\nextendedKeyUsage=serverAuth\n"
-            "subjectAltName=%s\n" % alt)
-        openssl("ca", "-batch", "-notext", "-config", "ca.conf", "-cert",
-                ca + ".pem", "-keyfile", ca + ".key", "-extfile", "ext",
-                "-startdate", start, "-enddate", end, "-in", name + ".csr",
-                "-out", name + ".pem")
-    return path
-
-
 @pytest.fixture
 def server(certificates):
     """server(REPLY, certificate=NAME) -> a Misbehaving that runs."""
@@ -304,9 +254,8 @@ def test_stranger_in_the_servers_place_revokes_nothing(served, certificates):
     """Its 404 would be a definite no, if it could be believed."""
     n, s, client, trail = served
     own = s.context
-    strange = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    strange.load_cert_chain(certificates("stranger.pem"),
-                            certificates("stranger.key"))
+    strange = fake_kms.context(certificates("stranger.pem"),
+                               certificates("stranger.key"))
     s.reply = fake_kms.answer("404 Not Found", b'{"errors":[]}')
     s.context = strange
     heard, seen = len(s.requests), s.connections
