@@ -113,6 +113,80 @@ def test_logins(servers, images, barbican, profile, files, ident):
         served(servers, image, "key=t:" + ident, profile(auth=auth))
 
 
+@pytest.fixture(scope="module")
+def acme(barbican):
+    """A domain of that name with the user and the project "acme" in it,
+    and what its administrators may do: call(METHOD, PATH, BODY)."""
+    token = barbican.login("admin", "admin")
+
+    def call(method, path, body=None):
+        return barbican.call(method, barbican.keystone + path, body,
+                             token)[1]
+
+    def make(kind, **members):
+        return call("POST", "/%ss" % kind, {kind: dict(members, name="acme")}
+                    )[kind]["id"]
+    domain = make("domain")
+    user = make("user", domain_id=domain, password="acme's own")
+    project = make("project", domain_id=domain)
+    roles = {r["name"]: r["id"] for r in call("GET", "/roles")["roles"]}
+    for role in ("creator", "member"):
+        for where in ("/projects/" + project, "/domains/" + domain):
+            call("PUT", "%s/users/%s/roles/%s" % (where, user, roles[role]))
+    return call
+
+
+def of_acme(files, **scope):
+    return {"auth": {"method": "password", "user": "acme",
+                     "user_domain": "acme",
+                     "password_file": files("acme", "acme's own"), **scope}}
+
+
+def test_project_of_another_domain(servers, images, barbican, profile, files,
+                                   acme, refused):
+    """All of them are called "acme": only the domains tell which."""
+    assert acme
+    auth = of_acme(files, project="acme", project_domain="acme")
+    domain = {"name": "acme"}
+    token = barbican.login(identity={
+        "methods": ["password"], "password": {"user": {
+            "name": "acme", "domain": domain, "password": "acme's own"}}},
+        scope={"project": {"name": "acme", "domain": domain}})
+    _, stored = barbican.call(
+        "POST", barbican.address + "/v1/secrets", {
+            "secret_type": "passphrase", "payload": PASSPHRASE.decode(),
+            "payload_content_type": "text/plain"}, token)
+    ident = stored["secret_ref"].rsplit("/", 1)[1]
+    served(servers, images.luks(), "key=t:" + ident, profile(**auth))
+    for member in ("user_domain", "project_domain"):
+        wrong = {"auth": dict(auth["auth"], **{member: "Default"})}
+        refused("wrong-login", "denied", ident, profile(**wrong), ["401"])
+
+
+def test_login_to_a_domain(refused, barbican, pretending, profile, files,
+                           ident, acme):
+    """Keystone gives a token for it, with which Barbican 15 fails: to it,
+    every secret and every user has a project."""
+    assert acme
+    logins, answers, asked = [], [], []
+
+    def keep(body):
+        answers.append(json.loads(body))
+        return body
+    with pretending(forward(barbican.keystone, logins, keep)) as k, \
+            pretending(forward(barbican.address, asked)) as b:
+        refused("unavailable", "cannot-say", ident, profile(
+            auth_url=k.address + "/v3", endpoint=b.address,
+            **of_acme(files, domain="acme")), [b.address, "500"],
+            seen="500 to the token of a login to a domain")
+    assert [(r.method, r.status) for r in logins] == [
+        ("POST", 201), ("DELETE", 204)]
+    token = logins[0].subject_token
+    assert asked[0].headers["X-Auth-Token"] == token
+    assert answers[0]["token"]["domain"]["name"] == "acme"
+    assert "project" not in answers[0]["token"]
+
+
 def test_endpoints(servers, images, barbican, profile, ident):
     image = images.luks()
     for members in ({"region": "R1"}, {"interface": "internal"},
