@@ -39,12 +39,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.server.reviews += 1
         review = json.loads(
             self.rfile.read(int(self.headers["Content-Length"])))
+        audiences = review["spec"].get("audiences", [])
         claims = review["spec"]["token"].split(".")[1]
         subject = json.loads(base64.urlsafe_b64decode(
             claims + "=" * (-len(claims) % 4)))["sub"]
         body = json.dumps({
             "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview",
-            "status": {"authenticated": True, "audiences": ["bao"],
+            "status": {"authenticated": True, "audiences": audiences,
                        "user": {"username": subject, "uid": "1"}}}).encode()
         self.send_response(201)
         self.send_header("Content-Type", "application/json")

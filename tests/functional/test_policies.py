@@ -13,7 +13,12 @@ import urllib.request
 
 import pytest
 
+import fake_kubernetes
 import lab
+from test_bind import bind, command, opens, refused as refuses, tokens
+from test_image_reference import profiles, serves
+
+assert bind and command and profiles  # fixtures
 
 POLICIES = os.path.realpath(os.path.join(
     lab.HERE, "..", "..", "contrib", "policies"))
@@ -86,15 +91,23 @@ class Tenants:
             raise AssertionError(
                 "%s: %d %s" % (path, e.code, e.read().decode())) from None
 
-    def _jwt(self, tenant):
+    def _jwt(self, tenant, **claims):
         now = int(time.time())
         claims = {"sub": "rbdcrypt:" + tenant, "aud": ["openbao"],
-                  "iat": now - 5, "exp": now + 600}
+                  "iat": now - 5, "exp": now + 600, **claims}
         text = b64url(b'{"alg":"RS256","typ":"JWT"}') + "." + b64url(
             json.dumps(claims).encode())
         return text + "." + b64url(lab.run(
             "openssl", "dgst", "-sha256", "-sign", self.jwt_key,
             input=text.encode()).stdout)
+
+    def service_account(self, namespace, name="rbdcrypt"):
+        """What Kubernetes gives to this one's processes."""
+        return self._jwt("", **{
+            "iss": "https://kubernetes.default.svc",
+            "sub": "system:serviceaccount:%s:%s" % (namespace, name),
+            "kubernetes.io": {"namespace": namespace, "serviceaccount": {
+                "name": name, "uid": "1"}}})
 
     def _certificate(self, tenant):
         def path(kind):
@@ -171,7 +184,7 @@ def tenants(lab_dir, tmp_path_factory):
 
 @pytest.fixture
 def profile(tenants, files):
-    """profile(TOKEN, **members) -> profiles="""
+    """profile(TOKEN, **members) -> profiles=; or with auth="""
     def make(token, **members):
         bao = tenants.bao
         p = {"type": "openbao", "address": bao.address, "ca_file": bao.ca,
@@ -328,16 +341,34 @@ def test_a_login_without_an_alias_gets_nothing(servers, encrypted, tenants,
         assert "the token is good" in refusal.sentence
 
 
-def test_kubernetes_role_is_the_tenants(tenants):
-    """Its login needs a cluster; the role and the alias are there."""
-    role = tenants.bao.must("GET",
-                            "auth/kubernetes/role/rbdcrypt-acme")["data"]
-    assert role["bound_service_account_namespaces"] == ["acme"]
-    assert role["token_no_default_policy"] is True
-    entity = tenants.bao.must(
-        "GET", "identity/entity/name/rbdcrypt-acme")["data"]
-    assert entity["metadata"] == {"tenant": "acme"}
-    assert "acme/rbdcrypt" in [a["name"] for a in entity["aliases"]]
+def test_kubernetes_login_reads_its_tenants_keys_and_no_other(
+        servers, images, tenants, profile, files):
+    """As a server in a pod logs in: only Kubernetes' review of the service
+    account's token is not real."""
+    image = images.luks()
+    for tenant in TENANTS:
+        tenants.bao.put("tenants/%s/vol" % tenant, {"key": TEXT})
+
+    def arguments(namespace, name="rbdcrypt", tenant="acme"):
+        return ("key=t:vol", profile(
+            "", layout="field", field="key", prefix="tenants/%s/" % tenant,
+            auth={"method": "kubernetes", "role": "rbdcrypt-acme",
+                  "jwt_file": files("jwt", tenants.service_account(
+                      namespace, name))}))
+    with fake_kubernetes.Api() as api:
+        with open(tenants.bao.ca) as f:
+            tenants.bao.must("POST", "auth/kubernetes/config", {
+                "kubernetes_host": api.address, "disable_local_ca_jwt": True,
+                "kubernetes_ca_cert": f.read()})
+        served(servers, image, *arguments("acme"))
+        assert api.reviews == 1
+        refusal = servers.refused(image, *arguments("acme", tenant="globex"))
+        assert "denies" in refusal.sentence and "globex" in refusal.sentence
+        # Neither another tenant's account nor another one of this tenant's.
+        for other in (("globex",), ("acme", "default")):
+            refusal = servers.refused(image, *arguments(*other))
+            assert "logging in" in refusal.sentence
+            assert "not authorized" in refusal.sentence
 
 
 # ---------------------------------------------------------------------
@@ -395,6 +426,41 @@ def test_admin_makes_describes_and_removes(images, cluster, ceph_user):
                  ("image-meta", "set", spec, "rbdcrypt/x", "y"),
                  ("trash", "mv", spec)):
         assert as_user(cluster, user, *argv) == 0, argv
+
+
+@pytest.fixture
+def bind_as(bind, cluster, files):
+    """bind_as(USER, *ARGUMENTS): rbdcrypt bind as that user."""
+    def run(user, *arguments, **kwargs):
+        name, (_, keyring) = user
+        with open(cluster.conf) as f:
+            conf = re.sub(r"^keyring = .*$", keyring.split(".", 1)[1].replace(
+                "=", " = "), f.read(), flags=re.M)
+        return bind("--conf", files("ceph-%s.conf" % name, conf),
+                    "--user", name, *arguments, **kwargs)
+    return run
+
+
+def test_admin_binds_images_that_a_server_then_opens(
+        servers, images, ceph_user, bind_as, profiles, tmp_path):
+    admin, server = ceph_user("admin"), ceph_user("read-write")
+    for version in (2, 1):  # in the header; in the image's metadata
+        image = images.luks(version)
+        bind_as(admin, image, "tenant-a:vol")
+        serves(servers, image, profiles, *server[1])
+        if version == 2:
+            opens(image, tmp_path)
+            assert len(tokens(image, tmp_path)) == 1
+
+
+def test_read_only_user_binds_nothing(images, ceph_user, bind_as):
+    user = ceph_user("read-only")
+    for version in (2, 1):
+        image = images.luks(version)
+        before = image.raw()
+        refuses(bind_as(user, image, "tenant-a:vol", check=False),
+                image.spec, "may not write")
+        assert image.raw() == before
 
 
 def test_tenants_user_reaches_no_other_tenant(servers, images, cluster, key,
