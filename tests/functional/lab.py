@@ -241,14 +241,14 @@ class Images:
     def _keep(self, spec, passphrase, size, offset):
         return Image(self.cluster, spec, passphrase, size - offset, offset)
 
-    def plain(self, size=64 * MIB, args=()):
-        spec = self.name()
+    def plain(self, size=64 * MIB, args=(), pool=None):
+        spec = self.name(pool)
         self.cluster.rbd("create", "-s", "%dB" % size, *args, spec)
         return self._keep(spec, None, size, 0)
 
-    def encrypted_by_id(self, passphrase, size=64 * MIB):
+    def encrypted_by_id(self, passphrase, size=64 * MIB, pool=None):
         """An image whose passphrase depends on its id: PASSPHRASE(ID)."""
-        image = self.plain(size)
+        image = self.plain(size, pool=pool)
         image.id = self.cluster.json("rbd", "info", image.spec)["id"]
         image.passphrase = passphrase(image.id)
         image.offset = 4 * MIB

@@ -205,6 +205,12 @@ def test_example_openbao(quickstart):
     quickstart.stop("mine")
 
 
+def test_example_transit(quickstart):
+    # LUKS2 by librbd: 16 MiB of header.
+    assert quickstart.run("transit").split()[-1] == str(48 * MIB)
+    quickstart.stop("sealed")
+
+
 def test_example_kmip(quickstart):
     # LUKS2 by librbd: 16 MiB of header.
     assert quickstart.run("kmip").split()[-1] == str(48 * MIB)
@@ -215,6 +221,12 @@ def test_example_barbican(quickstart):
     # LUKS2 by librbd: 16 MiB of header.
     assert quickstart.run("barbican").split()[-1] == str(48 * MIB)
     quickstart.stop("cloud")
+
+
+def test_example_ceph_csi(quickstart):
+    # LUKS2 by librbd: 16 MiB of header.
+    assert quickstart.run("ceph-csi").split()[-1] == str(48 * MIB)
+    quickstart.stop("pv")
 
 
 def test_example_qemu(quickstart):
