@@ -186,6 +186,35 @@ class Load:
         return self
 
 
+class Neighbour:
+    """Another server on this host, whose key lies on the same KMS.
+
+    LOG, which the KMS writes, has a line that matches QUESTION each time
+    that it has answered about that key.
+    """
+
+    def __init__(self, server, log, question):
+        self.server = server
+        self.log, self.question = log, re.compile(question)
+        self.load = Load(server.connect())
+        lab.await_(lambda: self.load.count > 100, 20, "its load runs")
+
+    def asked(self):
+        with open(self.log, encoding="utf-8", errors="replace") as f:
+            return sum(bool(self.question.search(line)) for line in f)
+
+    def goes_on(self):
+        """Asked about again, twice, and its clients noticed nothing."""
+        before, count = self.asked(), self.load.count
+        lab.await_(lambda: self.asked() >= before + 2, 20,
+                   "the KMS is asked about the neighbour's key")
+        lab.await_(lambda: self.load.count > count + 100, 20, "I/O goes on")
+        self.load.finish()
+        assert self.load.errors == []
+        assert "may no longer be used" not in self.server.stderr()
+        assert self.server.stop() == 0
+
+
 def check_data(client, load):
     """What was acknowledged is there, or what was written over it."""
     for block, count in load.acknowledged.items():
@@ -210,10 +239,11 @@ def said(server):
                                  "destroy_secret", "end_login"])
 def test_revoked_key_ends_io_and_leaves_memory(
         volume, images, servers, files, tmp_path, cluster, how):
+    """Nobody else's: a neighbour with another key there goes on."""
     key = volume_key(images, PASSPHRASE, files, tmp_path)
-    other_image = images.luks()
-    other = servers.start(other_image, "key=file:" + files(
-        "other", lab.PASSPHRASE))
+    other = Volume(servers, images, volume.bao, files)
+    other = Neighbour(other.start(), volume.bao.audit_log,
+                      '"type":"response".*"secret/data/%s"' % other.path)
     if how == "end_login":
         volume.log_in_by_approle()
     server = volume.start()
@@ -238,9 +268,7 @@ def test_revoked_key_ends_io_and_leaves_memory(
     lab.await_(lambda: _gone(c), 10, "the client is disconnected")
     with pytest.raises(lab.Refused):
         server.connect()
-    with other.connect() as o:
-        o.write(lab.pattern(4096), 0)
-        assert o.read(4096, 0) == lab.pattern(4096)
+    other.goes_on()
     assert server.stop() == 0
     plain = servers.start(volume.image, "key=file:" + files(
         "again", PASSPHRASE), options=["-r"])
@@ -312,22 +340,29 @@ def forget_acl(barbican, ident):
 def test_key_revoked_in_barbican_ends_io_and_leaves_memory(
         servers, images, barbican, files, tmp_path, cluster, who, how):
     key = volume_key(images, PASSPHRASE, files, tmp_path)
-    ident = barbican.secret(PASSPHRASE, "passphrase")
+    ident, others = (barbican.secret(PASSPHRASE, "passphrase")
+                     for _ in range(2))
     auth, credential = {}, None
     if how == "acl":
-        barbican.call("PUT", barbican.url(ident, "/acl"), {"read": {
-            "users": [barbican.user(who)], "project-access": False}},
-            token=barbican.token())
+        for secret in (ident, others):
+            barbican.call("PUT", barbican.url(secret, "/acl"), {"read": {
+                "users": [barbican.user(who)], "project-access": False}},
+                token=barbican.token())
     elif how == "credential":
         credential, secret = barbican.new_credential("to-be-revoked")
         auth = {"auth": {"method": "application_credential",
                          "id": credential,
                          "secret_file": files("revoked.secret", secret)}}
     profiles = "profiles=" + files("barbican.json", json.dumps({
-        "profiles": {"t": barbican.profile(who, timeout=4, **auth)}}))
+        "profiles": {"t": barbican.profile(who, timeout=4, **auth),
+                     "other": barbican.profile(who, timeout=4)}}))
     image = images.luks(passphrase=PASSPHRASE)
     server = servers.start(image, "key=t:" + ident, profiles, "recheck=1",
                            env={"RBDCRYPT_ALLOW_CORE": "1"})
+    other = Neighbour(servers.start(
+        images.luks(passphrase=PASSPHRASE), "key=other:" + others, profiles,
+        "recheck=1"), barbican.file("barbican.log"),
+        "Processed request: 200 .*%s/payload" % others)
     load = Load(server.connect())
     lab.await_(lambda: load.count > 500, 20, "the load runs")
     time.sleep(2)  # at least one question was answered with a yes
@@ -348,6 +383,7 @@ def test_key_revoked_in_barbican_ends_io_and_leaves_memory(
     assert places(server.pid, key) == []
     assert places(server.pid, PASSPHRASE) == []
     server.says("may no longer be used")
+    other.goes_on()
 
 
 def test_outage_of_barbican_within_grace_is_not_noticed(
