@@ -246,6 +246,48 @@ def test_images_that_cannot_be_bound(images, bind, cluster):
     refused(bind(image.spec + "@s", "tenant-a:vol", check=False), "snapshot")
 
 
+@pytest.fixture
+def binds(servers, images, command, cluster, files, tmp_path):
+    """binds(PROFILE, GOOD, WRONG): images of both kinds record the
+    reference GOOD, are served by it, and never record WRONG."""
+    def check(profile, good, wrong):
+        path = files("other.json", json.dumps({"profiles": {
+            "t": dict(profile, images=["rbd/*"]), "private": profile}}))
+
+        def run(image, key, **kwargs):
+            return lab.run(command, "bind", "--json", "--conf", cluster.conf,
+                           "--profiles=" + path, image, key, **kwargs)
+        for version in (1, 2):
+            image = images.luks(version)
+            before = image.raw()
+            refused(run(image, "private:" + good, check=False), '"images"')
+            refused(run(image, "t:" + wrong, check=False), "none of the 1")
+            assert image.raw() == before
+            result = json.loads(run(image, "t:" + good).stdout)
+            assert (result["key"], result["changed"]) == ("t:" + good, True)
+            serves(servers, image, "key=image", "profiles=" + path)
+        [token] = tokens(image, tmp_path).values()
+        assert (token["profile"], token["reference"]) == ("t", good)
+    return check
+
+
+def test_a_key_in_barbican(binds, barbican):
+    binds(barbican.profile(), barbican.secret(lab.PASSPHRASE, "passphrase"),
+          barbican.secret(b"another", "passphrase"))
+
+
+def test_a_key_on_a_kmip_server(binds, kmip):
+    binds(kmip.profile(), kmip.key(lab.PASSPHRASE, kind="secret"),
+          kmip.key(b"another", kind="secret"))
+
+
+def test_a_name_on_a_kmip_server(binds, kmip):
+    for name, key in (("good", lab.PASSPHRASE), ("wrong", b"another")):
+        kmip.key(key, "bind/" + name, kind="secret")
+    binds(kmip.profile(lookup="name", prefix="bind/", layout="castellan"),
+          "good", "wrong")
+
+
 def test_usage(command):
     for arguments in ([], ["unbind"], ["bind"], ["bind", "x"],
                       ["bind", "--nonsense", "x", "y"],
