@@ -3,8 +3,8 @@
 /* What the files of plugin/keys share.  Nothing outside that room (but
  * its tests) includes this: key.h is the door.
  *
- * To add a provider: one file with a struct provider, one line in
- * plugin/keys/provider.c.  HACKING.md shows it.
+ * To add a provider: one file with a struct provider, a line in
+ * provider.c and one in sources.mk.  HACKING.md shows it.
  */
 
 #ifndef RBDCRYPT_KEYS_H
@@ -324,7 +324,7 @@ struct http_options {
   const char *ca_setting;
   bool insecure_http;
   const char *tls_server_name; /* or NULL */
-  const char *proxy;           /* http://HOST:PORT; or NULL: none at all */
+  const char *proxy;           /* http[s]://HOST:PORT; NULL: none at all */
   struct pem pem;              /* borrowed: copied */
 };
 

@@ -14,6 +14,7 @@ unit_tests = \
 	tests/unit/test-encoding \
 	tests/unit/test-engines \
 	tests/unit/test-environment \
+	tests/unit/test-example \
 	tests/unit/test-http \
 	tests/unit/test-image-spec \
 	tests/unit/test-json \
@@ -132,9 +133,20 @@ tests_unit_test_engines_CFLAGS = $(unit_cflags)
 tests_unit_test_engines_LDADD = $(unit_ldadd)
 tests_unit_test_environment_CFLAGS = $(unit_cflags)
 tests_unit_test_environment_LDADD = $(unit_ldadd)
+tests_unit_test_example_SOURCES = tests/unit/test-example.c
+nodist_tests_unit_test_example_SOURCES = tests/unit/example.c
+tests_unit_test_example_CFLAGS = $(unit_cflags)
+tests_unit_test_example_LDADD = $(unit_ldadd)
 tests_unit_test_http_CFLAGS = $(unit_cflags)
 tests_unit_test_http_LDADD = $(unit_ldadd)
 endif
+
+# The provider that HACKING.md shows.
+tests/unit/example.c: $(srcdir)/HACKING.md
+	$(AM_V_GEN)mkdir -p tests/unit && \
+	sed -n '/^## How to add/,/^## How to debug/s/^    //p' \
+	  $(srcdir)/HACKING.md > $@-t && mv $@-t $@
+MOSTLYCLEANFILES = tests/unit/example.c
 
 # Built by name: make tests/bench/opens
 EXTRA_PROGRAMS = tests/bench/opens
