@@ -650,7 +650,7 @@ def test_used_up_secret_id_is_no_revocation(
         lab.await_(lambda: "going on for 60 seconds" in server.stderr(), 20,
                    "a recheck that cannot say")
         assert c.read(4096, 0) == lab.pattern(4096)
-    assert "can be had once only" in server.stderr()
+    server.says("can be had once only")
     assert "may no longer be used" not in server.stderr()
     assert server.stop() == 0
 
@@ -675,7 +675,7 @@ def test_refused_secret_id_that_cannot_be_read_again(
         return
     lab.await_(lambda: "going on for 60 seconds" in server.stderr(), 20,
                "a recheck that cannot say")
-    assert "stays in use" in server.stderr()
+    server.says("stays in use")
     assert "may no longer be used" not in server.stderr()
 
 
