@@ -220,8 +220,8 @@ test_refusals_of_a_secret (void **state)
            "\"Secret payload retrieval attempt not allowed - please "
            "review your user/project privileges\"}",
            EACCES, false, "attempt not allowed");
-  refused (of, 401, "{\"error\": {\"code\": 401, \"message\": \"no\"}}", EACCES,
-           false, "new token");
+  refused (of, 401, "{\"error\": {\"code\": 401, \"message\": \"no\"}}",
+           EKEYREJECTED, false, "a token of Keystone's");
   refused (of, 404,
            "{\"code\": 404, \"title\": \"Not Found\", \"description\": "
            "\"Secret not found.\"}",

@@ -276,10 +276,12 @@ os_secret_refusal (const struct os_subject *about, const struct os_reply *reply,
     return unavailable (about, reply, again, why);
   if (status == 404)
     return not_found (about, reply, why);
-  /* Keystone has just given it. */
+  /* Says nothing about the secret: one of several Keystones may give
+   * tokens that another cannot read.
+   */
   if (status == 401 && reply->json)
-    return reason_set (why, EACCES,
-                       "%s does not accept a new token of Keystone's (401%s%s)",
+    return reason_set (why, EKEYREJECTED,
+                       "%s does not accept a token of Keystone's (401%s%s)",
                        about->address, colon, reply->text);
   if (status == 406 && reply->json)
     return reason_set (why, EBADMSG,

@@ -472,9 +472,12 @@ prolong (struct login *l, const struct deadline *deadline, struct reason *why)
 {
   struct key_question question = { .deadline = *deadline };
   struct token t = { .id = NULL }, old = l->token;
+  const unsigned generation = l->generation;
   int r = -EACCES;
 
-  /* While BUSY nobody else changes it, but a doubt may drop it. */
+  /* While BUSY nobody else changes it, but a doubt may drop it, and its
+   * file may bring another.
+   */
   l->token.id = secret_copy (old.id->bytes, old.id->length);
   if (!l->token.id) {
     l->token.id = old.id;
@@ -489,7 +492,11 @@ prolong (struct login *l, const struct deadline *deadline, struct reason *why)
       revoke (l, &old, deadline);
   }
   flight_end (&l->flight);
-  if (r == 0 && secret_equal (old.id, t.id) && !l->token.id)
+  if (is_given (l) && l->generation != generation && l->token.id) {
+    token_clear (&t); /* the file's newer one stays */
+    r = 0;
+  }
+  else if (r == 0 && secret_equal (old.id, t.id) && !l->token.id)
     token_clear (&t); /* revoked in between: not to be used again */
   else if (r == 0)
     put_token (l, &t);
