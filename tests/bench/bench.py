@@ -153,6 +153,7 @@ class Cells(Part):
 
     section = "cells"
     OVERHEAD = 0.45  # seconds for a cell to start and end
+    SETTLE = 12
 
     def __init__(self, bench, peers, workloads, complete=True):
         super().__init__(bench)
@@ -217,6 +218,8 @@ class Cells(Part):
                 number + 1, len(self.workloads), w.name))
 
     def look(self, ledger, turn):
+        # What is given back after a burst, everybody has given back then.
+        time.sleep(self.SETTLE)
         for p in self.peers:
             memory = p.memory()
             if memory:
