@@ -11,7 +11,9 @@ SCRIPT = r"""
 set -eu
 mkdir -p "$2/src" "$2/build"
 tar -C "$1" --exclude=./.git --exclude='./build*' --exclude=__pycache__ \
-  --exclude='*.o' --exclude='*.lo' --exclude=.libs -cf - . \
+  --exclude='*.o' --exclude='*.lo' --exclude=.libs --exclude=./configure \
+  --exclude=./Makefile.in --exclude=./aclocal.m4 --exclude=./autom4te.cache \
+  --exclude=./m4 -cf - . \
   | tar -C "$2/src" -xf -
 cd "$2/src"
 [ -e configure ] && [ configure -nt configure.ac ] || autoreconf -fi
