@@ -52,6 +52,15 @@ try_jwt (const struct secret *text)
   require (r == 0 || (r == -EACCES && why.text[0]));
 }
 
+/* A reply holds what is looked for by this name; else it is OBJECT. */
+static json_t *
+member (json_t *object, const char *name)
+{
+  json_t *found = json_object_get (object, name);
+
+  return json_is_object (found) ? found : object;
+}
+
 static void
 try_token (const struct secret *text)
 {
@@ -62,11 +71,11 @@ try_token (const struct secret *text)
   if (json_parse_object ((const char *)text->bytes, text->length, &object,
                          NULL) < 0)
     return;
-  if (token_from_auth (object, NULL, &t, &why) == 0)
+  if (token_from_auth (member (object, "auth"), NULL, &t, &why) == 0)
     require (t.id && credential_is_text (t.id->bytes, t.id->length));
   else
     require (!t.id && why.text[0]);
-  token_learn (&t, object);
+  token_learn (&t, member (object, "data"));
   require (t.end_ms >= 0 && t.renew_ms <= t.end_ms);
   token_clear (&t);
 }

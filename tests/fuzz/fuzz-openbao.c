@@ -106,7 +106,9 @@ try_references (const uint8_t *data, size_t size)
 int
 LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
 {
-  static const long statuses[] = { 200, 400, 404, 204, 429, 500, 503, 301 };
+  static const long statuses[] = {
+    200, 400, 404, 204, 429, 500, 503, 301, 403
+  };
   static char path[] = "secret/p", setting[] = "profile";
   const struct openbao b = { .server = server (), .setting = setting };
   const struct openbao_key k = { .bao = &b, .path = path };
@@ -120,7 +122,7 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
   bool again = false;
 
   if (size > 0) {
-    reply.status = statuses[*data++ % 8];
+    reply.status = statuses[*data++ % 9];
     size--;
   }
   try_references (data, size);
