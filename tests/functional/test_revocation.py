@@ -8,7 +8,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import threading
 import time
 
@@ -21,8 +20,6 @@ from test_secrets import places, volume_key
 
 PASSPHRASE = b"an-unmistakable-passphrase-9876543210-fedcba"
 TIMEOUT = 2  # of the profile: one question
-# Seconds for which OpenBao is sealed under load; tests/long has a minute.
-OUTAGE = int(os.environ.get("RBDCRYPT_OUTAGE", "4"))
 
 
 class Volume:
@@ -525,38 +522,6 @@ def test_outage_within_grace_is_not_noticed_by_clients(volume, bao, sealed):
     check_data(c, load)
     assert len(re.findall("going on for", server.stderr())) == 1
     assert len(said(server)) == 2, server.stderr()
-
-
-@pytest.mark.timeout(2 * OUTAGE + 180)
-def test_fio_verifies_through_an_outage(volume, bao, sealed, tmp_path):
-    """No error and no pause while grace lasts."""
-    server = volume.start("grace=%d" % (2 * OUTAGE))
-    fio = subprocess.Popen(
-        ["fio", "--ioengine=nbd", "--uri=" + server.uri, "--name=outage",
-         "--rw=randrw", "--bs=4k", "--size=32M", "--iodepth=16",
-         "--verify=crc32c", "--verify_backlog=256", "--verify_fatal=1",
-         "--fsync=128", "--time_based", "--runtime=%d" % (OUTAGE + 6),
-         "--output-format=json", "--output=" + str(tmp_path / "fio.json")],
-        cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT)
-    try:
-        sealed()
-        begin = time.monotonic()
-        says(server, "going on for %d seconds" % (2 * OUTAGE))
-        time.sleep(max(0, OUTAGE - (time.monotonic() - begin)))
-        bao.unseal()
-        says(server, "the KMS answers again")
-        out = fio.communicate(timeout=OUTAGE + 60)[0]
-    finally:
-        fio.kill()
-        fio.wait(20)
-    assert fio.returncode == 0, out.decode()
-    job = json.loads((tmp_path / "fio.json").read_text())["jobs"][0]
-    assert job["error"] == 0
-    for way in ("read", "write"):
-        assert job[way]["total_ios"] > 0
-        assert job[way]["clat_ns"]["max"] < 4e9, way
-    assert "I/O waits" not in server.stderr()
 
 
 def test_outage_beyond_grace_stops(volume, sealed, cluster, images, files,
