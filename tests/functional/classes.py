@@ -27,7 +27,7 @@ import textwrap
 
 import lab
 
-PROVIDERS = ("openbao", "barbican", "kmip")
+PROVIDERS = ("openbao", "barbican", "kmip", "ceph-csi")
 
 # The rows.
 FAILURES = {

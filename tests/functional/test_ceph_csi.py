@@ -2,11 +2,17 @@
 """Keys that ceph-csi's KMS type "metadata" keeps wrapped in the image's
 metadata."""
 
+import errno
 import json
+import time
 
 import pytest
 
+import lab
+from classes import NEVER
 from test_image_reference import image_id, serves, set_metadata
+from test_revocation import Load, says
+from test_secrets import places, volume_key
 from test_start_image import names
 
 # Made by ceph-csi's own code: see tests/unit/test-ceph-csi.c.
@@ -16,52 +22,78 @@ WRAPPED = {"dek": "b8numd0jUJlalPCvQwWJ7GFGzJ/VxYl/2s/"
                   "EkIwA8h81BUJQrU2+NeRjMes=",
            "nonce": "b+CuybRNwApeAnp5"}
 DEK = "rbd.csi.ceph.com/dek"
+TEXT = b"Zmn3VY5PHYhWdzlZ2gJ4Nfr8UM8="
+
+
+def profiles_with(files, passphrase):
+    return "profiles=" + files("profiles.json", json.dumps({"profiles": {
+        "csi": {"type": "ceph-csi", "images": ["rbd/*"],
+                "passphrase_file": files("passphrase", passphrase)}}}))
 
 
 @pytest.fixture
 def profiles(files):
-    return "profiles=" + files("profiles.json", json.dumps({"profiles": {
-        "csi": {"type": "ceph-csi", "images": ["rbd/*"],
-                "passphrase_file": files(
-                    "passphrase", "my-passphrase-from-kubernetes")}}}))
+    return profiles_with(files, "my-passphrase-from-kubernetes")
 
 
 @pytest.fixture
 def image(images):
-    return images.luks(passphrase=b"Zmn3VY5PHYhWdzlZ2gJ4Nfr8UM8=")
+    return images.luks(passphrase=TEXT)
+
+
+@pytest.fixture
+def wrapped(image):
+    """An image with its wrapped key."""
+    wrap(image)
+    return image
+
+
+def wrap(image, value=json.dumps(WRAPPED), name=DEK):
+    image.cluster.rbd("image-meta", "set", image.spec, name, value)
+
+
+@pytest.fixture
+def refused(classes, servers):
+    """refused(row, outcome, *arguments): a start that must fail, for the
+    class table."""
+    def start(failure, outcome, *arguments, **kwargs):
+        return classes.refused(servers, "ceph-csi", failure, outcome,
+                               *arguments, **kwargs)
+    return start
 
 
 @pytest.mark.parametrize("name", [DEK, "." + DEK])
 def test_what_ceph_csi_wrapped_opens_the_volume(servers, image, profiles,
                                                 name):
-    image.cluster.rbd("image-meta", "set", image.spec, name,
-                      json.dumps(WRAPPED))
+    wrap(image, name=name)
     with servers.start(image, "key=csi:" + ID, profiles).connect() as c:
         assert c.size == image.size
 
 
-def test_an_image_without_a_wrapped_key_says_so(servers, image, profiles):
-    names(servers.refused(image, "key=csi:" + ID, profiles), image.spec, DEK)
+def test_an_image_without_a_wrapped_key_says_so(refused, image, profiles):
+    names(refused("gone", "gone", image, "key=csi:" + ID, profiles),
+          image.spec, DEK)
 
 
-def test_another_volume_handle_is_named(servers, image, profiles):
-    image.cluster.rbd("image-meta", "set", image.spec, DEK,
-                      json.dumps(WRAPPED))
-    names(servers.refused(image, "key=csi:another", profiles), "another",
-          "passphrase_file")
+def test_another_volume_handle_is_named(refused, wrapped, profiles):
+    names(refused("configuration", "configuration", wrapped,
+                  "key=csi:another", profiles), "another", "passphrase_file")
+
+
+def test_another_passphrase_is_named(refused, wrapped, files):
+    names(refused("wrong-login", "configuration", wrapped, "key=csi:" + ID,
+                  profiles_with(files, "another")), "passphrase_file", ID)
 
 
 def test_the_passphrase_is_read_before_the_user_changes(as_nobody, image,
                                                         profiles):
-    image.cluster.rbd("image-meta", "set", image.spec, DEK,
-                      json.dumps(WRAPPED))
+    wrap(image)
     with as_nobody(image, "key=csi:" + ID, profiles).connect() as c:
         assert c.size == image.size
 
 
 def test_the_image_may_record_its_volume_handle(servers, image, profiles):
-    image.cluster.rbd("image-meta", "set", image.spec, DEK,
-                      json.dumps(WRAPPED))
+    wrap(image)
     set_metadata(image, {"version": 1, "profile": "csi", "reference": ID,
                          "image_id": image_id(image)})
     serves(servers, image, "key=image", profiles)
@@ -71,8 +103,84 @@ def test_the_image_may_record_its_volume_handle(servers, image, profiles):
     ("{}", '"dek" is missing'), ("x" * 20000, "longer"),
     (json.dumps(dict(WRAPPED, nonce="AAAA")), "wrong length"),
 ], ids=["empty", "long", "nonce"])
-def test_hostile_metadata(servers, image, profiles, value, word):
-    image.cluster.rbd("image-meta", "set", image.spec, DEK, value)
-    refusal = servers.refused(image, "key=csi:" + ID, profiles)
+def test_hostile_metadata(refused, image, profiles, value, word):
+    wrap(image, value)
+    refusal = refused("nonsense", "nonsense", image, "key=csi:" + ID,
+                      profiles)
     names(refusal, DEK, word)
     assert "my-passphrase" not in refusal.sentence
+
+
+# ---------------------------------------------------------------------
+# While it is served.
+
+def test_removed_wrapped_key_ends_io_and_leaves_memory(
+        servers, images, wrapped, profiles, files, tmp_path, cluster):
+    key = volume_key(images, TEXT, files, tmp_path)
+    server = servers.start(wrapped, "key=csi:" + ID, profiles, "recheck=1",
+                           env={"RBDCRYPT_ALLOW_CORE": "1"})
+    load = Load(server.connect())
+    lab.await_(lambda: load.count > 500, 20, "the load runs")
+    time.sleep(2)  # at least one question was answered with a yes
+    assert load.errors == []
+    assert places(server.pid, key)
+    wrapped.cluster.rbd("image-meta", "remove", wrapped.spec, DEK)
+    begin = time.monotonic()
+    load.wait(20)
+    assert load.ended_at - begin <= 1.1 + 2
+    assert set(load.errors) == {errno.EPERM}, load.errors
+    lab.await_(lambda: cluster.watchers(wrapped) == [], 12,
+               "the image is closed")
+    assert places(server.pid, key) == []
+    assert places(server.pid, TEXT) == []
+    says(server, "may no longer be used")
+    assert DEK in server.stderr()
+    with pytest.raises(lab.Refused):
+        server.connect()
+
+
+def test_damaged_wrapped_key_says_nothing_about_the_key(servers, wrapped,
+                                                        profiles):
+    server = servers.start(wrapped, "key=csi:" + ID, profiles, "recheck=1",
+                           "grace=60")
+    with server.connect() as c:
+        wrap(wrapped, "{}")
+        says(server, "going on for 60 seconds")
+        c.write(lab.pattern(4096), 0)
+        wrap(wrapped)
+        says(server, "the KMS answers again")
+
+
+def test_silent_osds_cannot_say(servers, wrapped, profiles, cluster, classes,
+                                tmp_path):
+    trail = tmp_path / "trail"
+    server = servers.start(wrapped, "key=csi:" + ID, profiles, "recheck=1",
+                           "grace=60", "audit=%s" % trail)
+    server.connect()
+    cluster.freeze()
+    try:
+        # A read of metadata waits for 30 seconds, whatever the profile says.
+        lab.await_(lambda: "going on for 60 seconds" in server.stderr(), 45,
+                   "the recheck gives up")
+    finally:
+        cluster.thaw()
+    says(server, "the KMS answers again")
+    told = [json.loads(line) for line in trail.read_text().splitlines()]
+    failed = [e for e in told if e["event"] == "recheck"
+              and e["outcome"] != "ok"]
+    assert {e["outcome"] for e in failed} == {"cannot-say"}, told
+    classes.cell("ceph-csi", "timeout", "cannot-say",
+                 "at a recheck: " + failed[0]["why"])
+
+
+@pytest.mark.parametrize("failure, why", [
+    ("denied", "no server decides: who has the image and the passphrase may"),
+    ("gone-recoverable", "Ceph keeps no metadata that was removed"),
+    ("expired-login", "a passphrase does not expire"),
+    ("unreachable", "it lies in the image, behind the same connection"),
+    ("tls", "no server but Ceph's own is asked"),
+    ("unavailable", "an OSD that is away does not answer: see timeout"),
+    ("rate-limit", "Ceph has no such answer"),
+])
+def test_what_cannot_happen(classes, failure, why):
+    classes.cell("ceph-csi", failure, NEVER, why)
