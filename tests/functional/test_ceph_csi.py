@@ -151,19 +151,21 @@ def test_damaged_wrapped_key_says_nothing_about_the_key(servers, wrapped,
         says(server, "the KMS answers again")
 
 
-def test_silent_osds_cannot_say(servers, wrapped, profiles, cluster, classes,
-                                tmp_path):
+def test_osds_that_do_not_answer_cannot_say(servers, wrapped, profiles,
+                                            cluster, classes, tmp_path):
+    """They are told not to: stopped for as long as a read of metadata may
+    take, 30 seconds, Ceph 18's never serve again."""
     trail = tmp_path / "trail"
     server = servers.start(wrapped, "key=csi:" + ID, profiles, "recheck=1",
                            "grace=60", "audit=%s" % trail)
     server.connect()
-    cluster.freeze()
+    cluster.ceph("osd", "set", "pause")
     try:
-        # A read of metadata waits for 30 seconds, whatever the profile says.
         lab.await_(lambda: "going on for 60 seconds" in server.stderr(), 45,
                    "the recheck gives up")
     finally:
-        cluster.thaw()
+        cluster.ceph("osd", "unset", "pause")
+        cluster.healthy()
     says(server, "the KMS answers again")
     told = [json.loads(line) for line in trail.read_text().splitlines()]
     failed = [e for e in told if e["event"] == "recheck"
