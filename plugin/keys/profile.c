@@ -38,6 +38,11 @@ read_root (const char *path, struct profile *p, json_t **root,
   int r;
 
   r = hostfile_read (path, &profiles_rules, &text, &mode, why);
+  if (r == -ENOENT)
+    return reason_set (why, ENOENT,
+                       "there is no profiles file %.256s (profiles= names "
+                       "another)",
+                       path);
   if (r < 0)
     return r;
   p->private = (mode & 077) == 0;

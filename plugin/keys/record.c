@@ -211,10 +211,12 @@ check_profile (const struct subject *subject, const char *profiles,
   if (r < 0)
     return r == -ENOENT ? -EINVAL : r;
   if (!profile_allows (profile, subject->image))
-    r = reason_set (why, EINVAL,
-                    "%s: the image %.256s may not name it: \"images\" has no "
-                    "pattern for it",
-                    profile->where, subject->image);
+    r = reason_set (why, EINVAL, "%s: the image %.256s may not name it: %s",
+                    profile->where, subject->image,
+                    profile->images
+                        ? "\"images\" has no pattern for it"
+                        : "the profile has no \"images\", a list of those "
+                          "that may (\"POOL/IMAGE\" or \"POOL/*\")");
   profile_free (profile);
   return r;
 }

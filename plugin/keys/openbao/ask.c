@@ -107,13 +107,17 @@ denied (const struct openbao_key *k, struct reason *why)
   const struct openbao *b = k->bao;
 
   return reason_set (
-      why, EACCES, "%s denies %s %.256s%s%.256s: %s%s",
+      why, EACCES, "%s denies %s %.256s%s%.256s: %s%s%s",
       http_server_address (b->server),
       k->wrapped ? "decrypting with the transit key" : "reading", k->path,
       b->mount ? " in the mount " : "", b->mount ? b->mount : "",
       b->login->method ? "the token is good, but no policy of it allows that"
                        : "the agent's token does not allow that",
-      k->mount_seen ? "" : ", or there is no such mount");
+      k->mount_seen ? "" : ", or there is no such mount",
+      /* The HTTP API has it in a path, the command and we do not. */
+      !k->wrapped && strstr (k->path, "data/")
+          ? " (leave out \"data/\", as with bao kv get)"
+          : "");
 }
 
 int
