@@ -205,6 +205,9 @@ def test_daemon_serves_and_ends(servers, images, key, cluster, how):
     pidfile = os.path.join(directory, "pid")
     lab.run("nbdkit", "-U", sock, "-P", pidfile, servers.plugin, image, key,
             *conf, env=env, cwd=home, timeout=30)
+    # The process that stays writes it, not the one that has ended.
+    lab.await_(lambda: os.path.exists(pidfile) and os.path.getsize(pidfile),
+               20, "the daemon says its number")
     with open(pidfile) as f:
         pid = int(f.read())
     try:
