@@ -5,14 +5,18 @@ gave us; and how images are made, so that all hold the same."""
 import itertools
 import os
 import random
+import shutil
 import struct
 
 import lab
 from workloads import MIB
 
 HEADER = 4 * MIB
-# Sparse; what all parts of a run have at the same time is far less.
-OSD_SIZE = 48 << 30
+# Twice what the images of any part of a run take.  The file is sparse at
+# first, but an OSD writes new data to new places: in the end it is whole.
+OSD_SIZE = 24 << 30
+# Images before they are imported, packages, results.
+BESIDES = 2 << 30
 
 
 class Refused(Exception):
@@ -30,6 +34,15 @@ def check_pool(name, mine, own_conf):
             "--pool %s is in a cluster that this benchmark did not start: "
             "it would fill and load it.  If that is what you want, add "
             "--i-own-this-pool" % name)
+
+
+def check_room(directory, needed):
+    """An OSD whose disk is full hangs everybody, and fills it for others."""
+    free = shutil.disk_usage(directory).free
+    if free < needed:
+        raise Refused("%s has %.0f GiB free, this needs %.0f: RBDCRYPT_TEST_DIR "
+                      "names another place" % (directory, free / (1 << 30),
+                                               needed / (1 << 30)))
 
 
 class Pool:
@@ -52,6 +65,7 @@ class Pool:
             os.fchmod(f.fileno(), 0o600)
             f.write(lab.PASSPHRASE)
         if not self.foreign:
+            check_room(self.directory, OSD_SIZE + BESIDES)
             os.environ["OSD_SIZE"] = str(OSD_SIZE)
             self.cluster.up()
             return

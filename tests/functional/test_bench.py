@@ -189,6 +189,12 @@ def test_resuming_another_run_is_refused(tmp_path):
     assert open(path).read() == before
 
 
+def test_a_disk_that_is_too_small_is_refused(tmp_path):
+    pool.check_room(str(tmp_path), 1)
+    with pytest.raises(pool.Refused, match="GiB free, this needs 1048576"):
+        pool.check_room(str(tmp_path), 1 << 50)
+
+
 def test_a_cluster_that_is_not_its_own_is_refused(tmp_path):
     r = run("--pool", "rbd", RBDCRYPT_TEST_DIR=str(tmp_path))
     assert r.returncode == 1
