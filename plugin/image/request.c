@@ -27,7 +27,7 @@ struct request {
   atomic_int refs; /* the worker's and the completion's */
   sem_t wake;
   ssize_t result;
-  int abandoned_err;
+  atomic_int abandoned_err;  /* set before the state; the first one counts */
   struct request_call *call; /* NULL, or what the completion must free */
   void *buf;                 /* NULL, or librbd's destination */
   bool direct;               /* librbd's destination is DESTINATION */
@@ -123,11 +123,14 @@ requests_begun (struct requests *rs)
 static bool
 request_abandon (struct request *r, int err)
 {
-  int pending = PENDING;
+  int pending = PENDING, none = 0;
 
+  /* The completion wakes the worker, too: who sees ABANDONED must find the
+   * error, or a failed flush would be answered with success.
+   */
+  atomic_compare_exchange_strong (&r->abandoned_err, &none, err);
   if (!atomic_compare_exchange_strong (&r->state, &pending, ABANDONED))
     return false;
-  r->abandoned_err = err;
   sem_post (&r->wake);
   return true;
 }
@@ -288,7 +291,7 @@ request_finish (struct request *r, void *buf, size_t count)
     }
   }
   else {
-    result = -r->abandoned_err;
+    result = -atomic_load (&r->abandoned_err);
     if (r->direct && !destination_withdraw (&r->destination))
       request_wait (r); /* the data is there: this does not take long */
   }
