@@ -54,8 +54,9 @@ extern void destination_set (struct destination *d, void *buf, size_t count);
 extern void destination_fill (struct destination *d);
 
 /* Nothing shall be written to the caller's buffer any more.  False: it
- * is being written to just now (or there is no memory): wait for the
- * completion.
+ * is being written to just now, and the completion follows at once; or
+ * there is no address space, and only the completion, whenever it comes,
+ * makes the buffer safe: wait for it.
  */
 extern bool destination_withdraw (struct destination *d);
 

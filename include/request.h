@@ -5,8 +5,8 @@
  * A worker submits to librbd and waits; librbd's thread only stores the
  * result and wakes the worker.  When the wait is given up (shutdown with
  * the OSDs gone, a revoked key) the worker returns at once and librbd
- * may still write to the request's buffer whenever it likes: so the
- * request owns that buffer and outlives the worker.
+ * may still deliver whenever it likes: so the request outlives the worker
+ * and owns its buffer, or takes the worker's back (destination.h).
  */
 
 #ifndef RBDCRYPT_REQUEST_H

@@ -3,9 +3,10 @@
 /* Settings of librados and librbd that make a server faster and change
  * nothing else.
  *
- * They are made where nobody else has an opinion: what the configuration
- * file, CEPH_ARGS, ceph.OPTION= or the monitors have said is seen by
- * comparing with what was compiled in.  The order is tuning_look, read
+ * They are made where nobody else has an opinion.  What the configuration
+ * file, CEPH_ARGS or the monitors have said is seen by comparing with what
+ * was compiled in, so that the same value is not seen to be an opinion;
+ * ceph.OPTION= always counts.  The order is tuning_look, read
  * the configuration, tuning_before_connect, rados_connect,
  * tuning_after_connect.
  *
@@ -33,8 +34,7 @@ struct tuning {
 extern void tuning_look (rados_t rados, struct tuning *tuning);
 
 /* How many threads are started.  PARAMS holds what the command line
- * says.  The monitors are not heard about these: they speak when the
- * threads run.
+ * says.  What the monitors say about these comes later and loses.
  */
 extern int
 tuning_before_connect (rados_t rados, const struct tuning *tuning,

@@ -293,7 +293,7 @@ request_finish (struct request *r, void *buf, size_t count)
   else {
     result = -atomic_load (&r->abandoned_err);
     if (r->direct && !destination_withdraw (&r->destination))
-      request_wait (r); /* the data is there: this does not take long */
+      request_wait (r); /* it is being copied, or no address space is left */
   }
   request_unref (r);
   return result;

@@ -245,7 +245,7 @@ session_begin_closing (struct session *s, int err, bool revoked,
   return true;
 }
 
-/* The requests own their buffers, but the image must stay open for as
+/* The requests own their buffers or have taken them back, but the image must stay open for as
  * long as librbd works on it: it is never closed.
  */
 static void
