@@ -100,6 +100,13 @@ openbao_ask (const struct openbao *b, const char *method, const char *path,
   }
 }
 
+/* Does PATH have it as one of its names? */
+static bool
+has_data (const char *path)
+{
+  return strncmp (path, "data/", 5) == 0 || strstr (path, "/data/") != NULL;
+}
+
 /* OpenBao's policies say the same whether the key exists or not. */
 static int
 denied (const struct openbao_key *k, struct reason *why)
@@ -115,7 +122,7 @@ denied (const struct openbao_key *k, struct reason *why)
                        : "the agent's token does not allow that",
       k->mount_seen ? "" : ", or there is no such mount",
       /* The HTTP API has it in a path, the command and we do not. */
-      !k->wrapped && strstr (k->path, "data/")
+      !k->wrapped && has_data (k->path)
           ? " (leave out \"data/\", as with bao kv get)"
           : "");
 }
