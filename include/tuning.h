@@ -6,8 +6,8 @@
  * They are made where nobody else has an opinion.  What the configuration
  * file, CEPH_ARGS or the monitors have said is seen by comparing with what
  * was compiled in, so that the same value is not seen to be an opinion;
- * ceph.OPTION= always counts.  The order is tuning_look, read
- * the configuration, tuning_before_connect, rados_connect,
+ * ceph.OPTION= always counts.  The order is tuning_look, read the
+ * configuration, tuning_before_connect, rados_connect,
  * tuning_after_connect.
  *
  * Each is listed in the man page (WHAT IS SET IN CEPH) with its reason;

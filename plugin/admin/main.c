@@ -59,6 +59,14 @@ static const struct option options[] = {
   { NULL, 0, NULL, 0 },
 };
 
+static void __attribute__ ((format (printf, 1, 0)))
+say (const char *fmt, va_list args, const char *end)
+{
+  fputs ("rbdcrypt: ", stderr);
+  vfprintf (stderr, fmt, args);
+  fputs (end, stderr);
+}
+
 void
 admin_step (const struct command *command, const char *fmt, ...)
 {
@@ -67,9 +75,7 @@ admin_step (const struct command *command, const char *fmt, ...)
   if (command->json || !isatty (STDERR_FILENO))
     return;
   va_start (args, fmt);
-  fputs ("rbdcrypt: ", stderr);
-  vfprintf (stderr, fmt, args);
-  fputs (" ...\n", stderr);
+  say (fmt, args, " ...\n");
   va_end (args);
 }
 
@@ -79,9 +85,7 @@ log_error (const char *fmt, ...)
   va_list args;
 
   va_start (args, fmt);
-  fputs ("rbdcrypt: ", stderr);
-  vfprintf (stderr, fmt, args);
-  fputc ('\n', stderr);
+  say (fmt, args, "\n");
   va_end (args);
 }
 

@@ -360,13 +360,12 @@ static ssize_t
 request_perform (struct requests *rs, unsigned generation,
                  const struct operation *op)
 {
-  rbd_completion_t c;
-  struct request *r;
-  int err;
-
   const bool direct =
       op->to && op->count >= DESTINATION_MIN && destination_possible ();
   const size_t buf_size = op->to && !direct ? op->count : 0;
+  rbd_completion_t c;
+  struct request *r;
+  int err;
 
   r = request_begin (rs, generation, buf_size, false, &err);
   if (!r)

@@ -245,8 +245,8 @@ session_begin_closing (struct session *s, int err, bool revoked,
   return true;
 }
 
-/* The requests own their buffers or have taken them back, but the image must stay open for as
- * long as librbd works on it: it is never closed.
+/* The requests own their buffers or have taken them back, but the image
+ * must stay open for as long as librbd works on it: it is never closed.
  */
 static void
 leave_open (struct session *s)
