@@ -20,6 +20,11 @@
 /* What is retried must be over soon, or the user waits in vain. */
 #define RETRIES 3
 
+/* What ends with so little left was cut short by the deadline: libcurl's
+ * clock and ours need not agree on the last milliseconds.
+ */
+#define CUT_SHORT_MS 20
+
 /* A fetch under way, which others that want the same wait for. */
 struct flight {
   const char *id;
@@ -218,7 +223,8 @@ ask_with_retries (const struct kms_call *call, struct key_question *q,
     before = now;
     r = call->fn (call->arg, q, ret, &now);
     if (why && r < 0)
-      *why = attempt > 0 && r == -EAGAIN && deadline_left_ms (&q->deadline) == 0
+      *why = attempt > 0 && r == -EAGAIN &&
+                     deadline_left_ms (&q->deadline) <= CUT_SHORT_MS
                  ? before
                  : now;
     if (r != -EAGAIN || !q->again || attempt == RETRIES ||
