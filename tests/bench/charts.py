@@ -6,7 +6,7 @@ import os
 import matplotlib
 from figures import Figures
 from peers import HOP, PLUGIN
-from workloads import Workload
+from workloads import QUICK
 
 matplotlib.use("svg")
 matplotlib.rcParams.update({
@@ -16,9 +16,6 @@ matplotlib.rcParams.update({
 from matplotlib import pyplot  # noqa: E402
 
 GREY, OURS, LIMIT = "#8a9099", "#c4501b", "#2f6db5"
-SHOWN = [Workload("1M", "read", 8), Workload("1M", "write", 8),
-         Workload("4K", "randread", 16), Workload("4K", "randwrite", 16),
-         Workload("4K", "write", 16)]
 GUEST = (("guest-plain", "QEMU rbd plain"),
          ("guest-luks", "QEMU LUKS over rbd"),
          ("guest-librbd", "librbd inside QEMU"),
@@ -63,7 +60,7 @@ def colour(peer):
 
 def rates(figures, path):
     """What decides most of the targets."""
-    rows = [w for w in SHOWN if figures.rate(w, PLUGIN)]
+    rows = [w for w in QUICK if figures.rate(w, PLUGIN)]
     if not rows:
         return False
     figure, some = panels(len(rows))

@@ -23,14 +23,9 @@ class Spread:
                                      digits, self.high)
 
     def __truediv__(self, other):
-        """Ratio of the medians.  Its spread is that of the ratios within
-        the rounds: what slows a round slows all of it."""
-        pairs = [a / b for a, b in zip(self.values, other.values)]
-        ratio = Spread(pairs)
-        ratio.median = self.median / other.median
-        ratio.low = min(ratio.low, ratio.median)
-        ratio.high = max(ratio.high, ratio.median)
-        return ratio
+        """The ratios within the rounds: what slows a round slows all of
+        it."""
+        return Spread(a / b for a, b in zip(self.values, other.values))
 
 
 def series(ones, others):
@@ -41,9 +36,7 @@ def series(ones, others):
 
 def series_of(ones, others):
     """The same for two Spreads, round by round."""
-    both = Spread([series(a, b) for a, b in zip(ones.values, others.values)])
-    both.median = series(ones.median, others.median)
-    return both
+    return Spread(series(a, b) for a, b in zip(ones.values, others.values))
 
 
 class Figures:
@@ -73,17 +66,18 @@ class Figures:
         """In the row's unit."""
         return self.cell(workload, peer, "rate", workload.rate(1))
 
-    def cost(self, workload, peer, who="server_cpu", section="cells"):
-        """CPU: seconds per GiB for rows in MiB/s, else microseconds per
-        operation."""
+    def cost(self, workload, peer, who=("server_cpu",), section="cells"):
+        """CPU of all of WHO that there are: seconds per GiB for rows in
+        MiB/s, else microseconds per operation."""
         values = []
         for s in self.samples(section, "%s|%s" % (workload.name, peer)):
-            if s.get(who) is None:
+            some = [s[w] for w in who if s.get(w) is not None]
+            if not some:
                 continue
             if workload.unit == "MiB/s":
-                values.append(s[who] * GIB / s["bytes"])
+                values.append(sum(some) * GIB / s["bytes"])
             else:
-                values.append(s[who] * 1e6 / s["operations"])
+                values.append(sum(some) * 1e6 / s["operations"])
         return Spread(values) if values else None
 
     def direct(self, workload):

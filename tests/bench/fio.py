@@ -68,19 +68,20 @@ def command(jobs):
     """JOBS: from the first --name on."""
     return ["fio", "--output-format=json", "--thread", "--norandommap",
             "--clocksource=clock_gettime", "--group_reporting",
+            "--lat_percentiles=1", "--clat_percentiles=0",
             "--percentile_list=50:99:99.9", *jobs]
 
 
 def sides(text):
-    """Sums over fio's jobs, of reads and writes: bytes per second,
-    operations per second, bytes, operations; latencies of the reads if
-    there are any, in microseconds."""
+    """Sums over fio's jobs, of reads and writes: bytes per second, bytes,
+    operations; latencies of the reads if there are any, in microseconds,
+    from the call that submits (small writes may end within it)."""
     jobs = json.loads(text[text.index("{"):])["jobs"]
     both = [job[side] for job in jobs for side in ("read", "write")
             if job[side]["total_ios"]]
     if not both:
         raise FioError("fio moved nothing")
-    shown = both[0]["clat_ns"]["percentile"]
+    shown = both[0]["lat_ns"]["percentile"]
     result = {"rate": sum(s["bw_bytes"] for s in both),
               "bytes": sum(s["io_bytes"] for s in both),
               "operations": sum(s["total_ios"] for s in both)}
@@ -146,7 +147,8 @@ def measure(peer, workload, image, turn, seconds, osds):
         # What is still in its cache belongs to this peer's bill.
         peer.flush()
     result["client_cpu"] = max(result["client_cpu"] - peer.own_cpu, 0)
-    result["osd_cpu"] = sum(map(cpu_seconds, osds)) - osd
+    if osds:  # of another's cluster they are elsewhere
+        result["osd_cpu"] = sum(map(cpu_seconds, osds)) - osd
     if peer.pid:
         result["server_cpu"] = cpu_seconds(peer.pid) - before
         result["rss"] = watch.rss

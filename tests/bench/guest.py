@@ -267,5 +267,6 @@ class Guest(bench_.Cells):
         sample = fio.sides(text)
         for k, p in pids.items():
             sample[k] = fio.cpu_seconds(p) - before[k]
-        sample["osd_cpu"] = sum(map(fio.cpu_seconds, osds)) - osd
+        if osds:
+            sample["osd_cpu"] = sum(map(fio.cpu_seconds, osds)) - osd
         return sample

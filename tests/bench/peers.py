@@ -106,8 +106,9 @@ class Peer:
     kind = "plain"  # of its image; None: it has none
     connections = True  # can a client have several?
 
-    def __init__(self, ident, title):
+    def __init__(self, ident, title, without=None):
         self.ident, self.title = ident, title
+        self.without = without  # a feature that its image has not
         self.image = self.server = None
         self.own_cpu = None  # see fio.measure
 
@@ -118,6 +119,9 @@ class Peer:
         self.bench = bench
         if self.kind:
             self.image = bench.pool.make(self.kind, bench.image)
+        if self.without:
+            bench.pool.cluster.rbd("feature", "disable", self.image,
+                                   self.without)
 
     @property
     def pid(self):
@@ -407,7 +411,11 @@ def standard():
 
 def extra():
     """By name only."""
-    return [Memory("memory", "nbdkit memory")]
+    slim = ", without fast-diff"
+    return [Memory("memory", "nbdkit memory"),
+            QemuNbd("qemu-plain-slim", "qemu-nbd plain" + slim, "fast-diff"),
+            QemuNbdLuks2("qemu-luks2-slim", "qemu-nbd librbd LUKS2" + slim,
+                         "fast-diff")]
 
 
 def variant(text, plugins):

@@ -13,10 +13,24 @@ HEAD = """# Measured
 
 Made by `tests/bench/run` at commit %(commit)s on %(date)s, in %(minutes).0f
 minutes%(partial)s; do not edit. Medians of %(rounds)d rounds of %(seconds)g s
-with the smallest and the largest value in brackets. A ratio is that of the
-medians; its brackets are the ratios within the rounds. Client, server and OSD
-share the machine. Each peer has an image of its own, %(image_mib)d MiB,
-written in full with the same bytes; peers take turns within each round.
+with the smallest and the largest value in brackets; the median of a ratio is
+that of the ratios within the rounds. %(where)s Each peer has an image of its
+own, %(image_mib)d MiB, written in full with the same bytes; peers take turns
+within each round.
+
+- **rbdcrypt** is this plugin, **fio rbd plain** librbd inside fio: no NBD and
+  no encryption; with "our settings" it has the settings that this plugin makes
+  and tcmalloc.
+- **The hop** is NBD alone: nbdkit's `null` plugin, which answers at once.
+- **The limit** is librbd and the hop one after the other on the same
+  processors, 1 / (1/R + 1/N): R the better of fio's columns that were
+  measured, N the hop.
+- **nbdkit luks filter** is that filter in front of this plugin with
+  `key=none`.
+- qemu-nbd is what users have: an image with `fast-diff`, as `rbd create` makes
+  it. What that costs its reads is in HACKING.md.
+- Targets were set before the first line was written; "within the spread"
+  means that another run may say otherwise.
 
 To measure one row again, with all its columns, by its name:
 
@@ -24,6 +38,12 @@ To measure one row again, with all its columns, by its name:
 
 %(machine)s
 """
+LATENCIES = {
+    "total": "from the call that submits a request to its completion",
+    "completion": "from the end of the call that submits a request to its "
+    "completion: what a client does within that call, such as librbd filling "
+    "its cache or libnbd writing to a socket, is not in it",
+}
 SECTIONS = ("attach", "copies", "crowd", "guest")
 UNITS = """CPU: in seconds per GiB for rows in MiB/s, in microseconds per
 operation for the others."""
@@ -109,7 +129,7 @@ def costs(figures, w, p):
     digits = 2 if w.unit == "MiB/s" else 0
     words = []
     for who in ("server_cpu", "client_cpu", "osd_cpu"):
-        cost = figures.cost(w, p, who)
+        cost = figures.cost(w, p, (who,))
         words.append("%.*f" % (digits, cost.median) if cost else "–")
     return " / ".join(words) if figures.cell(w, p) else ""
 
@@ -123,9 +143,14 @@ def memory_table(figures):
         peak = figures.of("memory", p, "peak")
         busy = [s for w in figures.rows
                 if (s := figures.cell(w, p, "threads"))]
-        rows.append([figures.peers[p], steady.text(), peak.text(),
+        rows.append([figures.peers[p], "%d" % len(busy), steady.text(),
+                     peak.text(),
                      "%d" % max(s.high for s in busy) if busy else ""])
-    return table(["server", "resident at the end of a round, MiB",
+    steady = figures.of("memory", "guest-nbd", "steady")
+    if steady:
+        rows.append(["rbdcrypt LUKS2, of the guest", "", steady.text(),
+                     figures.of("memory", "guest-nbd", "peak").text(), ""])
+    return table(["server", "rows", "resident at the end of a round, MiB",
                   "peak, MiB", "most threads"], rows) if rows else ""
 
 
@@ -169,12 +194,16 @@ def crowd_table(figures):
                 name = "%s|%d|%s" % (w.name, count, ident)
                 rate = figures.of("crowd", name, "rate", w.rate(1))
                 rss = figures.of("crowd", name, "rss", 1 / 1024)
-                row.append("%s; %.0f MiB" % (
-                    rate.text(), rss.median / count) if rate else "")
+                cpu = figures.cost(w, "%d|%s" % (count, ident),
+                                   section="crowd")
+                row.append("%s; %.0f MiB; %.*f" % (
+                    rate.text(), rss.median / count,
+                    2 if w.unit == "MiB/s" else 0, cpu.median)
+                    if rate else "")
             if any(row[2:]):
                 rows.append(row)
     return table(["workload", "a server for each image"] + [
-        "%d; resident, each" % n for n in crowd.COUNTS], rows) \
+        "%d; resident, each; CPU" % n for n in crowd.COUNTS], rows) \
         if rows else ""
 
 
@@ -199,6 +228,22 @@ def guest_table(figures):
         if rows else ""
 
 
+def guest_costs(figures):
+    """CPU of QEMU, the guest in it, and the server."""
+    import guest
+    disks = guest.disks()
+    rows = []
+    for w in guest.WORKLOADS:
+        row = [figures.cost(w, d.ident, ("qemu_cpu", "server_cpu"), "guest")
+               for d in disks]
+        if any(row):
+            rows.append([label(w)] + [
+                text_of(c, 2 if w.unit == "MiB/s" else 0) for c in row])
+    return "CPU of QEMU and, where there is one, the server. %s\n\n%s" % (
+        UNITS, table(["workload"] + [d.title for d in disks], rows)) \
+        if rows else ""
+
+
 def settings(results):
     some = results.get("settings")
     return "Settings that this plugin makes itself, and fio's “our settings”" \
@@ -210,14 +255,13 @@ def sections(results):
     figures = Figures(results)
     yield target_table(results, peers_.PLUGIN)
     if figures.rows and peers_.PLUGIN in figures.peers:
-        yield "## Ratios\n\nThe limit is librbd without NBD (fio's rbd " \
-            "engine, the better of its two columns) and the hop alone " \
-            "(nbdkit's null plugin) in series: 1 / (1/R + 1/N).\n\n" \
-            + ratios(figures, peers_.PLUGIN)
+        yield "## Ratios\n\n" + ratios(figures, peers_.PLUGIN)
     if figures.results["cells"]:
         yield "## Rates\n\n" + cell_table(
             figures, lambda w, p: text_of(figures.rate(w, p)))
-        yield "## Latencies\n\nMilliseconds: p50 / p99 / p99.9.\n\n" \
+        yield "## Latencies\n\nMilliseconds: p50 / p99 / p99.9, of reads " \
+            "where a row has both, %s.\n\n" % LATENCIES[
+                results["identity"].get("latency", "completion")] \
             + cell_table(figures, lambda w, p: latencies(figures, w, p))
         yield "## CPU\n\n" + UNITS + " Server / client / OSD; what fio " \
             "needs to start and end is not in it.\n\n" \
@@ -227,7 +271,8 @@ def sections(results):
             ("Attach", attach_table(figures)),
             ("Whole images", copies_table(figures)),
             ("Several images at once", crowd_table(figures)),
-            ("In a guest", guest_table(figures))):
+            ("In a guest", guest_table(figures)),
+            ("CPU in a guest", guest_costs(figures))):
         if some:
             yield "## %s\n\n%s" % (head, some)
     if "rbdcrypt-tcmalloc" in figures.peers:
@@ -239,6 +284,8 @@ def text(results, charts=()):
     identity = results["identity"]
     head = HEAD % dict(
         identity, date=results["date"], minutes=results["minutes"],
+        where="The cluster is not this benchmark's own." if
+        identity.get("pool") else "Client, server and OSD share the machine.",
         partial="" if results["full"] else ", a part only",
         machine="\n".join("- %s: %s" % item
                           for item in results["machine"].items()))

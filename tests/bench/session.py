@@ -262,7 +262,7 @@ def measure(args, choice, builds, state, commit):
     about = machine.about(builds[""])
     identity = dict(
         about, commit=commit, rounds=choice.rounds, seconds=choice.seconds,
-        image_mib=choice.image // MIB,
+        image_mib=choice.image // MIB, latency="total",
         workloads=[w.name for w in choice.workloads],
         peers=[p.ident for p in chosen], sections=choice.sections,
         builds={name: digest(path) for name, path in builds.items()},

@@ -75,9 +75,29 @@ def test_a_row_with_connections_has_the_limit_of_as_much_in_flight():
         assert w.single().name in names or w.random, w.name
 
 
-def test_ratio_is_of_medians_and_its_spread_of_rounds():
-    ratio = figures.Spread([100, 220, 300]) / figures.Spread([100, 200, 200])
-    assert (ratio.median, ratio.low, ratio.high) == (1.1, 1.0, 1.5)
+def test_ratio_is_the_median_of_those_within_the_rounds():
+    ratio = figures.Spread([100, 240, 90]) / figures.Spread([100, 200, 100])
+    assert (ratio.median, ratio.low, ratio.high) == (1.0, 0.9, 1.2)
+
+
+def test_verdict_says_when_another_run_could_say_otherwise():
+    def verdict(*values):
+        return targets.Target("", figures.Spread(values), 1.0, "").verdict
+    assert verdict(0.9, 0.95, 0.99) == "**missed**"
+    assert verdict(0.9, 0.95, 1.01) == "**missed**, within the spread"
+    assert verdict(0.99, 1.01, 1.02) == "met, within the spread"
+    assert verdict(1.01, 1.02, 1.03) == "met"
+
+
+def test_memory_of_a_column_with_few_rows_is_no_target():
+    data = results(rbdcrypt_luks2=[500] * 3, rbdcrypt_tcmalloc=[500] * 3)
+    data["memory"] = {p: [{"steady": 50, "peak": 90}] * 3
+                      for p in data["peers"]}
+
+    def found(subject):
+        return [t for t in targets.evaluate(data, subject)
+                if "resident" in t.figure]
+    assert found("rbdcrypt-luks2") and not found("rbdcrypt-tcmalloc")
 
 
 def test_target_is_a_share_of_the_limit_where_that_is_lower():
@@ -105,6 +125,24 @@ def test_comparison_names_what_is_slower_beyond_the_spread():
     assert worse == ["cells: 1M read, depth 8|rbdcrypt-luks2"]
     assert "rbdcrypt-luks2" in compare.text(old, new)
     assert not [c for c in compare.changes(old, old) if c.worse or c.better]
+
+
+def test_comparison_sees_what_a_request_costs():
+    old = results(rbdcrypt_luks2=[500] * 3)
+    new = copy.deepcopy(old)
+    for data, cpu in ((old, 1.0), (new, 1.2)):
+        for s in data["cells"][ROW.name + "|rbdcrypt-luks2"]:
+            s.update(server_cpu=cpu, p99=cpu)
+    assert sorted(c.how for c in compare.changes(old, new) if c.worse) == [
+        "p99", "server's CPU"]
+
+
+def test_runs_of_another_kind_are_not_compared():
+    old = results(rbdcrypt_luks2=[500] * 3)
+    new = copy.deepcopy(old)
+    new["identity"]["seconds"] = 2
+    with pytest.raises(ValueError, match="seconds is 3 and 2"):
+        compare.text(old, new)
 
 
 def test_comparison_takes_the_machine_s_day_out():
