@@ -69,6 +69,12 @@ extern void wiping_free (void *ptr);
  */
 extern void secret_wipe_openssl (void);
 
+/* From here on, or no longer: what OpenSSL allocates on this thread lies
+ * in locked memory, as long as there is room.  For contexts that keep a
+ * key; needs secret_wipe_openssl.
+ */
+extern void secret_lock_openssl (bool on);
+
 /* No core dumps of this process, and no other process of the same user
  * may read its memory (PR_SET_DUMPABLE).  Called again after every
  * change of user, which turns dumping back on.  Does nothing when

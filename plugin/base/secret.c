@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <malloc.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -174,12 +175,89 @@ wiping_free (void *ptr)
   free (p);
 }
 
+/* Locked memory for what OpenSSL derives from keys that stay: blocks with
+ * a header, one behind the other.  They come and go together, with a
+ * volume; the first after the last of them begins at the start again.
+ */
+#define ARENA_BYTES (512 * 1024)
+
+static struct {
+  pthread_mutex_t lock;
+  struct secret *memory;
+  unsigned blocks;
+} arena = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+static _Thread_local bool in_arena;
+
+static void *
+arena_take (size_t size)
+{
+  const size_t whole = HEADER + (size + HEADER - 1) / HEADER * HEADER;
+  unsigned char *p = NULL;
+
+  if (size > ARENA_BYTES)
+    return NULL;
+  pthread_mutex_lock (&arena.lock);
+  if (!arena.memory)
+    arena.memory = secret_new (ARENA_BYTES);
+  if (arena.memory && whole <= ARENA_BYTES - arena.memory->length) {
+    p = arena.memory->bytes + arena.memory->length;
+    memcpy (p, &size, sizeof size);
+    arena.memory->length += whole;
+    arena.blocks++;
+    p += HEADER;
+  }
+  pthread_mutex_unlock (&arena.lock);
+  return p;
+}
+
+static bool
+arena_has (const void *ptr)
+{
+  const uintptr_t p = (uintptr_t)ptr;
+  uintptr_t start;
+
+  pthread_mutex_lock (&arena.lock);
+  start = arena.memory ? (uintptr_t)arena.memory->bytes : 0;
+  pthread_mutex_unlock (&arena.lock);
+  return start && p >= start && p < start + ARENA_BYTES;
+}
+
+static size_t
+arena_size (const void *ptr)
+{
+  size_t size;
+
+  memcpy (&size, (const unsigned char *)ptr - HEADER, sizeof size);
+  return size;
+}
+
+static void
+arena_give (void *ptr)
+{
+  explicit_bzero (ptr, arena_size (ptr));
+  pthread_mutex_lock (&arena.lock);
+  if (--arena.blocks == 0)
+    arena.memory->length = 0;
+  pthread_mutex_unlock (&arena.lock);
+}
+
 /* Without a header: somebody may give OpenSSL's memory to free(3). */
 static void *
 openssl_malloc (size_t size, const char *file, int line)
 {
+  void *p = in_arena && size > 0 ? arena_take (size) : NULL;
+
   (void)file, (void)line;
+  if (p)
+    return p;
   return size > 0 ? malloc (size) : NULL;
+}
+
+static size_t
+openssl_size (void *ptr)
+{
+  return arena_has (ptr) ? arena_size (ptr) : malloc_usable_size (ptr);
 }
 
 static void
@@ -188,6 +266,10 @@ openssl_free (void *ptr, const char *file, int line)
   (void)file, (void)line;
   if (!ptr)
     return;
+  if (arena_has (ptr)) {
+    arena_give (ptr);
+    return;
+  }
   explicit_bzero (ptr, malloc_usable_size (ptr));
   free (ptr);
 }
@@ -195,7 +277,7 @@ openssl_free (void *ptr, const char *file, int line)
 static void *
 openssl_realloc (void *ptr, size_t size, const char *file, int line)
 {
-  const size_t old = ptr ? malloc_usable_size (ptr) : 0;
+  const size_t old = ptr ? openssl_size (ptr) : 0;
   void *p = openssl_malloc (size, file, line);
 
   if (p && ptr)
@@ -210,6 +292,12 @@ secret_wipe_openssl (void)
 {
   (void)CRYPTO_set_mem_functions (openssl_malloc, openssl_realloc,
                                   openssl_free);
+}
+
+void
+secret_lock_openssl (bool on)
+{
+  in_arena = on;
 }
 
 void
