@@ -22,14 +22,16 @@
 #include "reason.h"
 
 struct luks_header {
-  unsigned version;     /* 1 or 2 */
-  bool clone_magic;     /* librbd's "RBDL": a formatted clone */
-  uint64_t data_offset; /* bytes; where the payload starts */
-  uint32_t sector_size; /* bytes; 512 for LUKS1, 512-4096 for LUKS2 */
-  char cipher[32];      /* "aes" */
-  char mode[32];        /* "xts-plain64" */
-  unsigned key_bytes;   /* volume key: 64 for AES-256-XTS */
-  unsigned keyslots;    /* how many a passphrase is tried on */
+  unsigned version;      /* 1 or 2 */
+  bool clone_magic;      /* librbd's "RBDL": a formatted clone */
+  uint64_t data_offset;  /* bytes; where the payload starts */
+  uint64_t segment_size; /* bytes of payload; 0: all that the image has */
+  uint64_t iv_tweak;     /* what the first sector's number is */
+  uint32_t sector_size;  /* bytes; 512 for LUKS1, 512-4096 for LUKS2 */
+  char cipher[32];       /* "aes" */
+  char mode[32];         /* "xts-plain64" */
+  unsigned key_bytes;    /* volume key: 64 for AES-256-XTS */
+  unsigned keyslots;     /* how many a passphrase is tried on */
 
   /* What a passphrase that fits no keyslot costs, all active keyslots
    * and the digest taken together: an estimate for this machine.

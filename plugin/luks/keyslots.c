@@ -219,26 +219,27 @@ luks2_slot (int slot, json_t *keyslot, struct luks_header *header,
   return 0;
 }
 
-/* One segment from the data offset to the image's end is what every
- * reader in user space takes for granted.
- */
+/* One encrypted segment, whose end and first IV may be given. */
 static int
-check_segments (json_t *metadata, struct reason *why)
+read_segment (json_t *metadata, struct luks_header *header, struct reason *why)
 {
   json_t *segments = json_object_get (metadata, "segments");
   json_t *segment = json_object_get (segments, "0");
+  const bool dynamic = strcmp (json_text (segment, "size"), "dynamic") == 0;
+  const uint64_t size = dynamic ? 0 : json_number (segment, "size", 0);
+  const uint64_t tweak = json_number (segment, "iv_tweak", 0);
 
   if (json_object_size (segments) != 1 ||
-      strcmp (json_text (segment, "type"), "crypt") != 0 ||
-      strcmp (json_text (segment, "size"), "dynamic") != 0)
+      strcmp (json_text (segment, "type"), "crypt") != 0)
     return reason_set (why, EINVAL,
-                       "the payload is not one encrypted segment that ends "
-                       "with the image (see cryptsetup luksDump), which is "
-                       "not supported");
-  if (json_number (segment, "iv_tweak", 0) != 0)
-    return reason_set (why, EINVAL,
-                       "the payload's IVs do not start at 0 (LUKS2 iv_tweak), "
-                       "which is not supported");
+                       "the payload is not one encrypted segment (see "
+                       "cryptsetup luksDump), which is not supported");
+  if (!dynamic && (size == 0 || size > INT64_MAX))
+    return reason_set (why, EINVAL, "the payload's size is no number");
+  if (tweak > INT64_MAX)
+    return reason_set (why, EINVAL, "the payload's iv_tweak is no number");
+  header->segment_size = size;
+  header->iv_tweak = tweak;
   return 0;
 }
 
@@ -254,7 +255,7 @@ luks2_slots (struct crypt_device *cd, struct luks_header *header,
   r = luks_metadata (cd, &metadata, why);
   if (r < 0)
     return r;
-  r = check_segments (metadata, why);
+  r = read_segment (metadata, header, why);
   if (r < 0)
     return r;
   keyslots = json_object_get (metadata, "keyslots");

@@ -26,6 +26,7 @@
 #include <openssl/evp.h>
 
 #include "../unit/luks-image.h"
+#include "luks_device.h"
 #include "luks_header.h"
 
 #define HDR_SIZE 16384
@@ -167,6 +168,30 @@ check_refused (int r, const struct luks_header *h, const struct reason *why)
   require (why->text[0] && memchr (why->text, '\0', sizeof why->text));
 }
 
+/* What was accepted and costs little is also tried. */
+static void
+unlock (struct image *image, const struct luks_header *h)
+{
+  struct luks_device *device = NULL;
+  struct secret *key = NULL, *passphrase;
+  struct luks_header again;
+  struct reason why = { "" };
+  int r;
+
+  if (h->unlock_seconds > 0.02 || h->unlock_kib > 1024)
+    return;
+  r = luks_device_open (image_read, image, image->size, &again, &device, &why);
+  require (r == 0);
+  passphrase = secret_copy ("0123456789abcdef", 16);
+  r = luks_device_unlock (device, passphrase, &key, &why);
+  require ((r == 0) == (key != NULL));
+  require (r == 0 || why.text[0]);
+  require (!key || key->length <= 512);
+  secret_free (key);
+  secret_free (passphrase);
+  luks_device_close (device);
+}
+
 int
 LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
 {
@@ -180,8 +205,10 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
   image = prepare (data[0] % 5, data + 1, size - 1);
   memset (&header, 0x5a, sizeof header);
   r = luks_header_read (image_read, &image, image.size, &header, &why);
-  if (r == 0)
+  if (r == 0) {
     check_accepted (&header, image.size);
+    unlock (&image, &header);
+  }
   else
     check_refused (r, &header, &why);
   image_free (&image);

@@ -27,9 +27,12 @@ unit_tests = \
 	tests/unit/test-login-life \
 	tests/unit/test-login-server \
 	tests/unit/test-luks-damage \
+	tests/unit/test-luks-device \
 	tests/unit/test-luks-editor \
 	tests/unit/test-luks-header \
+	tests/unit/test-payload \
 	tests/unit/test-profile \
+	tests/unit/test-ranges \
 	tests/unit/test-reason \
 	tests/unit/test-record \
 	tests/unit/test-recheck \
@@ -37,7 +40,8 @@ unit_tests = \
 	tests/unit/test-ttlv \
 	tests/unit/test-tuning \
 	tests/unit/test-unlock-limit \
-	tests/unit/test-unlock-slot
+	tests/unit/test-unlock-slot \
+	tests/unit/test-xts
 check_PROGRAMS = $(unit_tests)
 TESTS += $(unit_tests)
 AM_TESTS_ENVIRONMENT = srcdir='$(srcdir)'; export srcdir;
@@ -83,6 +87,12 @@ tests_unit_test_luks_damage_SOURCES = \
 	tests/unit/test-luks-damage.c
 tests_unit_test_luks_damage_CFLAGS = $(unit_cflags)
 tests_unit_test_luks_damage_LDADD = $(unit_ldadd)
+tests_unit_test_luks_device_SOURCES = \
+	tests/unit/luks-image.c \
+	tests/unit/luks-image.h \
+	tests/unit/test-luks-device.c
+tests_unit_test_luks_device_CFLAGS = $(unit_cflags)
+tests_unit_test_luks_device_LDADD = $(unit_ldadd)
 tests_unit_test_luks_editor_SOURCES = \
 	tests/unit/luks-image.c \
 	tests/unit/luks-image.h \
@@ -95,6 +105,10 @@ tests_unit_test_luks_header_SOURCES = \
 	tests/unit/test-luks-header.c
 tests_unit_test_luks_header_CFLAGS = $(unit_cflags)
 tests_unit_test_luks_header_LDADD = $(unit_ldadd)
+tests_unit_test_payload_CFLAGS = $(unit_cflags)
+tests_unit_test_payload_LDADD = $(unit_ldadd)
+tests_unit_test_ranges_CFLAGS = $(unit_cflags)
+tests_unit_test_ranges_LDADD = $(unit_ldadd)
 tests_unit_test_recheck_CFLAGS = $(unit_cflags)
 tests_unit_test_recheck_LDADD = $(unit_ldadd)
 tests_unit_test_record_CFLAGS = $(unit_cflags)
@@ -139,6 +153,8 @@ tests_unit_test_example_CFLAGS = $(unit_cflags)
 tests_unit_test_example_LDADD = $(unit_ldadd)
 tests_unit_test_http_CFLAGS = $(unit_cflags)
 tests_unit_test_http_LDADD = $(unit_ldadd)
+tests_unit_test_xts_CFLAGS = $(unit_cflags)
+tests_unit_test_xts_LDADD = $(unit_ldadd)
 endif
 
 # The provider that HACKING.md shows.

@@ -1,0 +1,445 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* The payload over a store in memory: against a plain array that does the
+ * same, from several threads, and with a store that fails.
+ */
+
+#include "config.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "payload.h"
+
+#define SIZE (UINT64_C (1) << 20)
+#define OFFSET (UINT64_C (2068480)) /* QEMU's */
+
+/* A pretended image.  Its lock stands for what an OSD does to an object:
+ * a write is there as a whole, or not at all.
+ */
+struct memory {
+  pthread_mutex_t lock;
+  unsigned char *bytes;
+  int fail_read, fail_write; /* -errno of the calls from now on */
+  unsigned fail_after;       /* that many writes still succeed */
+  atomic_uint writes;
+};
+
+static int
+memory_read (void *opaque, void *buf, size_t count, uint64_t offset)
+{
+  struct memory *m = opaque;
+
+  if (m->fail_read)
+    return m->fail_read;
+  assert_true (offset + count <= OFFSET + SIZE);
+  pthread_mutex_lock (&m->lock);
+  memcpy (buf, m->bytes + offset, count);
+  pthread_mutex_unlock (&m->lock);
+  return 0;
+}
+
+static int
+memory_write (void *opaque, const void *buf, size_t count, uint64_t offset)
+{
+  struct memory *m = opaque;
+
+  if (m->fail_write && m->fail_after-- == 0)
+    return m->fail_write;
+  assert_true (offset >= OFFSET && offset + count <= OFFSET + SIZE);
+  pthread_mutex_lock (&m->lock);
+  memcpy (m->bytes + offset, buf, count);
+  pthread_mutex_unlock (&m->lock);
+  atomic_fetch_add (&m->writes, 1);
+  return 0;
+}
+
+static int
+memory_zero (void *opaque, uint64_t count, uint64_t offset)
+{
+  struct memory *m = opaque;
+
+  assert_true (offset >= OFFSET && offset + count <= OFFSET + SIZE);
+  pthread_mutex_lock (&m->lock);
+  memset (m->bytes + offset, 0, count);
+  pthread_mutex_unlock (&m->lock);
+  return 0;
+}
+
+/* Like librbd, whole units of its own only. */
+static int
+memory_discard (void *opaque, uint64_t count, uint64_t offset)
+{
+  const uint64_t unit = 8192, first = (offset + unit - 1) / unit * unit;
+  const uint64_t last = (offset + count) / unit * unit;
+
+  return first < last ? memory_zero (opaque, last - first, first) : 0;
+}
+
+struct fixture {
+  struct memory memory;
+  struct payload_store store;
+  struct payload *payload;
+  uint32_t sector_size;
+};
+
+static struct fixture
+setup (uint32_t sector_size)
+{
+  unsigned char bytes[64];
+  const struct luks_header header = {
+    .version = 2,
+    .data_offset = OFFSET,
+    .sector_size = sector_size,
+    .cipher = "aes",
+    .mode = "xts-plain64",
+    .key_bytes = sizeof bytes,
+  };
+  struct fixture f = { .sector_size = sector_size };
+  struct reason why = { "" };
+  struct secret *key;
+
+  for (size_t i = 0; i < sizeof bytes; i++)
+    bytes[i] = (unsigned char)(i * 7);
+  key = secret_copy (bytes, sizeof bytes);
+  pthread_mutex_init (&f.memory.lock, NULL);
+  f.memory.bytes = calloc (1, OFFSET + SIZE);
+  assert_non_null (f.memory.bytes);
+  if (payload_new (&header, key, &f.payload, &why) < 0)
+    fail_msg ("%s", why.text);
+  secret_free (key);
+  return f;
+}
+
+/* Once F has its place. */
+static const struct payload_store *
+store (struct fixture *f)
+{
+  f->store = (struct payload_store){
+    .read = memory_read,
+    .write = memory_write,
+    .zero = memory_zero,
+    .discard = memory_discard,
+    .opaque = &f->memory,
+  };
+  return &f->store;
+}
+
+static void
+teardown (struct fixture *f)
+{
+  payload_free (f->payload);
+  pthread_mutex_destroy (&f->memory.lock);
+  free (f->memory.bytes);
+}
+
+static uint64_t
+random_below (uint64_t *state, uint64_t n)
+{
+  *state ^= *state << 13;
+  *state ^= *state >> 7;
+  *state ^= *state << 17;
+  return *state % n;
+}
+
+static void
+fill (unsigned char *buf, size_t count, uint64_t *state)
+{
+  for (size_t i = 0; i < count; i++)
+    buf[i] = (unsigned char)random_below (state, 256);
+}
+
+static const uint32_t sector_sizes[] = { 512, 1024, 2048, 4096 };
+
+/* What TRIM leaves is one of two: the model learns which. */
+static void
+learn_discarded (struct fixture *f, unsigned char *model, uint64_t count,
+                 uint64_t offset)
+{
+  unsigned char now[SIZE / 4];
+
+  assert_int_equal (payload_read (f->payload, store (f), now, count, offset),
+                    0);
+  for (uint64_t i = 0; i < count; i++)
+    if (now[i] != model[offset + i]) {
+      assert_int_equal (now[i], 0);
+      model[offset + i] = 0;
+    }
+}
+
+static void
+one_request (struct fixture *f, unsigned char *model, uint64_t *state)
+{
+  static unsigned char buf[SIZE / 4];
+  const bool small = random_below (state, 4) > 0;
+  const uint64_t count =
+      1 + random_below (state, small ? 10000 : sizeof buf - 1);
+  const uint64_t offset = random_below (state, SIZE - count + 1);
+
+  switch (random_below (state, 6)) {
+  case 0:
+    assert_int_equal (
+        payload_write_zeroes (f->payload, store (f), count, offset), 0);
+    memset (model + offset, 0, count);
+    break;
+  case 1:
+    assert_int_equal (payload_punch (f->payload, store (f), count, offset), 0);
+    memset (model + offset, 0, count);
+    break;
+  case 2:
+    assert_int_equal (payload_discard (f->payload, store (f), count, offset),
+                      0);
+    learn_discarded (f, model, count, offset);
+    break;
+  case 3:
+    assert_int_equal (payload_read (f->payload, store (f), buf, count, offset),
+                      0);
+    assert_memory_equal (buf, model + offset, count);
+    break;
+  default:
+    fill (buf, count, state);
+    assert_int_equal (payload_write (f->payload, store (f), buf, count, offset),
+                      0);
+    memcpy (model + offset, buf, count);
+  }
+}
+
+static void
+same_as_a_plain_array (void **unused)
+{
+  (void)unused;
+  for (size_t i = 0; i < sizeof sector_sizes / sizeof sector_sizes[0]; i++) {
+    struct fixture f = setup (sector_sizes[i]);
+    unsigned char *model = calloc (1, SIZE), *all = malloc (SIZE);
+    uint64_t state = 88172645463325252 + i;
+
+    for (int n = 0; n < 3000; n++)
+      one_request (&f, model, &state);
+    assert_int_equal (payload_read (f.payload, store (&f), all, SIZE, 0), 0);
+    assert_memory_equal (all, model, SIZE);
+    for (uint64_t b = 0; b < OFFSET; b++)
+      assert_int_equal (f.memory.bytes[b], 0); /* the header */
+    free (all);
+    free (model);
+    teardown (&f);
+  }
+}
+
+static void
+unwritten_is_zero_at_every_size (void **unused)
+{
+  struct fixture f = setup (4096);
+  static const size_t counts[] = { 1, 16, 511, 512, 4096, 5000, 65536 };
+  unsigned char buf[65536], zeros[65536] = { 0 };
+
+  (void)unused;
+  assert_int_equal (payload_write (f.payload, store (&f), "x", 1, 300000), 0);
+  for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+    memset (buf, 0xa5, sizeof buf);
+    assert_int_equal (payload_read (f.payload, store (&f), buf, counts[i], 100),
+                      0);
+    assert_memory_equal (buf, zeros, counts[i]);
+  }
+  teardown (&f);
+}
+
+static void
+whole_sectors_are_not_read_first (void **unused)
+{
+  struct fixture f = setup (4096);
+  unsigned char buf[8192] = { 1 };
+
+  (void)unused;
+  f.memory.fail_read = -EIO;
+  assert_int_equal (payload_write (f.payload, store (&f), buf, 8192, 4096), 0);
+  assert_int_equal (payload_write (f.payload, store (&f), buf, 100, 4096),
+                    -EIO);
+  assert_int_equal (payload_write (f.payload, store (&f), buf, 5000, 4096),
+                    -EIO);
+  teardown (&f);
+}
+
+/* --- several threads --- */
+
+#define WRITERS 8
+#define PART 64 /* bytes: 64 of them share a sector of 4096 */
+
+struct writer {
+  struct fixture *f;
+  unsigned number;
+  pthread_t thread;
+};
+
+/* Bytes of its own in the same few sectors, over and over: what another
+ * thread does to the rest of the sector must not undo it.
+ */
+static void *
+write_parts (void *arg)
+{
+  struct writer *w = arg;
+  unsigned char mine[PART], seen[PART];
+
+  for (unsigned n = 1; n <= 300; n++) {
+    const uint64_t offset = n % 3 * 4096 + w->number * PART * 3 + 17;
+
+    memset (mine, (int)(n + w->number), PART);
+    if (payload_write (w->f->payload, &w->f->store, mine, PART, offset) != 0 ||
+        payload_read (w->f->payload, &w->f->store, seen, PART, offset) != 0 ||
+        memcmp (mine, seen, PART) != 0)
+      return w;
+  }
+  return NULL;
+}
+
+/* The same range, of several sectors: one of them wins each sector. */
+static void *
+write_all_over (void *arg)
+{
+  struct writer *w = arg;
+  unsigned char mine[10000];
+
+  memset (mine, 'a' + (int)w->number, sizeof mine);
+  for (unsigned n = 0; n < 100; n++)
+    if (payload_write (w->f->payload, &w->f->store, mine, sizeof mine, 1000) !=
+        0)
+      return w;
+  return NULL;
+}
+
+static void
+run_writers (struct fixture *f, void *(*fn) (void *))
+{
+  struct writer writers[WRITERS];
+  void *result;
+
+  store (f);
+  for (unsigned i = 0; i < WRITERS; i++) {
+    writers[i] = (struct writer){ .f = f, .number = i };
+    assert_int_equal (
+        pthread_create (&writers[i].thread, NULL, fn, &writers[i]), 0);
+  }
+  for (unsigned i = 0; i < WRITERS; i++) {
+    assert_int_equal (pthread_join (writers[i].thread, &result), 0);
+    assert_null (result);
+  }
+}
+
+static void
+writers_in_one_sector_keep_what_they_wrote (void **unused)
+{
+  struct fixture f = setup (4096);
+
+  (void)unused;
+  run_writers (&f, write_parts);
+  teardown (&f);
+}
+
+static void
+overlapping_writers_do_not_mix (void **unused)
+{
+  struct fixture f = setup (4096);
+  unsigned char seen[10000], before[1000], zeros[1000] = { 0 };
+
+  (void)unused;
+  run_writers (&f, write_all_over);
+  assert_int_equal (
+      payload_read (f.payload, store (&f), seen, sizeof seen, 1000), 0);
+  for (size_t i = 1; i < sizeof seen; i++)
+    assert_int_equal (seen[i], seen[0]);
+  assert_int_equal (payload_read (f.payload, store (&f), before, 1000, 0), 0);
+  assert_memory_equal (before, zeros, 1000);
+  teardown (&f);
+}
+
+/* --- failures --- */
+
+static void
+a_failed_write_changes_nothing_outside (void **unused)
+{
+  struct fixture f = setup (4096);
+  unsigned char *model = malloc (SIZE), *all = malloc (SIZE);
+  static unsigned char buf[20000];
+  uint64_t state = 42;
+
+  (void)unused;
+  fill (model, SIZE, &state);
+  assert_int_equal (payload_write (f.payload, store (&f), model, SIZE, 0), 0);
+  fill (buf, sizeof buf, &state);
+  f.memory.fail_write = -ENOSPC;
+  f.memory.fail_after = 0;
+  assert_int_equal (
+      payload_write (f.payload, store (&f), buf, sizeof buf, 10000), -ENOSPC);
+  f.memory.fail_write = 0;
+  f.memory.fail_read = -EIO;
+  assert_int_equal (payload_write (f.payload, store (&f), buf, 100, 50000),
+                    -EIO);
+  f.memory.fail_read = 0;
+  assert_int_equal (payload_read (f.payload, store (&f), all, SIZE, 0), 0);
+  assert_memory_equal (all, model, SIZE);
+  /* Whoever came after the failure is not waiting for it. */
+  assert_int_equal (
+      payload_write (f.payload, store (&f), buf, sizeof buf, 10000), 0);
+  free (model);
+  free (all);
+  teardown (&f);
+}
+
+static void
+size_is_whole_sectors_inside_the_segment (void **unused)
+{
+  struct luks_header header = { .data_offset = 4096, .sector_size = 4096 };
+
+  (void)unused;
+  assert_int_equal (payload_size (&header, 0), 0);
+  assert_int_equal (payload_size (&header, 4096), 0);
+  assert_int_equal (payload_size (&header, 4095), 0);
+  assert_int_equal (payload_size (&header, 3 * 4096 + 511), 2 * 4096);
+  header.segment_size = 4096;
+  assert_int_equal (payload_size (&header, 3 * 4096), 4096);
+  assert_int_equal (payload_size (&header, 4096 + 100), 0);
+}
+
+static void
+other_ciphers_are_refused_by_name (void **unused)
+{
+  struct luks_header header = { .sector_size = 512,
+                                .cipher = "serpent",
+                                .mode = "xts-plain64" };
+  struct secret *key = secret_copy ("0123456789abcdef0123456789ABCDEF", 32);
+  struct payload *p = NULL;
+  struct reason why = { "" };
+
+  (void)unused;
+  assert_int_equal (payload_new (&header, key, &p, &why), -ENOTSUP);
+  assert_non_null (strstr (why.text, "serpent-xts-plain64"));
+  assert_null (p);
+  secret_free (key);
+}
+
+int
+main (void)
+{
+  const struct CMUnitTest tests[] = {
+    cmocka_unit_test (same_as_a_plain_array),
+    cmocka_unit_test (unwritten_is_zero_at_every_size),
+    cmocka_unit_test (whole_sectors_are_not_read_first),
+    cmocka_unit_test (writers_in_one_sector_keep_what_they_wrote),
+    cmocka_unit_test (overlapping_writers_do_not_mix),
+    cmocka_unit_test (a_failed_write_changes_nothing_outside),
+    cmocka_unit_test (size_is_whole_sectors_inside_the_segment),
+    cmocka_unit_test (other_ciphers_are_refused_by_name),
+  };
+
+  secret_wipe_openssl ();
+  return cmocka_run_group_tests (tests, NULL, NULL);
+}
