@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* Which parts of a volume hold data.  See struct volume, fast_diff. */
+/* Which parts of a volume hold data.  See struct volume, extents. */
 
 #ifndef RBDCRYPT_EXTENTS_H
 #define RBDCRYPT_EXTENTS_H
@@ -16,12 +16,22 @@
 typedef int (*extent_fn) (void *opaque, uint64_t offset, uint64_t length,
                           bool hole);
 
-/* Call FN for consecutive extents that cover COUNT bytes at OFFSET.
+/* What the volume is to librbd; bytes. */
+struct extents_of {
+  bool payload;            /* of the openssl engine: holes are exact */
+  uint64_t payload_offset; /* where it starts in the image */
+  uint64_t sector_size;
+  uint64_t object_size;
+  bool fast_diff; /* tells which objects are absent */
+};
+
+/* Call FN for consecutive extents that begin at OFFSET and cover COUNT
+ * bytes, or less: as much as can be looked at in a short time.
  * Writes that were acknowledged before the call are seen (librbd flushes
  * its cache first).  0 or -errno.  Any thread; FN is called in it.
  */
-extern int
-extents_report (struct requests *rs, unsigned generation, uint64_t count,
-                uint64_t offset, extent_fn fn, void *opaque);
+extern int extents_report (struct requests *rs, unsigned generation,
+                           const struct extents_of *of, uint64_t count,
+                           uint64_t offset, extent_fn fn, void *opaque);
 
 #endif /* RBDCRYPT_EXTENTS_H */

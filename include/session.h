@@ -99,13 +99,22 @@ struct session_params {
   void *opaque;
 };
 
+/* How zeros are written. */
+enum zeroes {
+  ZEROES_WRITE, /* and stay allocated */
+  ZEROES_ANY,   /* librbd's way: a plain image frees space */
+  ZEROES_PUNCH, /* free space in any case: see payload.h */
+};
+
 /* What a connection may know of an open session. */
 struct session_info {
   uint64_t size; /* bytes */
   uint64_t object_size;
   uint32_t sector_size; /* LUKS sector in bytes; 0 when plain */
+  bool any_alignment;   /* no two requests ever mix inside a sector */
   bool readonly;
-  bool fast_diff;
+  bool extents;        /* can be had */
+  bool trims;          /* TRIM frees space */
   unsigned generation; /* for every request of this connection */
 };
 
@@ -138,8 +147,9 @@ extern int session_write (struct session *s, unsigned generation,
 extern int session_flush (struct session *s, unsigned generation);
 extern int session_discard (struct session *s, unsigned generation,
                             uint64_t count, uint64_t offset);
-extern int session_write_zeroes (struct session *s, unsigned generation,
-                                 uint64_t count, uint64_t offset, bool thick);
+extern int
+session_write_zeroes (struct session *s, unsigned generation, uint64_t count,
+                      uint64_t offset, enum zeroes how);
 extern int
 session_extents (struct session *s, unsigned generation, uint64_t count,
                  uint64_t offset, extent_fn fn, void *opaque);

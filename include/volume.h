@@ -24,7 +24,9 @@
 #include "cluster.h"
 #include "image_spec.h"
 #include "logger.h"
+#include "luks_device.h"
 #include "luks_header.h"
+#include "payload.h"
 #include "reason.h"
 #include "secret.h"
 #include "subject.h"
@@ -40,10 +42,18 @@
  */
 #define VOLUME_ID_MAX 128
 
+/* Who decrypts. */
+enum engine {
+  ENGINE_AUTO,
+  ENGINE_LIBRBD,
+  ENGINE_OPENSSL, /* payload.h, over an image that librbd does not unlock */
+};
+
 struct volume_params {
   struct image_spec spec;
   size_t nr_keys; /* layers with keys, child first; 0: serve it as it is */
   struct unlock_limit unlock_limit;
+  enum engine engine;
 };
 
 enum volume_mode {
@@ -60,11 +70,16 @@ struct volume {
   bool costly;        /* the header asks for a costly unlock */
   bool loaded;        /* false only when a rehearsal left that out */
   bool erasure_coded; /* the data pool is */
-  bool fast_diff;     /* extents can be had */
+  bool fast_diff;     /* the image has it, and no parent */
+  bool ciphertext;    /* the openssl engine's: see payload */
+  bool extents;       /* can be had, and are right */
+  bool trims;         /* TRIM frees space, and leaves no garbage */
   uint64_t size;      /* bytes of payload */
   uint64_t object_size;
+  uint64_t stripe_unit;      /* bytes */
   uint64_t stripe_period;    /* bytes */
   struct luks_header header; /* of the image itself; unset without keys */
+  struct payload *payload;   /* of the openssl engine, once loaded */
 
   /* For whoever gets the keys; valid until the volume is closed. */
   struct subject subject;
@@ -126,9 +141,40 @@ volume_read_raw (void *image, void *buf, size_t length, uint64_t offset);
 extern int volume_describe (struct volume *volume, struct reason *why);
 
 /* The part of volume_open that knows LUKS (unlock.c): look at the
- * headers of all layers, bound their cost, get the keys, load.
+ * headers of all layers, bound their cost, choose the engine, get the
+ * keys, load.
  */
 extern int volume_unlock (struct volume *volume, enum volume_mode mode,
                           const struct volume_hooks *hooks, struct reason *why);
+
+/* Call FN for each ancestor of IMAGE, the parent first, until it returns
+ * something else than 0, and return that (layers.c).  FN returns 1 to say
+ * that those further down do not matter.
+ */
+typedef int (*layer_fn) (void *arg, rbd_image_t ancestor, struct reason *why);
+extern int volume_ancestors (struct volume *volume, layer_fn fn, void *arg,
+                             struct reason *why);
+
+/* The openssl engine (engine.c).  What the headers of the ancestors have
+ * to do with the image's own decides whether it can serve a clone.
+ */
+struct layers {
+  bool any;       /* ancestors there are */
+  bool different; /* one is not of the same layout */
+};
+
+/* Which engine serves VOLUME, whose header is known: ENGINE_LIBRBD or
+ * ENGINE_OPENSSL, or -errno where the one that was asked for cannot.
+ * *BECAUSE is the reason for anything but the default, or NULL.
+ */
+extern int
+engine_choose (const struct volume *volume, const struct layers *layers,
+               const char **because, struct reason *why);
+
+/* Unlock with KEY, see to it that the ancestors have the same volume key,
+ * and make volume->payload.  -EPERM as in volume_open.
+ */
+extern int engine_unlock (struct volume *volume, struct luks_device *device,
+                          const struct secret *key, struct reason *why);
 
 #endif /* RBDCRYPT_VOLUME_H */

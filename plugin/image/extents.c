@@ -2,9 +2,15 @@
 
 /* Which parts of a volume hold data.
  *
- * The only answer that is both cheap and right with encryption loaded is
- * whole objects by a valid fast-diff, from a librbd that has
+ * With encryption loaded in librbd, the only answer that is both cheap
+ * and right is whole objects by a valid fast-diff, from a librbd that has
  * rbd_diff_iterate3.  Anything else is called data.
+ *
+ * With the openssl engine librbd sees an image like any other, so that
+ * what was never written inside an object is known, too.  That takes a
+ * question to the OSDs for each object, so an answer is about a limited
+ * number of them; those that are absent are skipped where a fast-diff
+ * knows them.
  */
 
 #include "config.h"
@@ -15,12 +21,13 @@
 #include "compat.h"
 #include "extents.h"
 
-#if COMPAT_DIFF_ITERATE3
-
 /* How many data extents one answer may have; what lies beyond the last
  * one is then called data.
  */
 #define DATA_EXTENTS_MAX 4096
+
+/* How many objects are asked about for one answer. */
+#define OBJECTS_MAX 256
 
 struct data_extent {
   uint64_t start, end;
@@ -28,10 +35,26 @@ struct data_extent {
 
 struct extents_call {
   struct request_call call;
-  uint64_t start, end; /* what was asked for, bytes */
+  struct extents_of of;
+  uint64_t start, end; /* what the answer is about, bytes */
   size_t nr;
   struct data_extent data[DATA_EXTENTS_MAX]; /* ascending, disjoint */
 };
+
+/* Part of a sector that holds data makes all of it data. */
+static struct data_extent
+in_payload (const struct extents_of *of, uint64_t offset, uint64_t length)
+{
+  struct data_extent e = { offset, offset + length };
+
+  if (!of->payload)
+    return e;
+  e.start = e.start > of->payload_offset ? e.start - of->payload_offset : 0;
+  e.end = e.end > of->payload_offset ? e.end - of->payload_offset : 0;
+  e.start -= e.start % of->sector_size;
+  e.end += (of->sector_size - e.end % of->sector_size) % of->sector_size;
+  return e;
+}
 
 /* librbd reports ascending extents; absent ones (EXISTS 0) are holes. */
 static int
@@ -39,43 +62,103 @@ diff_callback (uint64_t offset, size_t length, int exists, void *opaque)
 {
   struct extents_call *ec = opaque;
   struct data_extent *last = ec->nr > 0 ? &ec->data[ec->nr - 1] : NULL;
-  uint64_t start = offset, end = offset + length;
+  struct data_extent e = in_payload (&ec->of, offset, length);
 
-  if (start < ec->start)
-    start = ec->start;
-  if (end > ec->end)
-    end = ec->end;
-  if (!exists || start >= end)
+  if (e.start < ec->start)
+    e.start = ec->start;
+  if (e.end > ec->end)
+    e.end = ec->end;
+  if (!exists || e.start >= e.end)
     return 0;
-  if (last && start < last->start)
+  if (last && e.start < last->start)
     return -EIO; /* not ascending: do not guess */
-  if (last && start <= last->end) {
-    if (end > last->end)
-      last->end = end;
+  if (last && e.start <= last->end) {
+    if (e.end > last->end)
+      last->end = e.end;
     return 0;
   }
   if (ec->nr == DATA_EXTENTS_MAX) {
     last->end = ec->end;
     return 0;
   }
-  ec->data[ec->nr++] = (struct data_extent){ start, end };
+  ec->data[ec->nr++] = e;
   return 0;
+}
+
+static int
+fast_diff_valid (rbd_image_t image)
+{
+  uint64_t flags;
+  const int r = rbd_get_flags (image, &flags);
+
+  if (r < 0)
+    return r;
+  return !(flags & (RBD_FLAG_FAST_DIFF_INVALID | RBD_FLAG_OBJECT_MAP_INVALID));
+}
+
+/* Librbd's own encryption. */
+static int
+iterate_objects (rbd_image_t image, struct extents_call *ec)
+{
+#if COMPAT_DIFF_ITERATE3
+  const int r = fast_diff_valid (image);
+
+  if (r <= 0)
+    return r < 0 ? r : -EOPNOTSUPP;
+  return rbd_diff_iterate3 (image, 0, ec->start, ec->end - ec->start,
+                            RBD_DIFF_ITERATE_FLAG_WHOLE_OBJECT, diff_callback,
+                            ec);
+#else
+  (void)image;
+  (void)ec;
+  return -EOPNOTSUPP;
+#endif
+}
+
+/* The payload's [start, end), objects as a whole or what is in them. */
+static int
+iterate_payload (rbd_image_t image, struct extents_call *ec, bool whole_objects)
+{
+  const uint64_t sector = ec->of.sector_size;
+  const uint64_t start = ec->start - ec->start % sector;
+  const uint64_t end = ec->end + (sector - ec->end % sector) % sector;
+
+  ec->nr = 0;
+  return rbd_diff_iterate2 (image, NULL, ec->of.payload_offset + start,
+                            end - start, 1, whole_objects, diff_callback, ec);
+}
+
+static int
+iterate_exactly (rbd_image_t image, struct extents_call *ec)
+{
+  const uint64_t limit = ec->start + OBJECTS_MAX * ec->of.object_size;
+  int r = ec->of.fast_diff ? fast_diff_valid (image) : 0;
+
+  if (r < 0)
+    return r;
+  if (r > 0) {
+    r = iterate_payload (image, ec, true);
+    if (r < 0 || ec->nr == 0)
+      return r;                          /* all of it is a hole */
+    if (ec->data[0].start > ec->start) { /* and so is this much */
+      ec->end = ec->data[0].start;
+      ec->nr = 0;
+      return 0;
+    }
+    ec->end = ec->data[0].end;
+  }
+  if (ec->end > limit)
+    ec->end = limit;
+  return iterate_payload (image, ec, false);
 }
 
 static int
 iterate (rbd_image_t image, struct request_call *call)
 {
   struct extents_call *ec = (struct extents_call *)call;
-  uint64_t flags;
-  int r = rbd_get_flags (image, &flags);
 
-  if (r < 0)
-    return r;
-  if (flags & (RBD_FLAG_FAST_DIFF_INVALID | RBD_FLAG_OBJECT_MAP_INVALID))
-    return -EOPNOTSUPP;
-  return rbd_diff_iterate3 (image, 0, ec->start, ec->end - ec->start,
-                            RBD_DIFF_ITERATE_FLAG_WHOLE_OBJECT, diff_callback,
-                            ec);
+  return ec->of.payload ? iterate_exactly (image, ec)
+                        : iterate_objects (image, ec);
 }
 
 static void
@@ -104,8 +187,9 @@ report (const struct extents_call *ec, extent_fn fn, void *opaque)
 }
 
 int
-extents_report (struct requests *rs, unsigned generation, uint64_t count,
-                uint64_t offset, extent_fn fn, void *opaque)
+extents_report (struct requests *rs, unsigned generation,
+                const struct extents_of *of, uint64_t count, uint64_t offset,
+                extent_fn fn, void *opaque)
 {
   struct extents_call *ec = calloc (1, sizeof *ec);
   struct request_call *call;
@@ -116,6 +200,7 @@ extents_report (struct requests *rs, unsigned generation, uint64_t count,
   call = &ec->call;
   call->fn = iterate;
   call->free = free_call;
+  ec->of = *of;
   ec->start = offset;
   ec->end = offset + count;
   r = request_run (rs, generation, &call);
@@ -128,16 +213,3 @@ extents_report (struct requests *rs, unsigned generation, uint64_t count,
   free (ec);
   return r;
 }
-
-#else /* !COMPAT_DIFF_ITERATE3 */
-
-int
-extents_report (struct requests *rs, unsigned generation, uint64_t count,
-                uint64_t offset, extent_fn fn, void *opaque)
-{
-  (void)rs;
-  (void)generation;
-  return fn (opaque, offset, count, false);
-}
-
-#endif

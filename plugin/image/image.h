@@ -39,6 +39,12 @@ struct session {
   bool watching;
   bool left_open; /* a volume that could not be closed */
 
+  /* The volume's payload, with the openssl engine; held for reading by
+   * every request while it works on it.
+   */
+  pthread_rwlock_t payload_lock;
+  struct payload *payload;
+
   atomic_uint_fast64_t size;
   atomic_bool stopping; /* cancels a key that is being fetched */
 
@@ -55,6 +61,7 @@ struct session {
   struct deadline stop_by, close_by;
   uint64_t trimmed_at; /* requests_begun when the heap was given back */
   struct session_info info;
+  struct extents_of extents_of;
   char image[IMAGE_SPEC_TEXT_MAX]; /* of the volume that is open */
   char image_id[VOLUME_ID_MAX];
   int err; /* of CLOSING, FAILED or STOPPED; negative */

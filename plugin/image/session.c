@@ -21,6 +21,19 @@
  */
 #define QUIET_MS 5000
 
+/* Requests come without end: whoever closes must not wait for a gap. */
+static void
+init_payload_lock (struct session *s)
+{
+  pthread_rwlockattr_t attr;
+
+  pthread_rwlockattr_init (&attr);
+  pthread_rwlockattr_setkind_np (&attr,
+                                 PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+  pthread_rwlock_init (&s->payload_lock, &attr);
+  pthread_rwlockattr_destroy (&attr);
+}
+
 struct session *
 session_new (const struct session_params *params, struct secret *keyring)
 {
@@ -33,6 +46,7 @@ session_new (const struct session_params *params, struct secret *keyring)
   s->keyring = keyring;
   requests_init (&s->requests);
   pthread_mutex_init (&s->lock, NULL);
+  init_payload_lock (s);
   pthread_condattr_init (&attr);
   pthread_condattr_setclock (&attr, CLOCK_MONOTONIC);
   pthread_cond_init (&s->changed, &attr);
@@ -47,6 +61,7 @@ session_free (struct session *s)
     return;
   pthread_cond_destroy (&s->changed);
   pthread_mutex_destroy (&s->lock);
+  pthread_rwlock_destroy (&s->payload_lock);
   requests_destroy (&s->requests);
   secret_free (s->keyring);
   free (s);
@@ -141,6 +156,15 @@ open_volume (struct session *s, struct reason *why)
   return r;
 }
 
+/* Let the requests have PAYLOAD, once none of them uses another one. */
+static void
+set_payload (struct session *s, struct payload *payload)
+{
+  pthread_rwlock_wrlock (&s->payload_lock);
+  s->payload = payload;
+  pthread_rwlock_unlock (&s->payload_lock);
+}
+
 /* Close what open_volume opened.  0 or the first error. */
 static int
 close_volume (struct session *s)
@@ -150,6 +174,7 @@ close_volume (struct session *s)
   if (s->watching)
     rbd_update_unwatch (s->volume->image, s->watch);
   s->watching = false;
+  set_payload (s, NULL);
   if (s->volume)
     r = volume_close (s->volume, atomic_load (&s->requests.wrote));
   s->volume = NULL;
@@ -163,13 +188,23 @@ fill_info (struct session *s)
 {
   const struct volume *v = s->volume;
 
+  set_payload (s, v->payload);
   s->info = (struct session_info){
     .size = v->size,
     .object_size = v->object_size,
     .sector_size = v->params->nr_keys > 0 ? v->header.sector_size : 0,
+    .any_alignment = v->params->nr_keys == 0 || v->payload,
     .readonly = v->readonly,
-    .fast_diff = v->fast_diff,
+    .extents = v->extents,
+    .trims = v->trims,
     .generation = requests_admit (&s->requests, v->image),
+  };
+  s->extents_of = (struct extents_of){
+    .payload = v->ciphertext,
+    .payload_offset = v->header.data_offset,
+    .sector_size = v->header.sector_size,
+    .object_size = v->object_size,
+    .fast_diff = v->fast_diff,
   };
   memcpy (s->image, v->subject_image, sizeof s->image);
   memcpy (s->image_id, v->subject_id, sizeof s->image_id);

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* Unlocking a volume with librbd's encryption.
+/* Unlocking a volume.
  *
- * librbd hands every passphrase to libcryptsetup, which spends whatever
- * time and memory the header asks for, on a thread of librbd's.  So the
- * headers of all layers are looked at, and their cost is bounded, before
- * librbd sees a key.
+ * libcryptsetup, in librbd or called from here, spends whatever time and
+ * memory a header asks for.  So the headers of all layers are looked at,
+ * and their cost is bounded, before either sees a key.
  */
 
 #include "config.h"
@@ -19,84 +18,53 @@
 #include "unlock_slot.h"
 #include "volume.h"
 
-/* Open the parent of IMAGE at the snapshot that it was cloned from.
- * -ENOENT: it has none.
+/* Look at one ancestor: what it costs, and whether its layout is that of
+ * the image itself.
  */
-static int
-open_parent (rados_ioctx_t child_io, rbd_image_t image, rados_ioctx_t *io,
-             rbd_image_t *ret)
-{
-  rbd_linked_image_spec_t spec;
-  rbd_snap_spec_t snap;
-  int r = rbd_get_parent (image, &spec, &snap);
+struct look {
+  struct luks_header *header; /* the image's own; the cost is added */
+  struct layers *layers;
+};
 
-  if (r < 0)
-    return r;
-  r = rados_ioctx_create2 (rados_ioctx_get_cluster (child_io), spec.pool_id,
-                           io);
-  if (r == 0) {
-    rados_ioctx_set_namespace (*io, spec.pool_namespace);
-    r = rbd_open_by_id_read_only (*io, spec.image_id, ret, NULL);
-    if (r == 0) {
-      r = rbd_snap_set_by_id (*ret, snap.id);
-      if (r < 0)
-        rbd_close (*ret);
-    }
-    if (r < 0)
-      rados_ioctx_destroy (*io);
-  }
-  rbd_linked_image_spec_cleanup (&spec);
-  rbd_snap_spec_cleanup (&snap);
-  return r == -ENOENT ? -ESTALE : r;
+static bool
+same_layout (const struct luks_header *a, const struct luks_header *b)
+{
+  return !a->clone_magic && !b->clone_magic &&
+         a->data_offset == b->data_offset && a->sector_size == b->sector_size &&
+         a->iv_tweak == b->iv_tweak && a->key_bytes == b->key_bytes &&
+         strcmp (a->cipher, b->cipher) == 0 && strcmp (a->mode, b->mode) == 0;
 }
 
-/* Read one layer's header. -ENODATA: the layer is not encrypted. */
 static int
-read_header (rbd_image_t image, struct luks_header *header, struct reason *why)
+look_at (void *arg, rbd_image_t ancestor, struct reason *why)
 {
+  const struct look *look = arg;
+  struct luks_header *own = look->header;
+  struct luks_header header;
   uint64_t size;
-  int r = rbd_get_size (image, &size);
+  int r = rbd_get_size (ancestor, &size);
 
+  look->layers->any = true;
   if (r < 0)
-    return reason_set (why, -r, "cannot read the image's size: %s",
+    return reason_set (why, -r,
+                       "cannot read the size of the image's parent: "
+                       "%s",
                        strerror (-r));
-  return luks_header_read (volume_read_raw, image, size, header, why);
-}
-
-/* Add what the headers of IMAGE's ancestors cost to HEADER's cost. */
-static int
-add_ancestors (rados_ioctx_t io, rbd_image_t image, unsigned depth,
-               struct luks_header *header, struct reason *why)
-{
-  struct luks_header parent_header;
-  rados_ioctx_t parent_io;
-  rbd_image_t parent;
-  int r = open_parent (io, image, &parent_io, &parent);
-
-  if (r == -ENOENT)
-    return 0;
-  if (r < 0)
-    return reason_set (why, -r, "cannot open the parent of the image: %s",
-                       strerror (-r));
-  if (depth >= VOLUME_LAYERS_MAX)
-    r = reason_set (why, EINVAL, "the image has more than %d layers of clones",
-                    VOLUME_LAYERS_MAX);
-  else {
-    r = read_header (parent, &parent_header, why);
-    if (r == 0) {
-      header->unlock_seconds += parent_header.unlock_seconds;
-      if (parent_header.unlock_kib > header->unlock_kib)
-        header->unlock_kib = parent_header.unlock_kib;
-      r = add_ancestors (parent_io, parent, depth + 1, header, why);
-    }
-    else if (r == -ENODATA)
-      r = 0; /* a plain layer, and so are those below it */
-    else
-      reason_prefix (why, "the parent of the image");
+  r = luks_header_read (volume_read_raw, ancestor, size, &header, why);
+  if (r == -ENODATA) { /* a plain layer, and so are those below it */
+    look->layers->different = true;
+    return 1;
   }
-  rbd_close (parent);
-  rados_ioctx_destroy (parent_io);
-  return r;
+  if (r < 0) {
+    reason_prefix (why, "the parent of the image");
+    return r;
+  }
+  if (!same_layout (own, &header))
+    look->layers->different = true;
+  own->unlock_seconds += header.unlock_seconds;
+  if (header.unlock_kib > own->unlock_kib)
+    own->unlock_kib = header.unlock_kib;
+  return 0;
 }
 
 #if COMPAT_ENCRYPTION_LOAD2
@@ -171,9 +139,7 @@ explain_load (struct volume *v, int err, const struct volume_hooks *hooks,
         why, EINVAL,
         "this librbd refuses the LUKS header of \"%s\": its data starts at "
         "byte %llu, which is not a multiple of the stripe period of %llu "
-        "bytes (volumes made by QEMU or Cinder are like that): copy it into "
-        "an image formatted with \"rbd encryption format\", or serve it with "
-        "key=none under nbdkit's luks filter",
+        "bytes (volumes made by QEMU or Cinder are like that)",
         name, (unsigned long long)h->data_offset,
         (unsigned long long)v->stripe_period);
   if (err == ENOTSUP)
@@ -192,42 +158,102 @@ explain_load (struct volume *v, int err, const struct volume_hooks *hooks,
                      name, strerror (err));
 }
 
-/* Wait for the turn, load, and give back what it took. */
+/* Look at the headers of all layers, and bound what they cost. */
 static int
-load_in_turn (struct volume *v, const struct secret *const *keys,
-              const struct volume_hooks *hooks)
+read_headers (struct volume *v, struct luks_device **device,
+              struct layers *layers, struct reason *why)
+{
+  struct look look = { &v->header, layers };
+  uint64_t size;
+  int r = rbd_get_size (v->image, &size);
+
+  if (r < 0)
+    return reason_set (why, -r, "cannot read the image's size: %s",
+                       strerror (-r));
+  r = luks_device_open (volume_read_raw, v->image, size, &v->header, device,
+                        why);
+  if (r == 0)
+    r = volume_ancestors (v, look_at, &look, why);
+  if (r == 0)
+    r = luks_header_within (&v->header, &v->params->unlock_limit, why);
+  return r == -ENODATA ? -EINVAL : r;
+}
+
+/* What the engine makes of the volume's abilities. */
+static void
+settle_abilities (struct volume *v, enum engine engine)
+{
+  const uint64_t sector = v->header.sector_size;
+
+  if (engine == ENGINE_LIBRBD)
+    return; /* it would write the range of a TRIM */
+  v->ciphertext = v->extents = true;
+  v->trims =
+      v->header.data_offset % sector == 0 && v->stripe_unit % sector == 0;
+}
+
+/* Unlock with KEYS. */
+static int
+load_with (struct volume *v, enum engine engine, struct luks_device *device,
+           const struct secret *const *keys, const struct volume_hooks *hooks,
+           struct reason *why)
+{
+  int r;
+
+  if (engine == ENGINE_OPENSSL) {
+    r = engine_unlock (v, device, keys[0], why);
+    return r == -EPERM ? explain_load (v, EPERM, hooks, why) : r;
+  }
+  r = load (v, keys);
+  return r < 0 ? explain_load (v, -r, hooks, why) : 0;
+}
+
+/* Wait for the turn, where that is costly, and give back what it took. */
+static int
+load_in_turn (struct volume *v, enum engine engine, struct luks_device *device,
+              const struct secret *const *keys,
+              const struct volume_hooks *hooks, struct reason *why)
 {
   const struct deadline turn =
       deadline_in_ms (VOLUME_TURN_MS, hooks->cancelled);
-  int slot = unlock_slot_take (&v->header, &turn), r;
+  int slot, r;
 
+  if (!v->costly)
+    return load_with (v, engine, device, keys, hooks, why);
+  slot = unlock_slot_take (&v->header, &turn);
   if (slot == -ESHUTDOWN)
-    return slot;
+    return reason_set (why, ESHUTDOWN, "the server is shutting down");
   if (slot < 0 && hooks->log)
     hooks->log->debug ("unlocking out of turn: %s", strerror (-slot));
-  r = load (v, keys);
+  r = load_with (v, engine, device, keys, hooks, why);
   heap_give_back (); /* what Argon2id took */
   unlock_slot_give (slot);
   return r;
 }
 
-int
-volume_unlock (struct volume *v, enum volume_mode mode,
-               const struct volume_hooks *hooks, struct reason *why)
+static int
+unlock (struct volume *v, enum volume_mode mode, struct luks_device **device,
+        const struct volume_hooks *hooks, struct reason *why)
 {
   const struct secret *keys[VOLUME_LAYERS_MAX];
+  struct layers layers = { false, false };
+  const char *because = NULL;
   char name[IMAGE_SPEC_TEXT_MAX];
-  int r;
+  enum engine engine;
+  int r = read_headers (v, device, &layers, why);
 
-  r = read_header (v->image, &v->header, why);
   if (r == 0)
-    r = add_ancestors (v->io, v->image, 1, &v->header, why);
-  if (r == 0)
-    r = luks_header_within (&v->header, &v->params->unlock_limit, why);
+    r = engine_choose (v, &layers, &because, why);
   if (r < 0) {
     reason_prefix (why, "%s", image_spec_text (&v->params->spec, name));
-    return r == -ENODATA ? -EINVAL : r;
+    return r;
   }
+  engine = (enum engine)r;
+  if (hooks->log)
+    hooks->log->debug ("engine: %s%s%s",
+                       engine == ENGINE_OPENSSL ? "openssl" : "librbd",
+                       because ? ", because " : "", because ? because : "");
+  settle_abilities (v, engine);
   v->costly = luks_header_costly (&v->header);
   for (size_t i = 0; i < v->params->nr_keys; i++) {
     r = hooks->key (hooks->opaque, i, &v->subject, &keys[i], why);
@@ -238,13 +264,25 @@ volume_unlock (struct volume *v, enum volume_mode mode,
     v->loaded = false;
     return 0;
   }
-  r = v->costly ? load_in_turn (v, keys, hooks) : load (v, keys);
-  if (r < 0)
-    return explain_load (v, -r, hooks, why);
+  return load_in_turn (v, engine, *device, keys, hooks, why);
+}
+
+int
+volume_unlock (struct volume *v, enum volume_mode mode,
+               const struct volume_hooks *hooks, struct reason *why)
+{
+  struct luks_device *device = NULL;
+  int r = unlock (v, mode, &device, hooks, why);
+
+  luks_device_close (device);
+  if (r < 0 || !v->loaded)
+    return r;
   v->subject.tokens = NULL;
   r = rbd_get_size (v->image, &v->size);
   if (r < 0)
     return reason_set (why, -r, "cannot read the volume's size: %s",
                        strerror (-r));
+  if (v->payload)
+    v->size = payload_size (&v->header, v->size);
   return 0;
 }

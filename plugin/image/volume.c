@@ -128,7 +128,7 @@ check_features (struct volume *v, struct reason *why)
                        "the image \"%s\" has journaling, which librbd's "
                        "encryption does not support (rbd feature disable)",
                        name);
-  v->fast_diff = COMPAT_DIFF_ITERATE3 && features & RBD_FEATURE_FAST_DIFF;
+  v->fast_diff = features & RBD_FEATURE_FAST_DIFF;
   return 0;
 }
 
@@ -244,6 +244,7 @@ read_geometry (struct volume *v, struct reason *why)
     return reason_set (why, -r, "cannot read the image's geometry: %s",
                        strerror (-r));
   v->object_size = info.obj_size;
+  v->stripe_unit = unit > 0 ? unit : info.obj_size;
   v->stripe_period = info.obj_size * (count > 0 ? count : 1);
   v->size = info.size;
   return 0;
@@ -294,10 +295,13 @@ open_and_check (struct cluster *cluster, struct volume *v,
   if (r < 0)
     return r;
   v->fast_diff = v->fast_diff && !has_parent (v);
+  v->extents = COMPAT_DIFF_ITERATE3 && v->fast_diff;
   v->erasure_coded = is_erasure_coded (cluster, v);
   v->loaded = true;
-  if (v->params->nr_keys == 0)
+  if (v->params->nr_keys == 0) {
+    v->trims = true;
     return 0;
+  }
   begin_step (hooks, "unlocking", spec);
   return volume_unlock (v, mode, hooks, why);
 }
@@ -331,6 +335,8 @@ volume_refresh (struct volume *volume, uint64_t *size, struct reason *why)
   if (r < 0)
     return reason_set (why, -r, "cannot read the image's size: %s",
                        strerror (-r));
+  if (volume->payload)
+    *size = payload_size (&volume->header, *size);
   return check_settings (volume, why);
 }
 
@@ -348,6 +354,7 @@ volume_close (struct volume *volume, bool flush)
   }
   if (volume->io)
     rados_ioctx_destroy (volume->io);
+  payload_free (volume->payload);
   free (volume);
   return r;
 }

@@ -54,6 +54,7 @@ struct parameters {
   const char *profiles;
   const char *audit; /* NULL: whatever is usual on this host */
   enum tristate trim, extents;
+  bool punch; /* zero=punch */
   enum peers peers;
   unsigned shutdown_timeout; /* seconds */
   struct recheck_rules recheck;

@@ -44,10 +44,12 @@ static const char help_end[] =
     "user=<NAME>           Ceph user without \"client.\" (admin).\n"
     "cluster=<NAME>        Name of the Ceph cluster (ceph).\n"
     "ceph.OPTION=<VALUE>   Set any Ceph option.\n"
-    "engine=auto|librbd    Who decrypts.\n"
+    "engine=auto|librbd|openssl\n"
+    "                      Who decrypts (auto: librbd where it can).\n"
     "cache=auto|none|writethrough|writearound|writeback\n"
     "                      What the acknowledgement of a write means.\n"
     "trim=auto|on|off      Pass TRIM on (auto: only unencrypted images).\n"
+    "zero=encrypt|punch    How zeros are written (encrypt).\n"
     "extents=auto|on|off   Report holes (auto: only where that is right).\n"
     "peers=unix|tls|any    Who may connect (unix).\n"
     "unlock-limit=<SECONDS>[,<MIB>]\n"
@@ -192,10 +194,18 @@ parse_cluster (const char *value)
 static int
 parse_engine (const char *value)
 {
-  static const char *const words[] = { "auto", "librbd", NULL };
+  static const char *const words[] = {
+    [ENGINE_AUTO] = "auto",
+    [ENGINE_LIBRBD] = "librbd",
+    [ENGINE_OPENSSL] = "openssl",
+    NULL,
+  };
   int engine;
 
-  return parse_word ("engine", value, words, &engine);
+  if (parse_word ("engine", value, words, &engine) == -1)
+    return -1;
+  parameters.volume.engine = engine;
+  return 0;
 }
 
 static int
@@ -235,6 +245,18 @@ static int
 parse_trim (const char *value)
 {
   return parse_tristate ("trim", value, &parameters.trim);
+}
+
+static int
+parse_zero (const char *value)
+{
+  static const char *const words[] = { "encrypt", "punch", NULL };
+  int word;
+
+  if (parse_word ("zero", value, words, &word) == -1)
+    return -1;
+  parameters.punch = word == 1;
+  return 0;
 }
 
 static int
@@ -348,6 +370,7 @@ static struct parameter table[] = {
   { "engine", parse_engine, false, false },
   { "cache", parse_cache, false, false },
   { "trim", parse_trim, false, false },
+  { "zero", parse_zero, false, false },
   { "extents", parse_extents, false, false },
   { "peers", parse_peers, false, false },
   { "unlock-limit", parse_unlock_limit, false, false },

@@ -59,7 +59,7 @@ rbdcrypt_dump_plugin (void)
           COMPAT_ENCRYPTION_LOAD2 ? "yes" : "no");
   printf ("rbdcrypt_diff_iterate3=%s\n", COMPAT_DIFF_ITERATE3 ? "yes" : "no");
   printf ("rbdcrypt_peer_tls=%s\n", COMPAT_PEER_TLS_DN ? "yes" : "no");
-  printf ("rbdcrypt_engines=librbd\n");
+  printf ("rbdcrypt_engines=librbd,openssl\n");
   printf ("rbdcrypt_providers=%s\n", key_providers ());
   printf ("rbdcrypt_profile_types=%s\n", key_profile_types ());
 }
@@ -281,6 +281,13 @@ is_plain (const struct connection *c)
   return c->info.sector_size == 0;
 }
 
+/* Are zeros holes, where the client allows that? */
+static bool
+punches (const struct connection *c)
+{
+  return is_plain (c) || (parameters.punch && c->info.trims);
+}
+
 static int
 rbdcrypt_block_size (void *handle, uint32_t *minimum, uint32_t *preferred,
                      uint32_t *maximum)
@@ -291,7 +298,7 @@ rbdcrypt_block_size (void *handle, uint32_t *minimum, uint32_t *preferred,
   /* Two writers inside one LUKS sector race in librbd; but the last
    * bytes of a volume of odd size must be reached.
    */
-  *minimum = is_plain (c) || c->info.size % 512 != 0 ? 1 : 512;
+  *minimum = c->info.any_alignment || c->info.size % 512 != 0 ? 1 : 512;
   *preferred = PREFERRED_BLOCK;
   *maximum = object_size < PREFERRED_BLOCK ? PREFERRED_BLOCK
              : object_size > MAXIMUM_BLOCK ? MAXIMUM_BLOCK
@@ -346,7 +353,7 @@ rbdcrypt_can_trim (void *handle)
   case OFF:
     return 0;
   default:
-    return is_plain (c); /* encrypted: librbd would write the range */
+    return c->info.trims; /* else librbd would write the range */
   }
 }
 
@@ -360,7 +367,7 @@ rbdcrypt_can_zero (void *handle)
 static int
 rbdcrypt_can_fast_zero (void *handle)
 {
-  return is_plain (handle);
+  return punches (handle);
 }
 
 static int
@@ -368,7 +375,7 @@ rbdcrypt_can_extents (void *handle)
 {
   const struct connection *c = handle;
 
-  return parameters.extents != OFF && c->info.fast_diff;
+  return parameters.extents != OFF && c->info.extents;
 }
 
 /* Turn a result into what nbdkit expects. */
@@ -433,15 +440,18 @@ rbdcrypt_zero (void *handle, uint32_t count, uint64_t offset, uint32_t flags)
 {
   struct connection *c = handle;
   const bool thick = !(flags & NBDKIT_FLAG_MAY_TRIM);
+  const enum zeroes how = thick                               ? ZEROES_WRITE
+                          : parameters.punch && c->info.trims ? ZEROES_PUNCH
+                                                              : ZEROES_ANY;
 
   /* Only discarding is faster than writing. */
-  if (flags & NBDKIT_FLAG_FAST_ZERO && (thick || !is_plain (c))) {
+  if (flags & NBDKIT_FLAG_FAST_ZERO && (thick || !punches (c))) {
     errno = EOPNOTSUPP;
     return -1;
   }
   return finish (
       c, "write-zeroes",
-      session_write_zeroes (session, c->info.generation, count, offset, thick));
+      session_write_zeroes (session, c->info.generation, count, offset, how));
 }
 
 static int

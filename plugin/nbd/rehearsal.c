@@ -197,11 +197,11 @@ static int
 check_opened (const struct child *child, const struct volume *v,
               struct reason *why)
 {
-  if (v->erasure_coded && v->params->nr_keys > 0)
+  if (v->erasure_coded && v->params->nr_keys > 0 && !v->ciphertext)
     tell_text (child, WARNING,
                "the image's data pool is erasure-coded: blocks that were "
                "never written read as random bytes, not as zeros");
-  if (parameters.extents == ON && !v->fast_diff)
+  if (parameters.extents == ON && !v->extents)
     return reason_set (why, EINVAL,
                        "extents=on: holes cannot be told reliably here (it "
                        "takes a flat image with fast-diff and a librbd with "

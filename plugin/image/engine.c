@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* The choice of the engine, and the openssl engine's way to unlock.
+ *
+ * librbd serves what it serves rightly.  The rest is what it refuses, or
+ * would read wrongly.
+ */
+
+#include "config.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "compat.h"
+#include "volume.h"
+
+/* Why librbd cannot serve V, or not rightly; NULL when it can. */
+static const char *
+librbd_cannot (const struct volume *v)
+{
+  const struct luks_header *h = &v->header;
+
+  if (COMPAT_ENCRYPTION_LOAD2 && h->data_offset % v->stripe_period != 0)
+    return "its data does not start at a multiple of the stripe period";
+  if (h->iv_tweak != 0)
+    return "its IVs do not start at 0 (LUKS2 iv_tweak)";
+  if (h->segment_size != 0)
+    return "its payload has a size of its own (LUKS2 segment)";
+  return NULL;
+}
+
+/* Why the openssl engine cannot serve V; NULL when it can. */
+static const char *
+openssl_cannot (const struct volume *v, const struct layers *layers)
+{
+  const struct luks_header *h = &v->header;
+
+  if (v->params->nr_keys > 1)
+    return "its layers have keys of their own";
+  if (h->clone_magic)
+    return "it is a clone that was formatted by librbd";
+  if (layers->different)
+    return "the image that it was cloned from is not encrypted in the same way";
+  if (strcmp (h->cipher, "aes") != 0 || strcmp (h->mode, "xts-plain64") != 0)
+    return "its cipher is not aes-xts-plain64";
+  if (h->key_bytes != 32 && h->key_bytes != 64)
+    return "its volume key is neither of 256 nor of 512 bits";
+  return NULL;
+}
+
+static int
+refuse (const char *engine, const char *because, struct reason *why)
+{
+  return reason_set (why, EINVAL, "engine=%s cannot serve this volume: %s",
+                     engine, because);
+}
+
+int
+engine_choose (const struct volume *v, const struct layers *layers,
+               const char **because, struct reason *why)
+{
+  const char *against_librbd = librbd_cannot (v);
+  const char *against_openssl = openssl_cannot (v, layers);
+
+  switch (v->params->engine) {
+  case ENGINE_LIBRBD:
+    return against_librbd ? refuse ("librbd", against_librbd, why)
+                          : ENGINE_LIBRBD;
+  case ENGINE_OPENSSL:
+    return against_openssl ? refuse ("openssl", against_openssl, why)
+                           : ENGINE_OPENSSL;
+  default:
+    break;
+  }
+  if (against_librbd && against_openssl)
+    return reason_set (why, EINVAL,
+                       "librbd cannot serve this volume (%s), and neither can "
+                       "the openssl engine (%s)",
+                       against_librbd, against_openssl);
+  *because = against_librbd;
+  if (!against_librbd && v->erasure_coded)
+    *because = "librbd reads random bytes from what was never written to an "
+               "erasure-coded pool";
+  return *because && !against_openssl ? ENGINE_OPENSSL : ENGINE_LIBRBD;
+}
+
+/* An ancestor's sectors are decrypted with the image's own key. */
+static int
+check_ancestor (void *arg, rbd_image_t ancestor, struct reason *why)
+{
+  const struct secret *volume_key = arg;
+  struct luks_device *device;
+  struct luks_header header;
+  uint64_t size;
+  int r = rbd_get_size (ancestor, &size);
+
+  if (r < 0)
+    return reason_set (why, -r,
+                       "cannot read the size of the image's parent: "
+                       "%s",
+                       strerror (-r));
+  r = luks_device_open (volume_read_raw, ancestor, size, &header, &device, why);
+  if (r < 0)
+    return r;
+  r = luks_device_check_key (device, volume_key, why);
+  luks_device_close (device);
+  if (r == -EPERM)
+    return reason_set (why, EINVAL,
+                       "the image that this one was cloned from has another "
+                       "volume key: flatten the clone, or see engine=librbd");
+  return r;
+}
+
+int
+engine_unlock (struct volume *v, struct luks_device *device,
+               const struct secret *key, struct reason *why)
+{
+  CLEANUP_SECRET struct secret *volume_key = NULL;
+  int r = luks_device_unlock (device, key, &volume_key, why);
+
+  if (r == 0)
+    r = volume_ancestors (v, check_ancestor, volume_key, why);
+  if (r == 0)
+    r = payload_new (&v->header, volume_key, &v->payload, why);
+  return r;
+}
