@@ -322,7 +322,7 @@ def test_one_session_is_shared_by_all_connections(servers, images, key,
 
 def test_erasure_coded_pool_warns_at_start(servers, images, key, cluster):
     image = images.luks(args=("--data-pool", cluster.erasure_pool()))
-    server = servers.start(image, key)
+    server = servers.start(image, key, "engine=librbd")
     with server.connect() as c:
         c.write(lab.pattern(4 * MIB), 0)
         c.flush()

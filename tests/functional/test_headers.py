@@ -117,10 +117,10 @@ def test_offset_that_this_librbd_refuses_says_why(servers, images, key,
     not."""
     image = images.luks(version=1, offset=2 * lab.MIB)
     if dump["rbdcrypt_encryption_load2"] == "yes":
-        names(servers.refused(image, key), str(2 * lab.MIB),
-              "stripe period")
+        names(servers.refused(image, key, "engine=librbd"), "stripe period",
+              "engine=librbd")
     else:
-        with servers.start(image, key).connect() as c:
+        with servers.start(image, key, "engine=librbd").connect() as c:
             assert c.size == image.size
 
 

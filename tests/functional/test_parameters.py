@@ -14,14 +14,15 @@ WORDS = {
     "cache": ["auto", "none", "writethrough", "writearound", "writeback"],
     "trim": ["auto", "on", "off"],
     "extents": ["auto", "off"],
-    "engine": ["auto", "librbd"],
+    "engine": ["auto", "librbd", "openssl"],
+    "zero": ["encrypt", "punch"],
 }
 ALL = ["image", "key", "profiles", "conf", "user", "cluster", "ceph.rbd_cache",
-       "engine", "cache", "trim", "extents", "peers", "unlock-limit",
+       "engine", "cache", "trim", "zero", "extents", "peers", "unlock-limit",
        "shutdown-timeout"]
 FIRST = {"image": "rbd/x", "key": "file:/x", "profiles": "/x", "conf": "/x",
          "user": "x", "cluster": "x", "ceph.rbd_cache": "true",
-         "engine": "librbd", "cache": "none", "trim": "off",
+         "engine": "librbd", "cache": "none", "trim": "off", "zero": "punch",
          "extents": "off", "peers": "unix", "unlock-limit": "10",
          "shutdown-timeout": "10"}
 
@@ -37,8 +38,8 @@ def test_every_word_of_a_parameter_serves(servers, images, key, name, word):
         assert c.read(4096, 0) == lab.pattern(4096)
 
 
-@pytest.mark.parametrize("name", ["engine", "cache", "trim", "extents",
-                                  "peers"])
+@pytest.mark.parametrize("name", ["engine", "cache", "trim", "zero",
+                                  "extents", "peers"])
 def test_another_word_is_refused(servers, key, name):
     names(servers.refused("rbd/x", key, name + "=perhaps"), name, "perhaps")
 

@@ -80,13 +80,15 @@ def test_no_passphrase_in_memory_after_a_costly_unlock(servers, images,
         assert places(server.pid, SECRET) == []
 
 
-def test_volume_key_is_in_the_heap_of_librbd_only(servers, images, files,
-                                                  tmp_path):
+@pytest.mark.parametrize("engine", ["librbd", "openssl"])
+def test_volume_key_is_where_it_must_be_only(servers, images, files, tmp_path,
+                                             engine):
+    """In librbd's heap, or in locked pages of ours."""
     image = images.luks(passphrase=SECRET)
     key = volume_key(images, SECRET, files, tmp_path)
     assert len(key) == 64
     server = servers.start(
-        image, "key=file:" + files("k", SECRET),
+        image, "key=file:" + files("k", SECRET), "engine=" + engine,
         env={"RBDCRYPT_ALLOW_CORE": "1"})
     with server.connect() as c:
         c.write(lab.pattern(65536), 0)
@@ -96,15 +98,17 @@ def test_volume_key_is_in_the_heap_of_librbd_only(servers, images, files,
         assert where, "the volume key is not found at all"
         for line in where:
             assert "stack" not in line, line
+            assert "heap" not in line or engine == "librbd", line
 
 
+@pytest.mark.parametrize("engine", ["librbd", "openssl"])
 def test_no_key_at_all_in_memory_after_the_volume_was_closed(
-        servers, images, files, tmp_path, cluster):
+        servers, images, files, tmp_path, cluster, engine):
     """The session ends (here by an unsafe setting), the process stays."""
     image = images.luks(passphrase=SECRET)
     key = volume_key(images, SECRET, files, tmp_path)
     server = servers.start(
-        image, "key=file:" + files("k", SECRET),
+        image, "key=file:" + files("k", SECRET), "engine=" + engine,
         env={"RBDCRYPT_ALLOW_CORE": "1"})
     server.expected_status = None
     with server.connect() as c:

@@ -1,0 +1,489 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The openssl engine: what librbd refuses or reads wrongly, TRIM that frees
+space, exact extents, and everything that librbd's engine does, too."""
+
+import os
+import random
+import shutil
+import threading
+
+import nbd
+import pytest
+
+import lab
+from lab import MIB
+from test_start_image import names
+
+OPENSSL = "engine=openssl"
+VERBOSE = ["-v", "-D", "rbdcrypt.session=1"]
+HOLE_ZERO = nbd.STATE_HOLE | nbd.STATE_ZERO
+QEMU_OFFSET = 2068480  # of the payload, for AES-256
+
+
+@pytest.fixture
+def secret(files):
+    return "secret,id=s,file=" + files("qemu-secret", lab.PASSPHRASE)
+
+
+@pytest.fixture
+def cinder(images, secret, tmp_path):
+    """cinder(SIZE) -> an image as Cinder's RBD driver makes it; its
+    payload holds 1 MiB of 0xa5 at 1 MiB."""
+    def make(size=32 * MIB, args=()):
+        path = str(tmp_path / "cinder")
+        lab.run("qemu-img", "create", "-q", "-f", "luks", "--object", secret,
+                "-o", "key-secret=s,cipher-alg=aes-256,cipher-mode=xts,"
+                "ivgen-alg=plain64,iter-time=10", path, "%dB" % size)
+        lab.run("qemu-io", "--object", secret, "--image-opts", "-c",
+                "write -P 0xa5 1M 1M", "driver=luks,key-secret=s,"
+                "file.driver=file,file.filename=" + path)
+        image = images.imported(path, args)
+        image.size = size
+        return image
+    return make
+
+
+def qemu_reads(image, secret, tmp_path):
+    """The payload, by QEMU's own LUKS."""
+    raw, out = str(tmp_path / "raw"), str(tmp_path / "out")
+    with open(raw, "wb") as f:
+        f.write(image.raw())
+    lab.run("qemu-img", "convert", "--object", secret, "--image-opts",
+            "driver=luks,key-secret=s,file.driver=file,file.filename=" + raw,
+            "-O", "raw", out, timeout=120)
+    with open(out, "rb") as f:
+        return f.read()
+
+
+def used(cluster, image):
+    return cluster.json("rbd", "du", image)["images"][0]["used_size"]
+
+
+# --- which engine ---
+
+def chosen(server):
+    """The line of the debug log that tells it."""
+    [line] = lab.await_(
+        lambda: [s for s in server.lines() if "debug: engine: " in s], 20,
+        "the engine is told")
+    return line.partition("engine: ")[2]
+
+
+def test_librbd_serves_what_it_can(servers, images, key):
+    server = servers.start(images.luks(), key, options=VERBOSE)
+    assert chosen(server) == "librbd"
+
+
+def test_cinders_volume_gets_the_openssl_engine_where_librbd_refuses_it(
+        servers, cinder, key, dump):
+    server = servers.start(cinder(), key, options=VERBOSE)
+    if dump["rbdcrypt_encryption_load2"] == "yes":
+        assert chosen(server).startswith("openssl, because its data")
+    else:
+        assert chosen(server) == "librbd"
+
+
+def test_erasure_coded_pool_gets_the_openssl_engine(servers, images, key,
+                                                    cluster):
+    image = images.luks(args=("--data-pool", cluster.erasure_pool()))
+    server = servers.start(image, key, options=VERBOSE)
+    assert "erasure" in chosen(server)
+    assert not any("warning" in line for line in server.lines())
+
+
+def test_what_neither_engine_can_serve_is_refused_with_both_reasons(
+        servers, images, key, tmp_path, dump):
+    path = str(tmp_path / "cbc")
+    shutil.copy(images.header(version=1, offset=2 * MIB), path)
+    with open(path, "r+b") as f:
+        f.seek(40)  # the cipher's mode
+        f.write(b"cbc-essiv:sha256")
+    image = images.imported(path)
+    if dump["rbdcrypt_encryption_load2"] == "yes":
+        names(servers.refused(image, key), "stripe period", "aes-xts-plain64")
+    names(servers.refused(image, key, OPENSSL), "aes-xts-plain64")
+
+
+def test_plugin_says_which_engines_there_are(dump):
+    assert dump["rbdcrypt_engines"] == "librbd,openssl"
+
+
+# --- the same volume for every reader ---
+
+def test_qemu_and_this_plugin_read_each_others_cinder_volume(
+        servers, cinder, key, secret, tmp_path):
+    image = cinder()
+    server = servers.start(image, key, OPENSSL)
+    with server.connect() as c:
+        assert c.size == image.size
+        assert c.read(MIB, MIB) == b"\xa5" * MIB
+        c.write(lab.pattern(3 * MIB), 5 * MIB)
+        c.write(lab.pattern(700, 1), 10 * MIB + 77)
+        c.write(lab.pattern(512, 2), image.size - 512)
+        c.zero(65536, MIB)
+    assert server.stop() == 0
+    data = qemu_reads(image, secret, tmp_path)
+    assert len(data) == image.size
+    assert data[5 * MIB:8 * MIB] == lab.pattern(3 * MIB)
+    assert data[10 * MIB + 77:10 * MIB + 777] == lab.pattern(700, 1)
+    assert data[-512:] == lab.pattern(512, 2)
+    assert data[MIB:MIB + 65536] == bytes(65536)
+    assert data[MIB + 65536:2 * MIB] == b"\xa5" * (MIB - 65536)
+
+
+@pytest.mark.parametrize("version,sector", [(1, None), (2, 512), (2, 4096)])
+def test_both_engines_read_each_others_writes(servers, images, key, version,
+                                              sector):
+    image = images.luks(version=version, sector=sector)
+    for n, (writer, reader) in enumerate((("openssl", "librbd"),
+                                          ("librbd", "openssl"))):
+        server = servers.start(image, key, "engine=" + writer)
+        with server.connect() as c:
+            c.write(lab.pattern(3 * MIB, n), n * 4 * MIB + 4096)
+            c.write(lab.pattern(512, 10 + n), 30 * MIB + n * 512)
+        assert server.stop() == 0
+        server = servers.start(image, key, "engine=" + reader)
+        with server.connect() as c:
+            assert c.size == image.size
+            assert c.read(3 * MIB, n * 4 * MIB + 4096) == \
+                lab.pattern(3 * MIB, n)
+            assert c.read(512, 30 * MIB + n * 512) == lab.pattern(512, 10 + n)
+        assert server.stop() == 0
+
+
+@pytest.mark.parametrize("layout", [
+    ("--object-size", "64K"), ("--object-size", "32M"),
+    ("--stripe-unit", "65536", "--stripe-count", "4"),
+    ("--stripe-unit", "512", "--stripe-count", "3", "--object-size", "64K")])
+def test_any_layout_of_objects_will_do(servers, images, key, layout):
+    image = images.luks(args=layout)
+    with servers.start(image, key, OPENSSL).connect() as c:
+        data = bytearray(60 * MIB)
+        rng = random.Random(1)
+        for n in range(60):
+            at = rng.randrange(len(data) - MIB)
+            part = lab.pattern(rng.randrange(1, MIB), n)
+            c.write(part, at)
+            data[at:at + len(part)] = part
+            at = rng.randrange(len(data) - 100000)
+            if not c.handle.can_trim():
+                assert "512" in layout  # librbd would cut sectors in two
+                continue
+            c.trim(100000, at)
+            left = c.read(100000, at)
+            for i, byte in enumerate(left):
+                assert byte in (0, data[at + i])
+            data[at:at + 100000] = left
+        c.flush()
+        assert c.read(len(data), 0) == bytes(data)
+
+
+# --- requests of every kind ---
+
+class Writer(threading.Thread):
+    """Random requests on a part of the volume of its own, which is not
+    aligned, so that neighbours share sectors."""
+
+    def __init__(self, server, number, begin, end, requests):
+        super().__init__(daemon=True)
+        self.client = server.connect()
+        self.begin, self.model = begin, bytearray(end - begin)
+        self.rng = random.Random(number)
+        self.requests, self.trouble = requests, None
+
+    def run(self):
+        try:
+            for n in range(self.requests):
+                self.one(n)
+        except BaseException as e:
+            self.trouble = e
+
+    def one(self, n):
+        rng, size = self.rng, len(self.model)
+        count = rng.choice((1, 512, 4096, 65536, 300000))
+        count = rng.randrange(1, count + 1) if rng.random() < 0.6 else count
+        at = rng.randrange(size - count)
+        fua = nbd.CMD_FLAG_FUA if rng.random() < 0.05 else 0
+        what = rng.random()
+        if what < 0.4:
+            data = rng.randbytes(count)
+            self.client.write(data, self.begin + at, flags=fua)
+            self.model[at:at + count] = data
+        elif what < 0.55:
+            self.client.zero(count, self.begin + at, flags=fua)
+            self.model[at:at + count] = bytes(count)
+        elif what < 0.65:
+            self.client.trim(count, self.begin + at, flags=fua)
+            left = self.client.read(count, self.begin + at)
+            assert all(a in (0, b) for a, b in zip(
+                left, self.model[at:at + count]))
+            self.model[at:at + count] = left
+        else:
+            assert self.client.read(count, self.begin + at) == \
+                self.model[at:at + count], (n, at, count)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("kind", ["replicated", "erasure-coded", "cinder"])
+def test_random_requests_on_four_connections(
+        servers, images, cinder, key, cluster, kind):
+    if kind == "cinder":
+        image = cinder(64 * MIB)
+    else:
+        image = images.luks(args=() if kind == "replicated" else (
+            "--data-pool", cluster.erasure_pool()))
+    server = servers.start(image, key, OPENSSL)
+    part = 12 * MIB + 333
+    requests = int(os.environ.get("RBDCRYPT_REQUESTS", "1000")) // 4
+    writers = [Writer(server, i, i * part, (i + 1) * part, requests)
+               for i in range(4)]
+    # A Cinder image has data already.
+    writers[0].client.zero(4 * part, 0, timeout=120)
+    for w in writers:
+        w.start()
+    for w in writers:
+        w.join(280)
+        assert not w.is_alive() and w.trouble is None, w.trouble
+    expected = b"".join(bytes(w.model) for w in writers)
+    with server.connect() as c:
+        assert c.read(len(expected), 0) == expected
+    for w in writers:
+        w.client.close()
+    assert server.stop() == 0
+    with servers.start(image, key, OPENSSL).connect() as c:
+        assert c.read(len(expected), 0) == expected
+
+
+def test_two_connections_write_into_one_sector(servers, images, key):
+    server = servers.start(images.luks(), key, OPENSSL)
+    clients = [server.connect() for _ in range(8)]
+    assert clients[0].handle.get_block_size(nbd.SIZE_MINIMUM) in (0, 1)
+
+    def write(number):
+        for n in range(50):
+            clients[number].write(bytes([n + 1]) * 100, 7 + number * 300)
+    threads = [threading.Thread(target=write, args=(i,)) for i in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join(60)
+    for i, c in enumerate(clients):
+        assert c.read(100, 7 + i * 300) == bytes([50]) * 100
+        assert c.read(200, 107 + i * 300) == bytes(200)
+
+
+@pytest.mark.parametrize("cache", ["auto", "none", "writeback"])
+def test_flushed_parts_of_sectors_survive_sigkill(servers, images, key,
+                                                  cache):
+    image = images.luks()
+    server = servers.start(image, key, OPENSSL, "cache=" + cache)
+    c = server.connect()
+    c.write(lab.pattern(MIB), 0)
+    for i in range(16):
+        c.write(lab.pattern(100, i + 1), i * 5000 + 3)
+    c.flush()
+    server.kill()
+    c.vanish()
+    expected = bytearray(lab.pattern(MIB))
+    for i in range(16):
+        expected[i * 5000 + 3:i * 5000 + 103] = lab.pattern(100, i + 1)
+    with servers.start(image, key, OPENSSL, options=["-r"]).connect() as c:
+        assert c.read(MIB, 0) == bytes(expected)
+
+
+# --- zeros, TRIM, extents ---
+
+@pytest.mark.parametrize("pool", ["replicated", "erasure-coded"])
+def test_never_written_sectors_read_as_zeros_at_every_size(
+        servers, images, key, cluster, pool):
+    args = () if pool == "replicated" else (
+        "--data-pool", cluster.erasure_pool())
+    with servers.start(images.luks(args=args), key,
+                       OPENSSL).connect() as c:
+        c.write(lab.pattern(4096), 4 * MIB)
+        c.write(b"x", 4 * MIB + 100000)
+        c.flush()
+        for size in (1, 512, 4096, 32768, 65536, 131072, MIB):
+            for at in (4 * MIB + 4096 * 40, 5 * MIB + 17, 20 * MIB):
+                assert c.read(size, at) == bytes(size), (size, at)
+
+
+def test_trim_frees_space_and_reads_as_zeros(servers, images, key, cluster):
+    image = images.luks()
+    with servers.start(image, key, OPENSSL).connect() as c:
+        assert c.handle.can_trim()
+        c.write(lab.pattern(16 * MIB), 0)
+        c.flush()
+        before = used(cluster, image)
+        c.trim(8 * MIB, 4 * MIB)
+        c.flush()
+        assert used(cluster, image) <= before - 7 * MIB
+        assert c.read(8 * MIB, 4 * MIB) == bytes(8 * MIB)
+        assert c.read(4 * MIB, 0) == lab.pattern(16 * MIB)[:4 * MIB]
+        assert c.read(4 * MIB, 12 * MIB) == lab.pattern(16 * MIB)[12 * MIB:]
+
+
+def test_written_zeros_are_zeros_for_every_reader(servers, images, key):
+    image = images.luks()
+    server = servers.start(image, key, OPENSSL)
+    with server.connect() as c:
+        if c.handle.can_fast_zero():
+            with pytest.raises(nbd.Error):
+                c.zero(4096, 0, flags=nbd.CMD_FLAG_FAST_ZERO)
+        c.write(lab.pattern(2 * MIB), 0)
+        c.zero(MIB + 100, 50)
+    assert server.stop() == 0
+    with servers.start(image, key, "engine=librbd").connect() as c:
+        data = c.read(2 * MIB, 0)
+        assert data[:50] == lab.pattern(2 * MIB)[:50]
+        assert data[50:MIB + 150] == bytes(MIB + 100)
+        assert data[MIB + 150:] == lab.pattern(2 * MIB)[MIB + 150:]
+
+
+def test_punched_zeros_free_space_and_are_fast(servers, images, key, cluster):
+    image = images.luks()
+    with servers.start(image, key, OPENSSL, "zero=punch").connect() as c:
+        assert c.handle.can_fast_zero()
+        c.write(lab.pattern(16 * MIB), 0)
+        c.flush()
+        before = used(cluster, image)
+        c.zero(8 * MIB + 100, 4 * MIB - 50, flags=nbd.CMD_FLAG_FAST_ZERO)
+        c.flush()
+        assert used(cluster, image) <= before - 7 * MIB
+        data = c.read(16 * MIB, 0)
+        expected = bytearray(lab.pattern(16 * MIB))
+        expected[4 * MIB - 50:12 * MIB + 50] = bytes(8 * MIB + 100)
+        assert data == bytes(expected)
+        # Whoever wants it allocated gets it.
+        c.zero(4 * MIB, 4 * MIB, flags=nbd.CMD_FLAG_NO_HOLE)
+        c.flush()
+        assert used(cluster, image) > before - 5 * MIB
+
+
+def all_extents(c, count, at=0):
+    found = []
+    while at < count:
+        for length, flags in c.extents(count - at, at):
+            hole = bool(flags & nbd.STATE_HOLE)
+            if found and found[-1][2] == hole:
+                found[-1][1] = at + length
+            else:
+                found.append([at, at + length, hole])
+            at += length
+    return found
+
+
+@pytest.mark.parametrize("features", [None, "layering,exclusive-lock"])
+def test_extents_are_exact(servers, images, cinder, key, features):
+    args = ("--image-feature", features) if features else ()
+    for image in images.luks(args=args), cinder(args=args):
+        with servers.start(image, key, OPENSSL).connect() as c:
+            c.zero(c.size, 0, timeout=120)
+            c.trim(c.size, 0, timeout=120)
+            c.write(lab.pattern(65536), 9 * MIB + 131072)
+            c.write(lab.pattern(4096), 20 * MIB)
+            c.flush()
+            found = all_extents(c, c.size)
+            data = [(a, b) for a, b, hole in found if not hole]
+            for a, b in ((9 * MIB + 131072, 9 * MIB + 196608),
+                         (20 * MIB, 20 * MIB + 4096)):
+                assert any(x <= a and b <= y for x, y in data), found
+            for a, b, hole in found:
+                if hole:
+                    assert c.read(b - a, a) == bytes(b - a)
+            # An object's worth around each at most.
+            assert sum(b - a for a, b in data) <= 16 * MIB, found
+
+
+# --- clones ---
+
+def clone_of(cluster, image):
+    base = image.spec + "@base"
+    cluster.rbd("snap", "create", "--no-progress", base)
+    child = "rbd/child-of-" + image.spec.split("/")[-1]
+    cluster.rbd("clone", "--rbd-default-clone-format", "2", base, child)
+    return child
+
+
+def test_clone_that_shares_its_parents_key_is_served(
+        servers, cinder, key, cluster):
+    parent = cinder()
+    child = clone_of(cluster, parent)
+    server = servers.start(child, key, OPENSSL)
+    with server.connect() as c:
+        assert c.size == parent.size
+        assert c.read(MIB, MIB) == b"\xa5" * MIB
+        c.write(b"new", MIB + 1000)
+        c.trim(MIB // 2, MIB + MIB // 2)
+        expected = bytearray(b"\xa5" * MIB)
+        expected[1000:1003] = b"new"
+        seen = c.read(MIB, MIB)
+        assert seen[:MIB // 2] == bytes(expected[:MIB // 2])
+        assert set(seen[MIB // 2:]) <= {0, 0xa5}
+    assert server.stop() == 0
+    with servers.start(parent, key, OPENSSL, options=["-r"]).connect() as c:
+        assert c.read(MIB, MIB) == b"\xa5" * MIB
+
+
+def test_clone_of_a_plain_image_is_refused(servers, images, cluster, key):
+    """Somebody wrote a header over a clone: what comes from the parent
+    would be decrypted to garbage."""
+    parent = images.plain()
+    child = clone_of(cluster, parent)
+    with open(images.header(), "rb") as f:
+        header = f.read(4 * MIB)
+    with servers.start(child, "key=none").connect() as c:
+        c.write(header, 0)
+    names(servers.refused(child, key, OPENSSL), "cloned from")
+
+
+def test_clone_with_another_volume_key_is_refused(servers, images, cluster,
+                                                  key):
+    parent = images.luks()
+    child = clone_of(cluster, parent)
+    path = images.header(args=("--label", "another"))
+    with open(path, "rb") as f:
+        header = f.read(4 * MIB)
+    with servers.start(child, "key=none").connect() as c:
+        c.write(header, 0)
+    names(servers.refused(child, key, OPENSSL), "another", "volume key")
+
+
+# --- what goes wrong ---
+
+def test_image_that_shrinks_below_its_payload_ends_no_server(
+        servers, images, key, cluster):
+    image = images.luks()
+    server = servers.start(image, key, OPENSSL)
+    with server.connect() as c:
+        c.write(lab.pattern(4096), 40 * MIB)
+        c.flush()
+        cluster.rbd("resize", "--no-progress", "--allow-shrink", "-s", "2M",
+                    image)
+
+        def fails():
+            try:
+                c.read(4096, 40 * MIB)
+            except nbd.Error:
+                return True
+            return False
+        lab.await_(fails, 20, "reads beyond the end fail")
+        with pytest.raises(nbd.Error):
+            c.write(bytes(512), 0)
+    assert server.stop() == 0
+
+
+def test_wrong_passphrase_is_refused(servers, cinder, files):
+    names(servers.refused(cinder(), "key=file:" + files("wrong", b"no"),
+                          OPENSSL), "none of the", "keyslots")
+
+
+def test_header_that_would_cost_too_much_is_refused(servers, images, key):
+    image = images.luks(format_args=(
+        "--pbkdf", "argon2id", "--pbkdf-memory", "262144",
+        "--pbkdf-force-iterations", "4", "--pbkdf-parallel", "1"))
+    names(servers.refused(image, key, OPENSSL, "unlock-limit=10,128"),
+          "256 MiB", "unlock-limit")
+    with servers.start(image, key, OPENSSL).connect(timeout=60) as c:
+        c.write(lab.pattern(512), 512)
+        assert c.read(512, 512) == lab.pattern(512)
