@@ -235,5 +235,9 @@ def applies(workload, peer, complete):
     if workload.connections > 1:
         return peer.connections and (
             complete or peer.ident in peers_.CONNECTED)
-    return complete or peer.ident not in peers_.BRIEFLY \
+    if complete:
+        return True
+    if peer.ident in peers_.BARELY:
+        return workload.name in workloads_.FEW
+    return peer.ident not in peers_.BRIEFLY \
         or workload.name in workloads_.BRIEF

@@ -380,25 +380,34 @@ def settings_of(peer):
 
 
 PLUGIN = "rbdcrypt-luks2"
+OPENSSL = "rbdcrypt-openssl"
 LIMITS = ("fio-default", "fio-ours")
 HOP = "null"
 # Every row for every column would take two hours.  These get the rows of
 # workloads.BRIEF, which hold all that has a limit among the targets; the rows
 # with several connections are for the others.
-BRIEFLY = ("luks-filter", "rbdcrypt-luks1", "rbdcrypt-none",
-           "rbdcrypt-tcmalloc", "fio-ours")
-QUICKLY = ("qemu-plain", "qemu-luks2", "qemu-luks1", PLUGIN,
+BRIEFLY = ("rbdcrypt-luks1", "rbdcrypt-none", "rbdcrypt-tcmalloc",
+           "fio-ours")
+# And these those of workloads.FEW.
+BARELY = ("qemu-luks2-slim", "luks-filter", "rbdcrypt-cinder")
+QUICKLY = ("qemu-plain", "qemu-luks2", "qemu-luks1", PLUGIN, OPENSSL,
            "rbdcrypt-tcmalloc", *LIMITS, HOP)
-CONNECTED = ("qemu-plain", "qemu-luks2", PLUGIN, HOP)
+CONNECTED = ("qemu-plain", "qemu-luks2", PLUGIN, OPENSSL, HOP)
 
 
 def standard():
     return [
         QemuNbd("qemu-plain", "qemu-nbd plain"),
         QemuNbdLuks2("qemu-luks2", "qemu-nbd librbd LUKS2"),
+        QemuNbdLuks2("qemu-luks2-slim", "qemu-nbd librbd LUKS2, image "
+                     "without fast-diff", "fast-diff"),
         QemuNbdLuks1("qemu-luks1", "qemu-nbd QEMU LUKS1"),
         LuksFilter("luks-filter", "nbdkit luks filter"),
         Rbdcrypt(PLUGIN, "rbdcrypt LUKS2", "luks2"),
+        Rbdcrypt(OPENSSL, "rbdcrypt LUKS2, openssl", "luks2",
+                 parameters=["engine=openssl"]),
+        Rbdcrypt("rbdcrypt-cinder", "rbdcrypt on QEMU LUKS1, openssl",
+                 "qemu-luks1", parameters=["engine=openssl"]),
         Rbdcrypt("rbdcrypt-luks1", "rbdcrypt LUKS1", "luks1"),
         Rbdcrypt("rbdcrypt-none", "rbdcrypt key=none", "plain"),
         Rbdcrypt("rbdcrypt-tcmalloc", "rbdcrypt LUKS2, tcmalloc", "luks2",
@@ -411,11 +420,9 @@ def standard():
 
 def extra():
     """By name only."""
-    slim = ", without fast-diff"
     return [Memory("memory", "nbdkit memory"),
-            QemuNbd("qemu-plain-slim", "qemu-nbd plain" + slim, "fast-diff"),
-            QemuNbdLuks2("qemu-luks2-slim", "qemu-nbd librbd LUKS2" + slim,
-                         "fast-diff")]
+            QemuNbd("qemu-plain-slim", "qemu-nbd plain, image without "
+                    "fast-diff", "fast-diff")]
 
 
 def variant(text, plugins):

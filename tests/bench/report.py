@@ -27,8 +27,8 @@ within each round.
   measured, N the hop.
 - **nbdkit luks filter** is that filter in front of this plugin with
   `key=none`.
-- qemu-nbd is what users have: an image with `fast-diff`, as `rbd create` makes
-  it. What that costs its reads is in HACKING.md.
+- qemu-nbd serves what `rbd create` makes by default, an image with `fast-diff`,
+  of which it asks for holes before each read; one column shows it without.
 - Targets were set before the first line was written; "within the spread"
   means that another run may say otherwise.
 
@@ -254,6 +254,8 @@ def settings(results):
 def sections(results):
     figures = Figures(results)
     yield target_table(results, peers_.PLUGIN)
+    if peers_.OPENSSL in figures.peers:
+        yield target_table(results, peers_.OPENSSL)
     if figures.rows and peers_.PLUGIN in figures.peers:
         yield "## Ratios\n\n" + ratios(figures, peers_.PLUGIN)
     if figures.results["cells"]:

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What was promised, and whether this run keeps it."""
 
+import statistics
+
 import peers as peers_
-from figures import Figures
+from figures import Figures, Spread
 from workloads import Workload
 
 OF_LIMIT = 0.95
 READ8, WRITE8 = Workload("1M", "read", 8), Workload("1M", "write", 8)
-READ16 = Workload("1M", "read", 16)
+READ1, READ16 = Workload("1M", "read", 1), Workload("1M", "read", 16)
 RANDREAD = Workload("4K", "randread", 16)
 RANDWRITE = Workload("4K", "randwrite", 16)
 SMALL = Workload("4K", "write", 16)
@@ -151,6 +153,33 @@ def attaches(figures):
     return found
 
 
+def openssl(figures, subject):
+    """The engine of our own against librbd's, and what it is there for."""
+    found = []
+    pairs = [(w, figures.ratio(w, subject, peers_.PLUGIN))
+             for w in figures.rows]
+    pairs = [(w, got) for w, got in pairs if got]
+    found += [Target("%s, against librbd's engine" % w.name, got, 0.97,
+                     only(w)) for w, got in pairs]
+    if len(pairs) > 1:
+        found.append(Target(
+            "all rows, against librbd's engine, geometric mean",
+            Spread(map(statistics.geometric_mean,
+                       zip(*(got.values for _, got in pairs)))), 1.0,
+            "tests/bench/run --sections cells"))
+    for w in figures.rows:
+        got = figures.ratio(w, subject, "rbdcrypt-none")
+        if got:
+            found.append(Target("%s, against key=none" % w.name, got, 0.85,
+                                only(w)))
+    for w, needed in (READ8, 2.0), (READ1, 1.5):
+        got = figures.ratio(w, subject, "qemu-luks1")
+        if got:
+            found.append(Target("%s, against QEMU LUKS" % w.name, got,
+                                needed, only(w)))
+    return found
+
+
 def memory(figures, subject):
     """After all rows, which not every column has."""
     if subject in peers_.BRIEFLY:
@@ -199,6 +228,8 @@ def copies(figures):
 def evaluate(results, subject=peers_.PLUGIN):
     """All that RESULTS have the figures for."""
     figures = Figures(results)
+    if subject == peers_.OPENSSL:
+        return openssl(figures, subject)
     found = rates(figures, subject) + costs(figures, subject) \
         + memory(figures, subject)
     if subject == peers_.PLUGIN:

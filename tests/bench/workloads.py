@@ -109,6 +109,9 @@ BRIEF = [w.name for w in QUICK + [Workload("1M", "read", 16),
                                   Workload("4K", "read", 1),
                                   Workload("4K", "write", 1)]]
 
+# What is there for a comparison that a few rows make.
+FEW = [w.name for w in QUICK[:3] + [Workload("1M", "read", 1)]]
+
 
 def named(patterns, among=None):
     """The workloads whose names hold one of PATTERNS; a whole name means
