@@ -19,7 +19,7 @@
 struct luks_device;
 
 /* As luks_header_read; on success *RET is the caller's.  OPAQUE must live
- * as long.
+ * until it was unlocked.
  */
 extern int luks_device_open (luks_read_fn read, void *opaque, uint64_t size,
                              struct luks_header *header,

@@ -111,10 +111,10 @@ struct session_info {
   uint64_t size; /* bytes */
   uint64_t object_size;
   uint32_t sector_size; /* LUKS sector in bytes; 0 when plain */
-  bool any_alignment;   /* no two requests ever mix inside a sector */
+  enum engine engine;   /* of what is not plain */
   bool readonly;
   bool extents;        /* can be had */
-  bool trims;          /* TRIM frees space */
+  bool trims;          /* TRIM frees space, and cuts no sector in two */
   unsigned generation; /* for every request of this connection */
 };
 

@@ -66,15 +66,16 @@ struct volume {
   rbd_image_t image;
   const struct volume_params *params;
   const struct cluster_params *cluster;
-  bool readonly;      /* a snapshot, or the user may not write */
-  bool costly;        /* the header asks for a costly unlock */
-  bool loaded;        /* false only when a rehearsal left that out */
-  bool erasure_coded; /* the data pool is */
-  bool fast_diff;     /* the image has it, and no parent */
-  bool ciphertext;    /* the openssl engine's: see payload */
-  bool extents;       /* can be had, and are right */
-  bool trims;         /* TRIM frees space, and leaves no garbage */
-  uint64_t size;      /* bytes of payload */
+  bool readonly;       /* a snapshot, or the user may not write */
+  bool costly;         /* the header asks for a costly unlock */
+  bool loaded;         /* false only when a rehearsal left that out */
+  bool erasure_coded;  /* the data pool is, or an ancestor's */
+  bool exclusive_lock; /* the image has the feature */
+  bool fast_diff;      /* and this one, which can be trusted */
+  enum engine engine;  /* whose it is; AUTO: nobody's, it is plain */
+  bool extents;        /* can be had, and are right */
+  bool trims;          /* TRIM frees space, and cuts no sector in two */
+  uint64_t size;       /* bytes of payload */
   uint64_t object_size;
   uint64_t stripe_unit;      /* bytes */
   uint64_t stripe_period;    /* bytes */
@@ -155,13 +156,20 @@ typedef int (*layer_fn) (void *arg, rbd_image_t ancestor, struct reason *why);
 extern int volume_ancestors (struct volume *volume, layer_fn fn, void *arg,
                              struct reason *why);
 
-/* The openssl engine (engine.c).  What the headers of the ancestors have
- * to do with the image's own decides whether it can serve a clone.
+/* The ancestors that are encrypted, as they were when their headers were
+ * read, and whether one of them, or a plain one, is of another layout than
+ * the image itself.
  */
 struct layers {
-  bool any;       /* ancestors there are */
-  bool different; /* one is not of the same layout */
+  struct luks_device *devices[VOLUME_LAYERS_MAX];
+  size_t nr;
+  bool different;
+  double unlock_seconds; /* of all of them; see luks_header.h */
+  double digest_seconds;
+  uint64_t unlock_kib; /* of the hungriest */
 };
+
+/* The openssl engine (engine.c). */
 
 /* Which engine serves VOLUME, whose header is known: ENGINE_LIBRBD or
  * ENGINE_OPENSSL, or -errno where the one that was asked for cannot.
@@ -175,6 +183,12 @@ engine_choose (const struct volume *volume, const struct layers *layers,
  * and make volume->payload.  -EPERM as in volume_open.
  */
 extern int engine_unlock (struct volume *volume, struct luks_device *device,
-                          const struct secret *key, struct reason *why);
+                          const struct layers *layers, const struct secret *key,
+                          struct reason *why);
+
+/* Is the pool of IMAGE's data erasure-coded?  No, when the user may not
+ * ask.
+ */
+extern bool volume_is_erasure_coded (struct volume *volume, rbd_image_t image);
 
 #endif /* RBDCRYPT_VOLUME_H */

@@ -205,6 +205,7 @@ arena_take (size_t size)
     memcpy (p, &size, sizeof size);
     arena.memory->length += whole;
     arena.blocks++;
+    lock_pages (arena.memory); /* as many as may be, those in use first */
     p += HEADER;
   }
   pthread_mutex_unlock (&arena.lock);

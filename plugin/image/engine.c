@@ -78,48 +78,38 @@ engine_choose (const struct volume *v, const struct layers *layers,
                        "the openssl engine (%s)",
                        against_librbd, against_openssl);
   *because = against_librbd;
-  if (!against_librbd && v->erasure_coded)
+  /* Not where a last part of a sector, which librbd serves, would go. */
+  if (!against_librbd && !against_openssl && v->erasure_coded &&
+      (v->size - v->header.data_offset) % v->header.sector_size == 0)
     *because = "librbd reads random bytes from what was never written to an "
                "erasure-coded pool";
-  return *because && !against_openssl ? ENGINE_OPENSSL : ENGINE_LIBRBD;
+  return *because ? ENGINE_OPENSSL : ENGINE_LIBRBD;
 }
 
-/* An ancestor's sectors are decrypted with the image's own key. */
+/* Ancestors' sectors are decrypted with the image's own key. */
 static int
-check_ancestor (void *arg, rbd_image_t ancestor, struct reason *why)
+check_ancestors (const struct layers *layers, const struct secret *volume_key,
+                 struct reason *why)
 {
-  const struct secret *volume_key = arg;
-  struct luks_device *device;
-  struct luks_header header;
-  uint64_t size;
-  int r = rbd_get_size (ancestor, &size);
-
-  if (r < 0)
-    return reason_set (why, -r,
-                       "cannot read the size of the image's parent: "
-                       "%s",
-                       strerror (-r));
-  r = luks_device_open (volume_read_raw, ancestor, size, &header, &device, why);
-  if (r < 0)
-    return r;
-  r = luks_device_check_key (device, volume_key, why);
-  luks_device_close (device);
-  if (r == -EPERM)
-    return reason_set (why, EINVAL,
-                       "the image that this one was cloned from has another "
-                       "volume key: flatten the clone, or see engine=librbd");
-  return r;
+  for (size_t i = 0; i < layers->nr; i++)
+    if (luks_device_check_key (layers->devices[i], volume_key, NULL) < 0)
+      return reason_set (why, EINVAL,
+                         "an image that this one was cloned from has another "
+                         "volume key: flatten the clone, or see "
+                         "engine=librbd");
+  return 0;
 }
 
 int
 engine_unlock (struct volume *v, struct luks_device *device,
-               const struct secret *key, struct reason *why)
+               const struct layers *layers, const struct secret *key,
+               struct reason *why)
 {
   CLEANUP_SECRET struct secret *volume_key = NULL;
   int r = luks_device_unlock (device, key, &volume_key, why);
 
   if (r == 0)
-    r = volume_ancestors (v, check_ancestor, volume_key, why);
+    r = check_ancestors (layers, volume_key, why);
   if (r == 0)
     r = payload_new (&v->header, volume_key, &v->payload, why);
   return r;

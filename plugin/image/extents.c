@@ -71,7 +71,7 @@ diff_callback (uint64_t offset, size_t length, int exists, void *opaque)
   if (!exists || e.start >= e.end)
     return 0;
   if (last && e.start < last->start)
-    return -EIO; /* not ascending: do not guess */
+    return -EOPNOTSUPP; /* not ascending: do not guess */
   if (last && e.start <= last->end) {
     if (e.end > last->end)
       last->end = e.end;

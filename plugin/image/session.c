@@ -16,6 +16,9 @@
  */
 #define FINISH_MS 3000
 
+/* How long requests that were ended may take to be gone. */
+#define PAYLOAD_MS 5000
+
 /* After a burst of requests the heap keeps what they needed.  When none
  * came for this long, it is given back.
  */
@@ -128,6 +131,52 @@ start_watching (struct session *s, struct reason *why)
   return 0;
 }
 
+/* Let the requests have PAYLOAD, once none of them uses another one.  They
+ * do not for long: whoever calls this has ended them, or there were none.
+ */
+static int
+set_payload (struct session *s, struct payload *payload)
+{
+  const struct deadline limit = deadline_in_ms (PAYLOAD_MS, NULL);
+  const struct timespec abstime = deadline_timespec (&limit);
+  const int err =
+      pthread_rwlock_clockwrlock (&s->payload_lock, CLOCK_MONOTONIC, &abstime);
+
+  if (err != 0)
+    return -err;
+  s->payload = payload;
+  pthread_rwlock_unlock (&s->payload_lock);
+  return 0;
+}
+
+/* The volume key goes before anything that may hang. */
+static void
+wipe_payload (struct session *s)
+{
+  if (!s->volume || !s->volume->payload || set_payload (s, NULL) < 0)
+    return; /* or stays, with whoever still uses it */
+  payload_free (s->volume->payload);
+  s->volume->payload = NULL;
+}
+
+/* A request of before that was left behind may still write a sector that
+ * it read then, with what others have changed since.  Only the exclusive
+ * lock, which it would have to take again, keeps it from that.
+ */
+static int
+lend_payload (struct session *s, struct reason *why)
+{
+  if (s->left_open && !s->volume->exclusive_lock)
+    return reason_set (why, EIO,
+                       "requests of before may still write to the image, "
+                       "which has no exclusive-lock: restart this server");
+  if (set_payload (s, s->volume->payload) < 0)
+    return reason_set (why, EIO,
+                       "requests of before have not ended: restart "
+                       "this server");
+  return 0;
+}
+
 static int
 open_volume (struct session *s, struct reason *why)
 {
@@ -153,16 +202,9 @@ open_volume (struct session *s, struct reason *why)
   wipe_keys (s);
   if (r == 0)
     r = start_watching (s, why);
+  if (r == 0 && s->volume->payload)
+    r = lend_payload (s, why);
   return r;
-}
-
-/* Let the requests have PAYLOAD, once none of them uses another one. */
-static void
-set_payload (struct session *s, struct payload *payload)
-{
-  pthread_rwlock_wrlock (&s->payload_lock);
-  s->payload = payload;
-  pthread_rwlock_unlock (&s->payload_lock);
 }
 
 /* Close what open_volume opened.  0 or the first error. */
@@ -174,7 +216,7 @@ close_volume (struct session *s)
   if (s->watching)
     rbd_update_unwatch (s->volume->image, s->watch);
   s->watching = false;
-  set_payload (s, NULL);
+  wipe_payload (s);
   if (s->volume)
     r = volume_close (s->volume, atomic_load (&s->requests.wrote));
   s->volume = NULL;
@@ -188,19 +230,18 @@ fill_info (struct session *s)
 {
   const struct volume *v = s->volume;
 
-  set_payload (s, v->payload);
   s->info = (struct session_info){
     .size = v->size,
     .object_size = v->object_size,
     .sector_size = v->params->nr_keys > 0 ? v->header.sector_size : 0,
-    .any_alignment = v->params->nr_keys == 0 || v->payload,
+    .engine = v->engine,
     .readonly = v->readonly,
     .extents = v->extents,
     .trims = v->trims,
     .generation = requests_admit (&s->requests, v->image),
   };
   s->extents_of = (struct extents_of){
-    .payload = v->ciphertext,
+    .payload = v->payload != NULL,
     .payload_offset = v->header.data_offset,
     .sector_size = v->header.sector_size,
     .object_size = v->object_size,
@@ -287,6 +328,7 @@ static void
 leave_open (struct session *s)
 {
   requests_abandon (&s->requests, EIO);
+  wipe_payload (s);
   s->params.log->error ("requests did not come back: the image stays open "
                         "until this server ends");
   s->left_open = true;

@@ -18,14 +18,6 @@
 #include "unlock_slot.h"
 #include "volume.h"
 
-/* Look at one ancestor: what it costs, and whether its layout is that of
- * the image itself.
- */
-struct look {
-  struct luks_header *header; /* the image's own; the cost is added */
-  struct layers *layers;
-};
-
 static bool
 same_layout (const struct luks_header *a, const struct luks_header *b)
 {
@@ -35,22 +27,40 @@ same_layout (const struct luks_header *a, const struct luks_header *b)
          strcmp (a->cipher, b->cipher) == 0 && strcmp (a->mode, b->mode) == 0;
 }
 
+struct look {
+  struct volume *volume;
+  struct layers *layers;
+};
+
+static void
+add_layer (struct layers *layers, struct luks_device *device,
+           const struct luks_header *header, const struct luks_header *own)
+{
+  layers->devices[layers->nr++] = device;
+  layers->different |= !same_layout (own, header);
+  layers->unlock_seconds += header->unlock_seconds;
+  layers->digest_seconds += header->digest_seconds;
+  if (header->unlock_kib > layers->unlock_kib)
+    layers->unlock_kib = header->unlock_kib;
+}
+
+/* Look at one ancestor. */
 static int
 look_at (void *arg, rbd_image_t ancestor, struct reason *why)
 {
   const struct look *look = arg;
-  struct luks_header *own = look->header;
+  struct volume *v = look->volume;
+  struct luks_device *device;
   struct luks_header header;
   uint64_t size;
   int r = rbd_get_size (ancestor, &size);
 
-  look->layers->any = true;
   if (r < 0)
     return reason_set (why, -r,
-                       "cannot read the size of the image's parent: "
-                       "%s",
+                       "cannot read the size of the image's parent: %s",
                        strerror (-r));
-  r = luks_header_read (volume_read_raw, ancestor, size, &header, why);
+  v->erasure_coded |= volume_is_erasure_coded (v, ancestor);
+  r = luks_device_open (volume_read_raw, ancestor, size, &header, &device, why);
   if (r == -ENODATA) { /* a plain layer, and so are those below it */
     look->layers->different = true;
     return 1;
@@ -59,11 +69,7 @@ look_at (void *arg, rbd_image_t ancestor, struct reason *why)
     reason_prefix (why, "the parent of the image");
     return r;
   }
-  if (!same_layout (own, &header))
-    look->layers->different = true;
-  own->unlock_seconds += header.unlock_seconds;
-  if (header.unlock_kib > own->unlock_kib)
-    own->unlock_kib = header.unlock_kib;
+  add_layer (look->layers, device, &header, &v->header);
   return 0;
 }
 
@@ -158,12 +164,12 @@ explain_load (struct volume *v, int err, const struct volume_hooks *hooks,
                      name, strerror (err));
 }
 
-/* Look at the headers of all layers, and bound what they cost. */
+/* Look at the headers of all layers. */
 static int
 read_headers (struct volume *v, struct luks_device **device,
               struct layers *layers, struct reason *why)
 {
-  struct look look = { &v->header, layers };
+  struct look look = { v, layers };
   uint64_t size;
   int r = rbd_get_size (v->image, &size);
 
@@ -174,44 +180,86 @@ read_headers (struct volume *v, struct luks_device **device,
                         why);
   if (r == 0)
     r = volume_ancestors (v, look_at, &look, why);
-  if (r == 0)
-    r = luks_header_within (&v->header, &v->params->unlock_limit, why);
   return r == -ENODATA ? -EINVAL : r;
 }
 
-/* What the engine makes of the volume's abilities. */
+/* Bound what the unlock will cost: librbd unlocks every layer, the openssl
+ * engine only sees whether they have the same volume key.
+ */
+static int
+bound_cost (struct volume *v, const struct layers *layers, struct reason *why)
+{
+  struct luks_header *own = &v->header;
+
+  if (v->engine == ENGINE_OPENSSL)
+    own->unlock_seconds += layers->digest_seconds;
+  else {
+    own->unlock_seconds += layers->unlock_seconds;
+    if (layers->unlock_kib > own->unlock_kib)
+      own->unlock_kib = layers->unlock_kib;
+  }
+  v->costly = luks_header_costly (own);
+  return luks_header_within (own, &v->params->unlock_limit, why);
+}
+
+/* Sectors that lie across objects, or beside librbd's units of 64 KiB, are
+ * cut in two by a discard.
+ */
 static void
-settle_abilities (struct volume *v, enum engine engine)
+settle_abilities (struct volume *v)
 {
   const uint64_t sector = v->header.sector_size;
 
-  if (engine == ENGINE_LIBRBD)
+  if (v->engine == ENGINE_LIBRBD)
     return; /* it would write the range of a TRIM */
-  v->ciphertext = v->extents = true;
+  v->extents = true;
   v->trims =
       v->header.data_offset % sector == 0 && v->stripe_unit % sector == 0;
 }
 
-/* Unlock with KEYS. */
+/* Choose the engine and bound what it costs. */
 static int
-load_with (struct volume *v, enum engine engine, struct luks_device *device,
-           const struct secret *const *keys, const struct volume_hooks *hooks,
-           struct reason *why)
+settle_engine (struct volume *v, const struct layers *layers,
+               const struct volume_hooks *hooks, struct reason *why)
+{
+  const char *because = NULL;
+  int r = engine_choose (v, layers, &because, why);
+
+  if (r < 0)
+    return r;
+  v->engine = (enum engine)r;
+  if (hooks->log)
+    hooks->log->debug ("engine: %s%s%s",
+                       v->engine == ENGINE_OPENSSL ? "openssl" : "librbd",
+                       because ? ", because " : "", because ? because : "");
+  settle_abilities (v);
+  return bound_cost (v, layers, why);
+}
+
+/* What an unlock works with. */
+struct unlock {
+  struct luks_device *device; /* the image's own header */
+  struct layers layers;
+  const struct secret *keys[VOLUME_LAYERS_MAX]; /* loans */
+};
+
+static int
+load_with (struct volume *v, const struct unlock *u,
+           const struct volume_hooks *hooks, struct reason *why)
 {
   int r;
 
-  if (engine == ENGINE_OPENSSL) {
-    r = engine_unlock (v, device, keys[0], why);
+  if (v->engine == ENGINE_OPENSSL) {
+    r = engine_unlock (v, u->device, &u->layers, u->keys[0], why);
     return r == -EPERM ? explain_load (v, EPERM, hooks, why) : r;
   }
-  r = load (v, keys);
+  r = load (v, u->keys);
   return r < 0 ? explain_load (v, -r, hooks, why) : 0;
 }
 
 /* Wait for the turn, where that is costly, and give back what it took. */
 static int
-load_in_turn (struct volume *v, enum engine engine, struct luks_device *device,
-              const struct secret *const *keys,
+load_in_turn (struct volume *v, const struct unlock *u,
               const struct volume_hooks *hooks, struct reason *why)
 {
   const struct deadline turn =
@@ -219,44 +267,33 @@ load_in_turn (struct volume *v, enum engine engine, struct luks_device *device,
   int slot, r;
 
   if (!v->costly)
-    return load_with (v, engine, device, keys, hooks, why);
+    return load_with (v, u, hooks, why);
   slot = unlock_slot_take (&v->header, &turn);
   if (slot == -ESHUTDOWN)
     return reason_set (why, ESHUTDOWN, "the server is shutting down");
   if (slot < 0 && hooks->log)
     hooks->log->debug ("unlocking out of turn: %s", strerror (-slot));
-  r = load_with (v, engine, device, keys, hooks, why);
+  r = load_with (v, u, hooks, why);
   heap_give_back (); /* what Argon2id took */
   unlock_slot_give (slot);
   return r;
 }
 
 static int
-unlock (struct volume *v, enum volume_mode mode, struct luks_device **device,
+unlock (struct volume *v, struct unlock *u, enum volume_mode mode,
         const struct volume_hooks *hooks, struct reason *why)
 {
-  const struct secret *keys[VOLUME_LAYERS_MAX];
-  struct layers layers = { false, false };
-  const char *because = NULL;
   char name[IMAGE_SPEC_TEXT_MAX];
-  enum engine engine;
-  int r = read_headers (v, device, &layers, why);
+  int r = read_headers (v, &u->device, &u->layers, why);
 
   if (r == 0)
-    r = engine_choose (v, &layers, &because, why);
+    r = settle_engine (v, &u->layers, hooks, why);
   if (r < 0) {
     reason_prefix (why, "%s", image_spec_text (&v->params->spec, name));
     return r;
   }
-  engine = (enum engine)r;
-  if (hooks->log)
-    hooks->log->debug ("engine: %s%s%s",
-                       engine == ENGINE_OPENSSL ? "openssl" : "librbd",
-                       because ? ", because " : "", because ? because : "");
-  settle_abilities (v, engine);
-  v->costly = luks_header_costly (&v->header);
   for (size_t i = 0; i < v->params->nr_keys; i++) {
-    r = hooks->key (hooks->opaque, i, &v->subject, &keys[i], why);
+    r = hooks->key (hooks->opaque, i, &v->subject, &u->keys[i], why);
     if (r < 0)
       return r;
   }
@@ -264,17 +301,19 @@ unlock (struct volume *v, enum volume_mode mode, struct luks_device **device,
     v->loaded = false;
     return 0;
   }
-  return load_in_turn (v, engine, *device, keys, hooks, why);
+  return load_in_turn (v, u, hooks, why);
 }
 
 int
 volume_unlock (struct volume *v, enum volume_mode mode,
                const struct volume_hooks *hooks, struct reason *why)
 {
-  struct luks_device *device = NULL;
-  int r = unlock (v, mode, &device, hooks, why);
+  struct unlock u = { .device = NULL };
+  int r = unlock (v, &u, mode, hooks, why);
 
-  luks_device_close (device);
+  luks_device_close (u.device);
+  for (size_t i = 0; i < u.layers.nr; i++)
+    luks_device_close (u.layers.devices[i]);
   if (r < 0 || !v->loaded)
     return r;
   v->subject.tokens = NULL;

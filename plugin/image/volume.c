@@ -125,10 +125,11 @@ check_features (struct volume *v, struct reason *why)
                        name);
   if (v->params->nr_keys > 0 && features & RBD_FEATURE_JOURNALING)
     return reason_set (why, ENOTSUP,
-                       "the image \"%s\" has journaling, which librbd's "
-                       "encryption does not support (rbd feature disable)",
+                       "the image \"%s\" has journaling, which encryption "
+                       "does not support (rbd feature disable)",
                        name);
-  v->fast_diff = features & RBD_FEATURE_FAST_DIFF;
+  v->exclusive_lock = features & RBD_FEATURE_EXCLUSIVE_LOCK;
+  v->fast_diff = COMPAT_DIFF_ITERATE3 && features & RBD_FEATURE_FAST_DIFF;
   return 0;
 }
 
@@ -199,13 +200,12 @@ set_snapshot (struct volume *v, struct reason *why)
                      strerror (-r));
 }
 
-/* Is the pool of the image's data erasure-coded?  Only such a pool has
- * an erasure_code_profile.  When the user may not ask: unknown, no.
- */
-static bool
-is_erasure_coded (struct cluster *cluster, struct volume *v)
+/* Only such a pool has an erasure_code_profile. */
+bool
+volume_is_erasure_coded (struct volume *v, rbd_image_t image)
 {
-  const int64_t id = rbd_get_data_pool_id (v->image);
+  const rados_t rados = rados_ioctx_get_cluster (v->io);
+  const int64_t id = rbd_get_data_pool_id (image);
   char pool[POOL_NAME_MAX + 1], text[512];
   char *out = NULL, *status = NULL;
   const char *argv[] = { text };
@@ -213,8 +213,7 @@ is_erasure_coded (struct cluster *cluster, struct volume *v)
   json_t *command CLEANUP_JSON = NULL;
   int r;
 
-  if (id < 0 ||
-      rados_pool_reverse_lookup (cluster->rados, id, pool, sizeof pool) < 0)
+  if (id < 0 || rados_pool_reverse_lookup (rados, id, pool, sizeof pool) < 0)
     return false;
   command = json_pack ("{s:s, s:s, s:s}", "prefix", "osd pool get", "pool",
                        pool, "var", "erasure_code_profile");
@@ -222,8 +221,8 @@ is_erasure_coded (struct cluster *cluster, struct volume *v)
   if (text_len == 0 || text_len >= sizeof text)
     return false;
   text[text_len] = '\0';
-  r = rados_mon_command (cluster->rados, argv, 1, NULL, 0, &out, &out_len,
-                         &status, &status_len);
+  r = rados_mon_command (rados, argv, 1, NULL, 0, &out, &out_len, &status,
+                         &status_len);
   rados_buffer_free (out);
   rados_buffer_free (status);
   return r == 0;
@@ -295,8 +294,8 @@ open_and_check (struct cluster *cluster, struct volume *v,
   if (r < 0)
     return r;
   v->fast_diff = v->fast_diff && !has_parent (v);
-  v->extents = COMPAT_DIFF_ITERATE3 && v->fast_diff;
-  v->erasure_coded = is_erasure_coded (cluster, v);
+  v->extents = v->fast_diff;
+  v->erasure_coded = volume_is_erasure_coded (v, v->image);
   v->loaded = true;
   if (v->params->nr_keys == 0) {
     v->trims = true;
@@ -345,6 +344,7 @@ volume_close (struct volume *volume, bool flush)
 {
   int r = 0, closed;
 
+  payload_free (volume->payload); /* what is to be flushed is encrypted */
   if (volume->image) {
     if (flush)
       r = rbd_flush (volume->image);
@@ -354,7 +354,6 @@ volume_close (struct volume *volume, bool flush)
   }
   if (volume->io)
     rados_ioctx_destroy (volume->io);
-  payload_free (volume->payload);
   free (volume);
   return r;
 }

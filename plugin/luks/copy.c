@@ -27,6 +27,9 @@ const char luks_clone_second_magic[] = "LDBR\xba\xbe";
 
 #define FIRST_READ (32 * KIB)
 
+/* Key material is read in pieces of this size. */
+#define PIECE_BYTES (64 * 1024)
+
 /* LUKS1: the structure at offset 0. */
 #define LUKS1_HEADER_BYTES 592
 
@@ -292,6 +295,67 @@ load (struct luks_copy *c, struct reason *why)
                        "backup (cryptsetup luksHeaderRestore)",
                        c->version, c->last_words[0] ? ", " : "", c->last_words);
   return 0;
+}
+
+/* Copy LENGTH bytes at OFFSET of the image to the same place. */
+static int
+fill_area (struct luks_copy *c, uint64_t offset, uint64_t length,
+           struct reason *why)
+{
+  unsigned char piece[PIECE_BYTES];
+
+  if (offset > c->size || length > c->size - offset)
+    return luks_refuse_cut_off (c, offset + length, why);
+  while (length > 0) {
+    const size_t n = length < sizeof piece ? length : sizeof piece;
+    const ssize_t r = c->read (c->opaque, piece, n, offset);
+
+    if (r != (ssize_t)n)
+      return reason_set (why, r < 0 ? (int)-r : EIO,
+                         "reading the keyslots of the LUKS header: %s",
+                         strerror (r < 0 ? (int)-r : EIO));
+    if (pwrite (c->fd, piece, n, (off_t)offset) != (ssize_t)n)
+      return reason_set (why, ENOMEM, "memory for the LUKS header");
+    offset += n;
+    length -= n;
+  }
+  return 0;
+}
+
+/* How much of SLOT's area is key material, in whole blocks.  A key's size
+ * was bounded when the header was described.
+ */
+static uint64_t
+key_material (struct crypt_device *cd, int slot, uint64_t area)
+{
+  const int key = crypt_keyslot_get_key_size (cd, slot);
+  const uint64_t used =
+      key > 0 && key <= KEY_BYTES_MAX
+          ? ((uint64_t)key * LUKS_STRIPES + 4095) / 4096 * 4096
+          : 0;
+
+  return used < area ? used : area;
+}
+
+int
+luks_copy_keyslots (struct luks_copy *c, struct reason *why)
+{
+  const char *type = c->version == 2 ? CRYPT_LUKS2 : CRYPT_LUKS1;
+  int r = 0;
+
+  for (int slot = 0; r == 0 && slot < crypt_keyslot_max (type); slot++) {
+    const crypt_keyslot_info info = crypt_keyslot_status (c->cd, slot);
+    uint64_t offset, length;
+
+    if ((info != CRYPT_SLOT_ACTIVE && info != CRYPT_SLOT_ACTIVE_LAST) ||
+        crypt_keyslot_get_priority (c->cd, slot) == CRYPT_SLOT_PRIORITY_IGNORE)
+      continue;
+    if (crypt_keyslot_area (c->cd, slot, &offset, &length) < 0 ||
+        offset > LUKS_COPY_BYTES / 2)
+      return reason_set (why, EINVAL, "keyslot %d cannot be read", slot);
+    r = fill_area (c, offset, key_material (c->cd, slot, length), why);
+  }
+  return r;
 }
 
 int

@@ -5,16 +5,9 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "luks.h"
 #include "luks_device.h"
-
-/* Key material is read in pieces of this size. */
-#define PIECE_BYTES (64 * 1024)
-
-/* What one keyslot can hold of it: the longest key, in 4000 stripes. */
-#define KEY_MATERIAL_MAX (KEY_BYTES_MAX * UINT64_C (4000))
 
 struct luks_device {
   struct luks_copy copy;
@@ -54,55 +47,6 @@ luks_device_close (struct luks_device *d)
   free (d);
 }
 
-/* Copy [START, END) of the image behind what the header's copy has. */
-static int
-copy_area (struct luks_copy *c, uint64_t start, uint64_t end,
-           struct reason *why)
-{
-  unsigned char piece[PIECE_BYTES];
-
-  if (end > c->size)
-    return luks_refuse_cut_off (c, end, why);
-  for (uint64_t at = start; at < end; at += sizeof piece) {
-    const size_t n = end - at < sizeof piece ? end - at : sizeof piece;
-    const ssize_t r = c->read (c->opaque, piece, n, at);
-
-    if (r != (ssize_t)n)
-      return reason_set (why, r < 0 ? (int)-r : EIO, "reading the keyslots: %s",
-                         r < 0 ? strerror ((int)-r) : "short read");
-    if (pwrite (c->fd, piece, n, (off_t)at) != (ssize_t)n)
-      return reason_set (why, ENOMEM, "memory for the keyslots");
-  }
-  return 0;
-}
-
-/* Have the key material of the keyslots that are tried; the others stay
- * zeros, which no passphrase opens.  Their places were bounded when the
- * header was described.
- */
-static int
-copy_keyslots (struct luks_device *d, struct reason *why)
-{
-  struct luks_copy *c = &d->copy;
-  const char *type = c->version == 1 ? CRYPT_LUKS1 : CRYPT_LUKS2;
-  int r = 0;
-
-  for (int slot = 0; r == 0 && slot < crypt_keyslot_max (type); slot++) {
-    const crypt_keyslot_info info = crypt_keyslot_status (c->cd, slot);
-    uint64_t offset = 0, length = 0;
-
-    if ((info != CRYPT_SLOT_ACTIVE && info != CRYPT_SLOT_ACTIVE_LAST) ||
-        crypt_keyslot_get_priority (c->cd, slot) ==
-            CRYPT_SLOT_PRIORITY_IGNORE ||
-        crypt_keyslot_area (c->cd, slot, &offset, &length) < 0)
-      continue;
-    if (length > KEY_MATERIAL_MAX)
-      length = KEY_MATERIAL_MAX;
-    r = copy_area (c, offset, offset + length, why);
-  }
-  return r;
-}
-
 int
 luks_device_unlock (struct luks_device *d, const struct secret *passphrase,
                     struct secret **volume_key, struct reason *why)
@@ -113,7 +57,7 @@ luks_device_unlock (struct luks_device *d, const struct secret *passphrase,
 
   if (!key)
     return reason_set (why, ENOMEM, "out of memory");
-  r = copy_keyslots (d, why);
+  r = luks_copy_keyslots (&d->copy, why);
   if (r < 0) {
     secret_free (key);
     return r;

@@ -6,15 +6,12 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <openssl/evp.h>
 
 #include "json.h"
 #include "luks.h"
 #include "luks_editor.h"
-
-#define CHUNK (64 * 1024)
 
 /* Where the fields of a binary LUKS2 header are (on-disk format 1.1.3,
  * section 2.1).
@@ -156,44 +153,13 @@ luks_editor_header (const struct luks_editor *editor)
   return &editor->header;
 }
 
-/* Bring the key material of SLOT into the private copy. */
-static int
-fill_keyslot (struct luks_copy *c, int slot, struct reason *why)
-{
-  unsigned char buf[CHUNK];
-  uint64_t offset, length;
-
-  if (crypt_keyslot_area (c->cd, slot, &offset, &length) < 0 ||
-      length > LUKS_COPY_BYTES || offset > LUKS_COPY_BYTES - length)
-    return reason_set (why, EINVAL, "keyslot %d cannot be read", slot);
-  while (length > 0) {
-    const size_t n = length < sizeof buf ? length : sizeof buf;
-    int r = read_image (c, buf, n, offset, why);
-
-    if (r < 0)
-      return r;
-    if (pwrite (c->fd, buf, n, (off_t)offset) != (ssize_t)n)
-      return reason_set (why, ENOMEM, "memory for the LUKS header");
-    offset += n;
-    length -= n;
-  }
-  return 0;
-}
-
 int
 luks_editor_unlock (struct luks_editor *e, const struct secret *passphrase,
                     int *slot, struct reason *why)
 {
   struct luks_copy *c = &e->copy;
-  const char *type = c->version == 2 ? CRYPT_LUKS2 : CRYPT_LUKS1;
-  int r = 0;
+  int r = luks_copy_keyslots (c, why);
 
-  for (int i = 0; r == 0 && i < crypt_keyslot_max (type); i++) {
-    const crypt_keyslot_info info = crypt_keyslot_status (c->cd, i);
-
-    if (info == CRYPT_SLOT_ACTIVE || info == CRYPT_SLOT_ACTIVE_LAST)
-      r = fill_keyslot (c, i, why);
-  }
   if (r < 0)
     return r;
   c->last_words[0] = '\0';

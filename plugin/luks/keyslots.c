@@ -22,7 +22,6 @@
  * together, 4000 stripes and 4 threads.
  */
 #define AREA_END_MAX (UINT64_C (128) * 1024 * 1024)
-#define STRIPES 4000
 #define THREADS_MAX 64
 
 /* The digest of LUKS1 (SHA-1's length). */
@@ -78,7 +77,7 @@ check_slot (int slot, uint64_t key_bytes, uint64_t area_end, uint64_t stripes,
     what = "an area that ends at byte";
     n = area_end;
   }
-  else if (stripes != STRIPES) {
+  else if (stripes != LUKS_STRIPES) {
     what = "a number of stripes";
     n = stripes;
   }
@@ -142,7 +141,8 @@ luks1_slots (struct crypt_device *cd, uint32_t mk_digest_iterations,
     if (crypt_keyslot_get_pbkdf (cd, slot, &pbkdf) < 0 ||
         crypt_keyslot_area (cd, slot, &offset, &length) < 0)
       return reason_set (why, EINVAL, "keyslot %d cannot be read", slot);
-    r = check_slot (slot, header->key_bytes, offset + length, STRIPES, 1, why);
+    r = check_slot (slot, header->key_bytes, offset + length, LUKS_STRIPES, 1,
+                    why);
     if (r < 0)
       return r;
     kdf.hash = pbkdf.hash;
@@ -152,6 +152,7 @@ luks1_slots (struct crypt_device *cd, uint32_t mk_digest_iterations,
     kdf.iterations = mk_digest_iterations;
     kdf.derived_bytes = LUKS1_DIGEST_BYTES;
     add_cost (header, &kdf, &speeds);
+    header->digest_seconds = kdf_seconds (&kdf, &speeds);
     header->keyslots++;
   }
   return 0;
@@ -274,8 +275,8 @@ luks2_slots (struct crypt_device *cd, struct luks_header *header,
     if (r < 0)
       return r;
   }
-  header->unlock_seconds +=
-      header->keyslots * digest_seconds (metadata, &speeds);
+  header->digest_seconds = digest_seconds (metadata, &speeds);
+  header->unlock_seconds += header->keyslots * header->digest_seconds;
   return 0;
 }
 

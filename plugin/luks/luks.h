@@ -20,6 +20,9 @@
  */
 #define KEY_BYTES_MAX 512
 
+/* In how many stripes a keyslot holds its key. */
+#define LUKS_STRIPES 4000
+
 #define LUKS_MAGIC_BYTES 6
 extern const char luks_clone_magic[LUKS_MAGIC_BYTES + 1];
 extern const char luks_clone_second_magic[LUKS_MAGIC_BYTES + 1];
@@ -60,6 +63,12 @@ extern void luks_copy_close (struct luks_copy *copy);
  */
 extern int
 luks_copy_fill (struct luks_copy *copy, uint64_t until, struct reason *why);
+
+/* Have the key material of the keyslots that a passphrase is tried on; the
+ * others stay zeros, which none opens.  After luks_copy_describe, which
+ * bounds where they are.
+ */
+extern int luks_copy_keyslots (struct luks_copy *copy, struct reason *why);
 
 /* Fill HEADER, which is all zeros. */
 extern int luks_copy_describe (const struct luks_copy *copy,

@@ -48,8 +48,9 @@ static const char help_end[] =
     "                      Who decrypts (auto: librbd where it can).\n"
     "cache=auto|none|writethrough|writearound|writeback\n"
     "                      What the acknowledgement of a write means.\n"
-    "trim=auto|on|off      Pass TRIM on (auto: only unencrypted images).\n"
-    "zero=encrypt|punch    How zeros are written (encrypt).\n"
+    "trim=auto|on|off      Pass TRIM on (auto: where it frees space).\n"
+    "zero=encrypt|punch    How zeros are written (encrypt); punch needs\n"
+    "                      engine=openssl.\n"
     "extents=auto|on|off   Report holes (auto: only where that is right).\n"
     "peers=unix|tls|any    Who may connect (unix).\n"
     "unlock-limit=<SECONDS>[,<MIB>]\n"
@@ -501,6 +502,13 @@ parameters_complete (void)
   if (parameters.volume.spec.image[0] == '\0') {
     nbdkit_error ("image= is missing: name it as [POOL/[NAMESPACE/]]IMAGE"
                   "[@SNAP]");
+    return -1;
+  }
+  /* Another engine, at another start, would read noise from the holes. */
+  if (parameters.punch && parameters.volume.engine != ENGINE_OPENSSL) {
+    nbdkit_error ("zero=punch needs engine=openssl, now and whenever this "
+                  "volume is served: only that engine reads the holes as "
+                  "zeros");
     return -1;
   }
   return settle_conf () == -1 ? -1 : settle_keys ();

@@ -296,9 +296,15 @@ rbdcrypt_block_size (void *handle, uint32_t *minimum, uint32_t *preferred,
   const uint64_t object_size = c->info.object_size;
 
   /* Two writers inside one LUKS sector race in librbd; but the last
-   * bytes of a volume of odd size must be reached.
+   * bytes of a volume of odd size must be reached.  With our own engine a
+   * part of a sector is as good as a sector that cannot be torn.
    */
-  *minimum = c->info.any_alignment || c->info.size % 512 != 0 ? 1 : 512;
+  if (is_plain (c) || c->info.size % 512 != 0)
+    *minimum = 1;
+  else if (c->info.engine == ENGINE_LIBRBD)
+    *minimum = 512;
+  else
+    *minimum = c->info.trims ? 1 : c->info.sector_size;
   *preferred = PREFERRED_BLOCK;
   *maximum = object_size < PREFERRED_BLOCK ? PREFERRED_BLOCK
              : object_size > MAXIMUM_BLOCK ? MAXIMUM_BLOCK
@@ -349,7 +355,7 @@ rbdcrypt_can_trim (void *handle)
 
   switch (parameters.trim) {
   case ON:
-    return 1;
+    return c->info.trims || c->info.engine != ENGINE_OPENSSL;
   case OFF:
     return 0;
   default:

@@ -197,10 +197,14 @@ static int
 check_opened (const struct child *child, const struct volume *v,
               struct reason *why)
 {
-  if (v->erasure_coded && v->params->nr_keys > 0 && !v->ciphertext)
+  if (v->erasure_coded && v->engine == ENGINE_LIBRBD)
     tell_text (child, WARNING,
                "the image's data pool is erasure-coded: blocks that were "
                "never written read as random bytes, not as zeros");
+  if (parameters.trim == ON && v->engine == ENGINE_OPENSSL && !v->trims)
+    return reason_set (why, EINVAL,
+                       "trim=on: a discard would cut sectors of this volume in "
+                       "two, which lie across objects");
   if (parameters.extents == ON && !v->extents)
     return reason_set (why, EINVAL,
                        "extents=on: holes cannot be told reliably here (it "

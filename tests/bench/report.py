@@ -7,6 +7,7 @@ import os
 import attach
 import peers as peers_
 import targets
+import workloads
 from figures import Figures
 
 HEAD = """# Measured
@@ -44,6 +45,9 @@ LATENCIES = {
     "completion: what a client does within that call, such as librbd filling "
     "its cache or libnbd writing to a socket, is not in it",
 }
+README_ROWS = workloads.QUICK + [
+    workloads.Workload("1M", "read", 1), workloads.Workload("1M", "write", 1),
+    workloads.Workload("16K", "write", 1), workloads.Workload("4K", "read", 1)]
 SECTIONS = ("attach", "copies", "crowd", "guest")
 UNITS = """CPU: in seconds per GiB for rows in MiB/s, in microseconds per
 operation for the others."""
@@ -299,6 +303,48 @@ def text(results, charts=()):
     return "\n\n".join(body) + "\n"
 
 
+def readme_guest(figures):
+    """What README shows of the guest: medians."""
+    import guest
+    disks = guest.disks()
+    words = {"guest-plain": "QEMU, rbd, no encryption",
+             "guest-luks": "QEMU `luks` over `rbd`",
+             "guest-librbd": "QEMU, librbd decrypts",
+             "guest-nbd": "this plugin, NBD"}
+    rows = []
+    for w in guest.WORKLOADS:
+        some = [figures.of("guest", "%s|%s" % (w.name, d.ident), "rate",
+                           w.rate(1)) for d in disks]
+        if all(some):
+            rows.append([label(w)] + ["{:,.0f}".format(s.median)
+                                      for s in some])
+    return table(["in the guest"] + [words[d.ident] for d in disks], rows)
+
+
+def readme_ratios(figures):
+    """And of the rest: how many times as fast as others."""
+    others = [("qemu-luks2", "qemu-nbd, librbd decrypts"),
+              ("qemu-luks2-slim", "the same, image without fast-diff"),
+              ("qemu-luks1", "qemu-nbd, QEMU `luks`"),
+              ("qemu-plain", "qemu-nbd, no encryption")]
+    rows = []
+    for w in README_ROWS:
+        some = [figures.ratio(w, peers_.PLUGIN, p) for p, _ in others]
+        limit, rate = figures.limit(w), figures.rate(w, peers_.PLUGIN)
+        if rate:
+            rows.append([label(w).replace(", " + w.unit, "")] + [
+                "%.2f" % s.median if s else "" for s in some] + [
+                "%.2f" % (rate / limit).median if limit else ""])
+    return table(["this plugin, as a multiple of"] + [
+        words for _, words in others] + ["the limit"], rows)
+
+
+def readme(results):
+    """The tables that README has between two marks."""
+    figures = Figures(results)
+    return "%s\n\n%s\n" % (readme_guest(figures), readme_ratios(figures))
+
+
 def json_text(results):
     """One line for each cell: readable as a difference."""
     def lines(what):
@@ -326,4 +372,6 @@ def write(results, out):
         trouble = "no charts: python3-matplotlib is not installed"
     with open(os.path.join(out, "RESULTS.md"), "w") as f:
         f.write(text(results, drawn))
+    with open(os.path.join(out, "readme.md"), "w") as f:
+        f.write(readme(results))
     return trouble

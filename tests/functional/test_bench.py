@@ -2,8 +2,10 @@
 """The benchmark's arithmetic and its refusals; nothing is measured."""
 
 import copy
+import fnmatch
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -288,6 +290,48 @@ def test_guest_s_answers_are_told_apart():
     with pytest.raises(guest.GuestError, match="ended"):
         machine.until(None, 5)
     ours.close()
+
+
+def committed():
+    with open(os.path.join(BENCH, "results.json")) as f:
+        return json.load(f)
+
+
+def document(name):
+    with open(os.path.join(BENCH, "..", "..", name)) as f:
+        return f.read()
+
+
+def test_results_are_those_of_the_committed_figures():
+    text = document("tests/bench/RESULTS.md")
+    # But for the charts, which take a library to draw.
+    made = [line for line in report.text(committed()).splitlines()
+            if line and not line.startswith("![")]
+    missing = [line for line in made if line not in text]
+    assert not missing, missing[:3]
+
+
+def test_readme_shows_what_was_measured():
+    assert report.readme(committed()).strip() in document("README.md")
+
+
+def test_every_missed_target_is_explained():
+    """HACKING.md has a table whose first column holds patterns."""
+    part = document("HACKING.md").partition("### What is missed")[2]
+    part = part.partition("\n### ")[0].partition("\n## ")[0]
+    patterns = [p for line in part.splitlines() if line.startswith("| `")
+                for p in re.findall(r"`([^`]+)`", line.split("|")[1])]
+    data = committed()
+    missed = {t.figure for subject in (peers.PLUGIN, peers.OPENSSL,
+                                       "rbdcrypt-tcmalloc")
+              if subject in data["peers"]
+              for t in targets.evaluate(data, subject) if not t.met}
+    unexplained = [f for f in missed
+                   if not any(fnmatch.fnmatchcase(f, p) for p in patterns)]
+    assert not unexplained, unexplained
+    idle = [p for p in patterns
+            if not any(fnmatch.fnmatchcase(f, p) for f in missed)]
+    assert not idle, "explained, and not missed: %s" % idle
 
 
 def test_results_of_the_first_version_are_not_compared(tmp_path):

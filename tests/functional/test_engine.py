@@ -159,9 +159,10 @@ def test_any_layout_of_objects_will_do(servers, images, key, layout):
     with servers.start(image, key, OPENSSL).connect() as c:
         data = bytearray(60 * MIB)
         rng = random.Random(1)
+        unit = c.handle.get_block_size(nbd.SIZE_MINIMUM) or 1
         for n in range(60):
-            at = rng.randrange(len(data) - MIB)
-            part = lab.pattern(rng.randrange(1, MIB), n)
+            at = rng.randrange(len(data) - MIB) // unit * unit
+            part = lab.pattern(rng.randrange(unit, MIB) // unit * unit, n)
             c.write(part, at)
             data[at:at + len(part)] = part
             at = rng.randrange(len(data) - 100000)
@@ -385,26 +386,72 @@ def all_extents(c, count, at=0):
     return found
 
 
-@pytest.mark.parametrize("features", [None, "layering,exclusive-lock"])
-def test_extents_are_exact(servers, images, cinder, key, features):
-    args = ("--image-feature", features) if features else ()
+def check_extents(c, written):
+    """WRITTEN: [(begin, end)].  All of it is data, holes are zeros, and an
+    object is data up to its last byte at most."""
+    found = all_extents(c, c.size)
+    data = [(a, b) for a, b, hole in found if not hole]
+    for a, b in written:
+        assert any(x <= a and b <= y for x, y in data), found
+    for a, b, hole in found:
+        if hole:
+            assert c.read(b - a, a) == bytes(b - a)
+    return sum(b - a for a, b in data)
+
+
+WRITTEN = [(9 * MIB + 131072, 9 * MIB + 196608), (20 * MIB, 20 * MIB + 4096)]
+
+
+@pytest.mark.parametrize("args", [
+    (), ("--image-feature", "layering,exclusive-lock"),
+    ("--stripe-unit", "65536", "--stripe-count", "4")],
+    ids=["fast-diff", "no fast-diff", "striped"])
+def test_extents_tell_objects_up_to_their_last_byte(servers, images, cinder,
+                                                    key, args):
     for image in images.luks(args=args), cinder(args=args):
         with servers.start(image, key, OPENSSL).connect() as c:
             c.zero(c.size, 0, timeout=120)
             c.trim(c.size, 0, timeout=120)
-            c.write(lab.pattern(65536), 9 * MIB + 131072)
-            c.write(lab.pattern(4096), 20 * MIB)
+            for n, (a, b) in enumerate(WRITTEN):
+                c.write(lab.pattern(b - a, n), a)
             c.flush()
-            found = all_extents(c, c.size)
-            data = [(a, b) for a, b, hole in found if not hole]
-            for a, b in ((9 * MIB + 131072, 9 * MIB + 196608),
-                         (20 * MIB, 20 * MIB + 4096)):
-                assert any(x <= a and b <= y for x, y in data), found
-            for a, b, hole in found:
-                if hole:
-                    assert c.read(b - a, a) == bytes(b - a)
-            # An object's worth around each at most.
-            assert sum(b - a for a, b in data) <= 16 * MIB, found
+            data = check_extents(c, WRITTEN)
+            if not args and image.offset == 4 * MIB:
+                # From the beginning of object 2 of the payload, and of 5.
+                assert data == MIB + 196608 + 4096
+
+
+def test_extents_of_a_snapshot_and_of_a_clone(servers, images, key, cluster):
+    image = images.luks()
+    server = servers.start(image, key, OPENSSL)
+    with server.connect() as c:
+        c.write(lab.pattern(MIB), 8 * MIB)
+        c.write(lab.pattern(MIB), 20 * MIB)
+    assert server.stop() == 0
+    child = clone_of(cluster, image)
+    server = servers.start(image, key, OPENSSL)
+    with server.connect() as c:  # after the snapshot
+        c.write(lab.pattern(MIB), 40 * MIB)
+    assert server.stop() == 0
+    old = [(8 * MIB, 9 * MIB), (20 * MIB, 21 * MIB)]
+    with servers.start(image.spec + "@base", key, OPENSSL).connect() as c:
+        check_extents(c, old)
+    server = servers.start(child, key, OPENSSL)
+    with server.connect() as c:
+        check_extents(c, old)
+        c.trim(4 * MIB, 8 * MIB)  # a hole over the parent's data
+        c.write(lab.pattern(4096), 30 * MIB)
+        c.flush()
+        check_extents(c, [(20 * MIB, 21 * MIB), (30 * MIB, 30 * MIB + 4096)])
+
+
+def test_trim_that_would_cut_sectors_is_refused(servers, images, key):
+    image = images.luks(args=("--stripe-unit", "512", "--stripe-count", "3",
+                              "--object-size", "64K"))
+    names(servers.refused(image, key, OPENSSL, "trim=on"), "trim=on",
+          "sectors")
+    with servers.start(image, key, OPENSSL).connect() as c:
+        assert c.handle.get_block_size(nbd.SIZE_MINIMUM) == 4096
 
 
 # --- clones ---

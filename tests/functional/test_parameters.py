@@ -15,14 +15,14 @@ WORDS = {
     "trim": ["auto", "on", "off"],
     "extents": ["auto", "off"],
     "engine": ["auto", "librbd", "openssl"],
-    "zero": ["encrypt", "punch"],
+    "zero": ["encrypt"],
 }
 ALL = ["image", "key", "profiles", "conf", "user", "cluster", "ceph.rbd_cache",
        "engine", "cache", "trim", "zero", "extents", "peers", "unlock-limit",
        "shutdown-timeout"]
 FIRST = {"image": "rbd/x", "key": "file:/x", "profiles": "/x", "conf": "/x",
          "user": "x", "cluster": "x", "ceph.rbd_cache": "true",
-         "engine": "librbd", "cache": "none", "trim": "off", "zero": "punch",
+         "engine": "librbd", "cache": "none", "trim": "off", "zero": "encrypt",
          "extents": "off", "peers": "unix", "unlock-limit": "10",
          "shutdown-timeout": "10"}
 
@@ -36,6 +36,12 @@ def test_every_word_of_a_parameter_serves(servers, images, key, name, word):
         c.write(lab.pattern(4096), 0)
         c.flush()
         assert c.read(4096, 0) == lab.pattern(4096)
+
+
+def test_holes_for_zeros_need_the_engine_that_reads_them(servers, key):
+    for engine in (), ("engine=auto",), ("engine=librbd",):
+        names(servers.refused("rbd/x", key, "zero=punch", *engine),
+              "zero=punch", "engine=openssl")
 
 
 @pytest.mark.parametrize("name", ["engine", "cache", "trim", "zero",

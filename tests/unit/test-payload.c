@@ -8,9 +8,9 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -23,16 +23,16 @@
 
 #define SIZE (UINT64_C (1) << 20)
 #define OFFSET (UINT64_C (2068480)) /* QEMU's */
+#define OBJECT 4096
 
-/* A pretended image.  Its lock stands for what an OSD does to an object:
- * a write is there as a whole, or not at all.
+/* A pretended image.  Its lock stands for what an OSD does to an object,
+ * here of 4096 bytes: a write to one is there as a whole, or not at all.
  */
 struct memory {
   pthread_mutex_t lock;
   unsigned char *bytes;
   int fail_read, fail_write; /* -errno of the calls from now on */
   unsigned fail_after;       /* that many writes still succeed */
-  atomic_uint writes;
 };
 
 static int
@@ -57,10 +57,13 @@ memory_write (void *opaque, const void *buf, size_t count, uint64_t offset)
   if (m->fail_write && m->fail_after-- == 0)
     return m->fail_write;
   assert_true (offset >= OFFSET && offset + count <= OFFSET + SIZE);
-  pthread_mutex_lock (&m->lock);
-  memcpy (m->bytes + offset, buf, count);
-  pthread_mutex_unlock (&m->lock);
-  atomic_fetch_add (&m->writes, 1);
+  for (size_t done = 0, n; done < count; done += n) {
+    n = count - done < OBJECT ? count - done : OBJECT;
+    pthread_mutex_lock (&m->lock);
+    memcpy (m->bytes + offset + done, (const unsigned char *)buf + done, n);
+    pthread_mutex_unlock (&m->lock);
+    sched_yield ();
+  }
   return 0;
 }
 
@@ -301,7 +304,7 @@ write_parts (void *arg)
   return NULL;
 }
 
-/* The same range, of several sectors: one of them wins each sector. */
+/* The same range, of several sectors and objects: one of them wins all. */
 static void *
 write_all_over (void *arg)
 {
