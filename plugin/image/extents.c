@@ -7,7 +7,7 @@
  * rbd_diff_iterate3.  Anything else is called data.
  *
  * With the openssl engine librbd sees an image like any other, so that
- * what was never written inside an object is known, too.  That takes a
+ * what lies behind the last byte of an object is known, too.  That takes a
  * question to the OSDs for each object, so an answer is about a limited
  * number of them; those that are absent are skipped where a fast-diff
  * knows them.

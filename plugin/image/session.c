@@ -153,10 +153,13 @@ set_payload (struct session *s, struct payload *payload)
 static void
 wipe_payload (struct session *s)
 {
-  if (!s->volume || !s->volume->payload || set_payload (s, NULL) < 0)
-    return; /* or stays, with whoever still uses it */
-  payload_free (s->volume->payload);
-  s->volume->payload = NULL;
+  struct payload *p = s->volume ? s->volume->payload : NULL;
+
+  if (!p)
+    return;
+  s->volume->payload = NULL; /* volume_close must not free what is in use */
+  if (s->payload != p || set_payload (s, NULL) == 0)
+    payload_free (p); /* else it stays, with whoever still uses it */
 }
 
 /* A request of before that was left behind may still write a sector that
@@ -166,7 +169,7 @@ wipe_payload (struct session *s)
 static int
 lend_payload (struct session *s, struct reason *why)
 {
-  if (s->left_open && !s->volume->exclusive_lock)
+  if (s->left_open && s->volume->payload && !s->volume->exclusive_lock)
     return reason_set (why, EIO,
                        "requests of before may still write to the image, "
                        "which has no exclusive-lock: restart this server");
@@ -202,7 +205,7 @@ open_volume (struct session *s, struct reason *why)
   wipe_keys (s);
   if (r == 0)
     r = start_watching (s, why);
-  if (r == 0 && s->volume->payload)
+  if (r == 0 && (s->volume->payload || s->payload))
     r = lend_payload (s, why);
   return r;
 }
@@ -213,10 +216,10 @@ close_volume (struct session *s)
 {
   int r = 0;
 
+  wipe_payload (s);
   if (s->watching)
     rbd_update_unwatch (s->volume->image, s->watch);
   s->watching = false;
-  wipe_payload (s);
   if (s->volume)
     r = volume_close (s->volume, atomic_load (&s->requests.wrote));
   s->volume = NULL;
@@ -364,6 +367,8 @@ do_close (struct session *s)
   pthread_mutex_unlock (&s->lock);
   if (!revoked)
     s->params.log->error ("the session ends: %s", why.text);
+  if (revoked)
+    wipe_payload (s); /* its requests were abandoned */
   drained = requests_drain (&s->requests, &close_by) == 0;
   if (drained) {
     int r = close_volume (s);
