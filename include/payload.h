@@ -35,6 +35,9 @@ struct payload_store {
 
 struct payload;
 
+/* Does HEADER name a cipher that this can do? */
+extern bool payload_knows_cipher (const struct luks_header *header);
+
 /* KEY, the volume key, is only looked at.  -ENOTSUP: a cipher that this
  * cannot do; -EINVAL: see xts_new.
  */

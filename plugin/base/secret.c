@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <malloc.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -185,6 +186,7 @@ static struct {
   pthread_mutex_t lock;
   struct secret *memory;
   unsigned blocks;
+  atomic_uintptr_t start; /* of memory; 0: none yet.  It never moves. */
 } arena = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 static _Thread_local bool in_arena;
@@ -198,8 +200,11 @@ arena_take (size_t size)
   if (size > ARENA_BYTES)
     return NULL;
   pthread_mutex_lock (&arena.lock);
-  if (!arena.memory)
+  if (!arena.memory) {
     arena.memory = secret_new (ARENA_BYTES);
+    if (arena.memory)
+      atomic_store (&arena.start, (uintptr_t)arena.memory->bytes);
+  }
   if (arena.memory && whole <= ARENA_BYTES - arena.memory->length) {
     p = arena.memory->bytes + arena.memory->length;
     memcpy (p, &size, sizeof size);
@@ -212,15 +217,13 @@ arena_take (size_t size)
   return p;
 }
 
+/* Without a lock: all that OpenSSL frees comes by, librados' too. */
 static bool
 arena_has (const void *ptr)
 {
   const uintptr_t p = (uintptr_t)ptr;
-  uintptr_t start;
+  const uintptr_t start = atomic_load (&arena.start);
 
-  pthread_mutex_lock (&arena.lock);
-  start = arena.memory ? (uintptr_t)arena.memory->bytes : 0;
-  pthread_mutex_unlock (&arena.lock);
   return start && p >= start && p < start + ARENA_BYTES;
 }
 

@@ -9,7 +9,6 @@
 #include "config.h"
 
 #include <errno.h>
-#include <string.h>
 
 #include "compat.h"
 #include "volume.h"
@@ -41,7 +40,7 @@ openssl_cannot (const struct volume *v, const struct layers *layers)
     return "it is a clone that was formatted by librbd";
   if (layers->different)
     return "the image that it was cloned from is not encrypted in the same way";
-  if (strcmp (h->cipher, "aes") != 0 || strcmp (h->mode, "xts-plain64") != 0)
+  if (!payload_knows_cipher (h))
     return "its cipher is not aes-xts-plain64";
   if (h->key_bytes != 32 && h->key_bytes != 64)
     return "its volume key is neither of 256 nor of 512 bits";

@@ -59,7 +59,7 @@ look_at (void *arg, rbd_image_t ancestor, struct reason *why)
     return reason_set (why, -r,
                        "cannot read the size of the image's parent: %s",
                        strerror (-r));
-  v->erasure_coded |= volume_is_erasure_coded (v, ancestor);
+  v->erasure_coded = v->erasure_coded || volume_is_erasure_coded (v, ancestor);
   r = luks_device_open (volume_read_raw, ancestor, size, &header, &device, why);
   if (r == -ENODATA) { /* a plain layer, and so are those below it */
     look->layers->different = true;
@@ -140,14 +140,6 @@ explain_load (struct volume *v, int err, const struct volume_hooks *hooks,
     return reason_set (why, ENOTSUP,
                        "this librbd takes one key only: several key= "
                        "parameters need librbd 18 or later");
-  if (err == EINVAL && h->data_offset % v->stripe_period != 0)
-    return reason_set (
-        why, EINVAL,
-        "this librbd refuses the LUKS header of \"%s\": its data starts at "
-        "byte %llu, which is not a multiple of the stripe period of %llu "
-        "bytes (volumes made by QEMU or Cinder are like that)",
-        name, (unsigned long long)h->data_offset,
-        (unsigned long long)v->stripe_period);
   if (err == ENOTSUP)
     return reason_set (why, ENOTSUP,
                        "this librbd has no support for the cipher %s-%s with "

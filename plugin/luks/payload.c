@@ -34,6 +34,13 @@ round_up (const struct payload *p, uint64_t offset)
   return round_down (p, offset + p->sector_size - 1);
 }
 
+bool
+payload_knows_cipher (const struct luks_header *header)
+{
+  return strcmp (header->cipher, "aes") == 0 &&
+         strcmp (header->mode, "xts-plain64") == 0;
+}
+
 int
 payload_new (const struct luks_header *header, const struct secret *key,
              struct payload **ret, struct reason *why)
@@ -41,8 +48,7 @@ payload_new (const struct luks_header *header, const struct secret *key,
   struct payload *p;
   int r;
 
-  if (strcmp (header->cipher, "aes") != 0 ||
-      strcmp (header->mode, "xts-plain64") != 0)
+  if (!payload_knows_cipher (header))
     return reason_set (why, ENOTSUP,
                        "the volume is encrypted with %s-%s; the openssl "
                        "engine does aes-xts-plain64 only",
