@@ -125,6 +125,7 @@ class Load:
         self.client = client
         self.acknowledged = {}  # block: number of the write
         self.errors = []
+        self.gone = None  # what hanging up looked like
         self.ended_at = None
         self.count = 0
         self.slowest = 0
@@ -135,43 +136,51 @@ class Load:
     def _run(self):
         h, pending = self.client.handle, {}
         while True:
-            while len(pending) < 16 and not self.errors \
-                    and not self.stopping:
-                self.count += 1
-                block = self.count % 1024
-                if self.count % 2:
-                    b = nbd.Buffer.from_bytearray(bytearray(
-                        lab.pattern(4096, self.count)))
-                    ask = h.aio_pwrite
-                else:
-                    b = nbd.Buffer(4096)
-                    ask, block = h.aio_pread, block + 1024
-                try:
-                    cookie = ask(b, block * 4096)
-                except nbd.Error as e:  # disconnected
-                    self.errors.append(e.errnum)
-                    break
-                pending[cookie] = (b, block, self.count, time.monotonic())
-            if not pending:
-                break
             try:
-                h.poll(100)
-            except nbd.Error as e:
-                self.errors.append(e.errnum)
+                while len(pending) < 16 and not self.errors \
+                        and not self.stopping:
+                    self._ask(h, pending)
+                if pending:
+                    h.poll(100)
+            except nbd.Error as e:  # hung up, perhaps after some replies
+                self.gone = e.errnum
+            self._collect(h, pending)
+            if self.gone or not pending:
                 break
-            for cookie in list(pending):
-                try:
-                    if not h.aio_command_completed(cookie):
-                        continue
-                    _, block, count, begin = pending.pop(cookie)
-                    self.slowest = max(self.slowest,
-                                       time.monotonic() - begin)
-                    if count % 2:
-                        self.acknowledged[block] = count
-                except nbd.Error as e:
-                    pending.pop(cookie)
-                    self.errors.append(e.errnum)
+        if self.gone and not self.errors:
+            self.errors.append(self.gone)
         self.ended_at = time.monotonic()
+
+    def _ask(self, h, pending):
+        self.count += 1
+        block = self.count % 1024
+        if self.count % 2:
+            b = nbd.Buffer.from_bytearray(bytearray(
+                lab.pattern(4096, self.count)))
+            ask = h.aio_pwrite
+        else:
+            b = nbd.Buffer(4096)
+            ask, block = h.aio_pread, block + 1024
+        cookie = ask(b, block * 4096)
+        pending[cookie] = (b, block, self.count, time.monotonic())
+
+    def _collect(self, h, pending):
+        """Take the requests that were answered.  One that was not before
+        the server hung up has no errno of the server's to tell."""
+        for cookie in list(pending):
+            try:
+                if not h.aio_command_completed(cookie):
+                    continue
+                _, block, count, begin = pending.pop(cookie)
+                self.slowest = max(self.slowest, time.monotonic() - begin)
+                if count % 2:
+                    self.acknowledged[block] = count
+            except nbd.Error as e:
+                pending.pop(cookie)
+                if e.errnum == errno.ENOTCONN:
+                    self.gone = e.errnum
+                else:
+                    self.errors.append(e.errnum)
 
     def finish(self, seconds=30):
         self.stopping = True
