@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* Hex, base64 and URL paths.  Strict: what is not exactly in the
+/* Hex, base64, URL paths and UTF-8.  Strict: what is not exactly in the
  * alphabet is refused.  Outputs that may be keys are struct secret.
  */
 
@@ -8,6 +8,7 @@
 #define RBDCRYPT_ENCODING_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include "secret.h"
 
@@ -22,5 +23,10 @@ extern int base64_decode (const char *str, size_t length, struct secret **ret);
  * (RFC 3986, section 2.3).  Returns a malloc'd string or NULL.
  */
 extern char *url_path_encode (const char *path);
+
+/* How many bytes the character at P has, and which it is; 1 and U+FFFD
+ * for what is not UTF-8 (RFC 3629).  Never looks past a null byte.
+ */
+extern size_t utf8_character (const unsigned char *p, uint32_t *ret);
 
 #endif /* RBDCRYPT_ENCODING_H */

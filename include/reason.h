@@ -34,7 +34,8 @@ struct reason {
 
 /* Write the sentence and return -ERR, so that a caller can say
  * "return reason_set (why, EINVAL, ...)".  WHY may be NULL.  Control
- * characters are written as '?': a hostile name cannot forge log lines.
+ * characters and what is not UTF-8 are written as '?': a hostile name
+ * cannot forge log lines.
  */
 extern int reason_set (struct reason *why, int err, const char *fmt, ...)
     __attribute__ ((format (printf, 3, 4)));

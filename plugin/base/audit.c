@@ -34,6 +34,7 @@
 #include <unistd.h>
 
 #include "audit.h"
+#include "encoding.h"
 
 enum sink { SINK_NONE, SINK_FILE, SINK_JOURNAL };
 
@@ -80,35 +81,6 @@ add (struct line *l, const char *fmt, ...)
     l->length += (size_t)n < left ? (size_t)n : left - 1;
 }
 
-/* The bytes of the character at P, and which it is; 1 and U+FFFD for
- * what is not UTF-8 (RFC 3629).
- */
-static size_t
-character (const unsigned char *p, uint32_t *ret)
-{
-  static const uint32_t least[] = { 0, 0, 0x80, 0x800, 0x10000 };
-  const size_t n = p[0] < 0x80         ? 1
-                   : p[0] >> 5 == 0x06 ? 2
-                   : p[0] >> 4 == 0x0e ? 3
-                   : p[0] >> 3 == 0x1e ? 4
-                                       : 0;
-  uint32_t c = n == 1 ? p[0] : p[0] & (0x7f >> n);
-
-  for (size_t i = 1; i < n; i++) {
-    if (p[i] >> 6 != 2) { /* also at the string's end */
-      c = UINT32_MAX;
-      break;
-    }
-    c = c << 6 | (p[i] & 0x3f);
-  }
-  if (n == 0 || c > 0x10ffff || c >> 11 == 0x1b || c < least[n]) {
-    *ret = 0xfffd;
-    return 1;
-  }
-  *ret = c;
-  return n;
-}
-
 /* How the character C, N bytes at P, is written; BUF holds 8 bytes. */
 static const char *
 written (bool json, uint32_t c, const unsigned char *p, size_t n, char *buf)
@@ -137,7 +109,7 @@ add_text (struct line *l, const char *str, size_t max)
 
   while (*p) {
     uint32_t c;
-    const size_t n = character (p, &c);
+    const size_t n = utf8_character (p, &c);
     const char *text = written (l->json, c, p, n, buf);
 
     if (l->length + strlen (text) > end) {

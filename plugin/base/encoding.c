@@ -133,3 +133,29 @@ url_path_encode (const char *path)
   *p = '\0';
   return ret;
 }
+
+size_t
+utf8_character (const unsigned char *p, uint32_t *ret)
+{
+  static const uint32_t least[] = { 0, 0, 0x80, 0x800, 0x10000 };
+  const size_t n = p[0] < 0x80         ? 1
+                   : p[0] >> 5 == 0x06 ? 2
+                   : p[0] >> 4 == 0x0e ? 3
+                   : p[0] >> 3 == 0x1e ? 4
+                                       : 0;
+  uint32_t c = n == 1 ? p[0] : p[0] & (0x7f >> n);
+
+  for (size_t i = 1; i < n; i++) {
+    if (p[i] >> 6 != 2) { /* also at the string's end */
+      c = UINT32_MAX;
+      break;
+    }
+    c = c << 6 | (p[i] & 0x3f);
+  }
+  if (n == 0 || c > 0x10ffff || c >> 11 == 0x1b || c < least[n]) {
+    *ret = 0xfffd;
+    return 1;
+  }
+  *ret = c;
+  return n;
+}

@@ -5,15 +5,25 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "encoding.h"
 #include "reason.h"
 
-/* A hostile name must not start a line or colour a terminal. */
+/* A hostile name must not start a line or colour a terminal, nor break the
+ * text for who reads it as UTF-8.  Terminals obey U+0080 to U+009F, too.
+ */
 static void
 replace_controls (char *text)
 {
-  for (unsigned char *p = (unsigned char *)text; *p; p++)
-    if (*p < 0x20 || *p == 0x7f)
-      *p = '?';
+  unsigned char *p = (unsigned char *)text;
+
+  while (*p) {
+    uint32_t c;
+    const size_t n = utf8_character (p, &c);
+
+    if (c < 0x20 || (c >= 0x7f && c < 0xa0) || (c == 0xfffd && n == 1))
+      memset (p, '?', n);
+    p += n;
+  }
 }
 
 int

@@ -303,9 +303,17 @@ fix_checksum (struct image *image, uint64_t offset)
                     1);
 }
 
-/* Put TEXT into both copies. */
-static void
-put_json (struct image *image, const char *text)
+char *
+image_json (const struct image *image)
+{
+  char *text = strdup ((const char *)image->bytes + BINARY_BYTES);
+
+  assert_non_null (text);
+  return text;
+}
+
+void
+image_put_json (struct image *image, const char *text)
 {
   const size_t length = strlen (text);
 
@@ -331,7 +339,7 @@ image_replace_json (struct image *image, const char *from, const char *to)
   assert_int_not_equal (asprintf (&text, "%.*s%s%s", (int)(at - json), json, to,
                                   at + strlen (from)),
                         -1);
-  put_json (image, text);
+  image_put_json (image, text);
   free (text);
 }
 

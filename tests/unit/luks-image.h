@@ -75,6 +75,8 @@ extern void image_put (struct image *image, uint64_t offset, const void *bytes,
                        size_t length);
 extern void image_put_be (struct image *image, uint64_t offset, uint64_t value,
                           size_t length);
+extern char *image_json (const struct image *image); /* the caller's */
+extern void image_put_json (struct image *image, const char *text);
 extern void
 image_replace_json (struct image *image, const char *from, const char *to);
 extern void image_flood_json (struct image *image, const char *piece);

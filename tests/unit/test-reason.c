@@ -54,6 +54,24 @@ other_languages_are_left_alone (void **state)
 }
 
 static void
+what_is_not_utf8_is_replaced (void **state)
+{
+  struct reason why;
+
+  (void)state;
+  reason_set (&why, EINVAL, "%s",
+              "a\xff\xfe"
+              "b\x9b"
+              "31m\xc3");
+  assert_string_equal (why.text, "a??b?31m?");
+  /* U+009B starts a command as ESC [ does. */
+  reason_set (&why, EINVAL, "%s",
+              "a\xc2\x9b"
+              "31m");
+  assert_string_equal (why.text, "a??31m");
+}
+
+static void
 a_long_sentence_is_cut_and_terminated (void **state)
 {
   struct reason why;
@@ -124,6 +142,7 @@ main (void)
     cmocka_unit_test (nobody_need_listen),
     cmocka_unit_test (control_characters_are_replaced),
     cmocka_unit_test (other_languages_are_left_alone),
+    cmocka_unit_test (what_is_not_utf8_is_replaced),
     cmocka_unit_test (a_long_sentence_is_cut_and_terminated),
     cmocka_unit_test (prefixes_stack),
     cmocka_unit_test (percent_signs_of_a_sentence_are_not_formats),

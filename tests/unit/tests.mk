@@ -29,6 +29,7 @@ unit_tests = \
 	tests/unit/test-luks-damage \
 	tests/unit/test-luks-device \
 	tests/unit/test-luks-editor \
+	tests/unit/test-luks-fields \
 	tests/unit/test-luks-header \
 	tests/unit/test-payload \
 	tests/unit/test-profile \
@@ -99,6 +100,12 @@ tests_unit_test_luks_editor_SOURCES = \
 	tests/unit/test-luks-editor.c
 tests_unit_test_luks_editor_CFLAGS = $(unit_cflags)
 tests_unit_test_luks_editor_LDADD = $(unit_ldadd)
+tests_unit_test_luks_fields_SOURCES = \
+	tests/unit/luks-image.c \
+	tests/unit/luks-image.h \
+	tests/unit/test-luks-fields.c
+tests_unit_test_luks_fields_CFLAGS = $(unit_cflags)
+tests_unit_test_luks_fields_LDADD = $(unit_ldadd)
 tests_unit_test_luks_header_SOURCES = \
 	tests/unit/luks-image.c \
 	tests/unit/luks-image.h \
