@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import threading
+import time
 
 import nbd
 import pytest
@@ -37,7 +38,7 @@ def cinder(images, secret, tmp_path):
                 "write -P 0xa5 1M 1M", "driver=luks,key-secret=s,"
                 "file.driver=file,file.filename=" + path)
         image = images.imported(path, args)
-        image.size = size
+        image.offset, image.size = image.size - size, size
         return image
     return make
 
@@ -231,8 +232,8 @@ class Writer(threading.Thread):
 @pytest.mark.parametrize("kind", ["replicated", "erasure-coded", "cinder"])
 def test_random_requests_on_four_connections(
         servers, images, cinder, key, cluster, secret, kind, tmp_path):
-    """Against a plain array; and a Cinder volume is what QEMU's LUKS reads
-    then, where nothing was trimmed."""
+    """Against a plain array; and QEMU's LUKS, or librbd's engine, reads the
+    same then, where nothing was trimmed."""
     if kind == "cinder":
         image = cinder(64 * MIB)
     else:
@@ -260,11 +261,17 @@ def test_random_requests_on_four_connections(
         assert c.read(len(expected), 0) == expected
     assert server.stop() == 0
     if kind == "cinder":
-        trimmed = b"".join(bytes(w.trimmed) for w in writers)
         seen = qemu_reads(image, secret, tmp_path)
-        wrong = [i for i in range(len(expected))
-                 if seen[i] != expected[i] and not trimmed[i]]
-        assert not wrong, wrong[:10]
+    elif kind == "replicated":
+        with servers.start(image, key, "engine=librbd").connect() as c:
+            seen = c.read(4 * part // 512 * 512, 0)
+    else:
+        return
+    trimmed = b"".join(bytes(w.trimmed) for w in writers)
+    wrong = [i for i in range(len(seen))
+             if i < len(expected) and seen[i] != expected[i]
+             and not trimmed[i]]
+    assert not wrong, wrong[:10]
 
 
 def test_two_connections_write_into_one_sector(servers, images, key):
@@ -512,6 +519,38 @@ def test_clone_with_another_volume_key_is_refused(servers, images, cluster,
 
 
 # --- what goes wrong ---
+
+@pytest.mark.parametrize("engine", ["librbd", "openssl"])
+def test_full_cluster_delays_writes_and_loses_none(servers, images, key,
+                                                   cluster, engine):
+    """As Ceph does: nothing is answered before there is room again; reads
+    go on.  512 bytes: part of a sector."""
+    server = servers.start(images.luks(), key, "cache=none",
+                           "engine=" + engine)
+    with server.connect() as c:
+        c.write(lab.pattern(MIB), 0)
+        c.flush()
+        cluster.ceph("osd", "set", "full")
+        try:
+            b = nbd.Buffer.from_bytearray(bytearray(lab.pattern(512, 1)))
+            cookies = [c.handle.aio_pwrite(b, 4096 * i + 512)
+                       for i in range(8)]
+            end = time.monotonic() + 2
+            while time.monotonic() < end:
+                assert c.read(65536, 512 * 1024) == \
+                    lab.pattern(MIB)[512 * 1024:576 * 1024]
+            assert not any(map(c.handle.aio_command_completed, cookies))
+        finally:
+            cluster.ceph("osd", "unset", "full")
+        for cookie in cookies:
+            c.wait(cookie)
+        c.flush()
+        expected = bytearray(lab.pattern(MIB))
+        for i in range(8):
+            expected[4096 * i + 512:4096 * i + 1024] = lab.pattern(512, 1)
+        assert c.read(MIB, 0) == bytes(expected)
+    assert server.stop() == 0
+
 
 def test_image_that_shrinks_below_its_payload_ends_no_server(
         servers, images, key, cluster):
