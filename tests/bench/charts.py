@@ -19,7 +19,8 @@ GREY, OURS, LIMIT = "#8a9099", "#c4501b", "#2f6db5"
 GUEST = (("guest-plain", "QEMU rbd plain"),
          ("guest-luks", "QEMU LUKS over rbd"),
          ("guest-librbd", "librbd inside QEMU"),
-         ("guest-nbd", "NBD to rbdcrypt"))
+         ("guest-nbd", "NBD to rbdcrypt"),
+         ("guest-cinder", "the same, QEMU LUKS1"))
 
 
 def bars(axes, title, unit, bars_):
@@ -116,7 +117,7 @@ def guest(figures, path):
     for axes, w in zip(some, rows):
         found = [(words, figures.of("guest", "%s|%s" % (w.name, ident),
                                     "rate", w.rate(1)),
-                  OURS if ident == "guest-nbd" else GREY)
+                  OURS if ident in ("guest-nbd", "guest-cinder") else GREY)
                  for ident, words in GUEST]
         bars(axes, "in a guest: " + w.name, w.unit,
              [b for b in found if b[1]])

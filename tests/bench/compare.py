@@ -2,6 +2,8 @@
 """What is slower or costs more than in an older run, beyond the spread of
 both."""
 
+import peers as peers_
+import targets
 from figures import Figures
 
 # What is measured in each section, and whether more of it is better.
@@ -10,6 +12,7 @@ MEASURES = {
     "guest": (("rate", True),),
     "copies": (("rate", True),),
     "crowd": (("rate", True), ("rss", False)),
+    "trim": (("trimmed", False), ("exact", False)),
     "attach": (("seconds", False), ("peak", False), ("steady", False)),
     "memory": (("steady", False), ("peak", False)),
 }
@@ -20,6 +23,9 @@ YARDSTICK = "fio-default"
 LEAST = 0.03
 # What must be the same.
 SAME = ("seconds", "image_mib", "pool", "latency")
+# And where the figures go into one table.
+EXACTLY = SAME + ("rounds", "system", "cpu", "cores", "memory", "ceph",
+                  "nbdkit", "qemu", "fio", "openssl")
 
 
 class Change:
@@ -84,15 +90,34 @@ def changes(old, new):
     return found
 
 
+def unlike(old, new, keys=SAME):
+    """How the methods of two runs differ, in words; "" when they do not."""
+    return ", ".join(
+        "%s is %s and %s" % (k, old["identity"].get(k),
+                             new["identity"].get(k))
+        for k in keys if old["identity"].get(k) != new["identity"].get(k))
+
+
+def ratios(old, new):
+    """(those of the targets' ratios that agree within the spread of both,
+    those that do not): [(figure, old, new)] each."""
+    agree, differ = [], []
+    for subject in (peers_.PLUGIN, peers_.OPENSSL):
+        before = {t.figure: t for t in targets.evaluate(old, subject)}
+        for t in targets.evaluate(new, subject):
+            was = before.get(t.figure)
+            if was:
+                meet = was.got.low <= t.got.high and t.got.low <= was.got.high
+                (agree if meet else differ).append((t.figure, was, t))
+    return agree, differ
+
+
 def text(old, new):
     """Sentences for a terminal.  ValueError: not of the same kind."""
     lines = []
-    unlike = [k for k in SAME
-              if old["identity"].get(k) != new["identity"].get(k)]
-    if unlike:
-        raise ValueError("these runs cannot be compared: %s" % ", ".join(
-            "%s is %s and %s" % (k, old["identity"].get(k),
-                                 new["identity"].get(k)) for k in unlike))
+    words = unlike(old, new)
+    if words:
+        raise ValueError("these runs cannot be compared: " + words)
     other = [k for k in old["machine"]
              if old["machine"][k] != new["machine"].get(k)]
     if other:
@@ -109,4 +134,14 @@ def text(old, new):
         lines += ["  " + c.text() for c in sorted(
             some, key=lambda c: c.ratio)] or ["  nothing"]
     lines.append("%d figures compared" % len(found))
+    agree, differ = ratios(old, new)
+    lines.append("Targets: %d of %d agree within the spread of both runs%s"
+                 % (len(agree), len(agree) + len(differ),
+                    "; not:" if differ else ""))
+    lines += ["  %s: %s, now %s" % (
+        figure, a.got.text(a.digits), b.got.text(b.digits))
+        for figure, a, b in differ]
+    lines += ["  another verdict: %s: %s, now %s" % (figure, a.verdict,
+                                                   b.verdict)
+              for figure, a, b in agree + differ if a.met != b.met]
     return "\n".join(lines)

@@ -4,12 +4,36 @@
 import subprocess
 import time
 
+import nbd
+
 import fio
 import lab
 import peers as peers_
 from bench import Part, say, turned
+from workloads import MIB
 
 NOWHERE = "driver=null-co,size=%d"
+SPARSE = 100 << 30
+PIECE = 4 * MIB
+
+
+class Sparse(peers_.Rbdcrypt):
+    """A large image that holds as much as the others, in pieces as large
+    as an object, each far from the next."""
+
+    def prepare(self, bench):
+        self.bench = bench
+        self.image = bench.pool.luks(2, SPARSE)
+
+    def fill(self):
+        h = nbd.NBD()
+        h.connect_uri(self.server.uri)
+        with open(self.bench.pool.content(self.bench.image), "rb") as f:
+            for n in range(self.bench.image // PIECE):
+                h.pwrite(f.read(PIECE),
+                         n * (SPARSE * PIECE // self.bench.image))
+        h.flush()
+        h.shutdown()
 
 
 class Copies(Part):
@@ -22,6 +46,8 @@ class Copies(Part):
         "out: nbdcopy|qemu": "nbdcopy",
         "out: qemu-img convert|rbdcrypt": "convert",
         "out: qemu-img convert|direct": "convert",
+        "out: nbdcopy|openssl": "nbdcopy",
+        "out: nbdcopy|sparse": "nbdcopy",
         "in: nbdcopy|rbdcrypt": "nbdcopy",
         "in: nbdcopy|qemu": "nbdcopy",
         "in: qemu-img convert|rbdcrypt": "convert",
@@ -33,8 +59,12 @@ class Copies(Part):
         self.ours = peers_.Rbdcrypt("copy-rbdcrypt", "", "luks2")
         self.theirs = peers_.QemuNbdLuks2("copy-qemu", "")
         self.direct = peers_.QemuNbdLuks2("copy-direct", "")
-        self.peers = {"rbdcrypt": self.ours, "qemu": self.theirs,
-                      "direct": self.direct}
+        openssl = {"kind": "luks2", "parameters": ["engine=openssl"]}
+        self.peers = {
+            "rbdcrypt": self.ours, "qemu": self.theirs,
+            "direct": self.direct,
+            "openssl": peers_.Rbdcrypt("copy-openssl", "", **openssl),
+            "sparse": Sparse("copy-sparse", "", **openssl)}
 
     def needs(self):
         peers_.program("nbdcopy")
@@ -59,8 +89,9 @@ class Copies(Part):
                 p.stop()
 
     def start(self):
-        self.ours.start()
-        self.theirs.start()
+        for p in self.peers.values():
+            if p is not self.direct:
+                p.start()
 
     def stop(self):
         for p in self.peers.values():

@@ -33,6 +33,8 @@ class Disk(peers_.Peer):
         super().__init__(ident, title)
         self.peer, self.luks = peer, luks
         self.kind = peer.kind
+        # Over NBD, by this plugin; the others are opened by QEMU.
+        self.serves = isinstance(peer, peers_.Rbdcrypt)
 
     def prepare(self, bench):
         self.bench = bench
@@ -45,7 +47,7 @@ class Disk(peers_.Peer):
 
     def start(self):
         """Only what is served over NBD runs beside QEMU."""
-        if isinstance(self.peer, peers_.Rbdcrypt):
+        if self.serves:
             self.peer.begin()
 
     def stop(self):
@@ -58,14 +60,15 @@ class Disk(peers_.Peer):
     def blockdevs(self, number):
         """QEMU's nodes, the last of which is the disk."""
         node, disk = "n%d" % number, "d%d" % number
-        if isinstance(self.peer, peers_.Rbdcrypt):
+        if self.serves:
             below = "driver=nbd,server.type=unix,server.path=" \
                 + self.peer.server.socket
         else:
             below = self.rbd()
         above = "driver=luks,key-secret=key" if self.luks else "driver=raw"
-        return ["-blockdev", below + ",node-name=" + node,
-                "-blockdev", "%s,file=%s,node-name=%s" % (above, node, disk),
+        return ["-blockdev", below + ",discard=unmap,node-name=" + node,
+                "-blockdev", "%s,discard=unmap,file=%s,node-name=%s" % (
+                    above, node, disk),
                 "-object", "iothread,id=io%d" % number,
                 "-device", "virtio-blk-pci,drive=%s,iothread=io%d" % (
                     disk, number)]
@@ -89,7 +92,26 @@ def disks():
              peers_.QemuNbdLuks2("guest-librbd", "")),
         Disk("guest-nbd", "NBD to rbdcrypt LUKS2",
              peers_.Rbdcrypt("guest-nbd", "", "luks2")),
+        Disk("guest-cinder", "NBD to rbdcrypt on QEMU LUKS1, openssl",
+             peers_.Rbdcrypt("guest-cinder", "", "qemu-luks1",
+                             parameters=["engine=openssl"])),
     ]
+
+
+def drive(number):
+    return "/dev/vd" + "abcdefgh"[number]
+
+
+def kernel(bench):
+    """The directory of what the guest boots."""
+    peers_.program("qemu-system-x86_64")
+    say("the guest's kernel and programs")
+    directory = os.path.join(os.path.dirname(bench.directory), "guest")
+    try:
+        lab.run(os.path.join(HERE, "guest-image"), directory, timeout=300)
+    except (AssertionError, subprocess.TimeoutExpired) as e:
+        raise peers_.Missing(str(e).splitlines()[-1]) from e
+    return directory
 
 
 class Machine:
@@ -208,17 +230,9 @@ class Guest(bench_.Cells):
         self.machine = None
 
     def needs(self):
-        peers_.program("qemu-system-x86_64")
         for d in self.peers:
             d.peer.needs()
-        say("the guest's kernel and fio")
-        self.kernel = os.path.join(
-            os.path.dirname(self.bench.directory), "guest")
-        try:
-            lab.run(os.path.join(HERE, "guest-image"), self.kernel,
-                    timeout=300)
-        except AssertionError as e:
-            raise peers_.Missing(str(e).splitlines()[-1]) from e
+        self.kernel = kernel(self.bench)
 
     def prepare(self):
         for d in self.peers:
@@ -232,12 +246,11 @@ class Guest(bench_.Cells):
         self.machine = Machine(self.bench, self.kernel, self.peers)
         self.machine.connect()
         say("the guest booted in %.1f s" % (time.monotonic() - begin))
-        for number, d in enumerate(self.peers):
+        for number in range(len(self.peers)):
             # Until a flush librbd's cache writes through.
             self.machine.call(
-                ["dd", "if=/dev/vd" + "abcdefgh"[number],
-                 "of=/dev/vd" + "abcdefgh"[number], "bs=4k", "count=16",
-                 "conv=notrunc,fsync"], 60)
+                ["dd", "if=" + drive(number), "of=" + drive(number), "bs=4k",
+                 "count=16", "conv=notrunc,fsync"], 60)
 
     def stop(self):
         if self.machine:
@@ -254,7 +267,7 @@ class Guest(bench_.Cells):
         number = self.peers.index(disk)
         args = fio.command(
             ["--name=job", "--ioengine=libaio", "--direct=1",
-             "--filename=/dev/vd" + "abcdefgh"[number],
+             "--filename=" + drive(number),
              *workload.fio(self.bench.image, turn, self.bench.seconds)])
         if workload.writes:
             args.append("--end_fsync=1")

@@ -94,7 +94,7 @@ class Pool:
         # The watch of a server that was killed may live for 30 s.
         lab.await_(lambda: lab.run(
             "rbd", "rm", "--no-progress", image, env=self.cluster.env,
-            check=False, timeout=120).returncode in (0, 2), 60,
+            check=False, timeout=600).returncode in (0, 2), 60,
             "rbd rm " + image)
         self.images.remove(image)
 

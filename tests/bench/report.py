@@ -30,8 +30,10 @@ within each round.
   `key=none`.
 - qemu-nbd serves what `rbd create` makes by default, an image with `fast-diff`,
   of which it asks for holes before each read; one column shows it without.
-- Targets were set before the first line was written; "within the spread"
-  means that another run may say otherwise.
+- LUKS2 has sectors of 4096 bytes here, QEMU's LUKS1 always of 512.
+- Targets were set before the first line was written, those of the openssl
+  engine, TRIM and sparse images before that engine; "within the spread" means
+  that another run may say otherwise.
 
 To measure one row again, with all its columns, by its name:
 
@@ -48,7 +50,7 @@ LATENCIES = {
 README_ROWS = workloads.QUICK + [
     workloads.Workload("1M", "read", 1), workloads.Workload("1M", "write", 1),
     workloads.Workload("16K", "write", 1), workloads.Workload("4K", "read", 1)]
-SECTIONS = ("attach", "copies", "crowd", "guest")
+SECTIONS = ("cells", "attach", "copies", "crowd", "guest", "trim")
 UNITS = """CPU: in seconds per GiB for rows in MiB/s, in microseconds per
 operation for the others."""
 
@@ -150,10 +152,12 @@ def memory_table(figures):
         rows.append([figures.peers[p], "%d" % len(busy), steady.text(),
                      peak.text(),
                      "%d" % max(s.high for s in busy) if busy else ""])
-    steady = figures.of("memory", "guest-nbd", "steady")
-    if steady:
-        rows.append(["rbdcrypt LUKS2, of the guest", "", steady.text(),
-                     figures.of("memory", "guest-nbd", "peak").text(), ""])
+    for d in guest_disks(figures):
+        steady = figures.of("memory", d.ident, "steady")
+        if steady:
+            rows.append([
+                "in the guest: " + d.title, "", steady.text(),
+                figures.of("memory", d.ident, "peak").text(), ""])
     return table(["server", "rows", "resident at the end of a round, MiB",
                   "peak, MiB", "most threads"], rows) if rows else ""
 
@@ -180,6 +184,9 @@ def copies_table(figures):
         cpu = figures.of("copies", name, "server_cpu", 1 / size)
         rows.append([what, {"direct": "librbd LUKS2 inside qemu-img",
                             "rbdcrypt": "rbdcrypt LUKS2",
+                            "openssl": "rbdcrypt LUKS2, openssl",
+                            "sparse": "the same; the others' data in "
+                            "100 GiB",
                             "qemu": "qemu-nbd librbd LUKS2"}[who],
                      figures.of("copies", name, "rate",
                                 1 / (1 << 20)).text(),
@@ -211,31 +218,60 @@ def crowd_table(figures):
         if rows else ""
 
 
-def guest_table(figures):
+def guest_rate(figures, w, disk):
+    return figures.of("guest", "%s|%s" % (w.name, disk.ident), "rate",
+                      w.rate(1))
+
+
+def guest_disks(figures):
+    """Those that were measured."""
     import guest
+    return [d for d in guest.disks()
+            if any(guest_rate(figures, w, d) for w in guest.WORKLOADS)]
+
+
+def guest_table(figures):
+    """Rates, and ours as multiples of the others'."""
+    import guest
+    disks = guest_disks(figures)
+    others = [d for d in disks if not d.serves]
+    rates = [[label(w)] + [text_of(guest_rate(figures, w, d)) for d in disks]
+             for w in guest.WORKLOADS]
+    rates = [r for r in rates if any(r[1:])]
+    ratios = []
+    for d in (d for d in disks if d.serves):
+        for w in guest.WORKLOADS:
+            some = [(guest_rate(figures, w, d), guest_rate(figures, w, o))
+                    for o in others]
+            if any(a and b for a, b in some):
+                ratios.append([label(w), d.title] + [
+                    (a / b).text(2) if a and b else "" for a, b in some])
+    return "%s\n\n%s" % (
+        table(["workload"] + [d.title for d in disks], rates),
+        table(["workload", "as a multiple"] + [
+            "of " + o.title for o in others], ratios)) if rates else ""
+
+
+def trim_table(figures):
+    import trim
     rows = []
-    disks = [(d.ident, d.title) for d in guest.disks()]
-    for w in guest.WORKLOADS:
-        row = [label(w)]
-        for ident, _ in disks:
-            name = "%s|%s" % (w.name, ident)
-            rate = figures.of("guest", name, "rate", w.rate(1))
-            row.append(text_of(rate))
-        ours = figures.of("guest", w.name + "|guest-nbd", "rate")
-        for ident, _ in disks[:3]:
-            other = figures.of("guest", "%s|%s" % (w.name, ident), "rate")
-            row.append((ours / other).text(2) if ours and other else "")
-        if any(row[1:]):
-            rows.append(row)
-    return table(["workload"] + [t for _, t in disks] + [
-        "NBD to rbdcrypt ÷ " + t for _, t in disks[:3]], rows) \
-        if rows else ""
+    for d in trim.disks():
+        some = [figures.of("trim", d.ident, what, 1 / (1 << 20))
+                for what in ("full", "trimmed", "exact")]
+        if all(some):
+            rows.append([d.title] + [s.text() for s in some])
+    return "MiB that a thin image takes in the cluster (`rbd du`), measured " \
+        "once: with %d MiB of files on ext4 in a guest, and after every " \
+        "other of the %d was deleted, and `fstrim`.\n\n%s" % (
+            trim.FILES * trim.FILE_MIB, trim.FILES,
+            table(["disk", "full", "trimmed", "trimmed, to the byte"],
+                  rows)) if rows else ""
 
 
 def guest_costs(figures):
     """CPU of QEMU, the guest in it, and the server."""
     import guest
-    disks = guest.disks()
+    disks = guest_disks(figures)
     rows = []
     for w in guest.WORKLOADS:
         row = [figures.cost(w, d.ident, ("qemu_cpu", "server_cpu"), "guest")
@@ -278,7 +314,8 @@ def sections(results):
             ("Whole images", copies_table(figures)),
             ("Several images at once", crowd_table(figures)),
             ("In a guest", guest_table(figures)),
-            ("CPU in a guest", guest_costs(figures))):
+            ("CPU in a guest", guest_costs(figures)),
+            ("TRIM", trim_table(figures))):
         if some:
             yield "## %s\n\n%s" % (head, some)
     if "rbdcrypt-tcmalloc" in figures.peers:
@@ -299,6 +336,9 @@ def text(results, charts=()):
     body += ["![%s](%s)" % (words, name) for name, words in charts]
     body += ["%s is missing: %s." % item
              for item in sorted(results["missing"].items())]
+    body += ["The part `%s` was measured at commit %s on %s." % (
+        part, one["commit"], one["date"])
+        for part, one in sorted(results.get("later", {}).items())]
     body += [s for s in sections(results) if s]
     return "\n\n".join(body) + "\n"
 
@@ -306,15 +346,15 @@ def text(results, charts=()):
 def readme_guest(figures):
     """What README shows of the guest: medians."""
     import guest
-    disks = guest.disks()
+    disks = guest_disks(figures)
     words = {"guest-plain": "QEMU, rbd, no encryption",
              "guest-luks": "QEMU `luks` over `rbd`",
              "guest-librbd": "QEMU, librbd decrypts",
-             "guest-nbd": "this plugin, NBD"}
+             "guest-nbd": "this plugin, NBD",
+             "guest-cinder": "this plugin, NBD, QEMU's LUKS"}
     rows = []
     for w in guest.WORKLOADS:
-        some = [figures.of("guest", "%s|%s" % (w.name, d.ident), "rate",
-                           w.rate(1)) for d in disks]
+        some = [guest_rate(figures, w, d) for d in disks]
         if all(some):
             rows.append([label(w)] + ["{:,.0f}".format(s.median)
                                       for s in some])

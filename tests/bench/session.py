@@ -29,10 +29,11 @@ from crowd import Crowd
 from guest import Guest, GuestError
 from ledger import Ledger
 from pool import Pool, Refused, check_pool
+from trim import Trim
 from workloads import MIB
 
 PARTS = {"cells": None, "attach": Attach, "copies": Copies, "crowd": Crowd,
-         "guest": Guest}
+         "guest": Guest, "trim": Trim}
 DEFAULT_CONF = "/etc/ceph/ceph.conf"
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -82,6 +83,11 @@ def check(args):
     """All that can be refused at once."""
     check_pool(args.pool, args.mine, args.conf)
     choose_peers(args, plugins(args))
+    if args.into and not args.sections:
+        raise ValueError("--into wants --sections")
+    if args.into and (args.only or args.peers or args.variant):
+        raise ValueError("--into takes whole parts: not with --only, --peers "
+                         "or --variant")
     return Choice(args)
 
 
@@ -174,6 +180,7 @@ def main(args, root, state, commit):
     choice = check(args)
     if args.compare:
         load(args.compare)
+    whole = load(args.into) if args.into else None
     stop_when_told(args.inside)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     held = lock(state)
@@ -190,8 +197,12 @@ def main(args, root, state, commit):
         for name, path in plugins(args).items():
             builds[name] = os.path.realpath(
                 build.plugin(path, os.path.join(state, "tree-" + name)))
-        results, ledger = measure(args, choice, builds, state, commit)
+        results, ledger, failed = measure(args, choice, builds, state,
+                                          commit, whole)
         publish(args, results, state)
+        if failed:
+            raise Refused("%s failed; go on with the same command and "
+                          "--resume" % " and ".join(failed))
         ledger.finish()
         return 0
     except Stopped:
@@ -249,8 +260,22 @@ def parts_of(b, chosen, choice, missing):
     return parts
 
 
-def measure(args, choice, builds, state, commit):
-    """(results, their ledger)"""
+def into(whole, results, sections):
+    """WHOLE with the SECTIONS of RESULTS in place of its own."""
+    for section in sections:
+        if section in results["missing"]:
+            continue
+        whole[section] = results[section]
+        whole["missing"].pop(section, None)
+        whole.setdefault("later", {})[section] = {
+            "commit": results["identity"]["commit"], "date": results["date"]}
+    whole["memory"].update(results["memory"])
+    return whole
+
+
+def measure(args, choice, builds, state, commit, whole=None):
+    """(results, their ledger, names of the parts that failed).  WHOLE: the
+    results that get what is measured now."""
     directory = os.path.join(state, "lab")
     sweep(directory)
     os.makedirs(directory, mode=0o755)
@@ -267,6 +292,11 @@ def measure(args, choice, builds, state, commit):
         peers=[p.ident for p in chosen], sections=choice.sections,
         builds={name: digest(path) for name, path in builds.items()},
         variants=args.variant, pool=args.pool)
+    if whole:
+        unlike = compare.unlike(whole, {"identity": identity},
+                                compare.EXACTLY)
+        if unlike:
+            raise Refused("%s is of another kind: %s" % (args.into, unlike))
     ledger = Ledger(os.path.join(state, "ledger"), identity, args.resume)
     parts = parts_of(b, chosen, choice, missing)
     for part in parts:
@@ -274,18 +304,23 @@ def measure(args, choice, builds, state, commit):
     say("%d peers, %d workloads, %d rounds of %g s: about %.0f min" % (
         len(chosen), len(choice.workloads), choice.rounds, choice.seconds,
         b.clock.left() / 60))
-    execute(b, parts, ledger)
+    failed = execute(b, parts, ledger)
+    missing.update(failed)
     results = {"identity": identity, "machine": about, "missing": missing,
                "peers": {p.ident: p.title for p in chosen},
                "date": time.strftime("%Y-%m-%d"), "full": choice.full,
                "minutes": ledger.elapsed() / 60, "settings": b.settings_}
     for section in [*PARTS, "memory"]:
         results[section] = ledger.section(section)
-    return results, ledger
+    if whole:
+        results = into(whole, results, choice.sections)
+    return results, ledger, list(failed)
 
 
 def execute(b, parts, ledger):
-    """Whatever happens, nothing stays."""
+    """{part: why it failed}; the others are measured all the same.
+    Whatever happens, nothing stays."""
+    failed = {}
     with contextlib.ExitStack() as end:
         end.callback(sweep, b.directory)
         end.callback(b.pool.down)
@@ -298,7 +333,13 @@ def execute(b, parts, ledger):
         if "fio-ours" in ledger.identity["peers"]:
             b.settings()
         for part in parts:
-            part.run(ledger)
+            try:
+                part.run(ledger)
+            except (RuntimeError, AssertionError, fio.FioError, GuestError,
+                    subprocess.SubprocessError) as e:
+                failed[part.section] = str(e).splitlines()[0]
+                say("%s failed: %s" % (part.section, e))
+    return failed
 
 
 def sweep(directory):

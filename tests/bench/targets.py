@@ -177,6 +177,26 @@ def openssl(figures, subject):
         if got:
             found.append(Target("%s, against QEMU LUKS" % w.name, got,
                                 needed, only(w)))
+    return found + in_a_guest(figures, READ8, "guest-cinder", "guest-luks",
+                              1.8) + space(figures)
+
+
+def space(figures):
+    """What TRIM and extents are there for."""
+    found = []
+    ours = figures.of("trim", "trim-openssl", "trimmed")
+    plain = figures.of("trim", "trim-plain", "trimmed")
+    if ours and plain:
+        found.append(Target(
+            "rbd du after fstrim in a guest, against a plain image",
+            ours / plain, 1.05, "tests/bench/run --sections trim",
+            most=True))
+    sparse = figures.of("copies", "out: nbdcopy|sparse", "rate")
+    full = figures.of("copies", "out: nbdcopy|openssl", "rate")
+    if sparse and full:
+        found.append(Target(
+            "nbdcopy of a sparse image of 100 GiB out, against a full one",
+            sparse / full, 0.8, "tests/bench/run --sections copies"))
     return found
 
 
@@ -190,29 +210,29 @@ def memory(figures, subject):
                    digits=0)] if steady else []
 
 
+def in_a_guest(figures, w, ours, other, needed):
+    ours = figures.of("guest", "%s|%s" % (w.name, ours), "rate")
+    theirs = figures.of("guest", "%s|%s" % (w.name, other), "rate")
+    if not ours or not theirs:
+        return []
+    return [Target("in a guest, %s, against %s" % (
+        w.name, "QEMU LUKS" if other == "guest-luks"
+        else "librbd inside QEMU"), ours / theirs, needed,
+        'tests/bench/run --sections guest --only "%s"' % w.name)]
+
+
 def guests(figures):
     from guest import WORKLOADS
     found = []
-
-    def add(w, other, needed):
-        ours = figures.of("guest", w.name + "|guest-nbd", "rate")
-        theirs = figures.of("guest", "%s|%s" % (w.name, other), "rate")
-        if ours and theirs:
-            found.append(Target(
-                "in a guest, %s, against %s" % (
-                    w.name, "QEMU LUKS" if other == "guest-luks"
-                    else "librbd inside QEMU"),
-                ours / theirs, needed, 'tests/bench/run --sections guest '
-                '--only "%s"' % w.name))
     for w in WORKLOADS:
-        add(w, "guest-librbd", 0.95 if w.size == "1M" else 0.93)
+        found += in_a_guest(figures, w, "guest-nbd", "guest-librbd",
+                            0.95 if w.size == "1M" else 0.93)
     for w in WORKLOADS:
-        if w.size == "4K":
-            add(w, "guest-luks", 0.95)
-        elif w.writes:
-            add(w, "guest-luks", 1.25)
-        elif w.depth == 8:
-            add(w, "guest-luks", 1.9)
+        needed = 0.95 if w.size == "4K" else 1.25 if w.writes \
+            else 1.9 if w.depth == 8 else None
+        if needed:
+            found += in_a_guest(figures, w, "guest-nbd", "guest-luks",
+                                needed)
     return found
 
 

@@ -129,6 +129,23 @@ def test_comparison_names_what_is_slower_beyond_the_spread():
     assert not [c for c in compare.changes(old, old) if c.worse or c.better]
 
 
+def test_comparison_tells_which_ratios_another_run_repeats():
+    old = results(rbdcrypt_luks2=[900, 910, 890], qemu_plain=[800, 810, 790],
+                  qemu_luks2=[500, 505, 495])
+    new = copy.deepcopy(old)
+    new["cells"][ROW.name + "|qemu-plain"] = [
+        sample(r * MIB) for r in (1000, 1010, 990)]
+    agree, differ = compare.ratios(old, new)
+    assert [f for f, _, _ in agree] == [
+        "1M read, depth 8, against qemu-nbd librbd LUKS2"]
+    assert [f for f, _, _ in differ] == [
+        "1M read, depth 8, against qemu-nbd plain"]
+    text = compare.text(old, new)
+    assert "1 of 2 agree" in text
+    assert "another verdict: 1M read, depth 8, against qemu-nbd plain: " \
+        "met, now **missed**" in text
+
+
 def test_comparison_sees_what_a_request_costs():
     old = results(rbdcrypt_luks2=[500] * 3)
     new = copy.deepcopy(old)
@@ -137,6 +154,26 @@ def test_comparison_sees_what_a_request_costs():
             s.update(server_cpu=cpu, p99=cpu)
     assert sorted(c.how for c in compare.changes(old, new) if c.worse) == [
         "p99", "server's CPU"]
+
+
+def test_parts_of_a_later_run_are_named():
+    old, new = results(rbdcrypt_luks2=[5] * 3), results(rbdcrypt_luks2=[6] * 3)
+    for data, mib in (old, 100), (new, 200):
+        data["trim"] = {"trim-" + p: [dict.fromkeys(
+            ("full", "trimmed", "exact"), mib * MIB)]
+            for p in ("plain", "openssl")}
+        data["memory"] = {}
+    old["missing"] = {"trim": "no kernel"}
+    new["identity"]["commit"] = "later"
+    whole = session.into(old, new, ["trim"])
+    text = report.text(whole)
+    assert "The part `trim` was measured at commit later on today." in text
+    assert "| QEMU rbd plain | 200 | 200 | 200 |" in text
+    assert "no kernel" not in text
+    assert whole["cells"] != new["cells"]
+    new["identity"]["nbdkit"] = "another"
+    assert "nbdkit is None and another" == compare.unlike(
+        old, new, compare.EXACTLY)
 
 
 def test_runs_of_another_kind_are_not_compared():
@@ -252,6 +289,7 @@ def test_a_cluster_that_is_not_its_own_is_refused(tmp_path):
     (("--peers", "nobody"), ["nobody", "qemu-luks2"]),
     (("--only", "3M read"), ["3M read", "1M read, depth 8"]),
     (("--sections", "all"), ["all", "cells"]),
+    (("--into", BENCH + "/results.json"), ["--sections"]),
     (("--variant", "x:base=luks9"), ["base="]),
     (("--variant", "x:plugin=none"), ["--plugin none=PATH"]),
     (("--variant", "null:threads=4"), ["null"]),

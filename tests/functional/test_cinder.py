@@ -40,7 +40,7 @@ def stored(request, profiles):
         bao = request.getfixturevalue("bao")
         ident, key = request.getfixturevalue("castellan")("create")
         where = profiles("cinder-openbao", address=bao.address,
-                         ca_file=bao.ca, mount="secret", auth={
+                         ca_file=bao.ca, auth={
                              "method": "token_file", "path": bao.token_file})
         return ("key=cinder-openbao:" + ident, where), key
     barbican = request.getfixturevalue("barbican")
