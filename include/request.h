@@ -30,10 +30,12 @@ struct requests {
   pthread_cond_t drained; /* nr became 0; CLOCK_MONOTONIC */
   pthread_cond_t resumed; /* paused or refuse changed */
   struct request *first;
-  size_t nr;      /* of this generation, librbd's part included */
+  size_t nr;      /* of this generation, librbd's part included; and
+                   * operations */
   uint64_t begun; /* since the server started */
   rbd_image_t image;
   int refuse;          /* errno for new requests; 0 while serving */
+  int abandoned;       /* the same for those inside operations */
   bool paused;         /* new requests wait, unless they are refused */
   unsigned generation; /* counts the openings of the volume */
   /* Was anything written since it was opened?  If not, a flush has
@@ -80,20 +82,36 @@ extern void requests_await (struct requests *rs);
 extern int
 requests_drain (struct requests *rs, const struct deadline *deadline);
 
+/* Who asks: a connection of GENERATION, inside an operation or not. */
+struct asker {
+  struct requests *requests;
+  unsigned generation;
+  bool inside;
+};
+
+/* Begin an operation that may take several requests of A's: until
+ * requests_leave the drain waits for it, and its requests are neither
+ * paused nor refused, unless everything is abandoned: what a client was
+ * told is in flight does not end in its middle.  0, or -errno and it was
+ * not begun.
+ */
+extern int requests_enter (struct asker *a);
+extern void requests_leave (struct asker *a);
+
 /* The requests.  Each waits for its completion and returns 0 or -errno;
  * exactly COUNT bytes were moved on success.  Any thread.
  */
-extern int request_read (struct requests *rs, unsigned generation, void *buf,
-                         size_t count, uint64_t offset);
-extern int request_write (struct requests *rs, unsigned generation,
-                          const void *buf, size_t count, uint64_t offset);
-extern int request_flush (struct requests *rs, unsigned generation);
-extern int request_discard (struct requests *rs, unsigned generation,
-                            uint64_t count, uint64_t offset);
+extern int
+request_read (const struct asker *a, void *buf, size_t count, uint64_t offset);
+extern int request_write (const struct asker *a, const void *buf, size_t count,
+                          uint64_t offset);
+extern int request_flush (const struct asker *a);
+extern int
+request_discard (const struct asker *a, uint64_t count, uint64_t offset);
 
 /* Zeros that read back as zeros; THICK: and stay allocated. */
-extern int request_write_zeroes (struct requests *rs, unsigned generation,
-                                 uint64_t count, uint64_t offset, bool thick);
+extern int request_write_zeroes (const struct asker *a, uint64_t count,
+                                 uint64_t offset, bool thick);
 
 /* For librbd's synchronous calls, which nothing can interrupt: run
  * CALL->FN on a thread of its own and wait for it like for any other

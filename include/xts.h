@@ -8,7 +8,8 @@
  * plus the header's iv_tweak.
  *
  * A sector whose ciphertext is all zeros is one that was never written.
- * A written one of 512 bytes looks like that once in 2^4096.
+ * A written one of 512 bytes looks like that once in 2^4096, unless it holds
+ * what another reader has decrypted such a sector to.
  */
 
 #ifndef RBDCRYPT_XTS_H

@@ -43,135 +43,155 @@ beyond_end (struct session *s, uint64_t count, uint64_t offset)
 
 /* --- the image as a payload's store --- */
 
-struct caller {
-  struct requests *requests;
-  unsigned generation;
-};
-
 static int
 store_read (void *opaque, void *buf, size_t count, uint64_t offset)
 {
-  const struct caller *c = opaque;
-
-  return request_read (c->requests, c->generation, buf, count, offset);
+  return request_read (opaque, buf, count, offset);
 }
 
 static int
 store_write (void *opaque, const void *buf, size_t count, uint64_t offset)
 {
-  const struct caller *c = opaque;
-
-  return request_write (c->requests, c->generation, buf, count, offset);
+  return request_write (opaque, buf, count, offset);
 }
 
 static int
 store_zero (void *opaque, uint64_t count, uint64_t offset)
 {
-  const struct caller *c = opaque;
-
-  return request_write_zeroes (c->requests, c->generation, count, offset,
-                               false);
+  return request_write_zeroes (opaque, count, offset, false);
 }
 
 static int
 store_discard (void *opaque, uint64_t count, uint64_t offset)
 {
-  const struct caller *c = opaque;
-
-  return request_discard (c->requests, c->generation, count, offset);
+  return request_discard (opaque, count, offset);
 }
 
-static struct payload_store
-store_of (struct caller *caller)
+/* --- what connections ask --- */
+
+/* One operation, and the payload that it holds meanwhile. */
+struct visit {
+  struct session *session;
+  struct asker asker;
+  struct payload *payload; /* NULL: the image's own business */
+  struct payload_store store;
+};
+
+/* 0, or -errno and there is nothing to end. */
+static int
+visit_begin (struct visit *v, struct session *s, unsigned generation)
 {
-  return (struct payload_store){
+  int r = 0;
+
+  v->session = s;
+  v->asker = (struct asker){ &s->requests, generation, false };
+  v->store = (struct payload_store){
     .read = store_read,
     .write = store_write,
     .zero = store_zero,
     .discard = store_discard,
-    .opaque = caller,
+    .opaque = &v->asker,
   };
+  pthread_rwlock_rdlock (&s->payload_lock);
+  v->payload = s->payload;
+  if (v->payload)
+    r = requests_enter (&v->asker);
+  if (r < 0)
+    pthread_rwlock_unlock (&s->payload_lock);
+  return r;
 }
 
-/* --- what connections ask --- */
+/* R is the operation's result; returns what the client gets. */
+static int
+visit_end (struct visit *v, int r)
+{
+  const unsigned generation = v->asker.generation;
+
+  /* In this order: once nothing is under way, nobody holds the payload. */
+  pthread_rwlock_unlock (&v->session->payload_lock);
+  if (v->payload)
+    requests_leave (&v->asker);
+  return checked (v->session, generation, r);
+}
 
 int
 session_read (struct session *s, unsigned generation, void *buf, size_t count,
               uint64_t offset)
 {
-  struct caller caller = { &s->requests, generation };
-  const struct payload_store store = store_of (&caller);
+  struct visit v;
   int r;
 
   if (beyond_end (s, count, offset))
     return -EIO;
-  pthread_rwlock_rdlock (&s->payload_lock);
-  r = s->payload ? payload_read (s->payload, &store, buf, count, offset)
-                 : store_read (&caller, buf, count, offset);
-  pthread_rwlock_unlock (&s->payload_lock);
-  return checked (s, generation, r);
+  r = visit_begin (&v, s, generation);
+  if (r < 0)
+    return r;
+  r = v.payload ? payload_read (v.payload, &v.store, buf, count, offset)
+                : request_read (&v.asker, buf, count, offset);
+  return visit_end (&v, r);
 }
 
 int
 session_write (struct session *s, unsigned generation, const void *buf,
                size_t count, uint64_t offset)
 {
-  struct caller caller = { &s->requests, generation };
-  const struct payload_store store = store_of (&caller);
+  struct visit v;
   int r;
 
   if (beyond_end (s, count, offset))
     return -ENOSPC;
-  pthread_rwlock_rdlock (&s->payload_lock);
-  r = s->payload ? payload_write (s->payload, &store, buf, count, offset)
-                 : store_write (&caller, buf, count, offset);
-  pthread_rwlock_unlock (&s->payload_lock);
-  return checked (s, generation, r);
+  r = visit_begin (&v, s, generation);
+  if (r < 0)
+    return r;
+  r = v.payload ? payload_write (v.payload, &v.store, buf, count, offset)
+                : request_write (&v.asker, buf, count, offset);
+  return visit_end (&v, r);
 }
 
 int
 session_flush (struct session *s, unsigned generation)
 {
-  return checked (s, generation, request_flush (&s->requests, generation));
+  const struct asker asker = { &s->requests, generation, false };
+
+  return checked (s, generation, request_flush (&asker));
 }
 
 int
 session_discard (struct session *s, unsigned generation, uint64_t count,
                  uint64_t offset)
 {
-  struct caller caller = { &s->requests, generation };
-  const struct payload_store store = store_of (&caller);
+  struct visit v;
   int r;
 
   if (beyond_end (s, count, offset))
     return -ENOSPC;
-  pthread_rwlock_rdlock (&s->payload_lock);
-  r = s->payload ? payload_discard (s->payload, &store, count, offset)
-                 : store_discard (&caller, count, offset);
-  pthread_rwlock_unlock (&s->payload_lock);
-  return checked (s, generation, r);
+  r = visit_begin (&v, s, generation);
+  if (r < 0)
+    return r;
+  r = v.payload ? payload_discard (v.payload, &v.store, count, offset)
+                : request_discard (&v.asker, count, offset);
+  return visit_end (&v, r);
 }
 
 int
 session_write_zeroes (struct session *s, unsigned generation, uint64_t count,
                       uint64_t offset, enum zeroes how)
 {
-  struct caller caller = { &s->requests, generation };
-  const struct payload_store store = store_of (&caller);
+  struct visit v;
   int r;
 
   if (beyond_end (s, count, offset))
     return -ENOSPC;
-  pthread_rwlock_rdlock (&s->payload_lock);
-  if (!s->payload)
-    r = request_write_zeroes (&s->requests, generation, count, offset,
-                              how == ZEROES_WRITE);
+  r = visit_begin (&v, s, generation);
+  if (r < 0)
+    return r;
+  if (!v.payload)
+    r = request_write_zeroes (&v.asker, count, offset, how == ZEROES_WRITE);
   else if (how == ZEROES_PUNCH)
-    r = payload_punch (s->payload, &store, count, offset);
+    r = payload_punch (v.payload, &v.store, count, offset);
   else
-    r = payload_write_zeroes (s->payload, &store, count, offset);
-  pthread_rwlock_unlock (&s->payload_lock);
-  return checked (s, generation, r);
+    r = payload_write_zeroes (v.payload, &v.store, count, offset);
+  return visit_end (&v, r);
 }
 
 int

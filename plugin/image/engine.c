@@ -77,11 +77,10 @@ engine_choose (const struct volume *v, const struct layers *layers,
                        "the openssl engine (%s)",
                        against_librbd, against_openssl);
   *because = against_librbd;
-  /* Not where a last part of a sector, which librbd serves, would go; nor
-   * clones, whose layers may have keys that librbd alone can tell apart.
+  /* Not where a last part of a sector, which librbd serves, would go.
+   * Clones, too: what their parents have trimmed must stay zeros.
    */
   if (!against_librbd && !against_openssl && v->erasure_coded &&
-      layers->nr == 0 &&
       (v->size - v->header.data_offset) % v->header.sector_size == 0)
     *because = "librbd reads random bytes from what was never written to an "
                "erasure-coded pool";

@@ -64,7 +64,7 @@ requests_admit (struct requests *rs, rbd_image_t image)
 
   pthread_mutex_lock (&rs->lock);
   rs->image = image;
-  rs->refuse = 0;
+  rs->refuse = rs->abandoned = 0;
   rs->paused = false;
   rs->nr = 0; /* what an older image never answered is not waited for */
   generation = ++rs->generation;
@@ -139,7 +139,7 @@ void
 requests_abandon (struct requests *rs, int err)
 {
   pthread_mutex_lock (&rs->lock);
-  rs->refuse = err;
+  rs->refuse = rs->abandoned = err;
   for (struct request *r = rs->first; r; r = r->next)
     request_abandon (r, err);
   pthread_cond_broadcast (&rs->resumed);
@@ -161,6 +161,14 @@ requests_drain (struct requests *rs, const struct deadline *deadline)
   return -err;
 }
 
+/* Called with the lock held, by whoever was counted. */
+static void
+uncount (struct requests *rs, unsigned generation)
+{
+  if (generation == rs->generation && --rs->nr == 0)
+    pthread_cond_broadcast (&rs->drained);
+}
+
 static void
 request_unlink (struct request *r)
 {
@@ -173,8 +181,56 @@ request_unlink (struct request *r)
     rs->first = r->next;
   if (r->next)
     r->next->prev = r->prev;
-  if (r->generation == rs->generation && --rs->nr == 0)
-    pthread_cond_broadcast (&rs->drained);
+  uncount (rs, r->generation);
+  pthread_mutex_unlock (&rs->lock);
+}
+
+/* Who wants to begin something. */
+enum origin {
+  CLIENT,
+  INSIDE, /* an operation of a client's */
+  OURS,
+};
+
+/* Wait while requests are paused; 0 or -errno.  Called with the lock held,
+ * lets go of it.
+ */
+static int
+admission (struct requests *rs, unsigned generation, enum origin origin)
+{
+  int err;
+
+  while (rs->paused && rs->refuse == 0 && origin == CLIENT)
+    pthread_cond_wait (&rs->resumed, &rs->lock);
+  err = origin == INSIDE ? rs->abandoned : rs->refuse;
+  if (err == 0 && generation != rs->generation)
+    err = EIO;
+  return -err;
+}
+
+int
+requests_enter (struct asker *a)
+{
+  struct requests *rs = a->requests;
+  int r;
+
+  pthread_mutex_lock (&rs->lock);
+  r = admission (rs, a->generation, CLIENT);
+  if (r == 0)
+    rs->nr++;
+  pthread_mutex_unlock (&rs->lock);
+  a->inside = r == 0;
+  return r;
+}
+
+void
+requests_leave (struct asker *a)
+{
+  struct requests *rs = a->requests;
+
+  a->inside = false;
+  pthread_mutex_lock (&rs->lock);
+  uncount (rs, a->generation);
   pthread_mutex_unlock (&rs->lock);
 }
 
@@ -197,12 +253,10 @@ request_unref (struct request *r)
   free (r);
 }
 
-/* A new request on the list, or NULL and the reason in *ERR.  OURS is
- * not paused.
- */
+/* A new request on the list, or NULL and the reason in *ERR. */
 static struct request *
 request_begin (struct requests *rs, unsigned generation, size_t buf_size,
-               bool ours, int *err)
+               enum origin origin, int *err)
 {
   struct request *r = calloc (1, sizeof *r);
 
@@ -220,11 +274,7 @@ request_begin (struct requests *rs, unsigned generation, size_t buf_size,
   atomic_init (&r->refs, 2);
 
   pthread_mutex_lock (&rs->lock);
-  while (rs->paused && rs->refuse == 0 && !ours)
-    pthread_cond_wait (&rs->resumed, &rs->lock);
-  *err = -rs->refuse;
-  if (*err == 0 && generation != rs->generation)
-    *err = -EIO;
+  *err = admission (rs, generation, origin);
   if (*err == 0) {
     r->linked = true;
     r->image = rs->image;
@@ -357,9 +407,9 @@ submit_write_zeroes (struct request *r, const struct operation *op,
 
 /* Submit OP and wait for it.  Returns librbd's result or -errno. */
 static ssize_t
-request_perform (struct requests *rs, unsigned generation,
-                 const struct operation *op)
+request_perform (const struct asker *a, const struct operation *op)
 {
+  struct requests *rs = a->requests;
   const bool direct =
       op->to && op->count >= DESTINATION_MIN && destination_possible ();
   const size_t buf_size = op->to && !direct ? op->count : 0;
@@ -367,7 +417,8 @@ request_perform (struct requests *rs, unsigned generation,
   struct request *r;
   int err;
 
-  r = request_begin (rs, generation, buf_size, false, &err);
+  r = request_begin (rs, a->generation, buf_size, a->inside ? INSIDE : CLIENT,
+                     &err);
   if (!r)
     return err;
   r->direct = direct;
@@ -390,8 +441,7 @@ request_perform (struct requests *rs, unsigned generation,
 }
 
 int
-request_read (struct requests *rs, unsigned generation, void *buf, size_t count,
-              uint64_t offset)
+request_read (const struct asker *a, void *buf, size_t count, uint64_t offset)
 {
   const struct operation op = {
     .submit = submit_read,
@@ -399,7 +449,7 @@ request_read (struct requests *rs, unsigned generation, void *buf, size_t count,
     .count = count,
     .offset = offset,
   };
-  const ssize_t n = request_perform (rs, generation, &op);
+  const ssize_t n = request_perform (a, &op);
 
   if (n < 0)
     return n;
@@ -407,8 +457,8 @@ request_read (struct requests *rs, unsigned generation, void *buf, size_t count,
 }
 
 int
-request_write (struct requests *rs, unsigned generation, const void *buf,
-               size_t count, uint64_t offset)
+request_write (const struct asker *a, const void *buf, size_t count,
+               uint64_t offset)
 {
   const struct operation op = {
     .submit = submit_write,
@@ -417,23 +467,22 @@ request_write (struct requests *rs, unsigned generation, const void *buf,
     .count = count,
     .offset = offset,
   };
-  const ssize_t n = request_perform (rs, generation, &op);
+  const ssize_t n = request_perform (a, &op);
 
   return n < 0 ? n : 0;
 }
 
 int
-request_flush (struct requests *rs, unsigned generation)
+request_flush (const struct asker *a)
 {
   const struct operation op = { .submit = submit_flush };
-  const ssize_t n = request_perform (rs, generation, &op);
+  const ssize_t n = request_perform (a, &op);
 
   return n < 0 ? n : 0;
 }
 
 int
-request_discard (struct requests *rs, unsigned generation, uint64_t count,
-                 uint64_t offset)
+request_discard (const struct asker *a, uint64_t count, uint64_t offset)
 {
   const struct operation op = {
     .submit = submit_discard,
@@ -441,14 +490,14 @@ request_discard (struct requests *rs, unsigned generation, uint64_t count,
     .count = count,
     .offset = offset,
   };
-  const ssize_t n = request_perform (rs, generation, &op);
+  const ssize_t n = request_perform (a, &op);
 
   return n < 0 ? n : 0;
 }
 
 int
-request_write_zeroes (struct requests *rs, unsigned generation, uint64_t count,
-                      uint64_t offset, bool thick)
+request_write_zeroes (const struct asker *a, uint64_t count, uint64_t offset,
+                      bool thick)
 {
   const struct operation op = {
     .submit = submit_write_zeroes,
@@ -457,7 +506,7 @@ request_write_zeroes (struct requests *rs, unsigned generation, uint64_t count,
     .offset = offset,
     .flags = thick ? RBD_WRITE_ZEROES_FLAG_THICK_PROVISION : 0,
   };
-  const ssize_t n = request_perform (rs, generation, &op);
+  const ssize_t n = request_perform (a, &op);
 
   return n < 0 ? n : 0;
 }
@@ -500,7 +549,7 @@ run (struct requests *rs, unsigned generation, struct request_call **call,
   struct request *r;
   int err;
 
-  r = request_begin (rs, generation, 0, deadline != NULL, &err);
+  r = request_begin (rs, generation, 0, deadline ? OURS : CLIENT, &err);
   if (!r)
     return err;
   r->call = *call;

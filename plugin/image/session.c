@@ -131,8 +131,9 @@ start_watching (struct session *s, struct reason *why)
   return 0;
 }
 
-/* Let the requests have PAYLOAD, once none of them uses another one.  They
- * do not for long: whoever calls this has ended them, or there were none.
+/* Let the requests have PAYLOAD, once none of them uses the one before,
+ * which is wiped.  They do not for long: whoever calls this has ended them,
+ * or there were none.
  */
 static int
 set_payload (struct session *s, struct payload *payload)
@@ -141,25 +142,35 @@ set_payload (struct session *s, struct payload *payload)
   const struct timespec abstime = deadline_timespec (&limit);
   const int err =
       pthread_rwlock_clockwrlock (&s->payload_lock, CLOCK_MONOTONIC, &abstime);
+  struct payload *before;
 
   if (err != 0)
     return -err;
+  before = s->payload;
   s->payload = payload;
   pthread_rwlock_unlock (&s->payload_lock);
+  payload_free (before);
   return 0;
 }
 
-/* The volume key goes before anything that may hang. */
-static void
+/* The volume key goes before anything that may hang.  False: somebody still
+ * works with it.
+ */
+static bool
 wipe_payload (struct session *s)
 {
   struct payload *p = s->volume ? s->volume->payload : NULL;
 
-  if (!p)
-    return;
-  s->volume->payload = NULL; /* volume_close must not free what is in use */
-  if (s->payload != p || set_payload (s, NULL) == 0)
-    payload_free (p); /* else it stays, with whoever still uses it */
+  if (p && p != s->payload) {
+    s->volume->payload = NULL; /* it was never lent */
+    payload_free (p);
+    return true;
+  }
+  if (s->payload && set_payload (s, NULL) < 0)
+    return false;
+  if (s->volume)
+    s->volume->payload = NULL;
+  return true;
 }
 
 /* A request of before that was left behind may still write a sector that
@@ -216,7 +227,8 @@ close_volume (struct session *s)
 {
   int r = 0;
 
-  wipe_payload (s);
+  if (!wipe_payload (s))
+    s->volume->payload = NULL; /* volume_close must not free what is in use */
   if (s->watching)
     rbd_update_unwatch (s->volume->image, s->watch);
   s->watching = false;
@@ -362,7 +374,7 @@ do_close (struct session *s)
   const struct reason why = s->why;
   const bool revoked = s->revoked;
   const int err = s->err;
-  bool drained;
+  bool drained, wiped;
 
   pthread_mutex_unlock (&s->lock);
   if (!revoked)
@@ -370,6 +382,7 @@ do_close (struct session *s)
   if (revoked)
     wipe_payload (s); /* its requests were abandoned */
   drained = requests_drain (&s->requests, &close_by) == 0;
+  wiped = drained && wipe_payload (s);
   if (drained) {
     int r = close_volume (s);
 
@@ -382,7 +395,7 @@ do_close (struct session *s)
   else if (!revoked)
     leave_open (s);
   /* An image that was left open before has the volume key, too. */
-  if (revoked && (!drained || s->left_open)) {
+  if (revoked && (!drained || !wiped || s->left_open)) {
     session_stuck (s);
     pthread_mutex_lock (&s->lock);
     return;

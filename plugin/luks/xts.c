@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <openssl/evp.h>
 
@@ -15,6 +16,11 @@
 
 #define TWEAK_UNIT 512
 #define TWEAK_BYTES 16
+
+/* They must fit into the locked memory that OpenSSL is lent (secret.c), at
+ * some 2 KiB each.
+ */
+#define SCHEDULES_MAX 128
 
 /* A key schedule for each direction, used by one thread at a time. */
 struct schedule {
@@ -28,7 +34,9 @@ struct xts {
   EVP_CIPHER *cipher;
   struct secret *key;
   pthread_mutex_t lock;
-  struct schedule *idle; /* as many as were ever needed at a time */
+  pthread_cond_t given;
+  struct schedule *idle;
+  unsigned nr, most; /* of schedules */
 };
 
 static void
@@ -71,26 +79,49 @@ schedule_new (struct xts *x)
   return NULL;
 }
 
-static struct schedule *
-schedule_take (struct xts *x)
+/* More threads than a few for each processor would only wait for one. */
+static unsigned
+schedules_most (void)
 {
-  struct schedule *s;
+  const long most = 4 * sysconf (_SC_NPROCESSORS_ONLN);
 
-  pthread_mutex_lock (&x->lock);
-  s = x->idle;
-  if (s)
-    x->idle = s->next;
-  pthread_mutex_unlock (&x->lock);
-  return s ? s : schedule_new (x);
+  return most < 4 ? 4 : most > SCHEDULES_MAX ? SCHEDULES_MAX : (unsigned)most;
 }
 
 static void
 schedule_give (struct xts *x, struct schedule *s)
 {
   pthread_mutex_lock (&x->lock);
-  s->next = x->idle;
-  x->idle = s;
+  if (s) {
+    s->next = x->idle;
+    x->idle = s;
+  }
+  else
+    x->nr--; /* there was no memory for it */
+  pthread_cond_signal (&x->given);
   pthread_mutex_unlock (&x->lock);
+}
+
+static struct schedule *
+schedule_take (struct xts *x)
+{
+  struct schedule *s;
+
+  pthread_mutex_lock (&x->lock);
+  while (!x->idle && x->nr == x->most)
+    pthread_cond_wait (&x->given, &x->lock);
+  s = x->idle;
+  if (s)
+    x->idle = s->next;
+  else
+    x->nr++;
+  pthread_mutex_unlock (&x->lock);
+  if (s)
+    return s;
+  s = schedule_new (x);
+  if (!s)
+    schedule_give (x, NULL);
+  return s;
 }
 
 static int
@@ -124,12 +155,14 @@ xts_new (const struct secret *key, uint32_t sector_size, uint64_t iv_tweak,
   if (!x)
     return reason_set (why, ENOMEM, "out of memory");
   pthread_mutex_init (&x->lock, NULL);
+  pthread_cond_init (&x->given, NULL);
+  x->most = schedules_most ();
   x->sector_size = sector_size;
   x->iv_tweak = iv_tweak;
   x->key = secret_copy (key->bytes, key->length);
   x->cipher = EVP_CIPHER_fetch (
       NULL, key->length == 32 ? "AES-128-XTS" : "AES-256-XTS", NULL);
-  s = x->key && x->cipher ? schedule_new (x) : NULL;
+  s = x->key && x->cipher ? schedule_take (x) : NULL;
   if (!s) {
     r = reason_set (why, x->cipher ? ENOMEM : ENOTSUP,
                     x->cipher ? "out of memory"
@@ -155,6 +188,7 @@ xts_free (struct xts *x)
   }
   EVP_CIPHER_free (x->cipher);
   secret_free (x->key);
+  pthread_cond_destroy (&x->given);
   pthread_mutex_destroy (&x->lock);
   free (x);
 }

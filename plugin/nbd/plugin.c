@@ -398,6 +398,25 @@ finish (struct connection *c, const char *what, int r)
   return -1;
 }
 
+/* Part of a sector that lies across objects: a crash may leave half of it.
+ * nbdkit does not see to it that clients keep to the smallest block.
+ */
+static bool
+is_ragged (const struct connection *c, uint32_t count, uint64_t offset)
+{
+  return c->info.engine == ENGINE_OPENSSL && !c->info.trims &&
+         (count % c->info.sector_size != 0 ||
+          offset % c->info.sector_size != 0);
+}
+
+static int
+refuse_ragged (const char *what)
+{
+  nbdkit_debug ("%s: smaller than the smallest block, or not aligned", what);
+  errno = EINVAL;
+  return -1;
+}
+
 static int
 rbdcrypt_pread (void *handle, void *buf, uint32_t count, uint64_t offset,
                 uint32_t flags)
@@ -417,6 +436,8 @@ rbdcrypt_pwrite (void *handle, const void *buf, uint32_t count, uint64_t offset,
   struct connection *c = handle;
 
   (void)flags; /* nbdkit flushes after a FUA write */
+  if (is_ragged (c, count, offset))
+    return refuse_ragged ("write");
   return finish (
       c, "write",
       session_write (session, c->info.generation, buf, count, offset));
@@ -450,6 +471,8 @@ rbdcrypt_zero (void *handle, uint32_t count, uint64_t offset, uint32_t flags)
                           : parameters.punch && c->info.trims ? ZEROES_PUNCH
                                                               : ZEROES_ANY;
 
+  if (is_ragged (c, count, offset))
+    return refuse_ragged ("write-zeroes");
   /* Only discarding is faster than writing. */
   if (flags & NBDKIT_FLAG_FAST_ZERO && (thick || !punches (c))) {
     errno = EOPNOTSUPP;

@@ -158,8 +158,11 @@ class Cluster:
                   "metadata_conf_" + setting)
 
     def blocklist(self, address):
-        """Until every OSD knows it."""
         self.ceph("osd", "blocklist", "add", address)
+        self.told()
+
+    def told(self):
+        """Wait until every OSD knows what the monitors decided."""
         epoch = self.json("ceph", "osd", "dump")["epoch"]
         for osd in self.json("ceph", "osd", "ls"):
             await_(lambda o=osd: self.json("ceph", "tell", "osd.%d" % o,

@@ -2,9 +2,11 @@
 """The openssl engine: what librbd refuses or reads wrongly, TRIM that frees
 space, exact extents, and everything that librbd's engine does, too."""
 
+import errno
 import os
 import random
 import shutil
+import signal
 import threading
 import time
 
@@ -85,10 +87,20 @@ def test_cinders_volume_gets_the_openssl_engine_where_librbd_refuses_it(
 
 def test_erasure_coded_pool_gets_the_openssl_engine(servers, images, key,
                                                     cluster):
+    """So do its clones: what was trimmed in a parent must stay zeros."""
     image = images.luks(args=("--data-pool", cluster.erasure_pool()))
     server = servers.start(image, key, options=VERBOSE)
     assert "erasure" in chosen(server)
     assert not any("warning" in line for line in server.lines())
+    with server.connect() as c:
+        c.write(lab.pattern(8 * MIB), 0)
+        c.trim(4 * MIB, 0)
+    assert server.stop() == 0
+    server = servers.start(clone_of(cluster, image), key, options=VERBOSE)
+    assert "erasure" in chosen(server)
+    with server.connect() as c:
+        assert c.read(4 * MIB, 0) == bytes(4 * MIB)
+        assert c.read(4 * MIB, 4 * MIB) == lab.pattern(8 * MIB)[4 * MIB:]
 
 
 def test_what_neither_engine_can_serve_is_refused_with_both_reasons(
@@ -204,7 +216,11 @@ class Writer(threading.Thread):
         rng, size = self.rng, len(self.model)
         count = rng.choice((1, 512, 4096, 65536, 300000))
         count = rng.randrange(1, count + 1) if rng.random() < 0.6 else count
-        at = rng.randrange(size - count)
+        at = rng.randrange(size - count + 1)
+        if rng.random() < 0.4:  # where the neighbours are
+            count = min(count, 4096)
+            at = rng.randrange(4096) if rng.random() < 0.5 \
+                else size - count - rng.randrange(4096)
         fua = nbd.CMD_FLAG_FUA if rng.random() < 0.05 else 0
         what = rng.random()
         if what < 0.4:
@@ -455,13 +471,23 @@ def test_extents_of_a_snapshot_and_of_a_clone(servers, images, key, cluster):
         check_extents(c, [(20 * MIB, 21 * MIB), (30 * MIB, 30 * MIB + 4096)])
 
 
-def test_trim_that_would_cut_sectors_is_refused(servers, images, key):
+def test_what_would_cut_sectors_is_refused(servers, images, key):
     image = images.luks(args=("--stripe-unit", "512", "--stripe-count", "3",
                               "--object-size", "64K"))
     names(servers.refused(image, key, OPENSSL, "trim=on"), "trim=on",
           "sectors")
     with servers.start(image, key, OPENSSL).connect() as c:
         assert c.handle.get_block_size(nbd.SIZE_MINIMUM) == 4096
+        c.write(lab.pattern(8192), 4096)
+        # A client that does not care for block sizes.
+        c.handle.set_strict_mode(0)
+        for ask in (lambda: c.write(bytes(512), 4096),
+                    lambda: c.write(bytes(4096), 512),
+                    lambda: c.zero(100, 4096)):
+            with pytest.raises(nbd.Error) as e:
+                ask()
+            assert e.value.errnum == errno.EINVAL
+        assert c.read(5000, 4096) == lab.pattern(8192)[:5000]
 
 
 # --- clones ---
@@ -520,6 +546,31 @@ def test_clone_with_another_volume_key_is_refused(servers, images, cluster,
 
 # --- what goes wrong ---
 
+def test_part_of_a_sector_in_flight_at_sigterm_is_written(
+        servers, images, key, cluster):
+    """Its first half, the read, ends when nothing new is taken any more."""
+    image = images.luks()
+    server = servers.start(image, key, OPENSSL, "cache=none", options=["-v"])
+    c = server.connect()
+    c.write(lab.pattern(65536), 0)
+    c.flush()
+    cluster.freeze()
+    try:
+        b = nbd.Buffer.from_bytearray(bytearray(lab.pattern(100, 1)))
+        cookie = c.handle.aio_pwrite(b, 5000)
+        server.says("pwrite count=100")
+        server.process.send_signal(signal.SIGTERM)
+        server.says("aborting sleep")
+    finally:
+        cluster.thaw()
+    c.wait(cookie)
+    assert server.wait() == 0, server.stderr()
+    expected = bytearray(lab.pattern(65536))
+    expected[5000:5100] = lab.pattern(100, 1)
+    with servers.start(image, key, OPENSSL, options=["-r"]).connect() as c:
+        assert c.read(65536, 0) == bytes(expected)
+
+
 @pytest.mark.parametrize("engine", ["librbd", "openssl"])
 def test_full_cluster_delays_writes_and_loses_none(servers, images, key,
                                                    cluster, engine):
@@ -530,8 +581,9 @@ def test_full_cluster_delays_writes_and_loses_none(servers, images, key,
     with server.connect() as c:
         c.write(lab.pattern(MIB), 0)
         c.flush()
-        cluster.ceph("osd", "set", "full")
         try:
+            cluster.ceph("osd", "set", "full")
+            cluster.told()
             b = nbd.Buffer.from_bytearray(bytearray(lab.pattern(512, 1)))
             cookies = [c.handle.aio_pwrite(b, 4096 * i + 512)
                        for i in range(8)]
@@ -542,6 +594,7 @@ def test_full_cluster_delays_writes_and_loses_none(servers, images, key,
             assert not any(map(c.handle.aio_command_completed, cookies))
         finally:
             cluster.ceph("osd", "unset", "full")
+            cluster.told()
         for cookie in cookies:
             c.wait(cookie)
         c.flush()

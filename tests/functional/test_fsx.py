@@ -75,14 +75,25 @@ class Volume:
         if rng.random() < 0.6:
             count = rng.randrange(1, count + 1)
         count = max(count // unit * unit, unit)
-        at = rng.randrange(size - count)
-        if rng.random() < 0.4:
+        at = rng.randrange(size - count + 1)
+        if rng.random() < 0.05:
+            at = size - count
+        elif rng.random() < 0.4:
             border = at // 65536 * 65536 - self.header % 65536
             at = min(max(border - rng.randrange(4097), 0), size - count)
         return at // unit * unit, count
 
     def fua(self):
         return nbd.CMD_FLAG_FUA if self.rng.random() < 0.1 else 0
+
+    def large(self):
+        """One request of more than an object, from somewhere in a sector."""
+        count = 9 * MIB // 2 // self.unit * self.unit
+        at = self.rng.randrange(len(self.model) - count) \
+            // self.unit * self.unit
+        self.did("zero, large", at, count)
+        self.client.zero(count, at)
+        self.model[at:at + count] = bytes(count)
 
     def read(self):
         at, count = self.range()
@@ -153,8 +164,13 @@ class Volume:
         self.everything()
 
     def crash(self):
+        """What was flushed is there, and a request with FUA after that."""
         self.flush()
-        self.did("SIGKILL")
+        at, count = self.range()
+        self.did("FUA, SIGKILL", at, count)
+        data = self.rng.randbytes(count)
+        self.client.write(data, at, flags=nbd.CMD_FLAG_FUA)
+        self.model[at:at + count] = data
         self.server.expected_status = None
         self.server.kill()
         self.client.vanish()
@@ -219,7 +235,8 @@ class Volume:
 
     OFTEN = [read] * 30 + [write] * 30 + [zero] * 10 + [trim] * 10 \
         + [extents] * 10 + [flush] * 3 + [reconnect]
-    SELDOM = [restart, crash, snapshot, clone, resize]
+    # A crash takes as long as the cluster waits for the dead.
+    SELDOM = [restart, snapshot, clone, resize, large] * 2 + [crash]
 
     def one(self, seldom):
         what = self.rng.choice(
