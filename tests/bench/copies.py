@@ -76,7 +76,7 @@ class Copies(Part):
         return self.ROWS
 
     def estimate(self, name):
-        return 3 * self.bench.image / (1 << 30)
+        return 2.2 * self.bench.image / (1 << 30)
 
     def prepare(self):
         say("images to copy")

@@ -50,7 +50,7 @@ class Trim(Part):
         return self.disks
 
     def estimate(self, name):
-        return 25
+        return 15
 
     def prepare(self):
         """Thin: nothing was ever written."""

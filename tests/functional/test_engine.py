@@ -571,9 +571,30 @@ def test_part_of_a_sector_in_flight_at_sigterm_is_written(
         assert c.read(65536, 0) == bytes(expected)
 
 
+@pytest.fixture
+def full(cluster):
+    """full(True): the OSDs take no more, and everybody knows."""
+    def make(on):
+        # An OSD takes the greatest of what is below.
+        for what, ratio in (("nearfull", "0.85"), ("backfillfull", "0.90"),
+                            ("full", "0.95")):
+            cluster.ceph("osd", "set-%s-ratio" % what,
+                         "0.00001" if on else ratio)
+
+        def known():
+            pools = cluster.json("ceph", "osd", "pool", "ls", "detail")
+            return all(("full" in p["flags_names"].split(",")) == on
+                       for p in pools if p["pool_name"] == "rbd")
+        lab.await_(known, 60, "the pool is %sfull" % ("" if on else "not "))
+        cluster.told()
+    yield make
+    make(False)
+    cluster.healthy()
+
+
 @pytest.mark.parametrize("engine", ["librbd", "openssl"])
 def test_full_cluster_delays_writes_and_loses_none(servers, images, key,
-                                                   cluster, engine):
+                                                   full, engine):
     """As Ceph does: nothing is answered before there is room again; reads
     go on.  512 bytes: part of a sector."""
     server = servers.start(images.luks(), key, "cache=none",
@@ -581,20 +602,15 @@ def test_full_cluster_delays_writes_and_loses_none(servers, images, key,
     with server.connect() as c:
         c.write(lab.pattern(MIB), 0)
         c.flush()
-        try:
-            cluster.ceph("osd", "set", "full")
-            cluster.told()
-            b = nbd.Buffer.from_bytearray(bytearray(lab.pattern(512, 1)))
-            cookies = [c.handle.aio_pwrite(b, 4096 * i + 512)
-                       for i in range(8)]
-            end = time.monotonic() + 2
-            while time.monotonic() < end:
-                assert c.read(65536, 512 * 1024) == \
-                    lab.pattern(MIB)[512 * 1024:576 * 1024]
-            assert not any(map(c.handle.aio_command_completed, cookies))
-        finally:
-            cluster.ceph("osd", "unset", "full")
-            cluster.told()
+        full(True)
+        b = nbd.Buffer.from_bytearray(bytearray(lab.pattern(512, 1)))
+        cookies = [c.handle.aio_pwrite(b, 4096 * i + 512) for i in range(8)]
+        end = time.monotonic() + 2
+        while time.monotonic() < end:
+            assert c.read(65536, 512 * 1024) == \
+                lab.pattern(MIB)[512 * 1024:576 * 1024]
+        assert not any(map(c.handle.aio_command_completed, cookies))
+        full(False)
         for cookie in cookies:
             c.wait(cookie)
         c.flush()

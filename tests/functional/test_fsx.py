@@ -35,7 +35,8 @@ class Volume:
 
     def __init__(self, servers, cluster, image, key, data_pool, seed):
         self.servers, self.cluster, self.key = servers, cluster, key
-        self.spec, self.data_pool = image.spec, data_pool
+        self.first = self.spec = image.spec
+        self.data_pool = data_pool
         self.header = image.offset
         self.rng = random.Random(seed)
         self.done = []
@@ -196,7 +197,7 @@ class Volume:
         """Go on with a clone of it."""
         snapshot = self.snapshot()
         self.stop()
-        child = "%s-%d" % (snapshot.partition("@")[0], len(self.done))
+        child = "%s-%d" % (self.first, len(self.done))
         self.did("clone", child)
         self.cluster.rbd("clone", "--rbd-default-clone-format", "2",
                          *self.data_pool, snapshot, child)
