@@ -18,8 +18,7 @@ typedef int (*extent_fn) (void *opaque, uint64_t offset, uint64_t length,
 
 /* What the volume is to librbd; bytes. */
 struct extents_of {
-  bool
-      payload; /* of the openssl engine: data ends with an object's last byte */
+  bool payload;            /* of the openssl engine */
   uint64_t payload_offset; /* where it starts in the image */
   uint64_t sector_size;
   uint64_t object_size;

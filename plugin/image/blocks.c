@@ -77,12 +77,17 @@ struct visit {
   struct payload_store store;
 };
 
-/* 0, or -errno and there is nothing to end. */
+/* COUNT bytes at OFFSET; BEYOND: the errno when they are not inside the
+ * volume.  0, or -errno and there is nothing to end.
+ */
 static int
-visit_begin (struct visit *v, struct session *s, unsigned generation)
+visit_begin (struct visit *v, struct session *s, unsigned generation,
+             uint64_t count, uint64_t offset, int beyond)
 {
   int r = 0;
 
+  if (beyond_end (s, count, offset))
+    return -beyond;
   v->session = s;
   v->asker = (struct asker){ &s->requests, generation, false };
   v->store = (struct payload_store){
@@ -105,13 +110,11 @@ visit_begin (struct visit *v, struct session *s, unsigned generation)
 static int
 visit_end (struct visit *v, int r)
 {
-  const unsigned generation = v->asker.generation;
-
   /* In this order: once nothing is under way, nobody holds the payload. */
   pthread_rwlock_unlock (&v->session->payload_lock);
   if (v->payload)
     requests_leave (&v->asker);
-  return checked (v->session, generation, r);
+  return checked (v->session, v->asker.generation, r);
 }
 
 int
@@ -119,11 +122,8 @@ session_read (struct session *s, unsigned generation, void *buf, size_t count,
               uint64_t offset)
 {
   struct visit v;
-  int r;
+  int r = visit_begin (&v, s, generation, count, offset, EIO);
 
-  if (beyond_end (s, count, offset))
-    return -EIO;
-  r = visit_begin (&v, s, generation);
   if (r < 0)
     return r;
   r = v.payload ? payload_read (v.payload, &v.store, buf, count, offset)
@@ -136,11 +136,8 @@ session_write (struct session *s, unsigned generation, const void *buf,
                size_t count, uint64_t offset)
 {
   struct visit v;
-  int r;
+  int r = visit_begin (&v, s, generation, count, offset, ENOSPC);
 
-  if (beyond_end (s, count, offset))
-    return -ENOSPC;
-  r = visit_begin (&v, s, generation);
   if (r < 0)
     return r;
   r = v.payload ? payload_write (v.payload, &v.store, buf, count, offset)
@@ -161,11 +158,8 @@ session_discard (struct session *s, unsigned generation, uint64_t count,
                  uint64_t offset)
 {
   struct visit v;
-  int r;
+  int r = visit_begin (&v, s, generation, count, offset, ENOSPC);
 
-  if (beyond_end (s, count, offset))
-    return -ENOSPC;
-  r = visit_begin (&v, s, generation);
   if (r < 0)
     return r;
   r = v.payload ? payload_discard (v.payload, &v.store, count, offset)
@@ -178,11 +172,8 @@ session_write_zeroes (struct session *s, unsigned generation, uint64_t count,
                       uint64_t offset, enum zeroes how)
 {
   struct visit v;
-  int r;
+  int r = visit_begin (&v, s, generation, count, offset, ENOSPC);
 
-  if (beyond_end (s, count, offset))
-    return -ENOSPC;
-  r = visit_begin (&v, s, generation);
   if (r < 0)
     return r;
   if (!v.payload)

@@ -153,24 +153,20 @@ set_payload (struct session *s, struct payload *payload)
   return 0;
 }
 
-/* The volume key goes before anything that may hang.  False: somebody still
- * works with it.
+/* The volume key goes before anything that may hang.  While somebody still
+ * works with it, it stays in s->payload, and volume_close does not see it.
  */
-static bool
+static void
 wipe_payload (struct session *s)
 {
   struct payload *p = s->volume ? s->volume->payload : NULL;
 
-  if (p && p != s->payload) {
-    s->volume->payload = NULL; /* it was never lent */
-    payload_free (p);
-    return true;
-  }
-  if (s->payload && set_payload (s, NULL) < 0)
-    return false;
+  if (p && p != s->payload)
+    payload_free (p); /* it was never lent */
+  else if (s->payload)
+    set_payload (s, NULL);
   if (s->volume)
     s->volume->payload = NULL;
-  return true;
 }
 
 /* A request of before that was left behind may still write a sector that
@@ -227,8 +223,7 @@ close_volume (struct session *s)
 {
   int r = 0;
 
-  if (!wipe_payload (s))
-    s->volume->payload = NULL; /* volume_close must not free what is in use */
+  wipe_payload (s);
   if (s->watching)
     rbd_update_unwatch (s->volume->image, s->watch);
   s->watching = false;
@@ -374,7 +369,7 @@ do_close (struct session *s)
   const struct reason why = s->why;
   const bool revoked = s->revoked;
   const int err = s->err;
-  bool drained, wiped;
+  bool drained;
 
   pthread_mutex_unlock (&s->lock);
   if (!revoked)
@@ -382,7 +377,6 @@ do_close (struct session *s)
   if (revoked)
     wipe_payload (s); /* its requests were abandoned */
   drained = requests_drain (&s->requests, &close_by) == 0;
-  wiped = drained && wipe_payload (s);
   if (drained) {
     int r = close_volume (s);
 
@@ -395,7 +389,7 @@ do_close (struct session *s)
   else if (!revoked)
     leave_open (s);
   /* An image that was left open before has the volume key, too. */
-  if (revoked && (!drained || !wiped || s->left_open)) {
+  if (revoked && (!drained || s->payload || s->left_open)) {
     session_stuck (s);
     pthread_mutex_lock (&s->lock);
     return;

@@ -77,6 +77,21 @@ make_file (struct luks_copy *c, struct reason *why)
   return 0;
 }
 
+int
+luks_read (const struct luks_copy *c, void *buf, uint64_t length,
+           uint64_t offset, const char *what, struct reason *why)
+{
+  ssize_t n;
+
+  if (offset > c->size || length > c->size - offset)
+    return luks_refuse_cut_off (c, offset + length, why);
+  n = c->read (c->opaque, buf, (size_t)length, offset);
+  if (n < 0 || (uint64_t)n != length)
+    return reason_set (why, n < 0 ? (int)-n : EIO, "reading %s: %s", what,
+                       strerror (n < 0 ? (int)-n : EIO));
+  return 0;
+}
+
 /* Have the first UNTIL bytes of the image, as far as it has them. */
 int
 luks_copy_fill (struct luks_copy *c, uint64_t until, struct reason *why)
@@ -87,14 +102,11 @@ luks_copy_fill (struct luks_copy *c, uint64_t until, struct reason *why)
     until = c->size;
   while (c->filled < until) {
     const uint64_t n = until - c->filled < MIB ? until - c->filled : MIB;
-    const ssize_t r =
-        c->read (c->opaque, c->bytes + c->filled, (size_t)n, c->filled);
+    const int r = luks_read (c, c->bytes + c->filled, n, c->filled,
+                             "the LUKS header", why);
 
     if (r < 0)
-      return reason_set (why, (int)-r, "reading the LUKS header: %s",
-                         strerror ((int)-r));
-    if ((uint64_t)r != n)
-      return reason_set (why, EIO, "reading the LUKS header: short read");
+      return r;
     c->filled += n;
   }
   return 0;
@@ -308,12 +320,11 @@ fill_area (struct luks_copy *c, uint64_t offset, uint64_t length,
     return luks_refuse_cut_off (c, offset + length, why);
   while (length > 0) {
     const size_t n = length < sizeof piece ? length : sizeof piece;
-    const ssize_t r = c->read (c->opaque, piece, n, offset);
+    const int r =
+        luks_read (c, piece, n, offset, "the keyslots of the LUKS header", why);
 
-    if (r != (ssize_t)n)
-      return reason_set (why, r < 0 ? (int)-r : EIO,
-                         "reading the keyslots of the LUKS header: %s",
-                         strerror (r < 0 ? (int)-r : EIO));
+    if (r < 0)
+      return r;
     if (pwrite (c->fd, piece, n, (off_t)offset) != (ssize_t)n)
       return reason_set (why, ENOMEM, "memory for the LUKS header");
     offset += n;

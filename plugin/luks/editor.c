@@ -31,23 +31,6 @@ struct luks_editor {
   unsigned char seen[2][LUKS2_BINARY_BYTES];
 };
 
-/* Read LENGTH bytes of the image; what it has not is an error. */
-static int
-read_image (const struct luks_copy *c, void *buf, uint64_t length,
-            uint64_t offset, struct reason *why)
-{
-  ssize_t n;
-
-  if (offset > c->size || length > c->size - offset)
-    return luks_refuse_cut_off (c, offset + length, why);
-  n = c->read (c->opaque, buf, (size_t)length, offset);
-  if (n < 0 || (uint64_t)n != length)
-    return reason_set (why, n < 0 ? (int)-n : EIO,
-                       "reading the LUKS header: %s",
-                       strerror (n < 0 ? (int)-n : EIO));
-  return 0;
-}
-
 /* Does the copy of the metadata at OFFSET hold what the image holds?  The
  * magic, which luks_copy_open may have changed, is left out.
  */
@@ -60,7 +43,7 @@ same_as_image (const struct luks_editor *e, uint64_t offset, bool *same,
 
   if (!p)
     return reason_set (why, ENOMEM, "out of memory");
-  r = read_image (&e->copy, p, e->hdr_size, offset, why);
+  r = luks_read (&e->copy, p, e->hdr_size, offset, "the LUKS header", why);
   *same = r == 0 && memcmp (p + LUKS_MAGIC_BYTES,
                             e->copy.bytes + offset + LUKS_MAGIC_BYTES,
                             e->hdr_size - LUKS_MAGIC_BYTES) == 0;
@@ -113,8 +96,8 @@ find_copies (struct luks_editor *e, struct reason *why)
       e->hdr_size == 0 || 2 * e->hdr_size > e->copy.mapped)
     return reason_set (why, EINVAL, "the LUKS header has no size");
   for (int i = 0; i < 2; i++) {
-    int r = read_image (&e->copy, e->seen[i], sizeof e->seen[i],
-                        i * e->hdr_size, why);
+    int r = luks_read (&e->copy, e->seen[i], sizeof e->seen[i], i * e->hdr_size,
+                       "the LUKS header", why);
 
     if (r < 0)
       return r;
@@ -261,7 +244,8 @@ check_unchanged (const struct luks_editor *e, struct reason *why)
   unsigned char now[LUKS2_BINARY_BYTES];
 
   for (int i = 0; i < 2; i++) {
-    int r = read_image (&e->copy, now, sizeof now, i * e->hdr_size, why);
+    int r = luks_read (&e->copy, now, sizeof now, i * e->hdr_size,
+                       "the LUKS header", why);
 
     if (r < 0)
       return r;

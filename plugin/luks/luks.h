@@ -53,6 +53,12 @@ struct luks_copy {
   char last_words[256];    /* libcryptsetup's last complaint */
 };
 
+/* LENGTH bytes at OFFSET of the image, all of them, into BUF.  WHAT they
+ * are is for the sentence.
+ */
+extern int luks_read (const struct luks_copy *copy, void *buf, uint64_t length,
+                      uint64_t offset, const char *what, struct reason *why);
+
 /* As luks_header_read; luks_copy_close in any case. */
 extern int luks_copy_open (struct luks_copy *copy, luks_read_fn read,
                            void *opaque, uint64_t size, struct reason *why);

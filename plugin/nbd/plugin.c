@@ -281,6 +281,13 @@ is_plain (const struct connection *c)
   return c->info.sector_size == 0;
 }
 
+/* Sectors lie across objects: of a part of one a crash may leave half. */
+static bool
+takes_whole_sectors (const struct connection *c)
+{
+  return c->info.engine == ENGINE_OPENSSL && !c->info.trims;
+}
+
 /* Are zeros holes, where the client allows that? */
 static bool
 punches (const struct connection *c)
@@ -304,7 +311,7 @@ rbdcrypt_block_size (void *handle, uint32_t *minimum, uint32_t *preferred,
   else if (c->info.engine == ENGINE_LIBRBD)
     *minimum = 512;
   else
-    *minimum = c->info.trims ? 1 : c->info.sector_size;
+    *minimum = takes_whole_sectors (c) ? c->info.sector_size : 1;
   *preferred = PREFERRED_BLOCK;
   *maximum = object_size < PREFERRED_BLOCK ? PREFERRED_BLOCK
              : object_size > MAXIMUM_BLOCK ? MAXIMUM_BLOCK
@@ -355,7 +362,7 @@ rbdcrypt_can_trim (void *handle)
 
   switch (parameters.trim) {
   case ON:
-    return c->info.trims || c->info.engine != ENGINE_OPENSSL;
+    return !takes_whole_sectors (c);
   case OFF:
     return 0;
   default:
@@ -398,15 +405,12 @@ finish (struct connection *c, const char *what, int r)
   return -1;
 }
 
-/* Part of a sector that lies across objects: a crash may leave half of it.
- * nbdkit does not see to it that clients keep to the smallest block.
- */
+/* nbdkit does not see to it that clients keep to the smallest block. */
 static bool
 is_ragged (const struct connection *c, uint32_t count, uint64_t offset)
 {
-  return c->info.engine == ENGINE_OPENSSL && !c->info.trims &&
-         (count % c->info.sector_size != 0 ||
-          offset % c->info.sector_size != 0);
+  return takes_whole_sectors (c) && (count % c->info.sector_size != 0 ||
+                                     offset % c->info.sector_size != 0);
 }
 
 static int

@@ -36,9 +36,13 @@ class Disk(peers_.Peer):
         # Over NBD, by this plugin; the others are opened by QEMU.
         self.serves = isinstance(peer, peers_.Rbdcrypt)
 
-    def prepare(self, bench):
+    def make(self, bench):
+        """A thin image."""
         self.bench = bench
         self.peer.prepare(bench)
+
+    def prepare(self, bench):
+        self.make(bench)
         self.peer.start()
         try:
             self.peer.fill()
@@ -218,26 +222,16 @@ class Machine:
         self.errors.close()
 
 
-class Guest(bench_.Cells):
-    """The table of a guest: one boot for each round."""
+class Booted:
+    """A part whose peers are the disks of a guest: one boot for each
+    round."""
 
-    section = "guest"
-    OVERHEAD = 1.2
-
-    def __init__(self, bench, names):
-        super().__init__(bench, disks(),
-                         [w for w in WORKLOADS if w.name in names])
-        self.machine = None
+    machine = None
 
     def needs(self):
         for d in self.peers:
             d.peer.needs()
         self.kernel = kernel(self.bench)
-
-    def prepare(self):
-        for d in self.peers:
-            say("a disk for the guest, written in full: " + d.title)
-            d.prepare(self.bench)
 
     def start(self):
         for d in self.peers:
@@ -246,11 +240,6 @@ class Guest(bench_.Cells):
         self.machine = Machine(self.bench, self.kernel, self.peers)
         self.machine.connect()
         say("the guest booted in %.1f s" % (time.monotonic() - begin))
-        for number in range(len(self.peers)):
-            # Until a flush librbd's cache writes through.
-            self.machine.call(
-                ["dd", "if=" + drive(number), "of=" + drive(number), "bs=4k",
-                 "count=16", "conv=notrunc,fsync"], 60)
 
     def stop(self):
         if self.machine:
@@ -262,6 +251,30 @@ class Guest(bench_.Cells):
     def remove(self):
         for d in self.peers:
             self.bench.pool.remove(d.peer.image)
+
+
+class Guest(Booted, bench_.Cells):
+    """The table of a guest."""
+
+    section = "guest"
+    OVERHEAD = 1.2
+
+    def __init__(self, bench, names):
+        super().__init__(bench, disks(),
+                         [w for w in WORKLOADS if w.name in names])
+
+    def prepare(self):
+        for d in self.peers:
+            say("a disk for the guest, written in full: " + d.title)
+            d.prepare(self.bench)
+
+    def start(self):
+        super().start()
+        for number in range(len(self.peers)):
+            # Until a flush librbd's cache writes through.
+            self.machine.call(
+                ["dd", "if=" + drive(number), "of=" + drive(number), "bs=4k",
+                 "count=16", "conv=notrunc,fsync"], 60)
 
     def measure(self, disk, workload, turn, osds):
         number = self.peers.index(disk)

@@ -13,7 +13,8 @@ REFERENCE = "trim-plain"
 # The kernel would write inode tables when it has time.
 FILL = """mkfs.ext4 -q %(drive)s &&
 dd if=/dev/urandom of=/tmp/file bs=1M count=%(mib)d &&
-mount -o noinit_itable %(drive)s /mnt && for i in $(seq %(files)d); do cp /tmp/file /mnt/$i || exit 1; done && sync"""
+mount -o noinit_itable %(drive)s /mnt &&
+for i in $(seq %(files)d); do cp /tmp/file /mnt/$i || exit 1; done && sync"""
 DELETE = """for i in $(seq 1 2 %(files)d); do rm /mnt/$i || exit 1; done &&
 sync && fstrim -v /mnt && umount /mnt"""
 
@@ -30,7 +31,7 @@ def disks():
     return found
 
 
-class Trim(Part):
+class Trim(guest.Booted, Part):
     """Counts bytes, which another round would count again."""
 
     section = "trim"
@@ -38,43 +39,17 @@ class Trim(Part):
     def __init__(self, bench):
         super().__init__(copy.copy(bench))
         self.bench.rounds = 1
-        self.disks = {d.ident: d for d in disks()}
-        self.machine = None
-
-    def needs(self):
-        for d in self.disks.values():
-            d.peer.needs()
-        self.kernel = guest.kernel(self.bench)
+        self.peers = disks()
 
     def keys(self):
-        return self.disks
+        return [d.ident for d in self.peers]
 
     def estimate(self, name):
         return 15
 
     def prepare(self):
-        """Thin: nothing was ever written."""
-        for d in self.disks.values():
-            d.bench = d.peer.bench = self.bench
-            d.peer.prepare(self.bench)
-
-    def start(self):
-        for d in self.disks.values():
-            d.start()
-        self.machine = guest.Machine(self.bench, self.kernel,
-                                     list(self.disks.values()))
-        self.machine.connect()
-
-    def stop(self):
-        if self.machine:
-            self.machine.stop()
-            self.machine = None
-        for d in self.disks.values():
-            d.stop()
-
-    def remove(self):
-        for d in self.disks.values():
-            self.bench.pool.remove(d.peer.image)
+        for d in self.peers:
+            d.make(self.bench)
 
     def used(self, disk, *how):
         return self.bench.pool.cluster.json(
@@ -86,8 +61,7 @@ class Trim(Part):
         self.machine.call(["sh", "-c", (text % words).replace("\n", " ")],
                           300)
 
-    def measure(self, ident):
-        number, disk = list(self.disks).index(ident), self.disks[ident]
+    def measure(self, number, disk):
         self.call(FILL, number)
         sample = {"full": self.used(disk)}
         self.call(DELETE, number)
@@ -96,7 +70,8 @@ class Trim(Part):
         return sample
 
     def round(self, ledger, turn):
-        for ident in self.disks:
-            self.record(ledger, ident, turn, lambda: self.measure(ident))
+        for number, d in enumerate(self.peers):
+            self.record(ledger, d.ident, turn,
+                        lambda: self.measure(number, d))
         self.progress(turn, "%d MiB of files, every other one deleted"
                       % (FILES * FILE_MIB))

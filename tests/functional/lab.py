@@ -760,9 +760,13 @@ class Servers:
         assert status > 0, "exit status %d:\n%s" % (status, server.stderr())
         assert refusal.sentence
         assert processes_with(server.socket) == []
+        self.forget(server)
+        return refusal
+
+    def forget(self, server):
+        """End it, if it still runs, before the test does."""
         self.started.remove(server)
         server.finish()
-        return refusal
 
     def finish(self):
         try:

@@ -61,8 +61,7 @@ class Volume:
 
     def stop(self):
         assert self.server.stop() == 0, self.server.stderr()
-        self.servers.started.remove(self.server)
-        self.server.finish()
+        self.servers.forget(self.server)
 
     def did(self, *what):
         self.done.append(" ".join(map(str, what)))
@@ -175,8 +174,7 @@ class Volume:
         self.server.expected_status = None
         self.server.kill()
         self.client.vanish()
-        self.servers.started.remove(self.server)
-        self.server.finish()
+        self.servers.forget(self.server)
         self.start()
         self.everything()
         # The dead server's lock is broken before anything else is measured
@@ -250,8 +248,7 @@ class Volume:
             with server.connect() as c:
                 assert c.read(len(content), 0) == content, snapshot
             assert server.stop() == 0
-            self.servers.started.remove(server)
-            server.finish()
+            self.servers.forget(server)
             if snapshot.startswith(self.spec + "@"):
                 self.cluster.rbd("snap", "rm", "--no-progress", snapshot)
         self.snapshots = []

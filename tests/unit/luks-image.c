@@ -18,14 +18,13 @@
 #include <openssl/evp.h>
 
 #include "luks-image.h"
+#include "luks_device.h"
 #include "luks_header.h"
 
 /* LUKS2 on-disk format, section 2.1. */
 #define BINARY_BYTES 4096
 #define CHECKSUM_OFFSET 448
 #define CHECKSUM_BYTES 64
-
-#define PASSPHRASE "0123456789abcdef"
 
 struct image
 image_zero (uint64_t size)
@@ -202,6 +201,24 @@ image_make (const struct recipe *recipe)
                     0);
   file_close (&image, cd, fd);
   return image;
+}
+
+struct secret *
+image_volume_key (struct image *image)
+{
+  CLEANUP_SECRET struct secret *passphrase =
+      secret_copy (PASSPHRASE, strlen (PASSPHRASE));
+  struct luks_device *device;
+  struct luks_header header;
+  struct secret *key = NULL;
+  struct reason why = { "" };
+
+  if (luks_device_open (image_read, image, image->size, &header, &device,
+                        &why) < 0 ||
+      luks_device_unlock (device, passphrase, &key, &why) < 0)
+    fail_msg ("%s", why.text);
+  luks_device_close (device);
+  return key;
 }
 
 void

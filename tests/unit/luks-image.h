@@ -14,8 +14,10 @@
 #include <libcryptsetup.h>
 
 #include "luks_header.h"
+#include "secret.h"
 
 #define MIB (UINT64_C (1024) * 1024)
+#define PASSPHRASE "0123456789abcdef" /* of every keyslot */
 
 struct image {
   unsigned char *bytes;
@@ -53,6 +55,9 @@ extern void image_free (struct image *image);
  */
 extern ssize_t
 image_read (void *opaque, void *buf, size_t length, uint64_t offset);
+
+/* The volume key, by PASSPHRASE; the caller's. */
+extern struct secret *image_volume_key (struct image *image);
 
 /* What luks_header_read says: a description, or -ERR and a sentence with
  * WORDS in it, nothing filled and no more than 8 MiB read.

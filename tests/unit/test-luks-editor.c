@@ -16,7 +16,6 @@
 #include "luks-image.h"
 #include "luks_editor.h"
 
-#define PASSPHRASE "0123456789abcdef"
 #define TYPE "rbdcrypt"
 #define TOKEN "{\"type\":\"rbdcrypt\",\"keyslots\":[\"0\"],\"n\":1}"
 #define OTHER "{\"type\":\"rbdcrypt\",\"keyslots\":[],\"n\":2}"

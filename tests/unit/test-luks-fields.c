@@ -23,7 +23,6 @@
 #include "luks-image.h"
 #include "luks_device.h"
 
-#define PASSPHRASE "0123456789abcdef" /* luks-image.c's */
 #define HANG_SECONDS 30
 
 static const struct recipe luks1 = { .type = CRYPT_LUKS1, .keyslots = 2 };
@@ -32,12 +31,6 @@ static const struct recipe luks2 = { .type = CRYPT_LUKS2 };
 struct tally {
   unsigned refused, unlocked, locked, costly;
 };
-
-static struct secret *
-passphrase (void)
-{
-  return secret_copy (PASSPHRASE, strlen (PASSPHRASE));
-}
 
 static void
 check_sentence (const char *what, int r, const struct reason *why)
@@ -67,7 +60,8 @@ static void
 check_unlock (const char *what, struct luks_device *device,
               const struct secret *key, struct tally *tally)
 {
-  CLEANUP_SECRET struct secret *p = passphrase ();
+  CLEANUP_SECRET struct secret *p =
+      secret_copy (PASSPHRASE, strlen (PASSPHRASE));
   CLEANUP_SECRET struct secret *got = NULL;
   struct reason why = { "" };
   int r = luks_device_unlock (device, p, &got, &why);
@@ -112,23 +106,6 @@ judge (const char *what, struct image *image, const struct secret *key,
   alarm (0);
 }
 
-static struct secret *
-volume_key (struct image *image)
-{
-  CLEANUP_SECRET struct secret *p = passphrase ();
-  struct luks_device *device;
-  struct luks_header header;
-  struct secret *key = NULL;
-  struct reason why;
-
-  assert_int_equal (
-      luks_device_open (image_read, image, image->size, &header, &device, &why),
-      0);
-  assert_int_equal (luks_device_unlock (device, p, &key, &why), 0);
-  luks_device_close (device);
-  return key;
-}
-
 /* All four ends are reached, or the values are not odd enough. */
 static void
 check_tally (const struct tally *t)
@@ -141,9 +118,16 @@ check_tally (const struct tally *t)
 
 /* --- LUKS1: "LUKS1 On-Disk Format Specification", figures 1 and 3 --- */
 
+struct field {
+  const char *name;
+  uint64_t offset;
+  size_t length;
+};
+
+/* FIELD of the part WHERE, which begins at BASE. */
 static void
-put_luks1 (struct image *image, const struct secret *key, const char *name,
-           uint64_t offset, size_t length, struct tally *tally)
+put_luks1 (struct image *image, const struct secret *key, const char *where,
+           uint64_t base, const struct field *field, struct tally *tally)
 {
   static const uint64_t values[] = { 0,
                                      1,
@@ -161,13 +145,15 @@ put_luks1 (struct image *image, const struct secret *key, const char *name,
                                      UINT64_C (0x1b5b33316d000000),
                                      UINT64_C (0x2e2e2f2e2e2f0000),
                                      UINT64_MAX };
+  const uint64_t offset = base + field->offset;
+  const size_t length = field->length;
   unsigned char before[64];
   char what[100];
 
   assert_true (length <= sizeof before);
   memcpy (before, image->bytes + offset, length);
   for (size_t i = 0; i < sizeof values / sizeof values[0]; i++) {
-    snprintf (what, sizeof what, "LUKS1 %s = %#llx", name,
+    snprintf (what, sizeof what, "%s %s = %#llx", where, field->name,
               (unsigned long long)values[i]);
     image_put_be (image, offset, values[i], length < 8 ? length : 8);
     judge (what, image, key, tally);
@@ -176,48 +162,38 @@ put_luks1 (struct image *image, const struct secret *key, const char *name,
   if (length <= 8)
     return;
   memset (image->bytes + offset, 'A', length); /* no end */
-  judge (name, image, key, tally);
+  judge (field->name, image, key, tally);
   image_put (image, offset, before, length);
 }
 
 static void
 luks1_fields (void **state)
 {
-  static const struct {
-    const char *name;
-    uint64_t offset;
-    size_t length;
-  } fields[] = {
+  static const struct field fields[] = {
     { "version", 6, 2 },          { "cipher-name", 8, 32 },
     { "cipher-mode", 40, 32 },    { "hash-spec", 72, 32 },
     { "payload-offset", 104, 4 }, { "key-bytes", 108, 4 },
     { "mk-digest", 112, 20 },     { "mk-digest-salt", 132, 32 },
     { "mk-digest-iter", 164, 4 }, { "uuid", 168, 40 },
   };
-  static const struct {
-    const char *name;
-    uint64_t offset;
-    size_t length;
-  } slot_fields[] = {
+  static const struct field slot_fields[] = {
     { "active", 0, 4 },   { "iterations", 4, 4 },
     { "salt", 8, 32 },    { "key-material-offset", 40, 4 },
     { "stripes", 44, 4 },
   };
   CLEANUP_IMAGE struct image image = image_make (&luks1);
-  CLEANUP_SECRET struct secret *key = volume_key (&image);
+  CLEANUP_SECRET struct secret *key = image_volume_key (&image);
   struct tally tally = { 0 };
 
   (void)state;
   for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
-    put_luks1 (&image, key, fields[i].name, fields[i].offset, fields[i].length,
-               &tally);
+    put_luks1 (&image, key, "LUKS1", 0, &fields[i], &tally);
   for (unsigned n = 0; n < 8; n++)
     for (size_t i = 0; i < sizeof slot_fields / sizeof slot_fields[0]; i++) {
-      char name[64];
+      char slot[32];
 
-      snprintf (name, sizeof name, "key-slot-%u %s", n, slot_fields[i].name);
-      put_luks1 (&image, key, name, 208 + 48 * n + slot_fields[i].offset,
-                 slot_fields[i].length, &tally);
+      snprintf (slot, sizeof slot, "key-slot-%u", n);
+      put_luks1 (&image, key, slot, 208 + 48 * n, &slot_fields[i], &tally);
     }
   check_tally (&tally);
 }
@@ -293,7 +269,7 @@ luks2_values (void **state)
     "[\"0\",\"0\",\"1\"]",
   };
   CLEANUP_IMAGE struct image image = image_make (&luks2);
-  CLEANUP_SECRET struct secret *key = volume_key (&image);
+  CLEANUP_SECRET struct secret *key = image_volume_key (&image);
   char *text = image_json (&image);
   struct tally tally = { 0 };
   unsigned places = 0;

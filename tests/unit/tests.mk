@@ -82,33 +82,29 @@ tests_unit_test_login_server_SOURCES = \
 	tests/unit/test-login-server.c
 tests_unit_test_login_server_CFLAGS = $(unit_cflags)
 tests_unit_test_login_server_LDADD = $(unit_ldadd)
+luks_image = tests/unit/luks-image.c tests/unit/luks-image.h
 tests_unit_test_luks_damage_SOURCES = \
-	tests/unit/luks-image.c \
-	tests/unit/luks-image.h \
+	$(luks_image) \
 	tests/unit/test-luks-damage.c
 tests_unit_test_luks_damage_CFLAGS = $(unit_cflags)
 tests_unit_test_luks_damage_LDADD = $(unit_ldadd)
 tests_unit_test_luks_device_SOURCES = \
-	tests/unit/luks-image.c \
-	tests/unit/luks-image.h \
+	$(luks_image) \
 	tests/unit/test-luks-device.c
 tests_unit_test_luks_device_CFLAGS = $(unit_cflags)
 tests_unit_test_luks_device_LDADD = $(unit_ldadd)
 tests_unit_test_luks_editor_SOURCES = \
-	tests/unit/luks-image.c \
-	tests/unit/luks-image.h \
+	$(luks_image) \
 	tests/unit/test-luks-editor.c
 tests_unit_test_luks_editor_CFLAGS = $(unit_cflags)
 tests_unit_test_luks_editor_LDADD = $(unit_ldadd)
 tests_unit_test_luks_fields_SOURCES = \
-	tests/unit/luks-image.c \
-	tests/unit/luks-image.h \
+	$(luks_image) \
 	tests/unit/test-luks-fields.c
 tests_unit_test_luks_fields_CFLAGS = $(unit_cflags)
 tests_unit_test_luks_fields_LDADD = $(unit_ldadd)
 tests_unit_test_luks_header_SOURCES = \
-	tests/unit/luks-image.c \
-	tests/unit/luks-image.h \
+	$(luks_image) \
 	tests/unit/test-luks-header.c
 tests_unit_test_luks_header_CFLAGS = $(unit_cflags)
 tests_unit_test_luks_header_LDADD = $(unit_ldadd)
