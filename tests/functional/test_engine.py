@@ -621,6 +621,39 @@ def test_full_cluster_delays_writes_and_loses_none(servers, images, key,
     assert server.stop() == 0
 
 
+@pytest.mark.parametrize("engine", ["librbd", "openssl"])
+def test_write_that_fails_after_its_read_changes_nothing(
+        servers, images, key, files, cluster, engine):
+    """A part of a sector: the OSDs give what it is made of, and take
+    nothing back."""
+    cluster.ceph("auth", "get-or-create", "client.half", "mon", "profile rbd",
+                 "osd", "allow r pool=rbd, allow class-read,"
+                 " allow rwx pool=rbd object_prefix rbd_header,"
+                 " allow rwx pool=rbd object_prefix rbd_object_map,"
+                 " allow rwx pool=rbd object_prefix rbd_children")
+    keyring = files("keyring", "[client.half]\nkey = %s\n"
+                    % cluster.key("half"))
+    image, before = images.luks(), lab.pattern(MIB)
+    engine = "engine=" + engine
+    with servers.start(image, key, engine).connect() as c:
+        c.write(before, 0)
+        c.flush()
+    server = servers.start(image, key, engine, "cache=none", "user=half",
+                           "ceph.keyring=" + keyring)
+    with server.connect() as c:
+        for at, count in ((512, 512), (3584, 1024), (512, MIB - 1024)):
+            with pytest.raises(nbd.Error) as error:
+                c.write(bytes(count), at)
+            assert error.value.errnum == errno.EPERM
+            with pytest.raises(nbd.Error):
+                c.zero(count, at)
+            # Nobody waits for a request that has failed.
+            assert c.read(MIB, 0) == before
+    assert server.stop() == 0
+    with servers.start(image, key, engine).connect() as c:
+        assert c.read(MIB, 0) == before
+
+
 def test_image_that_shrinks_below_its_payload_ends_no_server(
         servers, images, key, cluster):
     image = images.luks()
