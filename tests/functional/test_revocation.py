@@ -500,6 +500,41 @@ def test_revoked_while_the_osds_are_silent_ends_the_process(
     server.says("the volume key leaves its memory")
 
 
+@pytest.fixture
+def held(lab_dir, tmp_path):
+    """held.c, compiled, and the environment of a server to be held up."""
+    path = os.path.join(lab_dir, "held.so")
+    lab.run("cc", "-std=c17", "-O2", "-Wall", "-shared", "-fPIC", "-o", path,
+            os.path.join(lab.HERE, "held.c"))
+    return {"LD_PRELOAD": path, "RBDCRYPT_TEST_HELD": str(tmp_path)}
+
+
+@pytest.mark.parametrize("ask", ["read", "write"])
+def test_revoked_while_somebody_works_with_the_key_ends_the_process(
+        volume, held, tmp_path, ask):
+    """Nobody can take the volume key from under a thread that uses it; one
+    that does not come back with it must not keep it for ever."""
+    server = volume.start("engine=openssl", env=held)
+    server.expected_status = None
+    with server.connect() as c:
+        c.write(lab.pattern(4096), 8 * MIB)
+        assert c.read(4096, 8 * MIB) == lab.pattern(4096)
+        (tmp_path / "hold").touch()
+        b = nbd.Buffer.from_bytearray(bytearray(4096))
+        ask = getattr(c.handle, "aio_p" + ask)
+        cookie = ask(b, 8 * MIB)
+        lab.await_((tmp_path / "held").exists, 20, "a thread has the key")
+        begin = time.monotonic()
+        volume.remove_policy()
+        says(server, "may no longer be used")
+        assert time.monotonic() - begin <= volume.limit
+        with pytest.raises(nbd.Error):
+            c.wait(cookie)
+    assert server.wait(20) > 0, server.stderr()
+    assert time.monotonic() - begin <= volume.limit + 20
+    server.says("the volume key leaves its memory")
+
+
 # ---------------------------------------------------------------------
 # The KMS cannot say.
 
