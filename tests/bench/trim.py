@@ -22,12 +22,13 @@ sync && fstrim -v /mnt && umount /mnt"""
 def disks():
     found = [guest.Disk(REFERENCE, "QEMU rbd plain",
                         peers_.QemuNbd(REFERENCE, ""))]
-    for engine in "librbd", "openssl":
-        ident = "trim-" + engine
+    for ident, *parameters in (("trim-librbd", "engine=librbd"),
+                               ("trim-openssl", "engine=openssl"),
+                               ("trim-punch", "engine=openssl",
+                                "zero=punch")):
         found.append(guest.Disk(
-            ident, "NBD to rbdcrypt LUKS2, engine=" + engine,
-            peers_.Rbdcrypt(ident, "", "luks2",
-                            parameters=["engine=" + engine])))
+            ident, "NBD to rbdcrypt LUKS2, " + " ".join(parameters),
+            peers_.Rbdcrypt(ident, "", "luks2", parameters=parameters)))
     return found
 
 
