@@ -78,7 +78,7 @@ def test_64_clients_at_once(servers, images, key, cluster):
     clients = [server.connect() for _ in range(64)]
     pending = []
     for i, c in enumerate(clients):
-        b = nbd.Buffer.from_bytearray(bytearray(lab.pattern(65536, i)))
+        b = lab.pattern(65536, i)
         pending.append((c, c.handle.aio_pwrite(b, i * 65536)))
     for c, cookie in pending:
         c.wait(cookie)

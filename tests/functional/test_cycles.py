@@ -8,7 +8,6 @@ tests/long/opens does the same a thousand times.
 import os
 import time
 
-import nbd
 import pytest
 
 import lab
@@ -69,7 +68,7 @@ def visit(server, rude):
     with lab.Client.connect(server.socket) as c:
         assert c.read(4096, 0) == lab.pattern(4096)
         if rude:
-            c.handle.aio_pread(nbd.Buffer(4096), lab.MIB)
+            c.handle.aio_pread(bytearray(4096), lab.MIB)
             c.vanish()
 
 

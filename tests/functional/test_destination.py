@@ -59,7 +59,7 @@ def test_a_large_read_is_taken_back(volume, cluster):
     c.flush()
     cluster.freeze()
     try:
-        cookies = [c.handle.aio_pread(nbd.Buffer(MIB), 8 * MIB)
+        cookies = [c.handle.aio_pread(bytearray(MIB), 8 * MIB)
                    for _ in range(4)]
         volume.remove_policy()
         for cookie in cookies:

@@ -45,8 +45,7 @@ class Writer:
                 pending = []
                 for b in batch:
                     self.sent[b] += 1
-                    buf = nbd.Buffer.from_bytearray(
-                        bytearray(stamp(b, self.sent[b], self.size)))
+                    buf = stamp(b, self.sent[b], self.size)
                     pending.append(
                         (buf, client.handle.aio_pwrite(buf, b * self.size)))
                 for _buf, cookie in pending:

@@ -520,6 +520,41 @@ def test_clone_that_shares_its_parents_key_is_served(
         assert c.read(MIB, MIB) == b"\xa5" * MIB
 
 
+@pytest.mark.parametrize("copies", ["true", "false"])
+def test_clone_reads_what_its_parent_had(servers, cinder, key, cluster,
+                                         copies):
+    """Also where reading copies it up, once the parent has become smaller
+    than it was, and where the clone has."""
+    parent = cinder()
+    data = bytearray(lab.pattern(8 * MIB))
+    with servers.start(parent, key, OPENSSL).connect() as c:
+        c.write(data, 0)
+        c.flush()
+    child = clone_of(cluster, parent)
+    for smaller in "5000000B", "%dB" % (parent.offset + 12 * MIB):
+        cluster.rbd("resize", "--no-progress", "--allow-shrink", "-s",
+                    smaller, parent)
+    setting = "ceph.rbd_clone_copy_on_read=" + copies
+    server = servers.start(child, key, OPENSSL, setting)
+    with server.connect() as c:
+        assert c.read(8 * MIB, 0) == bytes(data)
+        assert c.read(24 * MIB, 8 * MIB) == bytes(24 * MIB)
+        if copies == "true":
+            lab.await_(lambda: used(cluster, child) >= 8 * MIB, 30,
+                       "what was read is the clone's own")
+        else:
+            assert used(cluster, child) == 0
+        c.write(b"new", 4999)
+        data[4999:5002] = b"new"
+        assert c.read(8 * MIB, 0) == bytes(data)
+    assert server.stop() == 0
+    for size in 5, 32:
+        cluster.rbd("resize", "--no-progress", "--allow-shrink", "-s",
+                    "%dB" % (parent.offset + size * MIB), child)
+    with servers.start(child, key, OPENSSL, setting).connect() as c:
+        assert c.read(32 * MIB, 0) == bytes(data[:5 * MIB]) + bytes(27 * MIB)
+
+
 def test_clone_of_a_plain_image_is_refused(servers, images, cluster, key):
     """Somebody wrote a header over a clone: what comes from the parent
     would be decrypted to garbage."""
@@ -556,7 +591,7 @@ def test_part_of_a_sector_in_flight_at_sigterm_is_written(
     c.flush()
     cluster.freeze()
     try:
-        b = nbd.Buffer.from_bytearray(bytearray(lab.pattern(100, 1)))
+        b = lab.pattern(100, 1)
         cookie = c.handle.aio_pwrite(b, 5000)
         server.says("pwrite count=100")
         server.process.send_signal(signal.SIGTERM)
@@ -603,7 +638,7 @@ def test_full_cluster_delays_writes_and_loses_none(servers, images, key,
         c.write(lab.pattern(MIB), 0)
         c.flush()
         full(True)
-        b = nbd.Buffer.from_bytearray(bytearray(lab.pattern(512, 1)))
+        b = lab.pattern(512, 1)
         cookies = [c.handle.aio_pwrite(b, 4096 * i + 512) for i in range(8)]
         end = time.monotonic() + 2
         while time.monotonic() < end:

@@ -20,6 +20,10 @@ SECONDS = int(os.environ.get("RBDCRYPT_FSX_SECONDS", "0"))
 SEED = int(os.environ.get("RBDCRYPT_SEED", "0")) or random.randrange(1 << 32)
 LAYOUTS = [(), ("--object-size", "64K"), ("--object-size", "1M"),
            ("--stripe-unit", "65536", "--stripe-count", "3")]
+# What decides how librbd discards, and copies from a parent.
+SETTINGS = [(), ("ceph.rbd_skip_partial_discard=false",),
+            ("ceph.rbd_discard_granularity_bytes=4096",),
+            ("ceph.rbd_clone_copy_on_read=true",)]
 MOST = 300000  # bytes of a request
 
 
@@ -50,7 +54,8 @@ class Volume:
     def start(self):
         arguments = ["engine=openssl",
                      "cache=" + self.rng.choice(("auto", "none", "writeback")),
-                     "zero=" + self.rng.choice(("encrypt", "punch"))]
+                     "zero=" + self.rng.choice(("encrypt", "punch")),
+                     *self.rng.choice(SETTINGS)]
         self.did("start", *arguments)
         self.server = self.servers.start(self.spec, self.key, *arguments)
         self.connect()

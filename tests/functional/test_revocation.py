@@ -155,11 +155,10 @@ class Load:
         self.count += 1
         block = self.count % 1024
         if self.count % 2:
-            b = nbd.Buffer.from_bytearray(bytearray(
-                lab.pattern(4096, self.count)))
+            b = lab.pattern(4096, self.count)
             ask = h.aio_pwrite
         else:
-            b = nbd.Buffer(4096)
+            b = bytearray(4096)
             ask, block = h.aio_pread, block + 1024
         cookie = ask(b, block * 4096)
         pending[cookie] = (b, block, self.count, time.monotonic())
@@ -479,9 +478,9 @@ def test_revoked_while_the_osds_are_silent_ends_the_process(
     c.flush()
     cluster.freeze()
     try:
-        b = nbd.Buffer(4096)
+        b = bytearray(4096)
         cookie = c.handle.aio_pread(b, 8 * MIB)
-        w = nbd.Buffer.from_bytearray(bytearray(4096))
+        w = bytes(4096)
         write = c.handle.aio_pwrite(w, 12 * MIB)
         begin = time.monotonic()
         volume.remove_policy()
@@ -520,7 +519,7 @@ def test_revoked_while_somebody_works_with_the_key_ends_the_process(
         c.write(lab.pattern(4096), 8 * MIB)
         assert c.read(4096, 8 * MIB) == lab.pattern(4096)
         (tmp_path / "hold").touch()
-        b = nbd.Buffer.from_bytearray(bytearray(4096))
+        b = bytearray(4096)
         ask = getattr(c.handle, "aio_p" + ask)
         cookie = ask(b, 8 * MIB)
         lab.await_((tmp_path / "held").exists, 20, "a thread has the key")
@@ -629,7 +628,7 @@ def paused(volume, sealed):
     c.flush()
     sealed()
     says(server, "I/O waits")
-    b = nbd.Buffer(4096)
+    b = bytearray(4096)
     cookie = c.handle.aio_pread(b, 0)
     c.handle.poll(200)
     assert not c.handle.aio_command_completed(cookie)
@@ -668,14 +667,14 @@ def test_client_that_leaves_during_a_pause_takes_nothing_along(
 
 def test_size_is_read_again_after_a_pause(volume, bao, paused, cluster):
     server, c, cookie, b = paused
-    w = nbd.Buffer.from_bytearray(bytearray(4096))
+    w = bytes(4096)
     late = c.handle.aio_pwrite(w, 40 * MIB)
     c.handle.poll(200)
     cluster.rbd("resize", "--no-progress", "--allow-shrink", "-s", "32M",
                 volume.image)
     bao.unseal()
     c.wait(cookie, 30)
-    assert bytes(b.to_bytearray()) == lab.pattern(4096)
+    assert bytes(b) == lab.pattern(4096)
     fails_with(c, late, errno.ENOSPC)
     assert server.stop() == 0
 

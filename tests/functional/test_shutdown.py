@@ -57,7 +57,7 @@ def test_sigterm_with_writes_in_flight(servers, images, key, cluster):
     c.flush()
     pending, done = [], []
     for i in range(200):
-        b = nbd.Buffer.from_bytearray(bytearray(lab.pattern(65536, i)))
+        b = lab.pattern(65536, i)
         pending.append((i, b, c.handle.aio_pwrite(b, i * 65536)))
     server.process.send_signal(signal.SIGTERM)
     for i, _b, cookie in pending:
@@ -106,9 +106,9 @@ def test_frozen_osds_with_requests_in_flight_end_in_the_limit(
     try:
         pending = []
         for i in range(8):
-            b = nbd.Buffer.from_bytearray(bytearray(lab.pattern(4096, i)))
+            b = lab.pattern(4096, i)
             pending.append((b, c.handle.aio_pwrite(b, i * MIB)))
-            r = nbd.Buffer(4096)
+            r = bytearray(4096)
             pending.append((r, c.handle.aio_pread(r, (i + 20) * MIB)))
         c.handle.poll(0)
         begin = time.monotonic()

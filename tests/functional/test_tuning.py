@@ -77,7 +77,7 @@ def test_what_a_burst_took_is_given_back(servers, encrypted, key):
         before = resident(server)
         for start in range(0, 48, DEPTH):
             cookies = [c.handle.aio_pwrite(
-                lab.nbd.Buffer.from_bytearray(bytearray(os.urandom(MIB))),
+                os.urandom(MIB),
                 (start + i) * MIB) for i in range(DEPTH)]
             for cookie in cookies:
                 c.wait(cookie, 60)
