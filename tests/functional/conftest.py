@@ -4,6 +4,7 @@ servers for each test."""
 
 import os
 import shutil
+import signal
 import tempfile
 
 import pytest
@@ -20,6 +21,9 @@ def pytest_configure(config):
         raise pytest.UsageError(
             "RBDCRYPT_PLUGIN must name nbdkit-rbdcrypt-plugin.so "
             "(tests/run sets it)")
+    # What a shell runs in the background ignores SIGINT, and so would the
+    # servers.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):

@@ -87,7 +87,8 @@ class Journal:
     @property
     def prefix(self):
         """The beginning of a command that finds this journal."""
-        return ("nsenter", "-t", str(self.process.pid), "-m", "-r", "--")
+        return ("nsenter", "-t", str(self.process.pid), "-m", "-r",
+                "-w", "--")
 
     def pause(self):
         """It takes nothing from its socket any more."""

@@ -164,9 +164,12 @@ class Cluster:
     def told(self):
         """Wait until every OSD knows what the monitors decided."""
         epoch = self.json("ceph", "osd", "dump")["epoch"]
+
+        def newest(osd):  # a string since Ceph 20
+            return int(self.json("ceph", "tell", "osd.%d" % osd,
+                                 "status")["newest_map"])
         for osd in self.json("ceph", "osd", "ls"):
-            await_(lambda o=osd: self.json("ceph", "tell", "osd.%d" % o,
-                                           "status")["newest_map"] >= epoch,
+            await_(lambda o=osd: newest(o) >= epoch,
                    30, "osd.%d has the map %d" % (osd, epoch))
 
     def osd_pids(self):
@@ -302,10 +305,17 @@ class Images:
         image = self.imported(path, args, pool, namespace)
         return self._keep(image.spec, passphrase, size, offset)
 
+    def costly(self):
+        """The unlock takes a second or more, and 256 MiB where as much was
+        free: cryptsetup takes less then.  (What librbd formats costs as much
+        as the machine can do at that moment.)"""
+        return self.luks(format_args=(
+            "--pbkdf", "argon2id", "--pbkdf-memory", "262144",
+            "--pbkdf-force-iterations", "16", "--pbkdf-parallel", "1"))
+
     def librbd(self, version=2, passphrase=PASSPHRASE, size=64 * MIB,
                args=()):
-        """Formatted by librbd: the unlock is costly.  So is the
-        formatting, which is done once per kind."""
+        """Formatted by librbd, which takes long: done once per kind."""
         kind = repr(("librbd", version, passphrase, size))
         path = os.path.join(
             self.dir, hashlib.sha256(kind.encode()).hexdigest()[:16])

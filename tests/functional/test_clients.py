@@ -91,7 +91,7 @@ def test_64_clients_at_once(servers, images, key, cluster):
 
 def test_many_clients_while_the_image_is_being_opened(servers, images, key):
     """A costly unlock is paid for once; everybody waits for it."""
-    image = images.librbd()
+    image = images.costly()
     server = servers.start(image, key)
     handles = []
     for _ in range(8):
@@ -121,7 +121,7 @@ def test_an_export_name_is_ignored_or_refused_but_harmless(servers, images,
 
 def test_a_failing_open_gives_the_client_no_name_and_no_path(
         servers, images, files):
-    image = images.librbd()
+    image = images.costly()
     path = files("secret-place", "wrong")
     server = servers.start(image, "key=file:" + path)
     server.expected_status = None

@@ -717,9 +717,7 @@ def test_wrong_passphrase_is_refused(servers, cinder, files):
 
 
 def test_header_that_would_cost_too_much_is_refused(servers, images, key):
-    image = images.luks(format_args=(
-        "--pbkdf", "argon2id", "--pbkdf-memory", "262144",
-        "--pbkdf-force-iterations", "4", "--pbkdf-parallel", "1"))
+    image = images.costly()
     names(servers.refused(image, key, OPENSSL, "unlock-limit=10,128"),
           "256 MiB", "unlock-limit")
     with servers.start(image, key, OPENSSL).connect(timeout=60) as c:

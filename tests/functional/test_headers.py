@@ -137,10 +137,7 @@ def test_hostile_pbkdf2_cost_is_refused_before_it_is_paid(
 
 def test_hostile_argon2_memory_is_refused_before_it_is_paid(
         servers, images, key):
-    # cryptsetup takes less than it is asked for where little is free.
-    image = images.luks(format_args=(
-        "--pbkdf", "argon2id", "--pbkdf-memory", "262144",
-        "--pbkdf-force-iterations", "4", "--pbkdf-parallel", "1"))
+    image = images.costly()
     refusal = servers.refused(image, key, "unlock-limit=10,128")
     names(refusal, "256 MiB", "unlock-limit")
     assert refusal.seconds <= lab.START_LIMIT

@@ -109,7 +109,7 @@ def test_bad_unlock_limit_is_refused(servers, key, value):
 
 
 def test_unlock_limit_bounds_time_and_memory(servers, images, key):
-    image = images.librbd()
+    image = images.costly()
     names(servers.refused(image, key, "unlock-limit=3600,64"),
           "unlock-limit")
     server = servers.start(image, key, "unlock-limit=3600,4096")

@@ -302,7 +302,7 @@ def test_memory_of_an_argon2_unlock_is_given_back(servers, images, key,
         library = lab.run("sh", "-c", "ls /usr/lib/*/libtcmalloc.so.4"
                           ).stdout.decode().strip()
         env["LD_PRELOAD"] = library
-    image = images.librbd()
+    image = images.costly()
     server = servers.start(image, key, env=env)
     with server.connect(timeout=40) as c:
         c.read(lab.MIB, 0)

@@ -143,7 +143,7 @@ def test_osds_that_come_back_in_time_lose_nothing(servers, images, key,
 
 def test_sigterm_while_the_image_is_being_opened(servers, images, key,
                                                  cluster):
-    image = images.librbd()
+    image = images.costly()
     server = servers.start(image, key)
     begin = time.monotonic()
     assert server.stop(20) == 0

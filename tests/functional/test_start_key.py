@@ -30,7 +30,7 @@ def test_wrong_passphrase_of_a_costly_header_reaches_the_client(
         servers, images, files):
     """Argon2id is paid for once, at the first open, and its failure is
     remembered for a while."""
-    image = images.librbd()
+    image = images.costly()
     server = servers.start(image, "key=file:" + files("wrong", "wrong"))
     server.expected_status = None
     for _ in range(3):
