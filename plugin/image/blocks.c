@@ -12,6 +12,11 @@
 #include "image.h"
 #include "payload.h"
 
+/* What is zeroed in one operation; a multiple of it in the volume begins
+ * the next.
+ */
+#define ZEROES_BYTES (64 * 1024 * 1024)
+
 /* librbd says "cannot send after transport endpoint shutdown" once this
  * client is on the blocklist.  For NBD that word means that the server
  * is going away, which a client may answer by reconnecting and trusting
@@ -30,14 +35,11 @@ checked (struct session *s, unsigned generation, int r)
   return -EIO;
 }
 
-/* The size may be another one when a pause is over. */
 static bool
 beyond_end (struct session *s, uint64_t count, uint64_t offset)
 {
-  uint64_t size;
+  const uint64_t size = atomic_load (&s->size);
 
-  requests_await (&s->requests);
-  size = atomic_load (&s->size);
   return offset > size || count > size - offset;
 }
 
@@ -77,6 +79,16 @@ struct visit {
   struct payload_store store;
 };
 
+/* R is the operation's result; returns what the client gets. */
+static int
+visit_end (struct visit *v, int r)
+{
+  /* In this order: once nothing is under way, nobody holds the payload. */
+  pthread_rwlock_unlock (&v->session->payload_lock);
+  requests_leave (&v->asker);
+  return checked (v->session, v->asker.generation, r);
+}
+
 /* COUNT bytes at OFFSET; BEYOND: the errno when they are not inside the
  * volume.  0, or -errno and there is nothing to end.
  */
@@ -84,10 +96,8 @@ static int
 visit_begin (struct visit *v, struct session *s, unsigned generation,
              uint64_t count, uint64_t offset, int beyond)
 {
-  int r = 0;
+  int r;
 
-  if (beyond_end (s, count, offset))
-    return -beyond;
   v->session = s;
   v->asker = (struct asker){ &s->requests, generation, false };
   v->store = (struct payload_store){
@@ -97,24 +107,13 @@ visit_begin (struct visit *v, struct session *s, unsigned generation,
     .discard = store_discard,
     .opaque = &v->asker,
   };
+  r = requests_enter (&v->asker);
+  if (r < 0)
+    return checked (s, generation, r);
   pthread_rwlock_rdlock (&s->payload_lock);
   v->payload = s->payload;
-  if (v->payload)
-    r = requests_enter (&v->asker);
-  if (r < 0)
-    pthread_rwlock_unlock (&s->payload_lock);
-  return r;
-}
-
-/* R is the operation's result; returns what the client gets. */
-static int
-visit_end (struct visit *v, int r)
-{
-  /* In this order: once nothing is under way, nobody holds the payload. */
-  pthread_rwlock_unlock (&v->session->payload_lock);
-  if (v->payload)
-    requests_leave (&v->asker);
-  return checked (v->session, v->asker.generation, r);
+  /* Only now: the size may be another one when a pause is over. */
+  return beyond_end (s, count, offset) ? visit_end (v, -beyond) : 0;
 }
 
 int
@@ -167,9 +166,9 @@ session_discard (struct session *s, unsigned generation, uint64_t count,
   return visit_end (&v, r);
 }
 
-int
-session_write_zeroes (struct session *s, unsigned generation, uint64_t count,
-                      uint64_t offset, enum zeroes how)
+static int
+write_zeroes (struct session *s, unsigned generation, uint64_t count,
+              uint64_t offset, enum zeroes how)
 {
   struct visit v;
   int r = visit_begin (&v, s, generation, count, offset, ENOSPC);
@@ -185,6 +184,30 @@ session_write_zeroes (struct session *s, unsigned generation, uint64_t count,
   return visit_end (&v, r);
 }
 
+/* One operation is waited for as a whole by whatever ends the session: a
+ * request for gigabytes of zeros is many of them, none of which shares a
+ * sector with the next.
+ */
+int
+session_write_zeroes (struct session *s, unsigned generation, uint64_t count,
+                      uint64_t offset, enum zeroes how)
+{
+  uint64_t next;
+  int r;
+
+  if (beyond_end (s, count, offset))
+    return write_zeroes (s, generation, count, offset, how);
+  do {
+    next = (offset / ZEROES_BYTES + 1) * ZEROES_BYTES - offset;
+    if (next > count)
+      next = count;
+    r = write_zeroes (s, generation, next, offset, how);
+    offset += next;
+    count -= next;
+  } while (r == 0 && count > 0);
+  return r;
+}
+
 int
 session_extents (struct session *s, unsigned generation, uint64_t count,
                  uint64_t offset, extent_fn fn, void *opaque)
@@ -192,6 +215,7 @@ session_extents (struct session *s, unsigned generation, uint64_t count,
   struct extents_of of;
   int r;
 
+  requests_await (&s->requests);
   if (beyond_end (s, count, offset))
     return -EIO;
   pthread_mutex_lock (&s->lock);

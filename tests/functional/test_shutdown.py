@@ -11,6 +11,7 @@ import pytest
 
 import lab
 from lab import MIB
+from test_engine import used
 
 
 def test_sigterm_with_an_idle_client_ends_soon(servers, images, key,
@@ -139,6 +140,26 @@ def test_osds_that_come_back_in_time_lose_nothing(servers, images, key,
     assert server.wait() == 0, server.stderr()
     with servers.start(image, key, options=["-r"]).connect() as c:
         assert c.read(4096, MIB) == lab.pattern(4096, 7)
+
+
+@pytest.mark.parametrize("engine", ["librbd", "openssl"])
+def test_sigterm_during_gigabytes_of_zeros_waits_for_some_of_them(
+        servers, images, key, cluster, engine):
+    """It must not be late for what others were told is written."""
+    image = images.luks(size=1024 * MIB)
+    size = image.size - 8 * MIB
+    server = servers.start(image, key, "engine=" + engine)
+    with server.connect() as other, server.connect() as c:
+        cookie = c.handle.aio_zero(size, 8 * MIB)
+        lab.await_(lambda: used(cluster, image) > 16 * MIB, 30,
+                   "zeros are written")
+        other.write(lab.pattern(MIB), 4 * MIB)
+        assert server.stop() == 0, server.stderr()
+        with pytest.raises(nbd.Error):
+            c.wait(cookie)
+    assert used(cluster, image) < size // 2
+    with servers.start(image, key, options=["-r"]).connect() as c:
+        assert c.read(MIB, 4 * MIB) == lab.pattern(MIB)
 
 
 def test_sigterm_while_the_image_is_being_opened(servers, images, key,
