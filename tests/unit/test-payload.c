@@ -22,6 +22,8 @@
 #include "payload.h"
 
 #define SIZE (UINT64_C (1) << 20)
+#define LONG (9 * SIZE + 777) /* of a request that is made in pieces */
+#define ROOM (10 * SIZE)
 #define OFFSET (UINT64_C (2068480)) /* QEMU's */
 #define OBJECT 4096
 
@@ -42,7 +44,7 @@ memory_read (void *opaque, void *buf, size_t count, uint64_t offset)
 
   if (m->fail_read)
     return m->fail_read;
-  assert_true (offset + count <= OFFSET + SIZE);
+  assert_true (offset + count <= OFFSET + ROOM);
   pthread_mutex_lock (&m->lock);
   memcpy (buf, m->bytes + offset, count);
   pthread_mutex_unlock (&m->lock);
@@ -56,7 +58,7 @@ memory_write (void *opaque, const void *buf, size_t count, uint64_t offset)
 
   if (m->fail_write && m->fail_after-- == 0)
     return m->fail_write;
-  assert_true (offset >= OFFSET && offset + count <= OFFSET + SIZE);
+  assert_true (offset >= OFFSET && offset + count <= OFFSET + ROOM);
   for (size_t done = 0, n; done < count; done += n) {
     n = count - done < OBJECT ? count - done : OBJECT;
     pthread_mutex_lock (&m->lock);
@@ -72,7 +74,7 @@ memory_zero (void *opaque, uint64_t count, uint64_t offset)
 {
   struct memory *m = opaque;
 
-  assert_true (offset >= OFFSET && offset + count <= OFFSET + SIZE);
+  assert_true (offset >= OFFSET && offset + count <= OFFSET + ROOM);
   pthread_mutex_lock (&m->lock);
   memset (m->bytes + offset, 0, count);
   pthread_mutex_unlock (&m->lock);
@@ -116,7 +118,7 @@ setup (uint32_t sector_size)
     bytes[i] = (unsigned char)(i * 7);
   key = secret_copy (bytes, sizeof bytes);
   pthread_mutex_init (&f.memory.lock, NULL);
-  f.memory.bytes = calloc (1, OFFSET + SIZE);
+  f.memory.bytes = calloc (1, OFFSET + ROOM);
   assert_non_null (f.memory.bytes);
   if (payload_new (&header, key, &f.payload, &why) < 0)
     fail_msg ("%s", why.text);
@@ -364,6 +366,33 @@ overlapping_writers_do_not_mix (void **unused)
   teardown (&f);
 }
 
+/* Neither end is that of a sector. */
+static void
+long_requests_are_made_in_pieces (void **unused)
+{
+  const uint64_t offset = 1000;
+  struct fixture f = setup (4096);
+  unsigned char *model = malloc (ROOM), *all = malloc (ROOM);
+  uint64_t state = 7;
+
+  (void)unused;
+  fill (model, ROOM, &state);
+  assert_int_equal (payload_write (f.payload, store (&f), model, ROOM, 0), 0);
+  fill (model + offset, LONG, &state);
+  assert_int_equal (
+      payload_write (f.payload, store (&f), model + offset, LONG, offset), 0);
+  assert_int_equal (payload_read (f.payload, store (&f), all, ROOM, 0), 0);
+  assert_memory_equal (all, model, ROOM);
+  memset (model + offset, 0, LONG);
+  assert_int_equal (payload_write_zeroes (f.payload, store (&f), LONG, offset),
+                    0);
+  assert_int_equal (payload_read (f.payload, store (&f), all, ROOM, 0), 0);
+  assert_memory_equal (all, model, ROOM);
+  free (model);
+  free (all);
+  teardown (&f);
+}
+
 /* --- failures --- */
 
 static void
@@ -438,6 +467,7 @@ main (void)
     cmocka_unit_test (whole_sectors_are_not_read_first),
     cmocka_unit_test (writers_in_one_sector_keep_what_they_wrote),
     cmocka_unit_test (overlapping_writers_do_not_mix),
+    cmocka_unit_test (long_requests_are_made_in_pieces),
     cmocka_unit_test (a_failed_write_changes_nothing_outside),
     cmocka_unit_test (size_is_whole_sectors_inside_the_segment),
     cmocka_unit_test (other_ciphers_are_refused_by_name),
