@@ -282,7 +282,7 @@ explain_connect (const struct cluster *cluster, int err, struct reason *why)
   case EPERM:
     return reason_set (why, EACCES,
                        "the Ceph monitors refuse client.%s: there is no such "
-                       "user, or the key in %s is not its key",
+                       "user, or %s has another key for it, or none",
                        user, keyring);
   case ENOENT:
     if (mon_host[0])
