@@ -195,6 +195,9 @@ session_write_zeroes (struct session *s, unsigned generation, uint64_t count,
   uint64_t next;
   int r;
 
+  /* Whole: it is refused before any of it is written, or the size is another
+   * one once a pause is over.
+   */
   if (beyond_end (s, count, offset))
     return write_zeroes (s, generation, count, offset, how);
   do {
