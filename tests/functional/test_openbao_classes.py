@@ -469,6 +469,26 @@ def test_places_that_are_not_there(kms, profile, refused):
             profile(mount="transit"), words=["not of the engine kv"])
 
 
+def test_kv_of_the_other_version(kms, profile, refused):
+    """Never "gone", which would end a volume that is served."""
+    kms.must("POST", "kv1/vol", {"key": TEXT})
+    auth = token(limited(kms, "kv1/*"))
+    for login in (None, auth):
+        more = {"auth": login} if login else {}
+        refused("configuration", "configuration", "key=t:vol",
+                profile(mount="kv1", **more),
+                words=["holds KV version 1", '"engine": "kv1"'])
+    refused("configuration", "configuration", "key=t:vol",
+            profile(engine="kv1", prefix="data/"),
+            words=["holds KV version 2", '"engine": "kv2"'])
+    refused("configuration", "configuration", "key=t:vol",
+            profile(prefix="data/"), words=['leave out "data/"'])
+    refused("configuration", "configuration", "key=bao:secret/data/vol#key",
+            words=['leave out "data/"'], env=kms_env(kms))
+    refused("configuration", "configuration", "key=t:vol",
+            profile(mount="cubbyhole"), words=["cubbyhole", "not kv"])
+
+
 def test_mount_that_a_token_may_not_know(kms, profile, refused):
     """A plain token is told 403, as for any path: denied, and the sentence
     says both."""

@@ -338,6 +338,44 @@ test_a_given_token_that_ends_is_said_to_end (void **state)
   login_close (&login);
 }
 
+/* What a lookup says of a token that was given: is it renewed now? */
+static void
+looked_up (const char *life, bool renewed)
+{
+  char body[160];
+  struct line lines[] = {
+    ALWAYS ("GET /v1/key", 200, "{}"),
+    ALWAYS ("lookup-self", 200, body),
+    ALWAYS ("renew-self", 200, GRANT ("s.given")),
+    END,
+  };
+  struct key_question q = question ();
+  int64_t next_ms;
+
+  snprintf (body, sizeof body,
+            "{\"data\":{\"num_uses\":0,\"renewable\":true,%s}}", life);
+  script = lines;
+  begin (TOKEN_FILE, "s.given");
+  asks (0, 200);
+  login_learn (&login, &q);
+  assert_int_equal (lines[1].asked, 1);
+  assert_int_equal (tend (&next_ms, NULL), 0);
+  assert_int_equal (lines[2].asked, renewed);
+  assert_int_equal (login.token.renew_ms != 0, renewed);
+  login_close (&login);
+}
+
+static void
+test_only_a_token_without_an_end_is_endless (void **state)
+{
+  (void)state;
+  looked_up ("\"ttl\":0,\"expire_time\":null", false);
+  looked_up ("\"ttl\":-30,\"expire_time\":\"2026-11-30T10:00:00Z\"", true);
+  looked_up ("\"ttl\":0,\"expire_time\":\"2026-11-30T10:00:00Z\"", true);
+  looked_up ("\"ttl\":\"1h\",\"expire_time\":\"2026-11-30T10:00:00Z\"", true);
+  looked_up ("\"ttl\":-30", true);
+}
+
 static void
 test_the_end_revokes_what_is_ours (void **state)
 {
@@ -384,6 +422,7 @@ main (void)
     cmocka_unit_test (test_a_refused_renewal_is_a_new_login),
     cmocka_unit_test (test_a_renewal_that_fails_is_tried_later),
     cmocka_unit_test (test_a_given_token_that_ends_is_said_to_end),
+    cmocka_unit_test (test_only_a_token_without_an_end_is_endless),
     cmocka_unit_test (test_the_end_revokes_what_is_ours),
   };
 

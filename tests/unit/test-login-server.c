@@ -67,6 +67,11 @@ test_refusals_of_a_login (void **state)
                "no login at auth/approle");
   login_fails (APPROLE, 503, ERROR ("Vault is sealed"), EAGAIN, true, "sealed");
   login_fails (APPROLE, 429, ERROR ("slow"), EAGAIN, true, "429");
+  /* The same list as of a read: test-answer.c. */
+  login_fails (APPROLE, 412, ERROR ("index"), EAGAIN, true, "412");
+  login_fails (APPROLE, 472, "{}", EAGAIN, true, "472");
+  login_fails (APPROLE, 472, ERROR ("standby"), EAGAIN, true, "472");
+  login_fails (JWT, 473, ERROR ("standby"), EAGAIN, true, "473");
   login_fails (APPROLE, 400, "<html>", EBADMSG, false, "not as OpenBao does");
   login_fails (APPROLE, 200, "{}", EBADMSG, false, "no token");
   login_fails (APPROLE, 307, "", EINVAL, false, "redirect");

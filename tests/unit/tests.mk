@@ -22,6 +22,7 @@ unit_tests = \
 	tests/unit/test-keyref \
 	tests/unit/test-kms \
 	tests/unit/test-kmip-message \
+	tests/unit/test-kv \
 	tests/unit/test-layout \
 	tests/unit/test-login \
 	tests/unit/test-login-life \
@@ -68,6 +69,12 @@ tests_unit_test_encoding_CFLAGS = $(unit_cflags)
 tests_unit_test_encoding_LDADD = $(unit_ldadd)
 tests_unit_test_image_spec_CFLAGS = $(unit_cflags)
 tests_unit_test_image_spec_LDADD = $(unit_ldadd)
+tests_unit_test_kv_SOURCES = \
+	tests/unit/login-server.c \
+	tests/unit/login-server.h \
+	tests/unit/test-kv.c
+tests_unit_test_kv_CFLAGS = $(unit_cflags)
+tests_unit_test_kv_LDADD = $(unit_ldadd)
 tests_unit_test_login_CFLAGS = $(unit_cflags)
 tests_unit_test_login_LDADD = $(unit_ldadd)
 tests_unit_test_login_life_SOURCES = \

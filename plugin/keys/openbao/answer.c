@@ -143,6 +143,18 @@ deleted_version (const struct openbao_key *k, json_t *metadata,
                      (long long)version);
 }
 
+int
+answer_wrong_version (const struct openbao_key *k, const char *mount,
+                      int version, struct reason *why)
+{
+  return reason_set (why, EINVAL,
+                     "the mount %.128s at %s holds KV version %d, and was "
+                     "asked as version %d: the profile needs \"engine\": "
+                     "\"kv%d\"",
+                     mount, http_server_address (k->bao->server), version,
+                     3 - version, version);
+}
+
 /* A 404 of the server itself, or of an engine that knows no such path. */
 static int
 wrong_place (const struct openbao_key *k, const struct answer *a,
@@ -162,12 +174,20 @@ wrong_place (const struct openbao_key *k, const struct answer *a,
                        "the mount %.128s at %s is not of the engine %s", mount,
                        address, k->wrapped ? "transit" : "kv");
   if (json_array_size (json_object_get (a->body, "warnings")) > 0)
-    return reason_set (
-        why, EINVAL,
-        "the mount %.128s at %s holds KV version 2, and was asked "
-        "as version 1: the profile needs \"engine\": \"kv2\"",
-        mount, address);
+    return answer_wrong_version (k, mount, 2, why);
   return 0;
+}
+
+static json_t *
+metadata_of (const struct answer *a)
+{
+  return json_object_get (json_object_get (a->body, "data"), "metadata");
+}
+
+bool
+answer_has_metadata (const struct answer *a)
+{
+  return json_is_object (metadata_of (a));
 }
 
 static int
@@ -175,7 +195,6 @@ not_found (const struct openbao_key *k, const struct answer *a,
            struct reason *why)
 {
   const char *address = http_server_address (k->bao->server);
-  json_t *metadata;
   int r;
 
   if (!a->body)
@@ -183,9 +202,8 @@ not_found (const struct openbao_key *k, const struct answer *a,
                        "%s answered 404 and not as OpenBao does: is that its "
                        "address?",
                        address);
-  metadata = json_object_get (json_object_get (a->body, "data"), "metadata");
-  if (json_is_object (metadata))
-    return deleted_version (k, metadata, why);
+  if (answer_has_metadata (a))
+    return deleted_version (k, metadata_of (a), why);
   r = wrong_place (k, a, why);
   if (r < 0)
     return r;
@@ -322,8 +340,8 @@ refused (const struct openbao_key *k, const struct answer *a, bool *again,
 }
 
 /* 472 and 473 are a standby's: another server of the cluster may know. */
-static bool
-is_outage (long status)
+bool
+answer_is_outage (long status)
 {
   return status == 412 || status == 429 || status == 472 || status == 473 ||
          status >= 500;
@@ -348,7 +366,7 @@ answer_refusal (const struct openbao_key *k, const struct answer *a,
     r = transit_refusal (k, a, why);
   if (r < 0)
     return r;
-  if (is_outage (a->status))
+  if (answer_is_outage (a->status))
     return unavailable (k, a, again, why);
   if (a->status >= 400)
     return refused (k, a, again, why);

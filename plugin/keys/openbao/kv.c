@@ -112,16 +112,35 @@ guess_mount (const struct openbao_key *k, struct place *place,
   return place->mount ? 0 : reason_set (why, ENOMEM, "out of memory");
 }
 
+/* Is the mount that A tells of a key-value engine, and of version 2? */
 static int
-read_mount (const struct openbao_key *k, const struct answer *a,
-            struct place *place, struct reason *why)
+read_engine (const struct openbao_key *k, const struct answer *a, bool *kv2,
+             struct reason *why)
 {
   json_t *data = json_object_get (a->body, "data");
   const char *mount = json_string_value (json_object_get (data, "path"));
   const char *type = json_string_value (json_object_get (data, "type"));
   const char *version = json_string_value (
       json_object_get (json_object_get (data, "options"), "version"));
+  char buf[REASON_NAME_MAX];
+
+  *kv2 = version && strcmp (version, "2") == 0;
+  if (type && (strcmp (type, "kv") == 0 || strcmp (type, "generic") == 0))
+    return 0;
+  return reason_set (why, EINVAL,
+                     "the mount %.128s at %s is of type %s, not kv",
+                     mount ? mount : "", http_server_address (k->bao->server),
+                     reason_name (buf, type ? type : "unknown"));
+}
+
+static int
+read_mount (const struct openbao_key *k, const struct answer *a,
+            struct place *place, struct reason *why)
+{
+  const char *mount = json_string_value (
+      json_object_get (json_object_get (a->body, "data"), "path"));
   size_t n = mount ? strlen (mount) : 0;
+  int r;
 
   if (n < 2 || mount[n - 1] != '/' || strncmp (k->path, mount, n) != 0 ||
       !k->path[n])
@@ -130,19 +149,31 @@ read_mount (const struct openbao_key *k, const struct answer *a,
         "%.256s names no key: it is MOUNT/PATH, and no mount at %s "
         "is the start of it",
         k->path, http_server_address (k->bao->server));
-  if (!type || (strcmp (type, "kv") != 0 && strcmp (type, "generic") != 0)) {
-    char buf[REASON_NAME_MAX];
-
-    return reason_set (why, EINVAL,
-                       "the mount %.128s at %s is of type %s, not kv", mount,
-                       http_server_address (k->bao->server),
-                       reason_name (buf, type ? type : "unknown"));
-  }
+  r = read_engine (k, a, &place->kv2, why);
+  if (r < 0)
+    return r;
   place->mount = strndup (mount, n - 1);
   place->path = k->path + n;
-  place->kv2 = version && strcmp (version, "2") == 0;
   place->seen = true;
   return place->mount ? 0 : reason_set (why, ENOMEM, "out of memory");
+}
+
+/* Which mount is PATH in, and what is it? */
+static int
+ask_mount (const struct openbao_key *k, const char *path,
+           struct key_question *q, struct answer *a, struct reason *why)
+{
+  char *plain = NULL, *encoded = NULL;
+  int r;
+
+  if (asprintf (&plain, "v1/sys/internal/ui/mounts/%s", path) != -1)
+    encoded = url_path_encode (plain);
+  free (plain);
+  if (!encoded)
+    return reason_set (why, ENOMEM, "out of memory");
+  r = openbao_ask (k->bao, "GET", encoded, NULL, q, a, why);
+  free (encoded);
+  return r;
 }
 
 static int
@@ -150,20 +181,11 @@ find_mount (const struct openbao_key *k, struct key_question *q,
             struct place *place, struct reason *why)
 {
   struct answer a = { 0 };
-  char *plain = NULL, *path = NULL;
-  int r;
+  int r = ask_mount (k, k->path, q, &a, why);
 
-  if (asprintf (&plain, "v1/sys/internal/ui/mounts/%s", k->path) != -1)
-    path = url_path_encode (plain);
-  free (plain);
-  if (!path)
-    return reason_set (why, ENOMEM, "out of memory");
-  r = openbao_ask (k->bao, "GET", path, NULL, q, &a, why);
-  free (path);
   if (r == 0 && a.status == 200 && a.body)
     r = read_mount (k, &a, place, why);
-  else if (r == 0 && a.body && a.status >= 400 && a.status < 500 &&
-           a.status != 412 && a.status != 429)
+  else if (r == 0 && a.body && a.status >= 400 && !answer_is_outage (a.status))
     r = guess_mount (k, place, why);
   else if (r == 0)
     r = answer_refusal (k, &a, &q->again, why);
@@ -171,7 +193,75 @@ find_mount (const struct openbao_key *k, struct key_question *q,
   return r;
 }
 
+/* ---- nothing is there ---- */
+
+/* 0: the mount is what PLACE says, or the server does not tell. */
+static int
+check_mount (const struct openbao_key *k, const struct place *place,
+             struct key_question *q, struct reason *why)
+{
+  struct answer a = { 0 };
+  char *path = NULL;
+  bool kv2 = place->kv2;
+  int r;
+
+  if (asprintf (&path, "%s/%s", place->mount, place->path) == -1)
+    return reason_set (why, ENOMEM, "out of memory");
+  r = ask_mount (k, path, q, &a, why);
+  free (path);
+  if (r == 0 && a.status == 200 && a.body)
+    r = read_engine (k, &a, &kv2, why);
+  else if (r == 0 && answer_is_outage (a.status))
+    r = answer_refusal (k, &a, &q->again, why);
+  else if (r == -EACCES || r == -EKEYREJECTED)
+    r = 0;
+  answer_free (&a);
+  return r == 0 && kv2 != place->kv2
+             ? answer_wrong_version (k, place->mount, kv2 ? 2 : 1, why)
+             : r;
+}
+
+/* The server found nothing, and no trace of what was deleted: what a mount
+ * of the other version, and one of another engine, say of every key.  A
+ * volume must not end because of that.
+ */
+static int
+doubt_place (const struct openbao_key *k, const struct place *place,
+             struct key_question *q, struct reason *why)
+{
+  struct reason other = { "" };
+  int r = place->seen ? 0 : check_mount (k, place, q, &other);
+
+  if (r < 0) {
+    if (why)
+      *why = other;
+    return r;
+  }
+  /* The HTTP API has it in a path, the command and we do not.  Where a key
+   * has come from once, it belongs there.
+   */
+  if (place->kv2 && strncmp (place->path, "data/", 5) == 0 &&
+      !atomic_load (&k->fetched))
+    return reason_set (why, EINVAL,
+                       "there is no key %.256s in the mount %.128s at %s, which "
+                       "is KV version 2: leave out \"data/\", as with bao kv "
+                       "get",
+                       place->path, place->mount,
+                       http_server_address (k->bao->server));
+  return -ENOENT;
+}
+
 /* ---- the fetch ---- */
+
+/* What version 2 answers, to a question in the manner of version 1. */
+static bool
+is_version_2 (json_t *record)
+{
+  json_t *metadata = json_object_get (record, "metadata");
+
+  return json_object_size (record) == 2 && json_object_get (record, "data") &&
+         json_is_integer (json_object_get (metadata, "version"));
+}
 
 static int
 read_record (const struct openbao_key *k, const struct answer *a, bool kv2,
@@ -189,6 +279,8 @@ read_record (const struct openbao_key *k, const struct answer *a, bool kv2,
         "version %d?",
         http_server_address (k->bao->server), k->path, kv2 ? 2 : 1);
   r = layout_passphrase (&k->layout, record, ret, why);
+  if (r == -EBADMSG && !kv2 && is_version_2 (record))
+    return answer_wrong_version (k, k->mount, 2, why);
   if (r < 0)
     reason_prefix (why, "the key %.256s at %s", k->path,
                    http_server_address (k->bao->server));
@@ -200,13 +292,16 @@ static int
 read_there (const struct openbao_key *k, const struct place *place,
             struct key_question *q, struct secret **ret, struct reason *why)
 {
-  struct openbao_key here = *k;
+  const struct openbao_key here = { .bao = k->bao,
+                                    .layout = k->layout,
+                                    .path = k->path,
+                                    .version = k->version,
+                                    .mount = place->mount,
+                                    .mount_seen = place->seen };
   struct answer a = { 0 };
   char *path;
   int r;
 
-  here.mount = place->mount;
-  here.mount_seen = place->seen;
   if (k->version > 0 && !place->kv2)
     return reason_set (why, EINVAL,
                        "the mount %.128s at %s is KV version 1, which keeps no "
@@ -220,6 +315,8 @@ read_there (const struct openbao_key *k, const struct place *place,
   free (path);
   if (r == 0)
     r = read_record (&here, &a, place->kv2, ret, why);
+  else if (r == -ENOENT && !answer_has_metadata (&a))
+    r = doubt_place (k, place, q, why);
   answer_free (&a);
   return r;
 }

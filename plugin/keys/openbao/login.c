@@ -415,8 +415,7 @@ login_can_check (struct login *l, struct reason *why)
 static bool
 is_final (const struct answer *a)
 {
-  return (a->status >= 400 && a->status < 500 && a->status != 412 &&
-          a->status != 429) ||
+  return (a->status >= 400 && !answer_is_outage (a->status)) ||
          (a->status == 500 && strstr (a->text, "renew"));
 }
 

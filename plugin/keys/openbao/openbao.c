@@ -15,12 +15,18 @@
 #include "login.h"
 
 static int
-ask_for_key (const struct openbao_key *k, struct key_question *question,
+ask_for_key (struct openbao_key *k, struct key_question *question,
              struct secret **ret, struct reason *why)
 {
-  if (k->bao->engine == ENGINE_TRANSIT)
-    return transit_unwrap (k, question, ret, why);
-  return kv_read (k, question, ret, why);
+  const int r = k->bao->engine == ENGINE_TRANSIT
+                    ? transit_unwrap (k, question, ret, why)
+                    : kv_read (k, question, ret, why);
+
+  if (r == 0) {
+    atomic_store (&k->fetched, true);
+    login_learn (k->bao->login, question);
+  }
+  return r;
 }
 
 /* Also unwrap: of a transit key the reference is the wrapped passphrase. */
@@ -28,11 +34,8 @@ static int
 openbao_fetch (void *state, struct key_question *question, struct secret **ret,
                struct reason *why)
 {
-  const struct openbao_key *k = state;
-  int r = ask_for_key (k, question, ret, why);
+  const int r = ask_for_key (state, question, ret, why);
 
-  if (r == 0)
-    login_learn (k->bao->login, question);
   return r == -EKEYREJECTED ? -EACCES : r;
 }
 
@@ -40,12 +43,9 @@ openbao_fetch (void *state, struct key_question *question, struct secret **ret,
 static int
 openbao_check (void *state, struct key_question *question, struct reason *why)
 {
-  const struct openbao_key *k = state;
   struct secret *s CLEANUP_SECRET = NULL;
-  int r = ask_for_key (k, question, &s, why);
+  const int r = ask_for_key (state, question, &s, why);
 
-  if (r == 0)
-    login_learn (k->bao->login, question);
   return r == -EKEYREJECTED ? -EAGAIN : r;
 }
 

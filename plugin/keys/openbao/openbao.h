@@ -15,6 +15,8 @@
 #ifndef RBDCRYPT_OPENBAO_H
 #define RBDCRYPT_OPENBAO_H
 
+#include <stdatomic.h>
+
 #include "keys.h"
 
 enum openbao_engine { ENGINE_KV1, ENGINE_KV2, ENGINE_TRANSIT };
@@ -43,6 +45,7 @@ struct openbao_key {
   unsigned version;     /* KV version 2: 0 is the latest */
   char *mount;          /* as openbao's, or the one that was found */
   bool mount_seen;      /* the server said that there is this mount */
+  atomic_bool fetched;  /* the key has come from there once */
   char *doing;          /* "asking OpenBao at ADDRESS for the key NAME" */
 };
 
@@ -82,6 +85,11 @@ extern void answer_read (struct answer *answer, const struct http_reply *reply,
                          const struct secret *token);
 extern void answer_free (struct answer *answer);
 
+/* Does STATUS say nothing but that the server cannot answer now?  The one
+ * list: of reads, logins, renewals and lookups.
+ */
+extern bool answer_is_outage (long status);
+
 /* The request's id in the server's own log, where the answer tells it. */
 extern void
 answer_note_id (const struct answer *answer, struct key_question *question);
@@ -93,6 +101,17 @@ answer_note_id (const struct answer *answer, struct key_question *question);
 extern int
 answer_refusal (const struct openbao_key *k, const struct answer *answer,
                 bool *again, struct reason *why);
+
+/* Does a 404 tell of a version that was deleted: is it KV version 2, and
+ * the key was there?
+ */
+extern bool answer_has_metadata (const struct answer *answer);
+
+/* The MOUNT holds KV version VERSION, and the profile says the other:
+ * -EINVAL.
+ */
+extern int answer_wrong_version (const struct openbao_key *k, const char *mount,
+                                 int version, struct reason *why);
 
 /* One exchange with the server; strings are borrowed. */
 struct openbao_request {

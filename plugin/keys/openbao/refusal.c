@@ -123,8 +123,7 @@ refusal_of_login (struct login *l, const struct answer *a,
   char none[] = "";
   const struct openbao_key nobody = { .bao = l->bao, .path = none };
 
-  if (!a->body || a->status < 400 || a->status == 412 || a->status == 429 ||
-      a->status >= 500)
+  if (!a->body || a->status < 400 || answer_is_outage (a->status))
     return answer_refusal (&nobody, a, &question->again, why);
   if (strstr (a->text, "namespace not found"))
     return reason_set (why, EINVAL, "there is no namespace %.128s (%s)",

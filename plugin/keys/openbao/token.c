@@ -91,17 +91,31 @@ token_from_auth (json_t *auth, const struct token *old, struct token *t,
   return 0;
 }
 
+/* The end may be in the past already, where clocks were set or a renewal
+ * is late: whatever has one, and no time left, is renewed now.
+ */
+static void
+set_looked_up_life (struct token *t, json_t *data)
+{
+  json_t *ttl = json_object_get (data, "ttl");
+  const bool left = json_is_integer (ttl) && json_integer_value (ttl) > 0;
+  int64_t life_ms = 0;
+
+  (void)life_of (ttl, &life_ms);
+  token_set_life (t, life_ms);
+  if (!left && !json_is_null (json_object_get (data, "expire_time")))
+    t->end_ms = t->renew_ms = monotonic_ms ();
+}
+
 void
 token_learn (struct token *t, json_t *data)
 {
   const char *type = json_string_value (json_object_get (data, "type"));
-  int64_t life_ms = 0;
 
   t->known = true;
   t->renewable = json_is_true (json_object_get (data, "renewable"));
   t->batch = type && strcmp (type, "batch") == 0;
   /* On its last use the server says -1. */
   t->limited = json_integer_value (json_object_get (data, "num_uses")) != 0;
-  (void)life_of (json_object_get (data, "ttl"), &life_ms);
-  token_set_life (t, life_ms);
+  set_looked_up_life (t, data);
 }
