@@ -154,11 +154,6 @@ extern const char *key_profile (const struct key *key);
  */
 extern const char *key_doing (const struct key *key);
 
-/* A hint to append when the key was refused by the volume, or NULL: for
- * file: whose content ends in a newline, what line: would do.
- */
-extern const char *key_hint (const struct key *key);
-
 /* Memory locks do not survive fork(). */
 extern void key_relock (struct key *key);
 

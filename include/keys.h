@@ -161,8 +161,7 @@ struct provider {
   bool (*can_check) (struct kms *kms, struct reason *why);
 
   const char *(*doing) (const void *state);
-  const char *(*hint) (const void *state); /* may be NULL */
-  void (*relock) (void *state);            /* secrets of one key */
+  void (*relock) (void *state); /* secrets of one key */
 
   /* Of a login, see key.h; may be NULL where there is none. */
   int (*save_login) (struct kms *kms, struct secret **ret);

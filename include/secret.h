@@ -40,6 +40,12 @@ extern int secret_append (struct secret *s, const void *bytes, size_t length);
 /* Compare in time that depends on the lengths only. */
 extern bool secret_equal (const struct secret *a, const struct secret *b);
 
+/* What is odd about a passphrase that opens nothing, as an end of the
+ * sentence: ": it ends in a newline, ..."; "" where nothing is.  It tells
+ * of white space and zero bytes at the end only.
+ */
+extern const char *secret_oddity (const struct secret *s);
+
 /* fork() does not inherit locks on memory: lock again in the child. */
 extern void secret_relock (struct secret *s);
 

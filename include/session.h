@@ -83,7 +83,6 @@ struct session_params {
   int (*fetch) (void *opaque, size_t i, const struct subject *subject,
                 const struct deadline *deadline, struct secret **ret,
                 struct reason *why);
-  const char *(*hint) (void *opaque); /* see struct volume_hooks */
   /* May the keys still be used?  0 or -errno of reason.h, by DEADLINE.
    * On the thread of the rechecks.  NULL: never asked.
    */

@@ -100,8 +100,6 @@ struct volume_hooks {
    */
   int (*key) (void *opaque, size_t i, const struct subject *subject,
               const struct secret **ret, struct reason *why);
-  /* What to add when the volume refuses the key, or NULL. */
-  const char *(*hint) (void *opaque);
   /* Ends the wait for the turn to unlock; both may be NULL. */
   const atomic_bool *cancelled;
   const struct logger *log;

@@ -90,6 +90,28 @@ secret_equal (const struct secret *a, const struct secret *b)
          CRYPTO_memcmp (a->bytes, b->bytes, a->length) == 0;
 }
 
+const char *
+secret_oddity (const struct secret *s)
+{
+  const unsigned char *end = s->bytes + s->length;
+
+  switch (s->length > 0 ? end[-1] : 'x') {
+  case '\n':
+    return s->length > 1 && end[-2] == '\r'
+               ? ": it ends in a newline of Windows (CR LF), which counts"
+               : ": it ends in a newline, which counts (line:PATH drops it "
+                 "from a file; store it without one in a key server)";
+  case '\0':
+    return ": it ends in a zero byte, which counts";
+  case ' ':
+  case '\t':
+  case '\r':
+    return ": it ends in white space, which counts";
+  default:
+    return "";
+  }
+}
+
 void
 secret_relock (struct secret *s)
 {

@@ -87,14 +87,6 @@ lend_key (void *opaque, size_t i, const struct subject *subject,
   return r;
 }
 
-static const char *
-key_hint_of (void *opaque)
-{
-  struct session *s = opaque;
-
-  return s->params.hint ? s->params.hint (s->params.opaque) : NULL;
-}
-
 static void
 wipe_keys (struct session *s)
 {
@@ -194,7 +186,6 @@ open_volume (struct session *s, struct reason *why)
       deadline_in_ms (SESSION_FETCH_MS, &s->stopping);
   const struct volume_hooks hooks = {
     .key = lend_key,
-    .hint = key_hint_of,
     .cancelled = &s->stopping,
     .log = s->params.log,
     .opaque = s,

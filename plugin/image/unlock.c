@@ -122,20 +122,30 @@ load (struct volume *v, const struct secret *const *keys)
 
 #endif
 
+/* Of the keys, the first that has one. */
+static const char *
+oddity_of (const struct volume *v, const struct secret *const *keys)
+{
+  const char *odd = "";
+
+  for (size_t i = 0; i < v->params->nr_keys && !odd[0]; i++)
+    odd = secret_oddity (keys[i]);
+  return odd;
+}
+
 /* The sentence for a failed load. */
 static int
-explain_load (struct volume *v, int err, const struct volume_hooks *hooks,
+explain_load (struct volume *v, int err, const struct secret *const *keys,
               struct reason *why)
 {
   const struct luks_header *h = &v->header;
-  const char *hint = hooks->hint ? hooks->hint (hooks->opaque) : NULL;
   char name[IMAGE_SPEC_TEXT_MAX];
 
   image_spec_text (&v->params->spec, name);
   if (err == EPERM)
     return reason_set (why, EPERM,
-                       "the key opens none of the %u keyslots of \"%s\"%s%s",
-                       h->keyslots, name, hint ? ": " : "", hint ? hint : "");
+                       "the key opens none of the %u keyslots of \"%s\"%s",
+                       h->keyslots, name, oddity_of (v, keys));
   if (err == EOPNOTSUPP && v->params->nr_keys > 1)
     return reason_set (why, ENOTSUP,
                        "this librbd takes one key only: several key= "
@@ -236,17 +246,16 @@ struct unlock {
 };
 
 static int
-load_with (struct volume *v, const struct unlock *u,
-           const struct volume_hooks *hooks, struct reason *why)
+load_with (struct volume *v, const struct unlock *u, struct reason *why)
 {
   int r;
 
   if (v->engine == ENGINE_OPENSSL) {
     r = engine_unlock (v, u->device, &u->layers, u->keys[0], why);
-    return r == -EPERM ? explain_load (v, EPERM, hooks, why) : r;
+    return r == -EPERM ? explain_load (v, EPERM, u->keys, why) : r;
   }
   r = load (v, u->keys);
-  return r < 0 ? explain_load (v, -r, hooks, why) : 0;
+  return r < 0 ? explain_load (v, -r, u->keys, why) : 0;
 }
 
 /* Wait for the turn, where that is costly, and give back what it took. */
@@ -259,13 +268,13 @@ load_in_turn (struct volume *v, const struct unlock *u,
   int slot, r;
 
   if (!v->costly)
-    return load_with (v, u, hooks, why);
+    return load_with (v, u, why);
   slot = unlock_slot_take (&v->header, &turn);
   if (slot == -ESHUTDOWN)
     return reason_set (why, ESHUTDOWN, "the server is shutting down");
   if (slot < 0 && hooks->log)
     hooks->log->debug ("unlocking out of turn: %s", strerror (-slot));
-  r = load_with (v, u, hooks, why);
+  r = load_with (v, u, why);
   heap_give_back (); /* what Argon2id took */
   unlock_slot_give (slot);
   return r;

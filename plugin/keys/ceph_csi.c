@@ -263,12 +263,9 @@ unwrap (const struct csi_key *k, struct secret *dek, const struct secret *nonce,
     return reason_set (
         why, EINVAL,
         "%s: \"passphrase_file\" does not unwrap ceph-csi's key of the volume "
-        "\"%.*s\": another passphrase%s, another volume handle, or the "
-        "image's metadata were changed",
-        k->csi->where, VOLUME_ID_BYTES_MAX, k->id,
-        passphrase->bytes[passphrase->length - 1] == '\n'
-            ? " (the file ends in a newline, which counts)"
-            : "");
+        "\"%.*s\": another passphrase, another volume handle, or the "
+        "image's metadata were changed%s",
+        k->csi->where, VOLUME_ID_BYTES_MAX, k->id, secret_oddity (passphrase));
   if (r < 0)
     return reason_set (why, ENOMEM, "memory to unwrap ceph-csi's key");
   *ret = text;

@@ -374,14 +374,6 @@ key_doing (const struct key *key)
                     : "getting the key";
 }
 
-const char *
-key_hint (const struct key *key)
-{
-  if (!key->state || !key->kms->provider->hint)
-    return NULL;
-  return key->kms->provider->hint (key->state);
-}
-
 /* ---- the life of secrets ---- */
 
 void

@@ -22,9 +22,8 @@ enum keyfile_kind { KIND_FILE, KIND_LINE, KIND_FD, KIND_CRED };
 
 struct keyfile {
   enum keyfile_kind kind;
-  char *path;   /* absolute; not of an fd */
-  int fd;       /* of KIND_FD, closed once it was read */
-  bool newline; /* the bytes end in one */
+  char *path; /* absolute; not of an fd */
+  int fd;     /* of KIND_FD, closed once it was read */
   char *doing;
   struct secret *bytes; /* until the first fetch */
 };
@@ -168,11 +167,8 @@ read_bytes (struct keyfile *k, struct secret **ret, struct reason *why)
                        &s, NULL, why);
   if (r < 0)
     return r;
-  k->newline = s->bytes[s->length - 1] == '\n';
-  if (k->kind == KIND_LINE && k->newline) {
+  if (k->kind == KIND_LINE && s->bytes[s->length - 1] == '\n')
     s->bytes[--s->length] = '\0';
-    k->newline = false;
-  }
   if (s->length == 0)
     return reason_set (why, EINVAL, "the key file %.256s holds an empty line",
                        k->path);
@@ -238,18 +234,6 @@ keyfile_doing (const void *state)
   return ((const struct keyfile *)state)->doing;
 }
 
-static const char *
-keyfile_hint (const void *state)
-{
-  const struct keyfile *k = state;
-
-  if (!k->newline)
-    return NULL;
-  if (k->kind == KIND_FILE)
-    return "the key file ends in a newline, which counts; line:PATH drops it";
-  return "the key ends in a newline, which counts";
-}
-
 static void
 keyfile_relock (void *state)
 {
@@ -267,7 +251,6 @@ keyfile_relock (void *state)
     .prepare = keyfile_prepare,                                                \
     .fetch = keyfile_fetch,                                                    \
     .doing = keyfile_doing,                                                    \
-    .hint = keyfile_hint,                                                      \
     .relock = keyfile_relock,                                                  \
     .free = keyfile_free,                                                      \
   }

@@ -119,8 +119,10 @@ decode (const char *field, const char *text, size_t length,
                        "the record's field \"%s\" is longer than %d bytes", buf,
                        SECRET_PASSPHRASE_MAX);
   if (r < 0)
-    return reason_set (why, EBADMSG, "the record's field \"%s\" is not %s", buf,
-                       names[encoding]);
+    return reason_set (why, EBADMSG, "the record's field \"%s\" is not %s%s",
+                       buf, names[encoding],
+                       memchr (text, '\n', length) ? ": it holds a newline"
+                                                   : "");
   return 0;
 }
 

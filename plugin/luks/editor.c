@@ -151,8 +151,8 @@ luks_editor_unlock (struct luks_editor *e, const struct secret *passphrase,
                                     passphrase->length, 0);
   if (r == -EPERM)
     return reason_set (why, EPERM,
-                       "the key opens none of the %u keyslots of the volume",
-                       e->header.keyslots);
+                       "the key opens none of the %u keyslots of the volume%s",
+                       e->header.keyslots, secret_oddity (passphrase));
   if (r < 0)
     return reason_set (why, -r, "the keyslots cannot be tried: %s",
                        c->last_words[0] ? c->last_words : strerror (-r));

@@ -123,13 +123,6 @@ fetch_key (void *opaque, size_t i, const struct subject *subject,
   return 0;
 }
 
-static const char *
-first_key_hint (void *opaque)
-{
-  (void)opaque;
-  return parameters.plain ? NULL : key_hint (parameters.keys[0]);
-}
-
 /* What the rehearsal fetched is for the first try to open: later ones
  * ask whether the key may still be used, and which it is.
  */
@@ -193,7 +186,6 @@ rbdcrypt_after_fork (void)
     .volume = &parameters.volume,
     .log = &nbdkit_logger,
     .fetch = fetch_key,
-    .hint = first_key_hint,
     .check = asks_again ? questions_check : NULL,
     .recheck = parameters.recheck,
     .event = take_event,

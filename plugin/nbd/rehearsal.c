@@ -177,13 +177,6 @@ child_key (void *opaque, size_t i, const struct subject *subject,
   return 0;
 }
 
-static const char *
-child_hint (void *opaque)
-{
-  (void)opaque;
-  return key_hint (parameters.keys[0]);
-}
-
 static void
 send_keyring (const struct child *child, struct cluster *cluster)
 {
@@ -220,7 +213,6 @@ try_everything (struct child *child, struct reason *why)
   const struct volume_hooks hooks = {
     .step = child_step,
     .key = child_key,
-    .hint = child_hint,
     .opaque = child,
   };
   struct cluster *cluster;

@@ -73,20 +73,11 @@ give_key (void *opaque, size_t i, const struct subject *subject,
   return r;
 }
 
-static const char *
-no_hint (void *opaque)
-{
-  (void)opaque;
-  return NULL;
-}
-
 static int
 open_once (struct cluster *cluster, const struct volume_params *params,
            struct opens *o, double *ms, struct reason *why)
 {
-  const struct volume_hooks hooks = { .key = give_key,
-                                      .hint = no_hint,
-                                      .opaque = o };
+  const struct volume_hooks hooks = { .key = give_key, .opaque = o };
   struct volume *volume = NULL;
   struct timespec a, b;
   int r;

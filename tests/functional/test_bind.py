@@ -215,6 +215,12 @@ def test_a_wrong_key_writes_nothing(images, bind, bao):
     assert image.raw() == before
 
 
+def test_a_key_that_ends_in_a_newline_is_told(images, bind, bao):
+    bao.put("tenant-a/echoed", {"value": lab.PASSPHRASE.decode() + "\n"})
+    refused(bind(images.luks(), "tenant-a:echoed", check=False), "keyslots",
+            "ends in a newline")
+
+
 @pytest.mark.parametrize("key, words", [
     ("file:/etc/hostname", ["profiles only"]),
     ("bao:secret/x#value", ["profiles only"]),

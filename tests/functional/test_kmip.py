@@ -81,6 +81,13 @@ def test_secret_data_is_the_passphrase(servers, images, kmip, profile,
     served(servers, images.luks(), "key=t:" + ident, profile(layout=layout))
 
 
+def test_secret_data_that_ends_in_a_newline_is_told(servers, encrypted, kmip,
+                                                    profile):
+    ident = kmip.key(PASSPHRASE + b"\n", kind="secret")
+    names(servers.refused(encrypted, "key=t:" + ident, profile()),
+          "keyslots", "ends in a newline")
+
+
 @pytest.mark.parametrize("mode", ["gcm", "cbc"])
 def test_wrapped_passphrase(servers, images, kmip, profile, wrapper, mode):
     served(servers, images.luks(),

@@ -70,6 +70,14 @@ def test_field_may_be_left_out_when_there_is_one(servers, images, bao,
                           env=environment), "field")
 
 
+def test_value_that_ends_in_a_newline_is_told(servers, encrypted, bao,
+                                              environment):
+    """What "echo KEY | bao kv put ... value=-" stores."""
+    bao.put("volumes/echoed", {"value": TEXT + "\n"})
+    names(servers.refused(encrypted, "key=bao:secret/volumes/echoed",
+                          env=environment), "keyslots", "ends in a newline")
+
+
 def test_vault_variables_serve_where_bao_ones_are_missing(
         servers, images, bao):
     bao.put("volumes/v", {"key": TEXT})

@@ -110,7 +110,6 @@ test_line_drops_one_newline (void **state)
   snprintf (line, sizeof line, "line:%s", path);
   write_file ("a\n\n", 3, 0400);
   k = prepared (line);
-  assert_null (key_hint (k));
   fetches (k, "a\n", 2);
   key_free (k);
   write_file ("a", 1, 0400);
@@ -128,24 +127,6 @@ test_line_of_nothing_but_a_newline_is_refused (void **state)
   snprintf (line, sizeof line, "line:%s", path);
   write_file ("\n", 1, 0600);
   refused (line, EINVAL, "empty line");
-}
-
-static void
-test_a_newline_at_the_end_gives_a_hint (void **state)
-{
-  struct key *k;
-
-  (void)state;
-  write_file ("a\n", 2, 0600);
-  k = prepared (ref);
-  assert_string_equal (
-      key_hint (k),
-      "the key file ends in a newline, which counts; line:PATH drops it");
-  key_free (k);
-  write_file ("a", 1, 0600);
-  k = prepared (ref);
-  assert_null (key_hint (k));
-  key_free (k);
 }
 
 static void
@@ -323,7 +304,6 @@ test_fd_reads_a_pipe_to_its_end (void **state)
   close (p[1]);
   fd_reference (p[0], reference);
   k = prepared (reference);
-  assert_non_null (key_hint (k));
   fetches (k, "one\n", 4);
   /* It was closed: no child shall inherit it. */
   assert_int_equal (fcntl (p[0], F_GETFD), -1);
@@ -519,7 +499,6 @@ test_fetch_before_prepare_is_refused (void **state)
   (void)state;
   assert_int_equal (key_fetch (k, &q, &s, NULL), -EINVAL);
   assert_null (s);
-  assert_null (key_hint (k));
   assert_non_null (key_doing (k));
   key_free (k);
 }
@@ -550,7 +529,6 @@ main (void)
     cmocka_unit_test (test_every_byte_of_a_file_counts),
     cmocka_unit_test (test_line_drops_one_newline),
     cmocka_unit_test (test_line_of_nothing_but_a_newline_is_refused),
-    cmocka_unit_test (test_a_newline_at_the_end_gives_a_hint),
     cmocka_unit_test (test_a_file_is_read_again_for_a_second_fetch),
     cmocka_unit_test (test_a_file_that_went_away_is_said_at_the_second_fetch),
     cmocka_unit_test (test_a_relative_path_survives_a_change_of_directory),

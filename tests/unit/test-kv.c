@@ -29,8 +29,7 @@ reads (enum openbao_engine engine, const char *path, bool fetched,
 {
   char name[64], mount[] = "secret", field[] = "key";
   struct openbao_key key = { .bao = &login_bao,
-                             .layout = { .kind = LAYOUT_FIELD,
-                                         .field = field },
+                             .layout = { .kind = LAYOUT_FIELD, .field = field },
                              .path = name,
                              .mount = mount,
                              .fetched = fetched };

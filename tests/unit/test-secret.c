@@ -364,6 +364,34 @@ wiped_memory_is_aligned_for_every_type (void **state)
 }
 
 /* In a child: what is turned off stays off. */
+static void
+odd (const char *bytes, size_t length, const char *part)
+{
+  struct secret *s = secret_copy (bytes, length);
+
+  assert_non_null (s);
+  if (!part)
+    assert_string_equal (secret_oddity (s), "");
+  else
+    assert_non_null (strstr (secret_oddity (s), part));
+  secret_free (s);
+}
+
+static void
+what_ends_oddly_is_told (void **state)
+{
+  (void)state;
+  odd ("key", 3, NULL);
+  odd ("", 0, NULL);
+  odd (" k\ny", 4, NULL);
+  odd ("key\n", 4, "ends in a newline, which counts (line:PATH");
+  odd ("\n", 1, "newline");
+  odd ("key\r\n", 5, "CR LF");
+  odd ("key ", 4, "white space");
+  odd ("key\t", 4, "white space");
+  odd ("key", 4, "zero byte");
+}
+
 static int
 hardened (const char *allow)
 {
@@ -419,6 +447,7 @@ main (void)
     cmocka_unit_test (wiping_realloc_keeps_the_bytes_and_wipes_the_old_place),
     cmocka_unit_test (wiping_calloc_gives_zeros_and_notices_overflow),
     cmocka_unit_test (wiped_memory_is_aligned_for_every_type),
+    cmocka_unit_test (what_ends_oddly_is_told),
     cmocka_unit_test (a_hardened_process_leaves_no_core),
   };
 

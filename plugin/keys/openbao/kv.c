@@ -242,12 +242,12 @@ doubt_place (const struct openbao_key *k, const struct place *place,
    */
   if (place->kv2 && strncmp (place->path, "data/", 5) == 0 &&
       !atomic_load (&k->fetched))
-    return reason_set (why, EINVAL,
-                       "there is no key %.256s in the mount %.128s at %s, which "
-                       "is KV version 2: leave out \"data/\", as with bao kv "
-                       "get",
-                       place->path, place->mount,
-                       http_server_address (k->bao->server));
+    return reason_set (
+        why, EINVAL,
+        "there is no key %.256s in the mount %.128s at %s, which "
+        "is KV version 2: leave out \"data/\", as with bao kv "
+        "get",
+        place->path, place->mount, http_server_address (k->bao->server));
   return -ENOENT;
 }
 
