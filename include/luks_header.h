@@ -14,6 +14,7 @@
 #ifndef RBDCRYPT_LUKS_HEADER_H
 #define RBDCRYPT_LUKS_HEADER_H
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -32,6 +33,8 @@ struct luks_header {
   char mode[32];         /* "xts-plain64" */
   unsigned key_bytes;    /* volume key: 64 for AES-256-XTS */
   unsigned keyslots;     /* how many a passphrase is tried on */
+  unsigned ignored;      /* LUKS2 priority "ignore": it is not tried on these */
+  unsigned unbound;      /* nor on these, which hold another key */
 
   /* What a passphrase that fits no keyslot costs, all active keyslots
    * and the digest taken together: an estimate for this machine.
@@ -40,6 +43,16 @@ struct luks_header {
   uint64_t unlock_kib;   /* memory of the hungriest keyslot */
   double digest_seconds; /* to see whether a volume key is this one's */
 };
+
+/* Does ERR, of libcryptsetup or librbd, say that a passphrase opened no
+ * keyslot?  libcryptsetup below 2.7 says -ENOENT where the last one does not
+ * hold the volume key.
+ */
+static inline bool
+luks_wrong_key (int err)
+{
+  return err == -EPERM || err == -ENOENT;
+}
 
 /* The most that an unlock may cost (unlock-limit=SECONDS[,MIB]). */
 struct unlock_limit {
@@ -75,6 +88,7 @@ typedef ssize_t (*luks_read_fn) (void *opaque, void *buf, size_t length,
  *              should (a re-encryption under way)
  *   -EFBIG     the payload would start beyond the end of the image
  *   -ENOKEY    no active keyslot
+ *   -EPERM     none but those that are never tried (priority "ignore")
  *   -EIO, ...  what READ returned
  * Any thread.
  */

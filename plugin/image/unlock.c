@@ -17,6 +17,7 @@
 #include "heap.h"
 #include "unlock_slot.h"
 #include "volume.h"
+#include "wrong_key.h"
 
 static bool
 same_layout (const struct luks_header *a, const struct luks_header *b)
@@ -122,30 +123,14 @@ load (struct volume *v, const struct secret *const *keys)
 
 #endif
 
-/* Of the keys, the first that has one. */
-static const char *
-oddity_of (const struct volume *v, const struct secret *const *keys)
-{
-  const char *odd = "";
-
-  for (size_t i = 0; i < v->params->nr_keys && !odd[0]; i++)
-    odd = secret_oddity (keys[i]);
-  return odd;
-}
-
-/* The sentence for a failed load. */
+/* The sentence for a failed load, but for a wrong key. */
 static int
-explain_load (struct volume *v, int err, const struct secret *const *keys,
-              struct reason *why)
+explain_load (struct volume *v, int err, struct reason *why)
 {
   const struct luks_header *h = &v->header;
   char name[IMAGE_SPEC_TEXT_MAX];
 
   image_spec_text (&v->params->spec, name);
-  if (err == EPERM)
-    return reason_set (why, EPERM,
-                       "the key opens none of the %u keyslots of \"%s\"%s",
-                       h->keyslots, name, oddity_of (v, keys));
   if (err == EOPNOTSUPP && v->params->nr_keys > 1)
     return reason_set (why, ENOTSUP,
                        "this librbd takes one key only: several key= "
@@ -250,12 +235,16 @@ load_with (struct volume *v, const struct unlock *u, struct reason *why)
 {
   int r;
 
-  if (v->engine == ENGINE_OPENSSL) {
+  if (v->engine == ENGINE_OPENSSL)
     r = engine_unlock (v, u->device, &u->layers, u->keys[0], why);
-    return r == -EPERM ? explain_load (v, EPERM, u->keys, why) : r;
+  else {
+    r = load (v, u->keys);
+    if (r < 0)
+      explain_load (v, -r, why);
   }
-  r = load (v, u->keys);
-  return r < 0 ? explain_load (v, -r, u->keys, why) : 0;
+  if (luks_wrong_key (r))
+    return wrong_key_explain (v, u->device, &u->layers, u->keys, why);
+  return r;
 }
 
 /* Wait for the turn, where that is costly, and give back what it took. */

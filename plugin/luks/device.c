@@ -68,7 +68,7 @@ luks_device_unlock (struct luks_device *d, const struct secret *passphrase,
                             passphrase->length);
   if (r < 0) {
     secret_free (key);
-    if (r == -EPERM || r == -ENOENT)
+    if (luks_wrong_key (r))
       return reason_set (why, EPERM, "the passphrase opens no keyslot");
     return reason_set (why, -r, "the LUKS header cannot be unlocked: %s",
                        d->copy.last_words[0] ? d->copy.last_words

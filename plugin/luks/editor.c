@@ -149,7 +149,7 @@ luks_editor_unlock (struct luks_editor *e, const struct secret *passphrase,
   r = crypt_activate_by_passphrase (c->cd, NULL, CRYPT_ANY_SLOT,
                                     (const char *)passphrase->bytes,
                                     passphrase->length, 0);
-  if (r == -EPERM)
+  if (luks_wrong_key (r))
     return reason_set (why, EPERM,
                        "the key opens none of the %u keyslots of the volume%s",
                        e->header.keyslots, secret_oddity (passphrase));

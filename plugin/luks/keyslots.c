@@ -266,11 +266,17 @@ luks2_slots (struct crypt_device *cd, struct luks_header *header,
 
     snprintf (name, sizeof name, "%d", slot);
     keyslot = json_object_get (keyslots, name);
-    if (!keyslot || !is_active (cd, slot) ||
-        strcmp (json_text (keyslot, "type"), "luks2") != 0 ||
-        json_number (keyslot, "priority", CRYPT_SLOT_PRIORITY_NORMAL) ==
-            CRYPT_SLOT_PRIORITY_IGNORE)
+    if (!keyslot || strcmp (json_text (keyslot, "type"), "luks2") != 0)
       continue;
+    if (!is_active (cd, slot)) {
+      header->unbound += crypt_keyslot_status (cd, slot) == CRYPT_SLOT_UNBOUND;
+      continue;
+    }
+    if (json_number (keyslot, "priority", CRYPT_SLOT_PRIORITY_NORMAL) ==
+        CRYPT_SLOT_PRIORITY_IGNORE) {
+      header->ignored++;
+      continue;
+    }
     r = luks2_slot (slot, keyslot, header, &speeds, why);
     if (r < 0)
       return r;
@@ -290,11 +296,17 @@ keyslots_read (struct crypt_device *cd, uint32_t mk_digest_iterations,
 
   if (r < 0)
     return r;
+  if (header->keyslots == 0 && header->ignored > 0)
+    return reason_set (why, EPERM,
+                       "no key is tried on this LUKS header: its keyslots have "
+                       "the priority \"ignore\"; give one of them another "
+                       "(cryptsetup config --key-slot N --priority normal)");
   if (header->keyslots == 0)
     return reason_set (why, ENOKEY,
-                       "no keyslot of the LUKS header is in use: the volume "
-                       "was shredded (cryptsetup luksErase) or never given a "
-                       "passphrase; restore a backup of the header");
+                       "no keyslot of the LUKS header holds the volume key: "
+                       "the volume was shredded (cryptsetup luksErase) or "
+                       "never given a passphrase; restore a backup of the "
+                       "header");
   if (header->key_bytes == 0)
     return reason_set (why, EINVAL,
                        "the LUKS header does not tell the size of its key: it "

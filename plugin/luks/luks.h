@@ -125,7 +125,8 @@ extern double kdf_seconds (const struct kdf *kdf, struct kdf_speeds *speeds);
 /* Fill keyslots, unlock_seconds and unlock_kib of HEADER, whose version
  * is set, from CD.  MK_DIGEST_ITERATIONS is LUKS1's.  -EINVAL for what
  * no honest header holds and what would make libcryptsetup allocate or
- * start much; -ENOKEY when no keyslot would be tried.
+ * start much; -ENOKEY when no keyslot holds the
+ * volume key; -EPERM when those that do have the priority "ignore".
  */
 extern int
 keyslots_read (struct crypt_device *cd, uint32_t mk_digest_iterations,

@@ -276,7 +276,7 @@ no_keyslot_means_no_key (void **state)
   image_edit (&two, edit_destroy_keyslots);
   image_refuse (&two, ENOKEY, "no keyslot");
   image_edit (&ignored, edit_ignore_keyslots);
-  image_refuse (&ignored, ENOKEY, "no keyslot");
+  image_refuse (&ignored, EPERM, "priority");
 }
 
 static void

@@ -91,7 +91,8 @@ judge (const char *what, struct image *image, const struct secret *key,
   r = luks_device_open (image_read, image, image->size, &header, &device, &why);
   if (r < 0) {
     check_sentence (what, r, &why);
-    if (r != -EINVAL && r != -EFBIG && r != -ENOKEY && r != -ENODATA)
+    if (r != -EINVAL && r != -EFBIG && r != -ENOKEY && r != -EPERM &&
+        r != -ENODATA)
       fail_msg ("%s: error %d: %s", what, r, why.text);
     tally->refused++;
   }

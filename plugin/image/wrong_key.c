@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* A volume that refuses its key: which of its layers does, and what its
+ * owner can do.
+ */
+
+#include "config.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+#include "volume.h"
+#include "wrong_key.h"
+
+static bool
+refuses (struct luks_device *device, const struct secret *passphrase)
+{
+  CLEANUP_SECRET struct secret *volume_key = NULL;
+
+  return luks_device_unlock (device, passphrase, &volume_key, NULL) == -EPERM;
+}
+
+struct search {
+  const struct volume *volume;
+  const struct secret *const *keys;
+  size_t layer; /* the last ancestor that was tried: 1 is the parent */
+  bool found;   /* it refuses its key, and this is its name */
+  char name[IMAGE_SPEC_TEXT_MAX];
+};
+
+/* Further down than there are keys, librbd tries the last one. */
+static const struct secret *
+key_of (const struct search *s)
+{
+  const size_t nr = s->volume->params->nr_keys;
+
+  return s->keys[s->layer < nr ? s->layer : nr - 1];
+}
+
+/* Not 0 ends the search: found, or there is nothing to try any more.  The
+ * header is bounded again, for it was read again.
+ */
+static int
+try_ancestor (void *arg, rbd_image_t ancestor, struct reason *why)
+{
+  struct search *s = arg;
+  struct luks_device *device;
+  struct luks_header header;
+  uint64_t bytes;
+  size_t size = sizeof s->name;
+
+  (void)why;
+  s->layer++;
+  if (rbd_get_size (ancestor, &bytes) < 0 ||
+      luks_device_open (volume_read_raw, ancestor, bytes, &header, &device,
+                        NULL) < 0)
+    return 1;
+  s->found = luks_header_within (&header, &s->volume->params->unlock_limit,
+                                 NULL) == 0 &&
+             refuses (device, key_of (s));
+  luks_device_close (device);
+  if (s->found && rbd_get_name (ancestor, s->name, &size) < 0)
+    s->name[0] = '\0';
+  return s->found;
+}
+
+static int
+own_key (const struct volume *v, const struct secret *key, struct reason *why)
+{
+  const struct luks_header *h = &v->header;
+  char name[IMAGE_SPEC_TEXT_MAX], untried[128] = "";
+
+  if (h->ignored + h->unbound > 0)
+    snprintf (untried, sizeof untried,
+              " (not tried: %u with the priority \"ignore\", %u without the "
+              "volume key)",
+              h->ignored, h->unbound);
+  return reason_set (why, EPERM,
+                     "the key opens none of the %u keyslots of \"%s\"%s%s",
+                     h->keyslots, image_spec_text (&v->params->spec, name),
+                     untried, secret_oddity (key));
+}
+
+/* A key= that is missing, or a wrong one. */
+static int
+ancestors_key (const struct search *s, struct reason *why)
+{
+  const struct volume_params *params = s->volume->params;
+  char name[IMAGE_SPEC_TEXT_MAX];
+
+  image_spec_text (&params->spec, name);
+  if (s->layer < params->nr_keys)
+    return reason_set (why, EPERM,
+                       "key= number %zu opens no keyslot of \"%s\", from which "
+                       "\"%s\" was cloned%s",
+                       s->layer + 1, s->name, name, secret_oddity (key_of (s)));
+  return reason_set (why, EPERM,
+                     "the key opens \"%s\", but no keyslot of \"%s\", from "
+                     "which it was cloned: give one key= for each layer, child "
+                     "first",
+                     name, s->name);
+}
+
+int
+wrong_key_explain (struct volume *v, struct luks_device *own,
+                   const struct layers *layers,
+                   const struct secret *const *keys, struct reason *why)
+{
+  struct search s = { .volume = v, .keys = keys };
+
+  /* The openssl engine tries the key on the image itself only. */
+  if (v->engine == ENGINE_LIBRBD && layers->nr > 0 && !refuses (own, keys[0]))
+    volume_ancestors (v, try_ancestor, &s, NULL);
+  return s.found ? ancestors_key (&s, why) : own_key (v, keys[0], why);
+}

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A key that a volume refuses: which of its layers does, and why."""
+
+import json
+import shutil
+import struct
+
+import pytest
+
+import lab
+from lab import MIB
+from test_start_image import names
+
+
+@pytest.fixture
+def refused(servers, tmp_path):
+    """refused(IMAGE, KEY...) -> the sentence; the trail has to tell of a
+    wrong key as well."""
+    def start(image, *keys):
+        trail = tmp_path / "audit.json"
+        refusal = servers.refused(image, *keys, "audit=%s" % trail)
+        with open(trail, encoding="utf-8") as f:
+            told = [json.loads(line) for line in f]
+        trail.unlink()
+        [unlock] = [e for e in told if e["event"] == "unlock"] or \
+            pytest.fail(refusal.sentence)
+        assert unlock["outcome"] == "wrong-key", told
+        assert unlock["why"] in refusal.sentence
+        return refusal
+    return start
+
+
+@pytest.fixture
+def changed(images, tmp_path):
+    """changed(*ARGUMENTS, **KEYWORDS of lab.run) -> an image whose header
+    cryptsetup has changed so."""
+    def make(*arguments, **kwargs):
+        path = str(tmp_path / "header")
+        shutil.copy(images.header(), path)
+        lab.run("cryptsetup", arguments[0], "-q", *arguments[1:], path,
+                **kwargs)
+        return images.imported(path)
+    return make
+
+
+@pytest.fixture
+def family(images, files, cluster):
+    """family(LAYERS) -> (their names, a key= for each), child first: a clone
+    of a clone, all formatted as librbd formats clones, but cheaply."""
+    def make(layers):
+        keys = [b"the key of layer %d" % i for i in range(layers)]
+        line = [images.luks(passphrase=keys[-1]).spec]
+        for key in reversed(keys[:-1]):
+            base = line[0] + "@base"
+            cluster.rbd("snap", "create", "--no-progress", base)
+            line.insert(0, images.name())
+            cluster.rbd("clone", "--rbd-default-clone-format", "2", base,
+                        line[0])
+            with open(images.header(passphrase=key), "rb") as f:
+                header = f.read(4 * MIB)
+            header = header.replace(b"LUKS\xba\xbe", b"RBDL\xba\xbe", 1) \
+                .replace(b"SKUL\xba\xbe", b"LDBR\xba\xbe", 1)
+            cluster.rbd(
+                "import-diff", "--no-progress", "-", line[0],
+                input=b"rbd diff v1\ns" + struct.pack("<Q", 64 * MIB) + b"w" +
+                struct.pack("<QQ", 0, len(header)) + header + b"e")
+        return line, ["key=file:" + files("key-%d" % i, k)
+                      for i, k in enumerate(keys)]
+    return make
+
+
+def test_a_layer_that_refuses_its_key_is_named(servers, refused, family,
+                                               dump):
+    line, keys = family(3)
+    child, parent, grandparent = (n.split("/")[1] for n in line)
+    if dump["rbdcrypt_encryption_load2"] != "yes":
+        names(servers.refused(line[0], *keys), "librbd 18")
+        return
+    with servers.start(line[0], *keys).connect() as c:
+        assert c.size == 60 * MIB
+    each = "give one key= for each layer, child first"
+    names(refused(line[0], keys[0]), "opens \"rbd/%s\"" % child,
+          "keyslot of \"%s\"" % parent, each)
+    names(refused(line[0], *keys[:2]), "keyslot of \"%s\"" % grandparent,
+          each)
+    names(refused(line[0], keys[0], keys[2], keys[2]), "key= number 2",
+          "\"%s\"" % parent)
+    names(refused(line[0], *keys[:2], keys[1]), "key= number 3",
+          "\"%s\"" % grandparent)
+    # Another order: the child's own comes first.
+    names(refused(line[0], *reversed(keys)), "none of the 1 keyslots of",
+          child)
+
+
+def test_a_wrong_key_beside_an_unbound_keyslot(refused, changed, files):
+    """libcryptsetup below 2.7 has another errno for that."""
+    image = changed("luksAddKey", "--unbound", "--key-size", "512",
+                    "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000",
+                    "--key-file", "-", input=b"opens no volume")
+    for wrong in b"opens no volume", b"nor does this":
+        names(refused(image, "key=file:" + files("k", wrong)),
+              "none of the 1 keyslots of", "1 without the volume key")
+
+
+def test_an_only_keyslot_that_is_never_tried(refused, changed, key):
+    image = changed("config", "--priority", "ignore", "--key-slot", "0")
+    names(refused(image, key), "priority \"ignore\"",
+          "cryptsetup config --key-slot N --priority normal")
