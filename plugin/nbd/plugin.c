@@ -227,7 +227,7 @@ rbdcrypt_open (int readonly)
   (void)readonly; /* nbdkit itself refuses writes then */
   refusal = peers_refusal (parameters.peers);
   if (refusal) {
-    trail_refusal (&peer, -ECONNREFUSED, NULL);
+    trail_refusal (&peer, -ECONNREFUSED, refusal);
     nbdkit_error ("%s", refusal); /* the last words reach the client */
     errno = EPERM;
     return NULL;

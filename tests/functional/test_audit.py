@@ -132,6 +132,7 @@ def test_a_peer_that_may_not_connect_is_told(servers, encrypted, key,
         lab.Client.connect(None, port=port)
     [e] = of(read(trail), "refusal")
     assert e["outcome"] == "not-allowed", e
+    assert "only local Unix socket clients" in e["why"], e
     assert "peer_pid" not in e
     server.stop()
 

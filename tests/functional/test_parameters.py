@@ -249,6 +249,10 @@ def test_help_has_a_line_for_every_parameter(plugin):
         name = name.replace("ceph.rbd_cache", "ceph.OPTION")
         assert re.search(r"^(\[image=\]|%s=)" % re.escape(name), text,
                          re.M), name
+    # The man page's heads, which test-docs.sh holds together with the code.
+    for kind in ("file:PATH", "line:PATH", "fd:N", "cred:NAME",
+                 "bao:MOUNT/PATH[#FIELD]", "vault:MOUNT/PATH[#FIELD]"):
+        assert re.search(r"^ +%s,$" % re.escape(kind), text, re.M), kind
 
 
 def test_dump_plugin_tells_versions_and_abilities(dump):

@@ -68,10 +68,10 @@ compare "lines of --dump-plugin" "plugin/nbd" \
 # What the table of providers feeds: --help, --dump-plugin and the sentences.
 compare "kinds of key references" "plugin/keys" \
   "$(grep -rhoE '\.grammar = "[^"]*"|^KEYFILE_PROVIDER \([a-z]+, "[^"]*"' \
-       "$srcdir/plugin/keys" | sed 's/.*"\(.*\)"/\1/' | sort -u)" \
+       "$srcdir/plugin/keys" | sed 's/.*"\(.*\)"/\1/; s/, /\n/g' | sort -u)" \
   "the man page" \
   "$(sed -n '/^=head1 KEY REFERENCES/,/^=head1 PROFILES/p' "$pod" |
-       sed -n 's/^=head2 \([a-z]*:[^,]*\).*/\1/p' | sort -u)"
+       sed -n 's/^=head2 \([a-z]*:.*\)/\1/p' | sed 's/, /\n/g' | sort -u)"
 
 compare "types of profiles" "plugin/keys" \
   "$(grep -rh '\.types = ' "$srcdir/plugin/keys" | grep -o '"[^"]*"' |
@@ -88,6 +88,19 @@ compare "debug flags" "the sources" \
   "the man page" \
   "$(sed -n 's/^=item B<-D rbdcrypt\.\([a-z0-9_]*\)=.*/\1/p' "$pod" |
        sort -u)"
+
+# What a release is called, and whether it is one.
+version=$(sed -n 's/^AC_INIT(\[[^]]*\],\[\(.*\)\])$/\1/p' "$srcdir/configure.ac")
+for f in "$srcdir/NEWS.md:$(sed -n '/^## /{s/^## //p;q}' "$srcdir/NEWS.md")" \
+  "$pod:$(sed -n '/^=head1 VERSION/,/^=head1 SEE/s/^C<.*> \([0-9].*\) needs .*/\1/p' \
+    "$pod")"; do
+  case ${f#*:} in
+    "$version" | "$version (not yet released)") ;;
+    *) fail "${f%%:*}: says version \"${f#*:}\", configure.ac says $version" ;;
+  esac
+  [ "${released:=${f#*:}}" = "${f#*:}" ] ||
+    fail "NEWS.md says \"$released\", the man page says \"${f#*:}\""
+done
 
 # A list in alphabetical order is one that a reader finds things in.
 items=$(sed -n '/^=head1 PARAMETERS/,/^=head1 KEY REFERENCES/p' "$pod" |
