@@ -209,23 +209,39 @@ extern int hostfile_read_fd (int fd, const struct hostfile_rules *rules,
 struct pem {
   struct secret *ca; /* NULL: the system's */
   struct secret *cert, *key;
+  char *ca_name, *cert_name, *key_name; /* for sentences: setting and file */
 };
 
 /* Of a file of certificates, or of all in a directory. */
 #define PEM_MAX (1024 * 1024)
 extern const struct hostfile_rules pem_cert_rules, pem_key_rules;
 
-/* Read the files that members of PROFILE name; each may be NULL.  *RET
- * is the caller's to free, also after a failure.  Errors of
- * hostfile_read.
+/* One of the files: PATH, which SETTING gave.  *TEXT and *NAME belong to a
+ * struct pem.  Errors of hostfile_read.
+ */
+extern int pem_take (const char *path, const char *setting,
+                     const struct hostfile_rules *rules, struct secret **text,
+                     char **name, struct reason *why);
+
+/* Read and check the files that members of PROFILE name; each may be NULL.
+ * *RET is the caller's to free, also after a failure.  Errors of
+ * hostfile_read and pem_check.
  */
 extern int pem_read (const struct profile *profile, const json_t *ca_file,
                      const json_t *client_cert, const json_t *client_key,
                      struct pem *ret, struct reason *why);
 
-/* A certificate goes with its key: 0 or -EINVAL, naming WHERE. */
+/* A certificate goes with its key (naming WHERE), and all of it is PEM that
+ * OpenSSL can use as it is, without a passphrase: what was not checked goes
+ * to no library.  0, -EINVAL, -ENOMEM.
+ */
 extern int
 pem_check (const struct pem *pem, const char *where, struct reason *why);
+
+/* Give CTX what PEM holds.  Errors of pem_check. */
+struct ssl_ctx_st;
+extern int
+pem_use (const struct pem *pem, struct ssl_ctx_st *ctx, struct reason *why);
 extern void pem_free (struct pem *pem);
 #define CLEANUP_PEM __attribute__ ((cleanup (pem_free)))
 

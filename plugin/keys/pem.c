@@ -1,10 +1,24 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* Whom TLS trusts and who we are: the PEM files that a profile names. */
+/* Whom TLS trusts and who we are: the PEM files that a profile or the
+ * environment names.
+ *
+ * No library reads one that we have not parsed: libcurl 7.88 crashes when a
+ * private key wants a passphrase, and what others say names no file.
+ */
 
 #include "config.h"
 
 #include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/pkcs12.h>
+#include <openssl/ssl.h>
+#include <openssl/x509.h>
 
 #include "keys.h"
 
@@ -22,23 +36,305 @@ const struct hostfile_rules pem_key_rules = {
   .max = PEM_MAX,
 };
 
+/* ---- what a file is that is not what it should be ---- */
+
+enum kind {
+  NO_PEM,
+  CERTIFICATE,
+  PRIVATE_KEY,
+  PROTECTED_KEY,
+  OPENSSH_KEY,
+  PUBLIC_KEY,
+  REQUEST,
+  PKCS7_PEM,
+  DER_CERTIFICATE,
+  DER_KEY,
+  DER_PKCS12,
+};
+
+/* The first of them that is in the text. */
+static enum kind
+kind_of_pem (const struct secret *text)
+{
+  static const struct {
+    const char *label;
+    enum kind kind;
+  } labels[] = {
+    { "-----BEGIN ENCRYPTED PRIVATE KEY-----", PROTECTED_KEY },
+    { "Proc-Type: 4,ENCRYPTED", PROTECTED_KEY },
+    { "-----BEGIN OPENSSH PRIVATE KEY-----", OPENSSH_KEY },
+    { "PRIVATE KEY-----", PRIVATE_KEY },
+    { "-----BEGIN CERTIFICATE-----", CERTIFICATE },
+    { "-----BEGIN X509 CERTIFICATE-----", CERTIFICATE },
+    { "-----BEGIN TRUSTED CERTIFICATE-----", CERTIFICATE },
+    { "CERTIFICATE REQUEST-----", REQUEST },
+    { "PUBLIC KEY-----", PUBLIC_KEY },
+    { "-----BEGIN PKCS7-----", PKCS7_PEM },
+  };
+
+  for (size_t i = 0; i < sizeof labels / sizeof labels[0]; i++)
+    if (memmem (text->bytes, text->length, labels[i].label,
+                strlen (labels[i].label)))
+      return labels[i].kind;
+  return NO_PEM;
+}
+
+static enum kind
+kind_of (const struct secret *text)
+{
+  const unsigned char *p = text->bytes;
+  const long n = (long)text->length;
+  enum kind kind = kind_of_pem (text);
+  X509 *cert;
+  PKCS12 *bag;
+  EVP_PKEY *key;
+
+  if (kind != NO_PEM || p[0] != 0x30) /* SEQUENCE */
+    return kind;
+  if ((cert = d2i_X509 (NULL, &p, n)))
+    kind = DER_CERTIFICATE;
+  p = text->bytes;
+  if (!cert && (bag = d2i_PKCS12 (NULL, &p, n))) {
+    kind = DER_PKCS12;
+    PKCS12_free (bag);
+  }
+  X509_free (cert);
+  p = text->bytes;
+  if (kind == NO_PEM && (key = d2i_AutoPrivateKey (NULL, &p, n))) {
+    kind = DER_KEY;
+    EVP_PKEY_free (key);
+  }
+  return kind;
+}
+
+/* "%s" stands for the path. */
+static const char *
+advice_for_certificate (enum kind kind)
+{
+  switch (kind) {
+  case CERTIFICATE:
+    return "holds a certificate in PEM that is damaged";
+  case PRIVATE_KEY:
+  case PROTECTED_KEY:
+  case OPENSSH_KEY:
+    return "holds a private key and no certificate: was the key given in the "
+           "certificate's place?";
+  case PUBLIC_KEY:
+    return "holds a public key and no certificate";
+  case REQUEST:
+    return "holds a certificate request, not the certificate that a CA made "
+           "of it";
+  case PKCS7_PEM:
+    return "is PKCS #7: openssl pkcs7 -print_certs -in FILE -out NEW";
+  case DER_CERTIFICATE:
+    return "is in DER, not PEM: openssl x509 -inform DER -in FILE -out NEW";
+  case DER_PKCS12:
+    return "is PKCS #12, not PEM: openssl pkcs12 -nokeys -in FILE -out NEW";
+  case DER_KEY:
+    return "is a private key in DER, not certificates in PEM";
+  case NO_PEM:
+    break;
+  }
+  return "holds no certificate in PEM";
+}
+
+static const char *
+advice_for_key (enum kind kind)
+{
+  switch (kind) {
+  case PRIVATE_KEY:
+    return "holds a private key in PEM that is damaged";
+  case PROTECTED_KEY:
+    return "is protected by a passphrase, and nobody is there to type a "
+           "password: openssl pkey -in FILE -out NEW writes it without";
+  case OPENSSH_KEY:
+    return "is in OpenSSH's own format, not PEM: ssh-keygen -p -m PEM -f FILE "
+           "converts it";
+  case CERTIFICATE:
+    return "holds a certificate and no private key: was the certificate given "
+           "in the key's place?";
+  case PUBLIC_KEY:
+    return "holds a public key, not the private one";
+  case REQUEST:
+    return "holds a certificate request and no private key";
+  case DER_KEY:
+    return "is in DER, not PEM: openssl pkey -inform DER -in FILE -out NEW";
+  case DER_PKCS12:
+    return "is PKCS #12, not PEM: openssl pkcs12 -nocerts -nodes -in FILE -out "
+           "NEW";
+  case DER_CERTIFICATE:
+    return "is a certificate in DER, not a private key in PEM";
+  case PKCS7_PEM:
+  case NO_PEM:
+    break;
+  }
+  return "holds no private key in PEM";
+}
+
+/* OpenSSL's own words, where it has any about what is damaged. */
 static int
-read_file (const json_t *value, const char *member,
-           const struct hostfile_rules *rules, const struct profile *profile,
-           struct secret **ret, struct reason *why)
+bad (const char *name, const char *what, struct reason *why)
+{
+  const char *detail = ERR_reason_error_string (ERR_peek_last_error ());
+
+  if (ERR_GET_REASON (ERR_peek_last_error ()) == PEM_R_NO_START_LINE)
+    detail = NULL;
+  ERR_clear_error ();
+  return reason_set (why, EINVAL, "%s %s%s%s%s", name, what, detail ? " (" : "",
+                     detail ? detail : "", detail ? ")" : "");
+}
+
+static int
+bad_certificate (const struct secret *text, const char *name,
+                 struct reason *why)
+{
+  const enum kind kind = kind_of (text);
+
+  if (kind != CERTIFICATE)
+    ERR_clear_error ();
+  return bad (name, advice_for_certificate (kind), why);
+}
+
+static int
+bad_key (const struct secret *text, const char *name, struct reason *why)
+{
+  const enum kind kind = kind_of (text);
+
+  if (kind != PRIVATE_KEY)
+    ERR_clear_error ();
+  return bad (name, advice_for_key (kind), why);
+}
+
+/* ---- into OpenSSL ---- */
+
+/* Nobody is there who could type a password. */
+static int
+no_password (char *buf, int size, int rwflag, void *opaque)
+{
+  (void)buf, (void)size, (void)rwflag, (void)opaque;
+  return -1;
+}
+
+/* Call FN for each certificate in PEM; returns how many there were, or
+ * -1.
+ */
+static int
+each_certificate (const struct secret *pem, SSL_CTX *ctx,
+                  int (*fn) (SSL_CTX *ctx, X509 *cert, int n))
+{
+  BIO *bio = BIO_new_mem_buf (pem->bytes, (int)pem->length);
+  X509 *cert;
+  int n = 0;
+
+  if (!bio)
+    return -1;
+  while (n >= 0 &&
+         (cert = PEM_read_bio_X509_AUX (bio, NULL, no_password, NULL))) {
+    n = fn (ctx, cert, n) == 1 ? n + 1 : -1;
+    X509_free (cert);
+  }
+  /* The end of the file is reported as "no start line". */
+  if (n > 0 && ERR_GET_REASON (ERR_peek_last_error ()) == PEM_R_NO_START_LINE)
+    ERR_clear_error ();
+  else if (n > 0)
+    n = -1;
+  BIO_free (bio);
+  return n;
+}
+
+static int
+trust (SSL_CTX *ctx, X509 *cert, int n)
+{
+  (void)n;
+  return X509_STORE_add_cert (SSL_CTX_get_cert_store (ctx), cert);
+}
+
+/* Our own comes first, then what signed it. */
+static int
+present (SSL_CTX *ctx, X509 *cert, int n)
+{
+  return n == 0 ? SSL_CTX_use_certificate (ctx, cert)
+                : SSL_CTX_add1_chain_cert (ctx, cert);
+}
+
+/* A protected key beside another one is refused as well: which of them a
+ * library takes, and what it does about the passphrase, is its own matter.
+ */
+static int
+use_key (const struct pem *pem, SSL_CTX *ctx, struct reason *why)
+{
+  BIO *bio = BIO_new_mem_buf (pem->key->bytes, (int)pem->key->length);
+  EVP_PKEY *key = NULL;
+  int r = 0;
+
+  if (bio && kind_of_pem (pem->key) != PROTECTED_KEY)
+    key = PEM_read_bio_PrivateKey (bio, NULL, no_password, NULL);
+  if (!key)
+    r = bad_key (pem->key, pem->key_name, why);
+  else if (X509_check_private_key (SSL_CTX_get0_certificate (ctx), key) != 1) {
+    ERR_clear_error ();
+    r = reason_set (why, EINVAL, "%s does not belong to %s", pem->key_name,
+                    pem->cert_name);
+  }
+  else if (SSL_CTX_use_PrivateKey (ctx, key) != 1)
+    r = bad (pem->key_name, "cannot be used", why);
+  EVP_PKEY_free (key);
+  BIO_free (bio);
+  return r;
+}
+
+int
+pem_use (const struct pem *pem, SSL_CTX *ctx, struct reason *why)
+{
+  ERR_clear_error ();
+  if (pem->ca && each_certificate (pem->ca, ctx, trust) <= 0)
+    return bad_certificate (pem->ca, pem->ca_name, why);
+  if (pem->cert && each_certificate (pem->cert, ctx, present) <= 0)
+    return bad_certificate (pem->cert, pem->cert_name, why);
+  return pem->key ? use_key (pem, ctx, why) : 0;
+}
+
+/* ---- taking them in ---- */
+
+static int
+name_it (char **ret, const char *setting, const char *what, const char *path,
+         struct reason *why)
+{
+  if (asprintf (ret, "%s: the %s %.256s", setting, what, path) != -1)
+    return 0;
+  *ret = NULL;
+  return reason_set (why, ENOMEM, "out of memory");
+}
+
+int
+pem_take (const char *path, const char *setting,
+          const struct hostfile_rules *rules, struct secret **text, char **name,
+          struct reason *why)
+{
+  int r = hostfile_read (path, rules, text, NULL, why);
+
+  if (r < 0) {
+    reason_prefix (why, "%s", setting);
+    return r;
+  }
+  return name_it (name, setting, rules->what, path, why);
+}
+
+static int
+take_member (const json_t *value, const char *member,
+             const struct hostfile_rules *rules, const struct profile *profile,
+             struct secret **text, char **name, struct reason *why)
 {
   const char *path = json_string_value (value);
-  int r;
+  char setting[512];
 
   if (!path)
     return 0;
   if (path[0] != '/')
     return reason_set (why, EINVAL, "%s: \"%s\" must be a full path",
                        profile->where, member);
-  r = hostfile_read (path, rules, ret, NULL, why);
-  if (r < 0)
-    reason_prefix (why, "%s: \"%s\"", profile->where, member);
-  return r;
+  snprintf (setting, sizeof setting, "%.400s: \"%s\"", profile->where, member);
+  return pem_take (path, setting, rules, text, name, why);
 }
 
 int
@@ -48,25 +344,36 @@ pem_read (const struct profile *profile, const json_t *ca_file,
 {
   int r;
 
-  r = read_file (ca_file, "ca_file", &pem_cert_rules, profile, &ret->ca, why);
+  r = take_member (ca_file, "ca_file", &pem_cert_rules, profile, &ret->ca,
+                   &ret->ca_name, why);
   if (r == 0)
-    r = read_file (client_cert, "client_cert", &pem_cert_rules, profile,
-                   &ret->cert, why);
+    r = take_member (client_cert, "client_cert", &pem_cert_rules, profile,
+                     &ret->cert, &ret->cert_name, why);
   if (r == 0)
-    r = read_file (client_key, "client_key", &pem_key_rules, profile, &ret->key,
-                   why);
+    r = take_member (client_key, "client_key", &pem_key_rules, profile,
+                     &ret->key, &ret->key_name, why);
   return r == 0 ? pem_check (ret, profile->where, why) : r;
 }
 
 int
 pem_check (const struct pem *pem, const char *where, struct reason *why)
 {
-  if (!pem->cert == !pem->key)
+  SSL_CTX *ctx;
+  int r;
+
+  if (!pem->cert != !pem->key)
+    return reason_set (why, EINVAL,
+                       "%s: a client certificate (client_cert) and its key "
+                       "(client_key) go together: one is missing",
+                       where);
+  if (!pem->ca && !pem->cert)
     return 0;
-  return reason_set (why, EINVAL,
-                     "%s: a client certificate (client_cert) and its key "
-                     "(client_key) go together: one is missing",
-                     where);
+  ctx = SSL_CTX_new (TLS_client_method ());
+  if (!ctx)
+    return reason_set (why, ENOMEM, "out of memory");
+  r = pem_use (pem, ctx, why);
+  SSL_CTX_free (ctx);
+  return r;
 }
 
 void
@@ -75,5 +382,8 @@ pem_free (struct pem *pem)
   secret_free (pem->ca);
   secret_free (pem->cert);
   secret_free (pem->key);
+  free (pem->ca_name);
+  free (pem->cert_name);
+  free (pem->key_name);
   *pem = (struct pem){ .ca = NULL };
 }

@@ -33,6 +33,7 @@ unit_tests = \
 	tests/unit/test-luks-fields \
 	tests/unit/test-luks-header \
 	tests/unit/test-payload \
+	tests/unit/test-pem \
 	tests/unit/test-profile \
 	tests/unit/test-ranges \
 	tests/unit/test-reason \
@@ -75,6 +76,8 @@ tests_unit_test_kv_SOURCES = \
 	tests/unit/test-kv.c
 tests_unit_test_kv_CFLAGS = $(unit_cflags)
 tests_unit_test_kv_LDADD = $(unit_ldadd)
+tests_unit_test_pem_CFLAGS = $(unit_cflags)
+tests_unit_test_pem_LDADD = $(unit_ldadd)
 tests_unit_test_login_CFLAGS = $(unit_cflags)
 tests_unit_test_login_LDADD = $(unit_ldadd)
 tests_unit_test_login_life_SOURCES = \

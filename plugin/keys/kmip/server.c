@@ -15,10 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <openssl/err.h>
-#include <openssl/pem.h>
-#include <openssl/x509v3.h>
-
 #include "kmip.h"
 
 /* ---- the address ---- */
@@ -97,101 +93,14 @@ set_address (struct kmip_server *s, const struct kmip_server_options *o,
 /* ---- the certificates ---- */
 
 static int
-pem_error (const struct kmip_server *s, const char *member, const char *what,
-           struct reason *why)
-{
-  const char *detail = ERR_reason_error_string (ERR_peek_last_error ());
-  const int r =
-      reason_set (why, EINVAL, "%s: \"%s\" %s%s%s%s", s->where, member, what,
-                  detail ? " (" : "", detail ? detail : "", detail ? ")" : "");
-
-  ERR_clear_error ();
-  return r;
-}
-
-/* Nobody is there who could type a password. */
-static int
-no_password (char *buf, int size, int rwflag, void *opaque)
-{
-  (void)buf, (void)size, (void)rwflag, (void)opaque;
-  return -1;
-}
-
-/* Call FN for each certificate in PEM; returns how many there were, or
- * -1.
- */
-static int
-each_certificate (const struct secret *pem, SSL_CTX *ctx,
-                  int (*fn) (SSL_CTX *ctx, X509 *cert, int n))
-{
-  BIO *bio = BIO_new_mem_buf (pem->bytes, pem->length);
-  X509 *cert;
-  int n = 0;
-
-  if (!bio)
-    return -1;
-  while (n >= 0 && (cert = PEM_read_bio_X509 (bio, NULL, no_password, NULL))) {
-    n = fn (ctx, cert, n) == 1 ? n + 1 : -1;
-    X509_free (cert);
-  }
-  /* The end of the file is reported as "no start line". */
-  if (n > 0 && ERR_GET_REASON (ERR_peek_last_error ()) == PEM_R_NO_START_LINE)
-    ERR_clear_error ();
-  else if (n > 0)
-    n = -1;
-  BIO_free (bio);
-  return n;
-}
-
-static int
-trust (SSL_CTX *ctx, X509 *cert, int n)
-{
-  (void)n;
-  return X509_STORE_add_cert (SSL_CTX_get_cert_store (ctx), cert);
-}
-
-/* Our own comes first, then what signed it. */
-static int
-present (SSL_CTX *ctx, X509 *cert, int n)
-{
-  return n == 0 ? SSL_CTX_use_certificate (ctx, cert)
-                : SSL_CTX_add1_chain_cert (ctx, cert);
-}
-
-static int
-set_key (const struct kmip_server *s, SSL_CTX *ctx, struct reason *why)
-{
-  BIO *bio = BIO_new_mem_buf (s->pem.key->bytes, s->pem.key->length);
-  EVP_PKEY *key = NULL;
-  int r = 0;
-
-  if (bio)
-    key = PEM_read_bio_PrivateKey (bio, NULL, no_password, NULL);
-  if (!key)
-    r = pem_error (s, "client_key",
-                   "holds no private key in PEM without a password", why);
-  else if (SSL_CTX_use_PrivateKey (ctx, key) != 1 ||
-           SSL_CTX_check_private_key (ctx) != 1)
-    r = pem_error (s, "client_key", "does not belong to \"client_cert\"", why);
-  EVP_PKEY_free (key);
-  BIO_free (bio);
-  return r;
-}
-
-static int
 set_certificates (const struct kmip_server *s, SSL_CTX *ctx, struct reason *why)
 {
-  if (s->pem.ca && each_certificate (s->pem.ca, ctx, trust) <= 0)
-    return pem_error (s, "ca_file", "holds no certificates in PEM", why);
   if (!s->pem.ca && SSL_CTX_set_default_verify_paths (ctx) != 1)
-    return pem_error (s, "ca_file",
-                      "is not set, and the system's CAs cannot be read", why);
-  if (!s->pem.cert)
-    return 0;
-  if (each_certificate (s->pem.cert, ctx, present) <= 0)
-    return pem_error (s, "client_cert", "cannot be used as certificates in PEM",
-                      why);
-  return set_key (s, ctx, why);
+    return reason_set (why, EINVAL,
+                       "%s: \"ca_file\" is not set, and the system's CAs "
+                       "cannot be read",
+                       s->where);
+  return pem_use (&s->pem, ctx, why);
 }
 
 int
@@ -211,7 +120,6 @@ kmip_server_tls (const struct kmip_server *s, SSL_CTX **ret, struct reason *why)
 #ifdef SSL_OP_CLEANSE_PLAINTEXT
   SSL_CTX_set_options (ctx, SSL_OP_CLEANSE_PLAINTEXT);
 #endif
-  ERR_clear_error ();
   r = set_certificates (s, ctx, why);
   if (r < 0)
     SSL_CTX_free (ctx);

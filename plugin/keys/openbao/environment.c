@@ -36,23 +36,38 @@ variable (const char *name, char setting[64])
 
 static int
 environment_file (const char *name, const struct hostfile_rules *rules,
-                  struct secret **ret, struct reason *why)
+                  struct secret **text, char **shown, struct reason *why)
 {
   char setting[64];
   const char *path = variable (name, setting);
+
+  return path ? pem_take (path, setting, rules, text, shown, why) : 0;
+}
+
+/* One file of the directory: a bad one is named. */
+static int
+append_ca (struct secret *all, const char *dir, const char *file,
+           const char *setting, struct reason *why)
+{
+  CLEANUP_PEM struct pem one = { .ca = NULL };
+  char *path = NULL;
   int r;
 
-  if (!path)
-    return 0;
-  r = hostfile_read (path, rules, ret, NULL, why);
-  if (r < 0)
-    reason_prefix (why, "%s", setting);
+  if (asprintf (&path, "%s/%s", dir, file) == -1)
+    return settings_no_memory (why);
+  r = pem_take (path, setting, &pem_cert_rules, &one.ca, &one.ca_name, why);
+  if (r == 0)
+    r = pem_check (&one, setting, why);
+  if (r == 0 && (secret_append (all, one.ca->bytes, one.ca->length) == -1 ||
+                 secret_append (all, "\n", 1) == -1))
+    r = reason_set (why, EINVAL, "%s: %s holds more than 1 MiB", setting, dir);
+  free (path);
   return r;
 }
 
 /* As the commands do, every file of the directory. */
 static int
-environment_ca_path (struct secret **ret, struct reason *why)
+environment_ca_path (struct pem *pem, struct reason *why)
 {
   CLEANUP_SECRET struct secret *all = NULL;
   char setting[64];
@@ -71,29 +86,21 @@ environment_ca_path (struct secret **ret, struct reason *why)
   all = secret_new (PEM_MAX);
   if (!all)
     r = settings_no_memory (why);
-  while (r == 0 && (e = readdir (dir))) {
-    struct secret *one = NULL;
-    char *file = NULL;
-
-    if (e->d_name[0] == '.')
-      continue;
-    if (asprintf (&file, "%s/%s", path, e->d_name) == -1) {
-      r = settings_no_memory (why);
-      break;
-    }
-    r = hostfile_read (file, &pem_cert_rules, &one, NULL, why);
-    if (r == 0 && (secret_append (all, one->bytes, one->length) == -1 ||
-                   secret_append (all, "\n", 1) == -1))
-      r = reason_set (why, EINVAL, "%s holds more than 1 MiB", path);
-    secret_free (one);
-    free (file);
-  }
+  while (r == 0 && (e = readdir (dir)))
+    if (e->d_name[0] != '.')
+      r = append_ca (all, path, e->d_name, setting, why);
   closedir (dir);
-  if (r < 0) {
-    reason_prefix (why, "%s", setting);
-    return r;
+  if (r == 0 && all->length == 0)
+    r = reason_set (why, EINVAL, "%s: the directory %s holds no certificates",
+                    setting, path);
+  if (r == 0 &&
+      asprintf (&pem->ca_name, "%s: the directory %s", setting, path) == -1) {
+    pem->ca_name = NULL;
+    r = settings_no_memory (why);
   }
-  *ret = all;
+  if (r < 0)
+    return r;
+  pem->ca = all;
   all = NULL;
   return 0;
 }
@@ -113,13 +120,16 @@ environment_server (struct openbao *b, struct reason *why)
   int r = settings_copy (setting, &b->setting, why);
 
   if (r == 0)
-    r = environment_file ("CACERT", &pem_cert_rules, &pem.ca, why);
+    r = environment_file ("CACERT", &pem_cert_rules, &pem.ca, &pem.ca_name,
+                          why);
   if (r == 0 && !pem.ca)
-    r = environment_ca_path (&pem.ca, why);
+    r = environment_ca_path (&pem, why);
   if (r == 0)
-    r = environment_file ("CLIENT_CERT", &pem_cert_rules, &pem.cert, why);
+    r = environment_file ("CLIENT_CERT", &pem_cert_rules, &pem.cert,
+                          &pem.cert_name, why);
   if (r == 0)
-    r = environment_file ("CLIENT_KEY", &pem_key_rules, &pem.key, why);
+    r = environment_file ("CLIENT_KEY", &pem_key_rules, &pem.key, &pem.key_name,
+                          why);
   if (r == 0)
     r = pem_check (&pem, "BAO_CLIENT_CERT and BAO_CLIENT_KEY", why);
   if (r < 0)
