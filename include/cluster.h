@@ -14,6 +14,7 @@
 
 #include <rados/librados.h>
 
+#include "keyring.h"
 #include "reason.h"
 #include "secret.h"
 
@@ -44,6 +45,8 @@ struct cluster_params {
 struct cluster {
   rados_t rados;
   const struct cluster_params *params;
+  struct keyring keyring; /* that was lent to RADOS */
+  struct secret *key;     /* that a rehearsal found; may be NULL */
 };
 
 /* Would this ceph.OPTION=VALUE put a secret or plaintext where it must
@@ -67,23 +70,19 @@ cluster_cache_check (const struct cluster_params *params, const char *name,
 
 /* Read the configuration, set what this plugin needs, connect.
  *
- * REHEARSAL leaves no admin socket and no log file behind and gives up
- * on silent monitors sooner.  KEYRING, when not NULL, is the cephx key
- * (base64, as in a keyring file) to use instead of looking for one.
+ * REHEARSAL leaves no admin socket and no log file behind, gives up on
+ * silent monitors sooner, and keeps the cephx key that it found in
+ * (*RET)->key, so that a process that changes its user later can still
+ * connect.  KEY, when not NULL, is such a key, to use instead of looking
+ * for one.  Once connected the key can be read neither at the admin socket
+ * nor in a file of this process.
  * On success *RET is the caller's.  -EACCES, -ENOENT, -ETIMEDOUT,
  * -EINVAL, or what librados answered; the sentence names the
  * configuration file, the user or the monitors.
  */
 extern int cluster_connect (const struct cluster_params *params, bool rehearsal,
-                            const struct secret *keyring, struct cluster **ret,
+                            const struct secret *key, struct cluster **ret,
                             struct reason *why);
-
-/* Find the cephx key of the user in the keyring files that the
- * configuration names, so that a process that changes its user later can
- * still connect.  *RET is NULL when there is none to be had (no cephx,
- * or "key" or "keyfile" configured).  0 or -errno.
- */
-extern int cluster_keyring (struct cluster *cluster, struct secret **ret);
 
 /* NULL is allowed. */
 extern void cluster_disconnect (struct cluster *cluster);

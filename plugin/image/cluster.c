@@ -20,15 +20,16 @@
 
 #define VALUE_MAX 1024
 
+/* "LOG/MEMORY": is either LEVEL or more?  From 30 on, debug_rbd turns on the
+ * debug output of libcryptsetup for the whole process (Ceph, luks/Header.cc);
+ * from 10 on, debug_auth logs the keys of sessions (auth/cephx).
+ */
 static bool
-debug_level_prints_secrets (const char *value)
+debugs_from (const char *value, int level)
 {
-  /* "LOG/MEMORY": from 30 on, debug_rbd turns on the debug output of
-   * libcryptsetup for the whole process (Ceph, luks/Header.cc).
-   */
   const char *slash = strchr (value, '/');
 
-  return atoi (value) >= 30 || (slash && atoi (slash + 1) >= 30);
+  return atoi (value) >= level || (slash && atoi (slash + 1) >= level);
 }
 
 /* Ceph takes any number for a boolean, "00" too: only what is certainly
@@ -46,7 +47,9 @@ is_true (const char *value)
 static const char *
 setting_refusal (const char *name, const char *value)
 {
-  if (strcmp (name, "debug_rbd") == 0 && debug_level_prints_secrets (value))
+  if (strcmp (name, "debug_auth") == 0 && debugs_from (value, 10))
+    return "from level 10 on librados logs the keys of its sessions";
+  if (strcmp (name, "debug_rbd") == 0 && debugs_from (value, 30))
     return "from level 30 on librbd prints what libcryptsetup does with the "
            "key";
   if (strcmp (name, "rbd_persistent_cache_mode") == 0 && value[0] &&
@@ -66,10 +69,12 @@ setting_refusal (const char *name, const char *value)
   return NULL;
 }
 
-static const char *const guarded_settings[] = {
-  "debug_rbd", "rbd_persistent_cache_mode", "rbd_plugins",
-  "rbd_disable_zero_copy_writes", NULL
-};
+static const char *const guarded_settings[] = { "debug_auth",
+                                                "debug_rbd",
+                                                "rbd_persistent_cache_mode",
+                                                "rbd_plugins",
+                                                "rbd_disable_zero_copy_writes",
+                                                NULL };
 
 int
 cluster_setting_check (const char *name, const char *value, const char *where,
@@ -215,6 +220,23 @@ static const struct cluster_option rehearsal_options[] = {
   { NULL, NULL }
 };
 
+/* The file's text stays among librados' settings, whatever is set later. */
+static int
+check_admin_socket (rados_t rados, struct reason *why)
+{
+  char value[VALUE_MAX];
+  const bool has_key = conf_get (rados, "key", value)[0];
+
+  explicit_bzero (value, sizeof value);
+  if (has_key && conf_get (rados, "admin_socket", value)[0])
+    return reason_set (why, EINVAL,
+                       "the Ceph configuration holds the cephx key itself "
+                       "(key = ...), which its admin_socket %s would show: "
+                       "put the key into a keyring, or unset admin_socket",
+                       value);
+  return 0;
+}
+
 static int
 set_options (rados_t rados, const struct cluster_option *options,
              struct reason *why)
@@ -256,6 +278,8 @@ configure (rados_t rados, const struct cluster_params *params, bool rehearsal,
     r = set_options (rados, cache_options (params->cache), why);
   if (r == 0)
     r = set_options (rados, required_options, why);
+  if (r == 0)
+    r = check_admin_socket (rados, why);
   if (r == 0 && rehearsal)
     r = set_options (rados, rehearsal_options, why);
   if (r == 0)
@@ -263,48 +287,72 @@ configure (rados_t rados, const struct cluster_params *params, bool rehearsal,
   return r < 0 ? r : check_guarded (rados, why);
 }
 
-/* The sentence for a failed rados_connect. */
+/* The sentence for a failed rados_connect.  LOOKED: where no key was found;
+ * NULL when there is one.
+ */
 static int
-explain_connect (const struct cluster *cluster, int err, struct reason *why)
+explain_connect (const struct cluster *cluster, int err,
+                 const struct reason *looked, struct reason *why)
 {
   const char *user = user_of (cluster->params);
-  char mon_host[VALUE_MAX], keyring[VALUE_MAX];
+  char mon_host[VALUE_MAX], methods[VALUE_MAX];
+  const bool refused = err == EACCES || err == EPERM || err == EOPNOTSUPP;
+  const bool cephx = strstr (
+      conf_get (cluster->rados, "auth_client_required", methods), "cephx");
 
   conf_get (cluster->rados, "mon_host", mon_host);
-  if (!conf_get (cluster->rados, "keyring", keyring)[0])
-    strcpy (keyring, "no file (keyring is empty)");
-  switch (err) {
-  case ETIMEDOUT:
+  if (err == ETIMEDOUT)
     return reason_set (why, ETIMEDOUT,
                        "the Ceph monitors at %s do not answer (mon_host)",
                        mon_host);
-  case EACCES:
-  case EPERM:
+  if (!mon_host[0] && !refused)
+    return reason_set (why, EINVAL,
+                       "the Ceph configuration names no "
+                       "monitors (mon_host)");
+  if (looked && cephx)
+    return reason_set (why, ENOENT,
+                       "no cephx key for the Ceph user client.%s: looked in "
+                       "%s",
+                       user, looked->text);
+  if (err == EOPNOTSUPP || (refused && !cephx))
+    return reason_set (why, EOPNOTSUPP,
+                       "the Ceph monitors at %s take none of the ways to log "
+                       "in that this client has: auth_client_required = %s",
+                       mon_host, methods);
+  if (refused)
     return reason_set (why, EACCES,
                        "the Ceph monitors refuse client.%s: there is no such "
-                       "user, or %s has another key for it, or none",
-                       user, keyring);
-  case ENOENT:
-    if (mon_host[0])
-      return reason_set (why, ENOENT,
-                         "no key for the Ceph user client.%s: "
-                         "looked in %s",
-                         user, keyring);
-    /* fallthrough */
-  default:
-    if (!mon_host[0])
-      return reason_set (why, EINVAL,
-                         "the Ceph configuration names no "
-                         "monitors (mon_host)");
-    return reason_set (why, err,
-                       "cannot connect to Ceph at %s as client.%s: %s",
-                       mon_host, user, strerror (err));
-  }
+                       "user, or it has another key",
+                       user);
+  return reason_set (why, err, "cannot connect to Ceph at %s as client.%s: %s",
+                     mon_host, user, strerror (err));
+}
+
+/* Log in with KEY, or with the one that is found. */
+static int
+connect_with (struct cluster *cluster, const char *name,
+              const struct secret *key, struct reason *why)
+{
+  struct reason looked = { "" };
+  int r = 0;
+
+  if (!key)
+    key = cluster->key = keyring_find (cluster->rados, name, &looked);
+  if (key)
+    r = keyring_lend (cluster->rados, name, key, &cluster->keyring, why);
+  if (r < 0)
+    return r;
+  r = rados_connect (cluster->rados);
+  keyring_wipe (&cluster->keyring);
+  if (r < 0)
+    return explain_connect (cluster, -r, key ? NULL : &looked, why);
+  /* The monitors have sent settings of their own. */
+  return check_guarded (cluster->rados, why);
 }
 
 int
 cluster_connect (const struct cluster_params *params, bool rehearsal,
-                 const struct secret *keyring, struct cluster **ret,
+                 const struct secret *key, struct cluster **ret,
                  struct reason *why)
 {
   struct cluster *cluster;
@@ -316,6 +364,7 @@ cluster_connect (const struct cluster_params *params, bool rehearsal,
   if (!cluster)
     return reason_set (why, ENOMEM, "out of memory");
   cluster->params = params;
+  cluster->keyring.fd = -1;
   snprintf (name, sizeof name, "client.%s", user_of (params));
   r = rados_create2 (&cluster->rados, params->name ? params->name : "ceph",
                      name, 0);
@@ -325,20 +374,17 @@ cluster_connect (const struct cluster_params *params, bool rehearsal,
                        strerror (-r));
   }
   r = configure (cluster->rados, params, rehearsal, &tuning, why);
-  if (r == 0 && keyring)
-    r = rados_conf_set (cluster->rados, "key", (const char *)keyring->bytes);
-  if (r == 0) {
-    r = rados_connect (cluster->rados);
-    if (r < 0)
-      r = explain_connect (cluster, -r, why);
-    else /* the monitors have sent settings of their own */
-      r = check_guarded (cluster->rados, why);
-  }
+  if (r == 0)
+    r = connect_with (cluster, name, key, why);
   if (r == 0)
     r = tuning_after_connect (cluster->rados, &tuning, params, why);
   if (r < 0) {
     cluster_disconnect (cluster);
     return r;
+  }
+  if (!rehearsal) {
+    secret_free (cluster->key);
+    cluster->key = NULL;
   }
   *ret = cluster;
   return 0;
@@ -350,5 +396,7 @@ cluster_disconnect (struct cluster *cluster)
   if (!cluster)
     return;
   rados_shutdown (cluster->rados);
+  keyring_close (&cluster->keyring);
+  secret_free (cluster->key);
   free (cluster);
 }

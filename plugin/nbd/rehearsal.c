@@ -178,12 +178,10 @@ child_key (void *opaque, size_t i, const struct subject *subject,
 }
 
 static void
-send_keyring (const struct child *child, struct cluster *cluster)
+send_keyring (const struct child *child, const struct cluster *cluster)
 {
-  struct secret *keyring CLEANUP_SECRET = NULL;
-
-  if (cluster_keyring (cluster, &keyring) == 0 && keyring)
-    tell (child, KEYRING, 0, keyring->bytes, keyring->length);
+  if (cluster->key)
+    tell (child, KEYRING, 0, cluster->key->bytes, cluster->key->length);
 }
 
 static int

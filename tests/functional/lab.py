@@ -190,6 +190,16 @@ class Cluster:
             os.kill(pid, signal.SIGCONT)
         self.healthy()
 
+    def restart_monitor(self):
+        """Every client logs in anew."""
+        with open(os.path.join(self.dir, "mon.a.pid")) as f:
+            pid = int(f.read())
+        os.kill(pid, signal.SIGTERM)
+        await_(lambda: not os.path.exists("/proc/%d/exe" % pid), 30,
+               "the monitor ends")
+        self.call("ceph-mon", "-c", self.conf, "-i", "a")
+        self.healthy()
+
     def healthy(self):
         """Wait until it is."""
         run(os.path.join(ENV, "cluster"), "wait", self.dir, timeout=200)
