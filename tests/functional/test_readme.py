@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 
 import pytest
@@ -145,7 +146,8 @@ class Quickstart:
         os.kill(pid, signal.SIGTERM)
         lab.await_(lambda: not os.path.exists("/proc/%d" % pid),
                    lab.STOP_LIMIT, "the server of %s ends" % name)
-        os.unlink(path)
+        if os.path.exists(path):  # QEMU removes its own
+            os.unlink(path)
 
     def finish(self):
         for name in os.listdir(self.dir):
@@ -181,6 +183,31 @@ def quickstart(cluster, bao, stage, lab_dir, _header_dir, image_numbers):
         q.finish()
 
 
+class Qmp:
+    """qmp(COMMAND, **ARGUMENTS) -> what QEMU returns."""
+
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(60)
+        self.socket.connect(path)
+        self.file = self.socket.makefile("rw")
+        self.file.readline()
+        self("qmp_capabilities")
+
+    def __call__(self, command, **arguments):
+        self.file.write(json.dumps({"execute": command,
+                                    "arguments": arguments}) + "\n")
+        self.file.flush()
+        reply = {"event": ""}
+        while "event" in reply:
+            reply = json.loads(self.file.readline())
+        return reply["return"]
+
+    def close(self):
+        self.file.close()
+        self.socket.close()
+
+
 def test_every_example_is_run():
     tests = {n[len("test_example_"):].replace("_", "-") for n in globals()
              if n.startswith("test_example_")}
@@ -192,6 +219,27 @@ def test_examples_start_from_what_quickstart_writes(quickstart):
     env = re.search(r"<<ENV\n(.*?)^ENV$", script, re.M | re.S).group(1)
     written = re.findall(r"^export (\w+)=", env, re.M)
     assert sorted(written) == sorted(quickstart.variables)
+
+
+def test_quickstart_does_not_end_what_is_not_there(tmp_path):
+    for directory, word in (tmp_path / "none", "QUICKSTART_DIR"), \
+            (tmp_path, "is not a directory that quickstart made"):
+        r = lab.run(os.path.join(TOP, "contrib", "quickstart"), "down",
+                    check=False, env={"PATH": os.environ["PATH"],
+                                      "QUICKSTART_DIR": str(directory)})
+        assert r.returncode == 1
+        [line] = r.stderr.decode().splitlines()
+        assert word in line and str(directory) in line
+
+
+def test_no_package_index_is_told_in_one_sentence(tmp_path):
+    """pip alone has ten lines for that."""
+    r = lab.run(os.path.join(lab.ENV, "openbao"), "fetch", check=False, env={
+        "PATH": "/usr/bin:/bin", "HOME": str(tmp_path),
+        "PIP_INDEX_URL": "http://127.0.0.1:%d/" % lab.free_port()})
+    assert (r.returncode, r.stdout) == (1, b"")
+    [line] = r.stderr.decode().splitlines()
+    assert "it cannot reach its package index. Put the bao of" in line
 
 
 def test_example_file_key(quickstart):
@@ -233,6 +281,46 @@ def test_example_qemu(quickstart):
     out = quickstart.run("qemu")
     assert "virtual size: 60 MiB" in out
     assert " 53 ef " in out, "no magic number of ext4 in\n" + out
+
+
+def test_example_grow(quickstart):
+    """The guest's disk has the new size and can be written up to there;
+    an nbd node of its own cannot be grown, and our tool says so."""
+    monitor = os.path.join(quickstart.dir, "guest.qmp")
+    tool = os.path.join(TOP, "contrib", "qemu", "qmp")
+    quickstart.run("grow")
+    qmp = Qmp(monitor)
+    [disk] = qmp("query-block")
+    assert disk["inserted"]["node-name"] == "vol3"
+    assert disk["inserted"]["image"]["virtual-size"] == 1020 * MIB
+    assert {n["node-name"] for n in qmp("query-named-block-nodes")} == \
+        {"vol3", "vol3-again"}
+    for command in "write -P 0x5a 1019M 64k", "flush":
+        said = qmp("human-monitor-command", **{
+            "command-line": 'qemu-io -d %s "%s"' % (disk["qdev"], command)})
+        assert "ops/sec" in said or said == "", said
+    with lab.Client.connect(os.path.join(quickstart.dir, "vol-3.sock")) as c:
+        assert c.read(65536, 1019 * MIB) == b"\x5a" * 65536
+    qmp.close()
+    failed = lab.run(tool, monitor, check=False, input=json.dumps(
+        {"execute": "block_resize", "arguments": {
+            "node-name": "vol3-again", "size": 2048 * MIB}}).encode())
+    assert failed.returncode == 1
+    assert failed.stderr == b"qmp: block_resize: Cannot grow NBD nodes\n"
+    for name in "guest", "vol-3":
+        quickstart.stop(name)
+
+
+def test_the_man_page_grows_a_disk_in_the_same_way():
+    pod = read("plugin", "nbd", "nbdkit-rbdcrypt-plugin.pod")
+    [block] = re.findall(r'^ \{ "execute": "blockdev-add"(?:.*\n)(?: .*\n)+',
+                         pod, re.M)
+    ours = examples()["grow"].split("<<QMP\n")[1].split("QMP\n")[0]
+    for of_the_example, of_the_manual in (
+            ("vol3", "vol1"), ("$QS/vol-3.sock", "/run/rbdcrypt/vol-1.sock"),
+            ("$size", "10720641024")):
+        ours = ours.replace(of_the_example, of_the_manual)
+    assert block.split() == ours.split()
 
 
 def test_example_nbdcopy(quickstart):
