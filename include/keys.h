@@ -188,6 +188,10 @@ struct hostfile_rules {
   size_t max;       /* bytes */
   bool streams;     /* a descriptor may also be a pipe or a socket */
   bool prose;       /* credential.c: a password, which may hold spaces */
+  /* What to do about forbidden bits, and about JSON in place of a
+   * credential, as ends of sentences; or NULL.
+   */
+  const char *mode_advice, *json_advice;
 };
 
 /* Read PATH whole.  It must be a regular file that root or this user

@@ -41,6 +41,17 @@ is_prose (const void *bytes, size_t length)
   return text && length > 0;
 }
 
+/* What a command or an agent has wrapped the credential in. */
+static bool
+is_object (const struct secret *text)
+{
+  CLEANUP_JSON json_t *object = NULL;
+
+  return text->length > 0 && text->bytes[0] == '{' &&
+         json_parse_object ((const char *)text->bytes, text->length, &object,
+                            NULL) == 0;
+}
+
 static int
 read_file (const struct credential *c, struct secret **ret, struct reason *why)
 {
@@ -50,6 +61,11 @@ read_file (const struct credential *c, struct secret **ret, struct reason *why)
   if (r < 0)
     return r;
   hostfile_trim (text);
+  if (c->rules->json_advice && is_object (text))
+    return reason_set (why, EINVAL,
+                       "the %s %.256s holds a JSON object, not what its name "
+                       "says: %s",
+                       c->rules->what, c->path, c->rules->json_advice);
   if (!(c->rules->prose ? is_prose : credential_is_text) (text->bytes,
                                                           text->length))
     return reason_set (why, EINVAL,

@@ -51,14 +51,14 @@ check_regular (const struct stat *st, const char *name,
   if (mode & rules->forbidden)
     return reason_set (why, EINVAL,
                        "the %s %.256s may be %s by others (mode %04o): "
-                       "chmod %s %.256s",
+                       "chmod %s %.256s%s",
                        rules->what, name,
                        rules->forbidden & 044 ? "read or written" : "written",
                        (unsigned)mode,
                        rules->forbidden & 040   ? "go="
                        : rules->forbidden & 004 ? "g-w,o="
                                                 : "go-w",
-                       name);
+                       name, rules->mode_advice ? rules->mode_advice : "");
   if (st->st_size == 0)
     return reason_set (why, EINVAL, "the %s %.256s is empty", rules->what,
                        name);

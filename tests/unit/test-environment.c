@@ -110,8 +110,8 @@ test_the_token_file_of_the_commands_is_used (void **state)
   setenv ("HOME", dir, 1);
   write_token ("s3cr3t\n", 0600);
   asks_at ("https://127.0.0.1:8200");
-  write_token ("s3cr3t\n", 0640);
-  refused (EINVAL, "by others (mode 0640)");
+  write_token ("s3cr3t\n", 0644);
+  refused (EINVAL, "by others (mode 0644)");
 }
 
 static void

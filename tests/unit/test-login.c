@@ -112,6 +112,7 @@ test_every_method_is_accepted (void **state)
   accepted ("{\"method\":\"approle\",\"role_id_file\":\"%s\","
             "\"wrapped_secret_id_file\":\"%s\",\"mount\":\"a/b/\","
             "\"namespace\":\"x/y\"}");
+  accepted ("{\"method\":\"approle\",\"role_id_file\":\"%s\"}");
   accepted ("{\"method\":\"jwt\",\"role\":\"r\",\"jwt_file\":\"%s\"}");
   accepted ("{\"method\":\"kubernetes\",\"role\":\"r\",\"jwt_file\":\"%s\"}");
 }
@@ -134,8 +135,9 @@ static void
 test_missing_and_contradicting_members_are_named (void **state)
 {
   (void)state;
+  /* Without a secret id, where others can read it. */
   refused ("{\"method\":\"approle\",\"role_id\":\"r\"}",
-           "\"secret_id_file\" or \"wrapped_secret_id_file\"");
+           "the role id is the whole login");
   refused ("{\"method\":\"approle\",\"secret_id_file\":\"%s\"}",
            "\"role_id\" or \"role_id_file\"");
   refused ("{\"method\":\"approle\",\"role_id\":\"r\",\"secret_id_file\":"
@@ -181,6 +183,43 @@ test_files_that_others_can_read_are_refused (void **state)
                     -EINVAL);
   login_close (&l);
   assert_non_null (strstr (why.text, "mode 0640"));
+}
+
+/* A group may read a token, as an agent's sink has it. */
+static void
+test_a_sink_of_the_default_mode_is_taken (void **state)
+{
+  struct login l = { .method = NULL };
+  struct reason why = { "" };
+  const char *format = "{\"method\":\"token_file\",\"path\":\"%s\"}";
+
+  (void)state;
+  write_file (path, "s3cr3t", 0640);
+  assert_int_equal (parse (&l, format, &why), 0);
+  login_close (&l);
+  l = (struct login){ .method = NULL };
+  write_file (path, "s3cr3t", 0644);
+  assert_int_equal (parse (&l, format, &why), -EINVAL);
+  login_close (&l);
+  assert_non_null (strstr (why.text, "chmod g-w,o= "));
+  assert_non_null (strstr (why.text, "\"mode\" of its sink"));
+}
+
+/* What a command printed, with no blank that would betray it. */
+static void
+test_json_in_place_of_a_credential_is_told (void **state)
+{
+  struct login l = { .method = NULL };
+  struct reason why = { "" };
+
+  (void)state;
+  write_file (path, "{\"token\":\"s3cr3t\",\"ttl\":300}\n", 0600);
+  assert_int_equal (
+      parse (&l, "{\"method\":\"token_file\",\"path\":\"%s\"}", &why), -EINVAL);
+  login_close (&l);
+  assert_non_null (strstr (why.text, "JSON object"));
+  assert_non_null (strstr (why.text, "wrap_ttl"));
+  assert_null (strstr (why.text, "s3cr3t"));
 }
 
 /* ---- files that change ---- */
@@ -549,6 +588,8 @@ main (void)
     cmocka_unit_test (test_missing_and_contradicting_members_are_named),
     cmocka_unit_test (test_what_would_leave_its_place_is_refused),
     cmocka_unit_test (test_files_that_others_can_read_are_refused),
+    cmocka_unit_test (test_a_sink_of_the_default_mode_is_taken),
+    cmocka_unit_test (test_json_in_place_of_a_credential_is_told),
     cmocka_unit_test (test_a_file_that_changed_is_read_again),
     cmocka_unit_test (test_what_was_read_stays_when_the_file_is_bad),
     cmocka_unit_test (test_a_jwt_expires),

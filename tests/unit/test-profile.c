@@ -477,7 +477,7 @@ test_a_bad_token_file_is_refused (void **state)
   token_file_refused (NULL, 0, token);
   token_file_refused ("", 0600, "is empty");
   token_file_refused ("\n", 0600, "does not hold one");
-  token_file_refused ("hvs.s3cr3t", 0644, "chmod go=");
+  token_file_refused ("hvs.s3cr3t", 0644, "chmod g-w,o=");
   token_file_refused ("hvs.s3cr3t\nhvs.s3cr3t\n", 0600, "does not hold one");
 }
 

@@ -133,8 +133,11 @@ body_of (const struct login *l, struct secret **ret)
 static const struct secret *
 secret_of (const struct login *l)
 {
-  return l->unwrapped ? l->unwrapped
-                      : (l->secret_id.text ? l->secret_id.text : l->jwt.text);
+  if (l->unwrapped)
+    return l->unwrapped;
+  if (l->secret_id.text)
+    return l->secret_id.text;
+  return l->jwt.text ? l->jwt.text : l->role_id.text;
 }
 
 static int

@@ -21,8 +21,8 @@
 /* ---- settings.c ---- */
 
 extern const struct hostfile_rules credential_token, credential_secret_id,
-    credential_role_id, credential_wrapped, credential_jwt,
-    credential_service_account;
+    credential_role_id, credential_lone_role_id, credential_wrapped,
+    credential_jwt, credential_service_account;
 
 /* ---- token.c ---- */
 

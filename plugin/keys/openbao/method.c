@@ -154,13 +154,25 @@ parse_token_file (struct login *l, json_t *auth, const struct profile *profile,
 
 /* ---- AppRole ---- */
 
-/* An id that stands in the profile itself: no file to read again. */
+/* An id that stands in the profile itself: no file to read again.  ALONE:
+ * there is no secret id (the role has bind_secret_id=false), so that it is
+ * what a token would be.
+ */
 static int
-set_role_id (struct login *l, const json_t *id, const char *where,
+set_role_id (struct login *l, const json_t *id, bool alone,
+             const struct profile *profile, const char *where,
              struct reason *why)
 {
   const char *text = json_string_value (id);
 
+  if (alone && !profile->private)
+    return reason_set (why, EINVAL,
+                       "%s: without \"secret_id_file\" or "
+                       "\"wrapped_secret_id_file\" the role id is the whole "
+                       "login: it may stand in the profiles file only when "
+                       "nobody else can read that (chmod go= it, or use "
+                       "\"role_id_file\")",
+                       where);
   if (!credential_is_text (text, strlen (text)))
     return reason_set (why, EINVAL, "%s: \"role_id\" is not a role id", where);
   l->role_id.text = secret_copy (text, strlen (text));
@@ -184,11 +196,11 @@ parse_approle (struct login *l, json_t *auth, const struct profile *profile,
     { .name = NULL },
   };
   int r = json_members (auth, where, members, why);
+  const bool alone = !secret && !wrapped;
 
-  (void)profile;
   if (r == 0)
     r = need_one (role_id, "role_id", role_id_file, "role_id_file", where, why);
-  if (r == 0)
+  if (r == 0 && !alone)
     r = need_one (secret, "secret_id_file", wrapped, "wrapped_secret_id_file",
                   where, why);
   if (r == 0)
@@ -196,11 +208,12 @@ parse_approle (struct login *l, json_t *auth, const struct profile *profile,
   if (r < 0)
     return r;
   if (role_id)
-    r = set_role_id (l, role_id, where, why);
+    r = set_role_id (l, role_id, alone, profile, where, why);
   else
-    r = open_file (&l->role_id, json_string_value (role_id_file),
-                   "role_id_file", &credential_role_id, where, why);
-  if (r < 0)
+    r = open_file (
+        &l->role_id, json_string_value (role_id_file), "role_id_file",
+        alone ? &credential_lone_role_id : &credential_role_id, where, why);
+  if (r < 0 || alone)
     return r;
   if (secret)
     return open_file (&l->secret_id, json_string_value (secret),
@@ -218,9 +231,13 @@ string_of (const struct secret *s)
 static json_t *
 body_approle (const struct login *l)
 {
-  return json_pack (
-      "{s:o,s:o}", "role_id", string_of (l->role_id.text), "secret_id",
-      string_of (l->wrapped.path ? l->unwrapped : l->secret_id.text));
+  const struct secret *secret =
+      l->wrapped.path ? l->unwrapped : l->secret_id.text;
+
+  if (!secret)
+    return json_pack ("{s:o}", "role_id", string_of (l->role_id.text));
+  return json_pack ("{s:o,s:o}", "role_id", string_of (l->role_id.text),
+                    "secret_id", string_of (secret));
 }
 
 /* ---- JWT and Kubernetes ---- */

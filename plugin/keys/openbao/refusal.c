@@ -34,6 +34,7 @@ static const char *const unconfigured[] = {
   "could not load backend configuration",
   "no known role type",
   "missing client token",
+  "missing secret_id",
 };
 
 #define HAS(table, text) has (table, sizeof table / sizeof table[0], text)
@@ -116,12 +117,20 @@ denied_bare (struct login *l, int64_t date, struct key_question *question,
                      l->jwt.path, l->setting);
 }
 
+/* An AppRole without a secret id. */
+static bool
+is_lone (const struct login *l)
+{
+  return l->role_id.text && !l->secret_id.text && !l->wrapped.path;
+}
+
 int
 refusal_of_login (struct login *l, const struct answer *a,
                   struct key_question *question, struct reason *why)
 {
   char none[] = "";
   const struct openbao_key nobody = { .bao = l->bao, .path = none };
+  const char *lack = is_lone (l) ? ", which names no secret id" : "";
 
   if (!a->body || a->status < 400 || answer_is_outage (a->status))
     return answer_refusal (&nobody, a, &question->again, why);
@@ -138,10 +147,11 @@ refusal_of_login (struct login *l, const struct answer *a,
   }
   if (HAS (unconfigured, a->text) ||
       (a->status != 400 && a->status != 401 && a->status != 403))
-    return reason_set (why, EINVAL, "%ld %s (%s)", a->status, a->text,
-                       l->setting);
-  return reason_set (why, EACCES, "%s (%s)",
-                     a->text[0] ? a->text : "no reason was given", l->setting);
+    return reason_set (why, EINVAL, "%ld %s (%s%s)", a->status, a->text,
+                       l->setting, lack);
+  return reason_set (why, EACCES, "%s (%s%s)",
+                     a->text[0] ? a->text : "no reason was given", l->setting,
+                     lack);
 }
 
 /* ---- with which credentials ---- */

@@ -16,16 +16,23 @@
 #define TOKEN_MAX 8192
 #define JWT_MAX (64 * 1024)
 
+/* An agent's sink has mode 0640, for a group, as private keys may have. */
 const struct hostfile_rules credential_token = {
   .what = "token file",
-  .forbidden = 077,
+  .forbidden = 037,
   .max = TOKEN_MAX,
+  .mode_advice = " (an agent sets the mode again with each login: the \"mode\" "
+                 "of its sink may be 0640 at most)",
+  .json_advice = "an agent's sink writes that with \"wrap_ttl\" or "
+                 "\"dh_type\", and the command with -format=json; the token "
+                 "alone must be there",
 };
 
 const struct hostfile_rules credential_secret_id = {
   .what = "secret id file",
   .forbidden = 077,
   .max = TOKEN_MAX,
+  .json_advice = "let the command print the secret id alone (-field=secret_id)",
 };
 
 /* Half of a login, and the half that is no secret. */
@@ -33,18 +40,31 @@ const struct hostfile_rules credential_role_id = {
   .what = "role id file",
   .forbidden = 022,
   .max = TOKEN_MAX,
+  .json_advice = "let the command print the role id alone (-field=role_id)",
+};
+
+/* A role without secret ids: all that a login takes. */
+const struct hostfile_rules credential_lone_role_id = {
+  .what = "role id file",
+  .forbidden = 077,
+  .max = TOKEN_MAX,
+  .mode_advice = " (without a secret id, the role id is the whole login)",
+  .json_advice = "let the command print the role id alone (-field=role_id)",
 };
 
 const struct hostfile_rules credential_wrapped = {
   .what = "wrapping token file",
   .forbidden = 077,
   .max = TOKEN_MAX,
+  .json_advice = "let the command print the wrapping token alone "
+                 "(-field=wrapping_token)",
 };
 
 const struct hostfile_rules credential_jwt = {
   .what = "JWT file",
   .forbidden = 077,
   .max = JWT_MAX,
+  .json_advice = "it must hold the JWT alone",
 };
 
 /* Kubernetes mounts it with mode 0644 into a container of one's own. */
@@ -52,6 +72,7 @@ const struct hostfile_rules credential_service_account = {
   .what = "service account's token file",
   .forbidden = 022,
   .max = JWT_MAX,
+  .json_advice = "it must hold the JWT alone",
 };
 
 /* ---- the rest ---- */
