@@ -114,6 +114,7 @@ struct session_info {
   bool readonly;
   bool extents;        /* can be had */
   bool trims;          /* TRIM frees space, and cuts no sector in two */
+  bool trim_offered;   /* and by default */
   unsigned generation; /* for every request of this connection */
 };
 

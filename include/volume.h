@@ -49,6 +49,15 @@ enum engine {
   ENGINE_OPENSSL, /* payload.h, over an image that librbd does not unlock */
 };
 
+/* How an image lies in RADOS; bytes. */
+struct geometry {
+  uint64_t size;
+  uint64_t object_size;
+  uint64_t stripe_unit;
+  uint64_t stripe_period;
+  bool scattered; /* an object holds ranges that are not neighbours */
+};
+
 struct volume_params {
   struct image_spec spec;
   size_t nr_keys; /* layers with keys, child first; 0: serve it as it is */
@@ -73,12 +82,12 @@ struct volume {
   bool exclusive_lock; /* the image has the feature */
   bool fast_diff;      /* and this one, which can be trusted */
   enum engine engine;  /* whose it is; AUTO: nobody's, it is plain */
+  const char *warning; /* what this engine does wrongly here, or NULL */
   bool extents;        /* can be had, and are right */
   bool trims;          /* TRIM frees space, and cuts no sector in two */
+  bool trim_offered;   /* and by default: no librbd reads what it leaves */
   uint64_t size;       /* bytes of payload */
-  uint64_t object_size;
-  uint64_t stripe_unit;      /* bytes */
-  uint64_t stripe_period;    /* bytes */
+  struct geometry geometry;
   struct luks_header header; /* of the image itself; unset without keys */
   struct payload *payload;   /* of the openssl engine, once loaded */
 
@@ -146,36 +155,64 @@ extern int volume_describe (struct volume *volume, struct reason *why);
 extern int volume_unlock (struct volume *volume, enum volume_mode mode,
                           const struct volume_hooks *hooks, struct reason *why);
 
+/* Open the image again, read-only, when it is not: no lock, so that no
+ * other client asks us to do its work.
+ */
+extern int volume_make_readonly (struct volume *volume, struct reason *why);
+
+extern int
+volume_geometry (rbd_image_t image, struct geometry *ret, struct reason *why);
+
 /* Call FN for each ancestor of IMAGE, the parent first, until it returns
- * something else than 0, and return that (layers.c).  FN returns 1 to say
- * that those further down do not matter.
+ * something else than 0, and return that (layers.c).
  */
 typedef int (*layer_fn) (void *arg, rbd_image_t ancestor, struct reason *why);
 extern int volume_ancestors (struct volume *volume, layer_fn fn, void *arg,
                              struct reason *why);
 
-/* The ancestors that are encrypted, as they were when their headers were
- * read, and whether one of them, or a plain one, is of another layout than
- * the image itself.
+/* The layers of a volume, itself first, as they were when their headers
+ * were read.
  */
 struct layers {
-  struct luks_device *devices[VOLUME_LAYERS_MAX];
+  struct luks_device *devices[VOLUME_LAYERS_MAX]; /* encrypted ancestors */
   size_t nr;
-  bool different;
+  unsigned depth;        /* all ancestors */
+  bool different;        /* one is plain, or laid out unlike the image itself */
+  bool scattered;        /* the image, or an ancestor that is encrypted */
+  bool foreign;          /* a header that no librbd since 18 reads rightly */
+  const char *refused;   /* by librbd, one of them: why; or NULL */
   double unlock_seconds; /* of all of them; see luks_header.h */
   double digest_seconds;
   uint64_t unlock_kib; /* of the hungriest */
 };
 
-/* The openssl engine (engine.c). */
+/* One of them. */
+struct layer {
+  const struct luks_header *header; /* NULL: not encrypted */
+  struct geometry geometry;
+  bool journaling;
+  bool inherited; /* an ancestor */
+};
 
-/* Which engine serves VOLUME, whose header is known: ENGINE_LIBRBD or
- * ENGINE_OPENSSL, or -errno where the one that was asked for cannot.
- * *BECAUSE is the reason for anything but the default, or NULL.
+/* The choice of the engine (engine.c). */
+
+struct engine_choice {
+  enum engine engine;
+  const char *because;
+  const char *warning; /* what it does wrongly all the same, or NULL */
+  bool readonly;       /* what it would write is lost */
+  bool trim_offered;   /* see struct volume */
+};
+
+/* Note in LAYERS what librbd would make of LAYER. */
+extern void engine_consider (struct layers *layers, const struct layer *layer);
+
+/* Which engine serves VOLUME, whose layers were all considered.  0, or
+ * -EINVAL where the one that was asked for cannot.
  */
 extern int
 engine_choose (const struct volume *volume, const struct layers *layers,
-               const char **because, struct reason *why);
+               struct engine_choice *ret, struct reason *why);
 
 /* Unlock with KEY, see to it that the ancestors have the same volume key,
  * and make volume->payload.  -EPERM as in volume_open.

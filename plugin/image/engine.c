@@ -2,29 +2,106 @@
 
 /* The choice of the engine, and the openssl engine's way to unlock.
  *
- * librbd serves what it serves rightly.  The rest is what it refuses, or
- * would read wrongly.
+ * librbd serves what it serves rightly.  The rest is what it refuses,
+ * what it would spoil, and what it would read wrongly.
  */
 
 #include "config.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "compat.h"
 #include "volume.h"
 
-/* Why librbd cannot serve V, or not rightly; NULL when it can. */
-static const char *
-librbd_cannot (const struct volume *v)
+static bool
+cipher_known (const struct luks_header *h)
 {
-  const struct luks_header *h = &v->header;
+  return payload_knows_cipher (h) && (h->key_bytes == 32 || h->key_bytes == 64);
+}
 
-  if (COMPAT_ENCRYPTION_LOAD2 && h->data_offset % v->stripe_period != 0)
-    return "its data does not start at a multiple of the stripe period";
+#define OF(layer, what)                                                        \
+  ((layer)->inherited ? "its ancestor's " what : "its " what)
+
+/* What no librbd since 18 reads rightly, whatever else changes. */
+static const char *
+foreign (const struct layer *l)
+{
+  const struct luks_header *h = l->header;
+
+  if (COMPAT_ENCRYPTION_LOAD2 && h->data_offset % l->geometry.stripe_period)
+    return OF (l, "data does not start at a multiple of the stripe period");
   if (h->iv_tweak != 0)
-    return "its IVs do not start at 0 (LUKS2 iv_tweak)";
+    return OF (l, "IVs do not start at 0 (LUKS2 iv_tweak)");
   if (h->segment_size != 0)
-    return "its payload has a size of its own (LUKS2 segment)";
+    return OF (l, "payload has a size of its own (LUKS2 segment)");
+  return NULL;
+}
+
+/* What keeps librbd from it, or librbd's own encryption from being of use. */
+static const char *
+refused (const struct layer *l)
+{
+  const struct luks_header *h = l->header;
+
+  if (l->journaling)
+    return OF (l, "journal would hold plaintext (rbd feature disable)");
+  if (h && !cipher_known (h))
+    return OF (l, "cipher is not aes-xts-plain64");
+  if (h && h->clone_magic && !COMPAT_ENCRYPTION_LOAD2)
+    return OF (l, "header is a formatted clone's, which needs librbd 18");
+  return NULL;
+}
+
+void
+engine_consider (struct layers *layers, const struct layer *l)
+{
+  const char *because = l->header ? foreign (l) : NULL;
+
+  layers->foreign = layers->foreign || because;
+  layers->scattered = layers->scattered || (l->header && l->geometry.scattered);
+  if (!because)
+    because = refused (l);
+  if (!layers->refused)
+    layers->refused = because;
+}
+
+/* Why librbd cannot serve V; NULL when it can. */
+static const char *
+librbd_cannot (const struct volume *v, const struct layers *layers)
+{
+  if (!COMPAT_ENCRYPTION_LOAD2 && v->params->nr_keys > 1)
+    return "several key= parameters need librbd 18 or later";
+  return layers->refused;
+}
+
+/* Why nothing must be written to V with librbd's encryption; NULL when it
+ * may.
+ */
+static const char *
+librbd_spoils (const struct layers *layers)
+{
+  if (layers->scattered)
+    return "librbd encrypts the parts of a striped object as if they lay side "
+           "by side";
+  if (!COMPAT_ENCRYPTION_LOAD2 && layers->depth > 0)
+    return "a flatten of this clone by others would run in the server and "
+           "overwrite the header with zeros (librbd before 18)";
+  return NULL;
+}
+
+/* Why V's parts that were never written are not always zeros with librbd's
+ * encryption; NULL when they are.
+ */
+static const char *
+librbd_reads_noise (const struct volume *v, const struct layers *layers)
+{
+  if (v->erasure_coded)
+    return "librbd reads random bytes from what was never written to an "
+           "erasure-coded pool";
+  if (layers->depth > 1)
+    return "librbd reads random bytes from what was never written to a clone "
+           "of a clone, once a part of the object was";
   return NULL;
 }
 
@@ -40,10 +117,8 @@ openssl_cannot (const struct volume *v, const struct layers *layers)
     return "it is a clone that was formatted by librbd";
   if (layers->different)
     return "the image that it was cloned from is not encrypted in the same way";
-  if (!payload_knows_cipher (h))
+  if (!cipher_known (h))
     return "its cipher is not aes-xts-plain64";
-  if (h->key_bytes != 32 && h->key_bytes != 64)
-    return "its volume key is neither of 256 nor of 512 bits";
   return NULL;
 }
 
@@ -54,37 +129,107 @@ refuse (const char *engine, const char *because, struct reason *why)
                      engine, because);
 }
 
+static int
+choose_librbd (const struct volume *v, const struct layers *layers,
+               struct engine_choice *ret, struct reason *why)
+{
+  const char *cannot = librbd_cannot (v, layers);
+
+  if (cannot)
+    return refuse ("librbd", cannot, why);
+  ret->engine = ENGINE_LIBRBD;
+  ret->readonly = librbd_spoils (layers) != NULL;
+  if (layers->scattered)
+    ret->warning = "engine=librbd is read-only here, because librbd encrypts "
+                   "the parts of a striped object as if they lay side by side: "
+                   "what librbd itself has written to this volume, through "
+                   "this server or QEMU, has no right reader";
+  else if (ret->readonly)
+    ret->warning = "engine=librbd is read-only here, because a flatten of this "
+                   "clone by others would run in this server and overwrite "
+                   "the header with zeros (librbd before 18)";
+  else
+    ret->warning = librbd_reads_noise (v, layers);
+  return 0;
+}
+
+static int
+choose_openssl (const struct volume *v, const struct layers *layers,
+                struct engine_choice *ret, struct reason *why)
+{
+  const char *cannot = openssl_cannot (v, layers);
+
+  if (cannot)
+    return refuse ("openssl", cannot, why);
+  ret->engine = ENGINE_OPENSSL;
+  ret->trim_offered = true;
+  return 0;
+}
+
+static int
+refuse_both (const struct volume *v, const char *librbd, const char *openssl,
+             bool rescue, struct reason *why)
+{
+  const struct luks_header *h = &v->header;
+
+  if (!cipher_known (h))
+    return reason_set (why, EINVAL,
+                       "neither librbd nor the openssl engine can serve this "
+                       "volume: its cipher is %s-%s with a volume key of %u "
+                       "bits, and both know only aes-xts-plain64 with 256 or "
+                       "512",
+                       h->cipher, h->mode, h->key_bytes * 8);
+  return reason_set (why, EINVAL,
+                     "librbd cannot serve this volume (%s), and neither can "
+                     "the openssl engine (%s)%s",
+                     librbd, openssl,
+                     rescue ? "; engine=librbd serves it read-only" : "");
+}
+
+static int
+choose_any (const struct volume *v, const struct layers *layers,
+            struct engine_choice *ret, struct reason *why)
+{
+  const char *cannot = librbd_cannot (v, layers);
+  const char *against = cannot ? cannot : librbd_spoils (layers);
+  const char *noise = librbd_reads_noise (v, layers);
+  const char *openssl = openssl_cannot (v, layers);
+
+  if (against && openssl)
+    return refuse_both (v, against, openssl, !cannot, why);
+  /* For zeros alone a last part of a sector, which librbd serves, is not
+   * given up.
+   */
+  if (!against && !openssl &&
+      (v->size - v->header.data_offset) % v->header.sector_size != 0)
+    openssl = "its payload ends in a part of a sector";
+  if (against || (noise && !openssl)) {
+    ret->engine = ENGINE_OPENSSL;
+    ret->because = against ? against : noise;
+    /* Where librbd reads the rest of the volume, it must read zeros. */
+    ret->trim_offered =
+        layers->foreign || layers->scattered || v->erasure_coded;
+    return 0;
+  }
+  ret->engine = ENGINE_LIBRBD;
+  ret->because = noise ? openssl : "it serves this volume rightly";
+  ret->warning = noise;
+  return 0;
+}
+
 int
 engine_choose (const struct volume *v, const struct layers *layers,
-               const char **because, struct reason *why)
+               struct engine_choice *ret, struct reason *why)
 {
-  const char *against_librbd = librbd_cannot (v);
-  const char *against_openssl = openssl_cannot (v, layers);
-
+  *ret = (struct engine_choice){ .because = "it was asked for" };
   switch (v->params->engine) {
   case ENGINE_LIBRBD:
-    return against_librbd ? refuse ("librbd", against_librbd, why)
-                          : ENGINE_LIBRBD;
+    return choose_librbd (v, layers, ret, why);
   case ENGINE_OPENSSL:
-    return against_openssl ? refuse ("openssl", against_openssl, why)
-                           : ENGINE_OPENSSL;
+    return choose_openssl (v, layers, ret, why);
   default:
-    break;
+    return choose_any (v, layers, ret, why);
   }
-  if (against_librbd && against_openssl)
-    return reason_set (why, EINVAL,
-                       "librbd cannot serve this volume (%s), and neither can "
-                       "the openssl engine (%s)",
-                       against_librbd, against_openssl);
-  *because = against_librbd;
-  /* Not where a last part of a sector, which librbd serves, would go.
-   * Clones, too: what their parents have trimmed must stay zeros.
-   */
-  if (!against_librbd && !against_openssl && v->erasure_coded &&
-      (v->size - v->header.data_offset) % v->header.sector_size == 0)
-    *because = "librbd reads random bytes from what was never written to an "
-               "erasure-coded pool";
-  return *because ? ENGINE_OPENSSL : ENGINE_LIBRBD;
 }
 
 /* Ancestors' sectors are decrypted with the image's own key. */

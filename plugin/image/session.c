@@ -233,19 +233,20 @@ fill_info (struct session *s)
 
   s->info = (struct session_info){
     .size = v->size,
-    .object_size = v->object_size,
+    .object_size = v->geometry.object_size,
     .sector_size = v->params->nr_keys > 0 ? v->header.sector_size : 0,
     .engine = v->engine,
     .readonly = v->readonly,
     .extents = v->extents,
     .trims = v->trims,
+    .trim_offered = v->trim_offered,
     .generation = requests_admit (&s->requests, v->image),
   };
   s->extents_of = (struct extents_of){
     .payload = v->payload != NULL,
     .payload_offset = v->header.data_offset,
     .sector_size = v->header.sector_size,
-    .object_size = v->object_size,
+    .object_size = v->geometry.object_size,
     .fast_diff = v->fast_diff,
   };
   memcpy (s->image, v->subject_image, sizeof s->image);

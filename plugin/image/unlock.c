@@ -13,6 +13,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <rbd/features.h>
+
 #include "compat.h"
 #include "heap.h"
 #include "unlock_slot.h"
@@ -31,7 +33,28 @@ same_layout (const struct luks_header *a, const struct luks_header *b)
 struct look {
   struct volume *volume;
   struct layers *layers;
+  bool plain; /* a layer that is not encrypted was found */
 };
+
+/* Tell the choice of the engine what it wants to know of one layer. */
+static int
+consider (struct look *look, rbd_image_t image, const struct luks_header *h,
+          struct reason *why)
+{
+  struct layer l = { .header = h, .inherited = image != look->volume->image };
+  uint64_t features;
+  int r = volume_geometry (image, &l.geometry, why);
+
+  if (r < 0)
+    return r;
+  r = rbd_get_features (image, &features);
+  if (r < 0)
+    return reason_set (why, -r, "cannot read the features of the image: %s",
+                       strerror (-r));
+  l.journaling = features & RBD_FEATURE_JOURNALING;
+  engine_consider (look->layers, &l);
+  return 0;
+}
 
 static void
 add_layer (struct layers *layers, struct luks_device *device,
@@ -45,11 +68,11 @@ add_layer (struct layers *layers, struct luks_device *device,
     layers->unlock_kib = header->unlock_kib;
 }
 
-/* Look at one ancestor. */
+/* Look at one ancestor.  Below one that is not encrypted, none is. */
 static int
 look_at (void *arg, rbd_image_t ancestor, struct reason *why)
 {
-  const struct look *look = arg;
+  struct look *look = arg;
   struct volume *v = look->volume;
   struct luks_device *device;
   struct luks_header header;
@@ -60,18 +83,21 @@ look_at (void *arg, rbd_image_t ancestor, struct reason *why)
     return reason_set (why, -r,
                        "cannot read the size of the image's parent: %s",
                        strerror (-r));
+  look->layers->depth++;
   v->erasure_coded = v->erasure_coded || volume_is_erasure_coded (v, ancestor);
-  r = luks_device_open (volume_read_raw, ancestor, size, &header, &device, why);
-  if (r == -ENODATA) { /* a plain layer, and so are those below it */
-    look->layers->different = true;
-    return 1;
+  r = look->plain ? -ENODATA
+                  : luks_device_open (volume_read_raw, ancestor, size, &header,
+                                      &device, why);
+  if (r == -ENODATA) {
+    look->plain = look->layers->different = true;
+    return consider (look, ancestor, NULL, why);
   }
   if (r < 0) {
     reason_prefix (why, "the parent of the image");
     return r;
   }
   add_layer (look->layers, device, &header, &v->header);
-  return 0;
+  return consider (look, ancestor, &header, why);
 }
 
 #if COMPAT_ENCRYPTION_LOAD2
@@ -156,7 +182,7 @@ static int
 read_headers (struct volume *v, struct luks_device **device,
               struct layers *layers, struct reason *why)
 {
-  struct look look = { v, layers };
+  struct look look = { .volume = v, .layers = layers };
   uint64_t size;
   int r = rbd_get_size (v->image, &size);
 
@@ -165,6 +191,8 @@ read_headers (struct volume *v, struct luks_device **device,
                        strerror (-r));
   r = luks_device_open (volume_read_raw, v->image, size, &v->header, device,
                         why);
+  if (r == 0)
+    r = consider (&look, v->image, &v->header, why);
   if (r == 0)
     r = volume_ancestors (v, look_at, &look, why);
   return r == -ENODATA ? -EINVAL : r;
@@ -193,15 +221,16 @@ bound_cost (struct volume *v, const struct layers *layers, struct reason *why)
  * cut in two by a discard.
  */
 static void
-settle_abilities (struct volume *v)
+settle_abilities (struct volume *v, const struct engine_choice *choice)
 {
   const uint64_t sector = v->header.sector_size;
 
   if (v->engine == ENGINE_LIBRBD)
     return; /* it would write the range of a TRIM */
   v->extents = true;
-  v->trims =
-      v->header.data_offset % sector == 0 && v->stripe_unit % sector == 0;
+  v->trims = v->header.data_offset % sector == 0 &&
+             v->geometry.stripe_unit % sector == 0;
+  v->trim_offered = v->trims && choice->trim_offered;
 }
 
 /* Choose the engine and bound what it costs. */
@@ -209,18 +238,21 @@ static int
 settle_engine (struct volume *v, const struct layers *layers,
                const struct volume_hooks *hooks, struct reason *why)
 {
-  const char *because = NULL;
-  int r = engine_choose (v, layers, &because, why);
+  struct engine_choice choice;
+  int r = engine_choose (v, layers, &choice, why);
 
   if (r < 0)
     return r;
-  v->engine = (enum engine)r;
+  v->engine = choice.engine;
+  v->warning = choice.warning;
   if (hooks->log)
-    hooks->log->debug ("engine: %s%s%s",
+    hooks->log->debug ("engine: %s, because %s",
                        v->engine == ENGINE_OPENSSL ? "openssl" : "librbd",
-                       because ? ", because " : "", because ? because : "");
-  settle_abilities (v);
-  return bound_cost (v, layers, why);
+                       choice.because);
+  settle_abilities (v, &choice);
+  if (choice.readonly)
+    r = volume_make_readonly (v, why);
+  return r < 0 ? r : bound_cost (v, layers, why);
 }
 
 /* What an unlock works with. */

@@ -107,6 +107,21 @@ open_image (struct volume *v, enum volume_mode mode, struct reason *why)
                      strerror (-r));
 }
 
+int
+volume_make_readonly (struct volume *v, struct reason *why)
+{
+  rbd_image_t image = v->image;
+  int r;
+
+  if (v->readonly)
+    return 0;
+  v->image = NULL;
+  r = rbd_close (image);
+  if (r < 0)
+    return reason_set (why, -r, "cannot close the image: %s", strerror (-r));
+  return open_image (v, VOLUME_REHEARSE, why);
+}
+
 static int
 check_features (struct volume *v, struct reason *why)
 {
@@ -122,11 +137,6 @@ check_features (struct volume *v, struct reason *why)
     return reason_set (why, ENOTSUP,
                        "the image \"%s\" is being migrated: commit or abort "
                        "the migration first (rbd migration)",
-                       name);
-  if (v->params->nr_keys > 0 && features & RBD_FEATURE_JOURNALING)
-    return reason_set (why, ENOTSUP,
-                       "the image \"%s\" has journaling, which encryption "
-                       "does not support (rbd feature disable)",
                        name);
   v->exclusive_lock = features & RBD_FEATURE_EXCLUSIVE_LOCK;
   v->fast_diff = COMPAT_DIFF_ITERATE3 && features & RBD_FEATURE_FAST_DIFF;
@@ -228,24 +238,31 @@ volume_is_erasure_coded (struct volume *v, rbd_image_t image)
   return r == 0;
 }
 
-static int
-read_geometry (struct volume *v, struct reason *why)
+int
+volume_geometry (rbd_image_t image, struct geometry *ret, struct reason *why)
 {
   uint64_t unit = 0, count = 0;
   rbd_image_info_t info;
-  int r = rbd_stat (v->image, &info, sizeof info);
+  int r = rbd_stat (image, &info, sizeof info);
 
   if (r == 0)
-    r = rbd_get_stripe_count (v->image, &count);
+    r = rbd_get_stripe_count (image, &count);
   if (r == 0)
-    r = rbd_get_stripe_unit (v->image, &unit);
+    r = rbd_get_stripe_unit (image, &unit);
   if (r < 0)
     return reason_set (why, -r, "cannot read the image's geometry: %s",
                        strerror (-r));
-  v->object_size = info.obj_size;
-  v->stripe_unit = unit > 0 ? unit : info.obj_size;
-  v->stripe_period = info.obj_size * (count > 0 ? count : 1);
-  v->size = info.size;
+  if (unit == 0)
+    unit = info.obj_size;
+  if (count == 0)
+    count = 1;
+  *ret = (struct geometry){
+    .size = info.size,
+    .object_size = info.obj_size,
+    .stripe_unit = unit,
+    .stripe_period = info.obj_size * count,
+    .scattered = count > 1 && unit < info.obj_size,
+  };
   return 0;
 }
 
@@ -288,17 +305,18 @@ open_and_check (struct cluster *cluster, struct volume *v,
   if (r == 0)
     r = set_snapshot (v, why);
   if (r == 0)
-    r = read_geometry (v, why);
+    r = volume_geometry (v->image, &v->geometry, why);
   if (r == 0)
     r = volume_describe (v, why);
   if (r < 0)
     return r;
+  v->size = v->geometry.size;
   v->fast_diff = v->fast_diff && !has_parent (v);
   v->extents = v->fast_diff;
   v->erasure_coded = volume_is_erasure_coded (v, v->image);
   v->loaded = true;
   if (v->params->nr_keys == 0) {
-    v->trims = true;
+    v->trims = v->trim_offered = true;
     return 0;
   }
   begin_step (hooks, "unlocking", spec);

@@ -358,7 +358,7 @@ rbdcrypt_can_trim (void *handle)
   case OFF:
     return 0;
   default:
-    return c->info.trims; /* else librbd would write the range */
+    return c->info.trim_offered;
   }
 }
 

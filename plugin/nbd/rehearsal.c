@@ -188,11 +188,8 @@ static int
 check_opened (const struct child *child, const struct volume *v,
               struct reason *why)
 {
-  if (v->erasure_coded && v->engine == ENGINE_LIBRBD)
-    tell_text (child, WARNING,
-               "the data pool of the image, or of one that it was cloned from, "
-               "is erasure-coded: blocks that were never written read as "
-               "random bytes, not as zeros");
+  if (v->warning)
+    tell_text (child, WARNING, v->warning);
   if (parameters.trim == ON && v->engine == ENGINE_OPENSSL && !v->trims)
     return reason_set (why, EINVAL,
                        "trim=on: a discard would cut sectors of this volume in "

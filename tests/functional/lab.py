@@ -315,6 +315,18 @@ class Images:
         image = self.imported(path, args, pool, namespace)
         return self._keep(image.spec, passphrase, size, offset)
 
+    def clone(self, image, args=()):
+        """A clone of a snapshot "base" of IMAGE, which is made here."""
+        base = image.spec + "@base"
+        if "base" not in [s["name"] for s in self.cluster.json(
+                "rbd", "snap", "ls", image.spec)]:
+            self.cluster.rbd("snap", "create", "--no-progress", base)
+        spec = self.name()
+        self.cluster.rbd("clone", "--rbd-default-clone-format", "2", *args,
+                         base, spec)
+        return self._keep(spec, image.passphrase, image.size + image.offset,
+                          image.offset)
+
     def costly(self):
         """The unlock takes a second or more, and 256 MiB where as much was
         free: cryptsetup takes less then.  (What librbd formats costs as much

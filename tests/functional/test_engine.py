@@ -5,7 +5,6 @@ space, exact extents, and everything that librbd's engine does, too."""
 import errno
 import os
 import random
-import shutil
 import signal
 import threading
 import time
@@ -18,7 +17,6 @@ from lab import MIB
 from test_start_image import names
 
 OPENSSL = "engine=openssl"
-VERBOSE = ["-v", "-D", "rbdcrypt.session=1"]
 REQUESTS = int(os.environ.get("RBDCRYPT_REQUESTS", "1000"))
 
 
@@ -59,65 +57,6 @@ def qemu_reads(image, secret, tmp_path):
 
 def used(cluster, image):
     return cluster.json("rbd", "du", image)["images"][0]["used_size"]
-
-
-# --- which engine ---
-
-def chosen(server):
-    """The line of the debug log that tells it."""
-    [line] = lab.await_(
-        lambda: [s for s in server.lines() if "debug: engine: " in s], 20,
-        "the engine is told")
-    return line.partition("engine: ")[2]
-
-
-def test_librbd_serves_what_it_can(servers, images, key):
-    server = servers.start(images.luks(), key, options=VERBOSE)
-    assert chosen(server) == "librbd"
-
-
-def test_cinders_volume_gets_the_openssl_engine_where_librbd_refuses_it(
-        servers, cinder, key, dump):
-    server = servers.start(cinder(), key, options=VERBOSE)
-    if dump["rbdcrypt_encryption_load2"] == "yes":
-        assert chosen(server).startswith("openssl, because its data")
-    else:
-        assert chosen(server) == "librbd"
-
-
-def test_erasure_coded_pool_gets_the_openssl_engine(servers, images, key,
-                                                    cluster):
-    """So do its clones: what was trimmed in a parent must stay zeros."""
-    image = images.luks(args=("--data-pool", cluster.erasure_pool()))
-    server = servers.start(image, key, options=VERBOSE)
-    assert "erasure" in chosen(server)
-    assert not any("warning" in line for line in server.lines())
-    with server.connect() as c:
-        c.write(lab.pattern(8 * MIB), 0)
-        c.trim(4 * MIB, 0)
-    assert server.stop() == 0
-    server = servers.start(clone_of(cluster, image), key, options=VERBOSE)
-    assert "erasure" in chosen(server)
-    with server.connect() as c:
-        assert c.read(4 * MIB, 0) == bytes(4 * MIB)
-        assert c.read(4 * MIB, 4 * MIB) == lab.pattern(8 * MIB)[4 * MIB:]
-
-
-def test_what_neither_engine_can_serve_is_refused_with_both_reasons(
-        servers, images, key, tmp_path, dump):
-    path = str(tmp_path / "cbc")
-    shutil.copy(images.header(version=1, offset=2 * MIB), path)
-    with open(path, "r+b") as f:
-        f.seek(40)  # the cipher's mode
-        f.write(b"cbc-essiv:sha256")
-    image = images.imported(path)
-    if dump["rbdcrypt_encryption_load2"] == "yes":
-        names(servers.refused(image, key), "stripe period", "aes-xts-plain64")
-    names(servers.refused(image, key, OPENSSL), "aes-xts-plain64")
-
-
-def test_plugin_says_which_engines_there_are(dump):
-    assert dump["rbdcrypt_engines"] == "librbd,openssl"
 
 
 # --- the same volume for every reader ---
@@ -446,14 +385,14 @@ def test_extents_tell_objects_up_to_their_last_byte(servers, images, cinder,
                 assert data == MIB + 196608 + 4096
 
 
-def test_extents_of_a_snapshot_and_of_a_clone(servers, images, key, cluster):
+def test_extents_of_a_snapshot_and_of_a_clone(servers, images, key):
     image = images.luks()
     server = servers.start(image, key, OPENSSL)
     with server.connect() as c:
         c.write(lab.pattern(MIB), 8 * MIB)
         c.write(lab.pattern(MIB), 20 * MIB)
     assert server.stop() == 0
-    child = clone_of(cluster, image)
+    child = images.clone(image)
     server = servers.start(image, key, OPENSSL)
     with server.connect() as c:  # after the snapshot
         c.write(lab.pattern(MIB), 40 * MIB)
@@ -492,18 +431,10 @@ def test_what_would_cut_sectors_is_refused(servers, images, key):
 
 # --- clones ---
 
-def clone_of(cluster, image):
-    base = image.spec + "@base"
-    cluster.rbd("snap", "create", "--no-progress", base)
-    child = "rbd/child-of-" + image.spec.split("/")[-1]
-    cluster.rbd("clone", "--rbd-default-clone-format", "2", base, child)
-    return child
-
-
 def test_clone_that_shares_its_parents_key_is_served(
-        servers, cinder, key, cluster):
+        servers, images, cinder, key):
     parent = cinder()
-    child = clone_of(cluster, parent)
+    child = images.clone(parent)
     server = servers.start(child, key, OPENSSL)
     with server.connect() as c:
         assert c.size == parent.size
@@ -521,8 +452,8 @@ def test_clone_that_shares_its_parents_key_is_served(
 
 
 @pytest.mark.parametrize("copies", ["true", "false"])
-def test_clone_reads_what_its_parent_had(servers, cinder, key, cluster,
-                                         copies):
+def test_clone_reads_what_its_parent_had(servers, images, cinder, key,
+                                         cluster, copies):
     """Also where reading copies it up, once the parent has become smaller
     than it was, and where the clone has."""
     parent = cinder()
@@ -530,7 +461,7 @@ def test_clone_reads_what_its_parent_had(servers, cinder, key, cluster,
     with servers.start(parent, key, OPENSSL).connect() as c:
         c.write(data, 0)
         c.flush()
-    child = clone_of(cluster, parent)
+    child = images.clone(parent)
     for smaller in "5000000B", "%dB" % (parent.offset + 12 * MIB):
         cluster.rbd("resize", "--no-progress", "--allow-shrink", "-s",
                     smaller, parent)
@@ -555,11 +486,11 @@ def test_clone_reads_what_its_parent_had(servers, cinder, key, cluster,
         assert c.read(32 * MIB, 0) == bytes(data[:5 * MIB]) + bytes(27 * MIB)
 
 
-def test_clone_of_a_plain_image_is_refused(servers, images, cluster, key):
+def test_clone_of_a_plain_image_is_refused(servers, images, key):
     """Somebody wrote a header over a clone: what comes from the parent
     would be decrypted to garbage."""
     parent = images.plain()
-    child = clone_of(cluster, parent)
+    child = images.clone(parent)
     with open(images.header(), "rb") as f:
         header = f.read(4 * MIB)
     with servers.start(child, "key=none").connect() as c:
@@ -567,10 +498,9 @@ def test_clone_of_a_plain_image_is_refused(servers, images, cluster, key):
     names(servers.refused(child, key, OPENSSL), "cloned from")
 
 
-def test_clone_with_another_volume_key_is_refused(servers, images, cluster,
-                                                  key):
+def test_clone_with_another_volume_key_is_refused(servers, images, key):
     parent = images.luks()
-    child = clone_of(cluster, parent)
+    child = images.clone(parent)
     path = images.header(args=("--label", "another"))
     with open(path, "rb") as f:
         header = f.read(4 * MIB)

@@ -114,13 +114,6 @@ def test_a_refused_start_leaves_no_watcher_and_no_lock(servers, images,
     assert cluster.lockers(image) == []
 
 
-def test_journaling_ends_the_start_with_the_feature(servers, images, key,
-                                                    cluster):
-    image = images.luks()
-    cluster.rbd("feature", "enable", image, "journaling")
-    names(servers.refused(image, key), "journaling")
-
-
 def test_migrating_image_ends_the_start(servers, images, key, cluster):
     image = images.luks()
     cluster.rbd("migration", "prepare", image, "rbd/migrated")
