@@ -138,11 +138,9 @@ class Pool:
     def qemu_luks(self, size):
         """By QEMU, as Cinder does it."""
         spec = self.new()
-        self.cluster.call(
-            "qemu-img", "create", "-q", "-f", "luks",
-            "--object", "secret,id=key,file=" + self.passphrase,
-            "-o", "key-secret=key,iter-time=10",
-            "rbd:%s:conf=%s" % (spec, self.conf), str(size))
+        lab.qemu_luks("secret,id=key,file=" + self.passphrase,
+                      "rbd:%s:conf=%s" % (spec, self.conf), size,
+                      call=self.cluster.call)
         return spec
 
     def make(self, kind, size):

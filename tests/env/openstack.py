@@ -9,7 +9,6 @@ The current directory is the lab's.
 """
 
 import base64
-import datetime
 import json
 import os
 import secrets
@@ -110,7 +109,6 @@ CREDENTIALS = {
     "bob": ("bob", ["creator", "member"]),
     "host": ("host", ["reader"]),
     "powerless": ("alice", ["member"]),  # Barbican 15 wants another role
-    "expired": ("alice", ["creator"]),
 }
 
 
@@ -140,9 +138,6 @@ def seed_credentials(keystone, ids):
         # Only the user may make one, and not by such a credential.
         keystone.login(user, read(user + ".password"), USERS[user][0])
         members = {"name": name, "roles": [{"name": r} for r in roles]}
-        if name == "expired":
-            soon = datetime.datetime.utcnow() + datetime.timedelta(seconds=2)
-            members["expires_at"] = soon.isoformat()
         credential = keystone.post(
             "/users/%s/application_credentials" % ids["users"][user],
             "application_credential", **members)

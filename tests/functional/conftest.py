@@ -3,6 +3,7 @@
 servers for each test."""
 
 import os
+import random
 import shutil
 import signal
 import tempfile
@@ -26,10 +27,32 @@ def pytest_configure(config):
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def shuffle(items, seed):
+    """Files in another order, and the tests in each of them: a file's own
+    fixtures are still made once."""
+    chance = random.Random(seed)
+    files = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    order = sorted(files)
+    chance.shuffle(order)
+    for path in order:
+        chance.shuffle(files[path])
+    items[:] = [item for path in order for item in files[path]]
+
+
+def pytest_report_header():
+    if "RBDCRYPT_SHUFFLE" in os.environ:
+        return "shuffled with the seed " + os.environ["RBDCRYPT_SHUFFLE"]
+    return None
+
+
 def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(180))
+    if "RBDCRYPT_SHUFFLE" in os.environ:
+        shuffle(items, os.environ["RBDCRYPT_SHUFFLE"])
     # What looks at what the others have seen comes last.
     items.sort(key=lambda item: item.path.name == "test_class_table.py")
 

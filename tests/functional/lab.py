@@ -10,6 +10,7 @@ import glob
 import hashlib
 import json
 import os
+import random
 import re
 import select
 import shutil
@@ -59,6 +60,25 @@ def run(*argv, timeout=60, check=True, **kwargs):
     return r
 
 
+def qemu_luks(secret, path, size, call=run):
+    """A LUKS1 image as QEMU makes it; SECRET is the object "s" or "key".
+
+    It times 32,768 iterations by its own CPU time, whose clock may not
+    have moved after so few: then it gives up, and is asked again.
+    """
+    ident = re.search(r"\bid=(\w+)", secret)[1]
+
+    def made():
+        r = call("qemu-img", "create", "-q", "-f", "luks", "--object", secret,
+                 "-o", "key-secret=%s,cipher-alg=aes-256,cipher-mode=xts,"
+                 "ivgen-alg=plain64,iter-time=10" % ident, path, str(size),
+                 check=False)
+        assert r.returncode == 0 or b"accurate CPU usage" in r.stderr, \
+            r.stderr.decode(errors="replace")
+        return r.returncode == 0
+    await_(made, 60, "qemu-img makes a LUKS image")
+
+
 def bookworm_python():
     """The beginning of a command: Debian 12's Python, the only one that
     has what OpenStack and PyKMIP want.
@@ -85,9 +105,16 @@ def await_(condition, seconds, what):
 
 
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """Below the range from which the kernel gives ports to connections,
+    which could take it before a server does."""
+    while True:
+        port = random.randrange(20000, 32000)
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
 
 
 def pattern(length, seed=0):

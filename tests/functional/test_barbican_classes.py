@@ -105,8 +105,9 @@ def test_deleted_secret_is_gone(refused, profile, barbican):
 
 
 def test_secret_past_its_expiration_is_gone(refused, profile, barbican):
+    # Far enough ahead for Barbican, which refuses what is over.
     ident = barbican.secret(PASSPHRASE, expiration=time.strftime(
-        "%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() + 2)))
+        "%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() + 5)))
 
     def expired():
         try:
@@ -137,9 +138,25 @@ def test_wrong_logins_are_denied(refused, profile, key, barbican, files):
             profile(auth=barbican.password("nobody")), words=["401"])
 
 
-def test_expired_credential_is_denied(refused, profile, key):
-    refused("expired-login", "denied", key, profile("expired"),
-            words=["401"])
+def test_expired_credential_is_denied(refused, profile, key, barbican,
+                                      files):
+    ident, secret = barbican.new_credential(
+        "short-lived", expires_at=time.strftime(
+            "%Y-%m-%dT%H:%M:%S.000000", time.gmtime(time.time() + 5)))
+
+    def expired():
+        try:
+            barbican.login(identity={
+                "methods": ["application_credential"],
+                "application_credential": {"id": ident, "secret": secret}})
+        except AssertionError as e:
+            assert ": 401 " in str(e)
+            return True
+        return False
+    lab.await_(expired, 20, "the credential expires")
+    refused("expired-login", "denied", key, profile(
+        auth=barbican.credential(id=ident, secret_file=files(
+            "short-lived", secret))), words=["401"])
 
 
 def test_servers_that_are_down_cannot_say(refused, profile, key, barbican):

@@ -58,9 +58,7 @@ def test_cinders_volume_is_served_and_qemu_reads_what_we_wrote(
     passphrase = key.hex()
     secret = "secret,id=s,file=" + files("hex", passphrase)
     path = str(tmp_path / "volume")
-    lab.run("qemu-img", "create", "-q", "-f", "luks", "--object", secret,
-            "-o", "key-secret=s,cipher-alg=aes-256,cipher-mode=xts,"
-            "ivgen-alg=plain64,iter-time=10", path, "64M")
+    lab.qemu_luks(secret, path, 64 * MIB)
     lab.run("qemu-io", "--object", secret, "--image-opts", "-c",
             "write -P 0x3c 3M 2M", "driver=luks,key-secret=s,"
             "file.driver=file,file.filename=" + path)

@@ -31,9 +31,7 @@ def cinder(images, secret, tmp_path):
     payload holds 1 MiB of 0xa5 at 1 MiB."""
     def make(size=32 * MIB, args=()):
         path = str(tmp_path / "cinder")
-        lab.run("qemu-img", "create", "-q", "-f", "luks", "--object", secret,
-                "-o", "key-secret=s,cipher-alg=aes-256,cipher-mode=xts,"
-                "ivgen-alg=plain64,iter-time=10", path, "%dB" % size)
+        lab.qemu_luks(secret, path, size)
         lab.run("qemu-io", "--object", secret, "--image-opts", "-c",
                 "write -P 0xa5 1M 1M", "driver=luks,key-secret=s,"
                 "file.driver=file,file.filename=" + path)

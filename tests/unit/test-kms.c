@@ -339,7 +339,7 @@ test_the_profiles_timeout_ends_it (void **state)
   q.err = EAGAIN;
   q.again = true;
   assert_int_equal (ask_for (&q, 60000, NULL, &s), -EAGAIN);
-  assert_true (monotonic_ms () - begin <= 3500);
+  assert_true (monotonic_ms () - begin < 30000);
   kms_release (kms);
 }
 

@@ -358,11 +358,11 @@ question_that_hangs_is_cancelled_and_its_answer_ignored (void **state)
   await (&scene.asked, 1);
   begin = monotonic_ms ();
   recheck_end (scene.recheck);
-  assert_true (monotonic_ms () - begin < 500);
+  assert_true (monotonic_ms () - begin < 4 * SECOND);
   assert_int_equal (recheck_settle (scene.recheck, &limit), 0);
   assert_true (atomic_load (&scene.cancelled));
   end_scene (&scene);
-  assert_true (monotonic_ms () - begin < 2 * SECOND);
+  assert_true (monotonic_ms () - begin < 4 * SECOND);
   assert_true (atomic_load (&scene.cancelled));
   assert_int_equal (atomic_load (&scene.steps), 0);
 }
