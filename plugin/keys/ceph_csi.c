@@ -10,6 +10,9 @@
  *   key = scrypt (passphrase, salt = id, N = 32768, r = 8, p = 1), 32 bytes
  *   dek = AES-256-GCM (key, nonce of 12 bytes, text), its tag of 16 behind
  * and older releases with a dot before the name.
+ *
+ * Other KMS types of ceph-csi keep what they wrapped in the same place, and
+ * are told apart by its look: see another_kms ().
  */
 
 #include "config.h"
@@ -121,18 +124,52 @@ is_volume_id (const char *id)
   return n > 0 && n <= VOLUME_ID_BYTES_MAX && !id[n];
 }
 
-static int
-ceph_csi_prepare (struct kms *kms, const struct reference *ref, void **state,
-                  struct reason *why)
-{
-  struct csi_key *key;
+#define HANDLE_LOOKS                                                           \
+  "a volume handle looks like 0001-0024-CLUSTERID-POOLID-UUID (volumeHandle "  \
+  "of the PersistentVolume)"
 
-  if (!is_volume_id (ref->body))
+/* VERSION-LENGTH-CLUSTERID-POOLID-UUID, the last two of 16 and 36 digits. */
+static bool
+looks_like_handle (const char *id)
+{
+  const size_t n = strlen (id);
+
+  return n > 10 + 1 + 16 + 1 + 36 && id[4] == '-' && id[9] == '-' &&
+         id[n - 37] == '-' && id[n - 54] == '-';
+}
+
+/* What else names a volume: in Kubernetes, and in Ceph. */
+static int
+check_handle (const char *id, struct reason *why)
+{
+  static const char *const names[] = { "pvc-", "csi-vol-", "csi-snap-" };
+
+  if (!is_volume_id (id))
     return reason_set (why, EINVAL,
                        "the reference behind a ceph-csi profile is the CSI "
                        "volume handle: 1 to %d letters, digits, '.', '_' and "
                        "'-'",
                        VOLUME_ID_BYTES_MAX);
+  for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+    if (strncmp (id, names[i], strlen (names[i])) == 0)
+      return reason_set (
+          why, EINVAL,
+          "\"%s\" is the name of %s, not its handle: " HANDLE_LOOKS, id,
+          i == 0   ? "a PersistentVolume"
+          : i == 1 ? "the image"
+                   : "a snapshot's image");
+  return 0;
+}
+
+static int
+ceph_csi_prepare (struct kms *kms, const struct reference *ref, void **state,
+                  struct reason *why)
+{
+  struct csi_key *key;
+  const int r = check_handle (ref->body, why);
+
+  if (r < 0)
+    return r;
   key = calloc (1, sizeof *key);
   if (!key)
     return reason_set (why, ENOMEM, "out of memory");
@@ -169,7 +206,8 @@ read_dek (const struct subject *subject, struct secret **ret, const char **name,
   if (r == -ENOENT)
     return reason_set (why, ENOENT,
                        "the image %.256s has no wrapped key of ceph-csi "
-                       "(metadata \"%s\")",
+                       "(metadata \"%s\"): its KMS type is another one than "
+                       "metadata, or the volume is not encrypted",
                        subject->image, DEK_METADATA);
   /* Of the cluster, nothing says that the key is gone. */
   return r == 0 || r == -EBADMSG || r == -ENOMEM ? r : -EAGAIN;
@@ -187,6 +225,51 @@ decode (json_t *text, const char *what, const char *name, struct secret **ret,
   return 0;
 }
 
+/* What ceph-csi's other types put there: Amazon's and IBM's services give
+ * bytes, which it encodes in base64; KMIP's Encrypt gives the same JSON, in
+ * CBC.  (With USE_CRYPTO_RPC false it is GCM under a key of the KMIP server:
+ * that cannot be told from ours.)  0: none of them.
+ */
+static int
+other_than_json (const struct secret *text, const char *name,
+                 struct reason *why)
+{
+  /* Less is no ciphertext of a passphrase. */
+  enum { ciphertext_min = 32 };
+  CLEANUP_SECRET struct secret *bytes = NULL;
+  const char *type = "aws-metadata, aws-sts-metadata or ibmkeyprotect";
+
+  if (base64_decode ((const char *)text->bytes, text->length, &bytes) < 0 ||
+      bytes->length < ciphertext_min)
+    return 0;
+  if (bytes->bytes[0] == '{' || memcmp (bytes->bytes, "eyJ", 3) == 0)
+    type = "ibmkeyprotect";
+  else if (memcmp (bytes->bytes, "\1\2", 2) == 0)
+    type = "aws-metadata or aws-sts-metadata";
+  return reason_set (why, EINVAL,
+                     "the image's metadata \"%s\" was wrapped by another KMS "
+                     "than metadata: by its look ceph-csi's type %s, which "
+                     "cannot be asked from here; serve the volume with "
+                     "key=file: and the passphrase that its KMS decrypts",
+                     name, type);
+}
+
+static int
+is_of_kmip (const struct secret *dek, const struct secret *nonce,
+            const char *name, struct reason *why)
+{
+  enum { block = 16 };
+
+  if (nonce->length != block || dek->length == 0 || dek->length % block != 0)
+    return 0;
+  return reason_set (why, EINVAL,
+                     "the image's metadata \"%s\" was wrapped by another KMS "
+                     "than metadata: by its look ceph-csi's type kmip; a "
+                     "profile of type kmip with \"engine\": \"encrypt\" opens "
+                     "it, as PROFILE:kmip:v1:cbc:NONCE:DEK",
+                     name);
+}
+
 static int
 parse_dek (const struct secret *text, const char *name, struct secret **dek,
            struct secret **nonce, struct reason *why)
@@ -198,9 +281,11 @@ parse_dek (const struct secret *text, const char *name, struct secret **dek,
     { "nonce", JSON_STRING, true, &n },
     { .name = NULL },
   };
-  int r =
-      json_parse_object ((const char *)text->bytes, text->length, &root, why);
+  int r = other_than_json (text, name, why);
 
+  if (r < 0)
+    return r;
+  r = json_parse_object ((const char *)text->bytes, text->length, &root, why);
   if (r == 0)
     r = json_members (root, "its JSON", members, why);
   if (r < 0) {
@@ -210,6 +295,8 @@ parse_dek (const struct secret *text, const char *name, struct secret **dek,
   r = decode (d, "dek", name, dek, why);
   if (r == 0)
     r = decode (n, "nonce", name, nonce, why);
+  if (r == 0)
+    r = is_of_kmip (*dek, *nonce, name, why);
   if (r < 0)
     return r;
   if ((*nonce)->length != NONCE_BYTES || (*dek)->length <= TAG_BYTES)
@@ -263,9 +350,11 @@ unwrap (const struct csi_key *k, struct secret *dek, const struct secret *nonce,
     return reason_set (
         why, EINVAL,
         "%s: \"passphrase_file\" does not unwrap ceph-csi's key of the volume "
-        "\"%.*s\": another passphrase, another volume handle, or the "
-        "image's metadata were changed%s",
-        k->csi->where, VOLUME_ID_BYTES_MAX, k->id, secret_oddity (passphrase));
+        "\"%.*s\": another passphrase, another volume handle%s, or the image's "
+        "metadata were changed or come from ceph-csi's type kmip%s",
+        k->csi->where, VOLUME_ID_BYTES_MAX, k->id,
+        looks_like_handle (k->id) ? "" : " (" HANDLE_LOOKS ")",
+        secret_oddity (passphrase));
   if (r < 0)
     return reason_set (why, ENOMEM, "memory to unwrap ceph-csi's key");
   *ret = text;

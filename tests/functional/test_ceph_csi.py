@@ -2,8 +2,11 @@
 """Keys that ceph-csi's KMS type "metadata" keeps wrapped in the image's
 metadata."""
 
+import base64
 import errno
 import json
+import os
+import re
 import time
 
 import pytest
@@ -78,6 +81,42 @@ def test_an_image_without_a_wrapped_key_says_so(refused, image, profiles):
 def test_another_volume_handle_is_named(refused, wrapped, profiles):
     names(refused("configuration", "configuration", wrapped,
                   "key=csi:another", profiles), "another", "passphrase_file")
+
+
+@pytest.mark.parametrize("name", ["pvc-", "csi-vol-"])
+def test_other_names_of_the_volume_are_no_handle(servers, wrapped, profiles,
+                                                 name):
+    names(servers.refused(wrapped, "key=csi:" + name + ID[-36:], profiles),
+          name, "handle looks like 0001-")
+
+
+def test_what_amazons_kms_has_wrapped_is_told(refused, image, profiles):
+    wrap(image, base64.b64encode(b"\1\2\3\0" + bytes(range(120))).decode())
+    names(refused("configuration", "configuration", image, "key=csi:" + ID,
+                  profiles), DEK, "another KMS than metadata", "aws-metadata")
+
+
+def test_what_ceph_csis_kmip_has_wrapped(servers, image, profiles, refused,
+                                         kmip, files):
+    """As its type kmip writes it (USE_CRYPTO_RPC), and as the manual opens
+    it."""
+    with open(os.path.join(lab.HERE, "..", "..", "plugin", "keys",
+                           "rbdcrypt-profiles.pod"), encoding="utf-8") as f:
+        [command] = re.findall(r"^ (rbd image-meta get IMAGE .*\n .*jq .*)$",
+                               f.read(), re.M)
+    command = command.replace("IMAGE", "$0")
+    ident = kmip.key(os.urandom(32))
+    _, _, _, nonce, dek = kmip.wrap(ident, TEXT, "cbc").split(":")
+    wrap(image, json.dumps({"dek": dek, "nonce": nonce}))
+    names(refused("configuration", "configuration", image, "key=csi:" + ID,
+                  profiles), "ceph-csi's type kmip", "kmip:v1:cbc:")
+    reference = lab.run("bash", "-c", command, image.spec, env=dict(
+        os.environ, CEPH_CONF=image.cluster.conf)).stdout.decode().strip()
+    other = files("kmip.json", json.dumps({"profiles": {"hsm": kmip.profile(
+        engine="encrypt", key=ident, layout=...)}}))
+    with servers.start(image, "key=hsm:" + reference,
+                       "profiles=" + other).connect() as c:
+        assert c.size == image.size
 
 
 def test_another_passphrase_is_named(refused, wrapped, files):

@@ -27,10 +27,11 @@ def _base64url(data):
 class Logins:
     """The methods, mounted in the session's OpenBao, and their roles."""
 
+    number = 0  # of all: each file that imports the fixture has its own
+
     def __init__(self, bao, directory):
         self.bao = bao
         self.dir = str(directory)
-        self.number = 0
 
     def set_up(self):
         there = self.bao.must("GET", "sys/auth")
@@ -54,8 +55,8 @@ class Logins:
 
     def role(self, method, **settings):
         """A role of its own for each test: its name."""
-        self.number += 1
-        name = "%s-%d" % (method, self.number)
+        Logins.number += 1
+        name = "%s-%d" % (method, Logins.number)
         body = {"token_policies": ["logins"], "token_ttl": "300s"}
         if method == "jwt":
             body.update(role_type="jwt", user_claim="sub",

@@ -237,6 +237,54 @@ malformed_metadata_are_nonsense (void **state)
     refused (PASSPHRASE, "csi:" ID, values[i], EBADMSG, "rbd.csi.ceph.com/dek");
 }
 
+/* Bytes in base64: what Amazon's KMS gives begins with 1 and 2, and IBM's
+ * is JSON, in base64 already.
+ */
+#define BASE64_40 "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8gISIjJCUmJw=="
+#define AWS "AQICAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8gISIjJCUmJw=="
+#define IBM                                                                    \
+  "ZXlKamFYQm9aWEowWlhoMElqb2lZV0ZoWVdGaFlXRmhZV0ZoSWl3aWFYWWlPaUpoSW4w"       \
+  "PQ=="
+#define NONCE_16 "AAECAwQFBgcICQoLDA0ODw=="
+
+static void
+what_another_kms_has_wrapped_is_told (void **state)
+{
+  static const char *const values[] = { AWS, IBM, BASE64_40 };
+  static const char *const types[] = {
+    "than metadata: by its look ceph-csi's type aws-metadata or aws-sts",
+    "ceph-csi's type ibmkeyprotect",
+    "aws-metadata, aws-sts-metadata or ibmkeyprotect",
+  };
+
+  (void)state;
+  for (size_t i = 0; i < 3; i++)
+    refused (PASSPHRASE, "csi:" ID, values[i], EINVAL, types[i]);
+  refused (PASSPHRASE, "csi:" ID,
+           "{\"dek\":\"" NONCE_16 "\",\"nonce\":\"" NONCE_16 "\"}", EINVAL,
+           "than metadata: by its look ceph-csi's type kmip");
+}
+
+static void
+other_names_of_a_volume_are_no_handles (void **state)
+{
+  static const char *const names[] = {
+    "pvc-1b00f5f8-b1c1-11e9-8421-9243c1f659f0",
+    "csi-vol-1b00f5f8-b1c1-11e9-8421-9243c1f659f0",
+    "csi-snap-1b00f5f8-b1c1-11e9-8421-9243c1f659f0",
+  };
+  char ref[128];
+
+  (void)state;
+  for (size_t i = 0; i < 3; i++) {
+    snprintf (ref, sizeof ref, "csi:%s", names[i]);
+    refused (PASSPHRASE, ref, WRAPPED, EINVAL, "handle looks like 0001-");
+  }
+  /* A cluster may be called anything. */
+  refused (PASSPHRASE, "csi:my-volume", WRAPPED, EINVAL,
+           "handle looks like 0001-");
+}
+
 static void
 one_bit_of_the_wrapped_key_makes_it_another (void **state)
 {
@@ -257,6 +305,8 @@ main (void)
     cmocka_unit_test (an_image_without_a_wrapped_key_says_so),
     cmocka_unit_test (what_the_cluster_cannot_say_is_no_refusal),
     cmocka_unit_test (malformed_metadata_are_nonsense),
+    cmocka_unit_test (what_another_kms_has_wrapped_is_told),
+    cmocka_unit_test (other_names_of_a_volume_are_no_handles),
     cmocka_unit_test (one_bit_of_the_wrapped_key_makes_it_another),
   };
 
