@@ -314,6 +314,12 @@ struct layout {
 extern int layout_kind_of (const char *word);
 extern int layout_encoding_of (const char *word);
 
+/* Is IDENT what Cinder's ConfKeyManager names its one key by: zeros, with
+ * or without dashes?  Then there is none of that name: -EINVAL, and what
+ * helps.
+ */
+extern int layout_check_cinder_id (const char *ident, struct reason *why);
+
 /* Get the passphrase out of RECORD.  WHY names fields, never values.
  * -EBADMSG, -ENOMEM.
  */

@@ -50,4 +50,14 @@ extern void reason_prefix (struct reason *why, const char *fmt, ...)
 #define REASON_NAME_MAX 72
 extern const char *reason_name (char buf[REASON_NAME_MAX], const char *name);
 
+/* A name that stands in a sentence without quotes gets them where it has
+ * blanks, or nothing at all, which nobody would see:
+ *   reason_set (why, ENOENT, "there is no key " REASON_QUOTED,
+ *               reason_quoted (name));
+ * At most 256 bytes of it are shown.
+ */
+#define REASON_QUOTED "%s%.256s%s"
+#define reason_quoted(NAME) reason_quote (NAME), (NAME), reason_quote (NAME)
+extern const char *reason_quote (const char *name); /* "\"" or "" */
+
 #endif /* RBDCRYPT_REASON_H */

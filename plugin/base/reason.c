@@ -67,3 +67,9 @@ reason_name (char buf[REASON_NAME_MAX], const char *name)
     snprintf (buf, REASON_NAME_MAX, "%.64s...", name);
   return buf;
 }
+
+const char *
+reason_quote (const char *name)
+{
+  return name[0] == '\0' || strchr (name, ' ') ? "\"" : "";
+}

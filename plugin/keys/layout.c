@@ -41,6 +41,22 @@ layout_encoding_of (const char *word)
   return index_of (words, word);
 }
 
+int
+layout_check_cinder_id (const char *ident, struct reason *why)
+{
+  size_t zeros = 0, n;
+
+  for (n = 0; ident[n] == '0' || ident[n] == '-'; n++)
+    zeros += ident[n] == '0';
+  if (ident[n] || zeros != 32)
+    return 0;
+  return reason_set (why, EINVAL,
+                     "a key id of zeros is that of Cinder's ConfKeyManager, "
+                     "which keeps no keys: the passphrase is \"fixed_key\" of "
+                     "[key_manager] in cinder.conf, in small letters; put it "
+                     "into a file and use key=line:PATH");
+}
+
 /* "value, type, name": enough of the names to see what is there. */
 static void
 list_names (json_t *record, char *list, size_t size)

@@ -195,7 +195,7 @@ def item(tag, kind, value):
         + b"\0" * (-len(value) % 8)
 
 
-def reply(operation, payload=(), status=0, reason=None, minor=2):
+def reply(operation, payload=(), status=0, reason=None, minor=2, text=None):
     """A response message; PAYLOAD is a list of items."""
     head = item(0x42007a, STRUCTURE, [
         item(0x420069, STRUCTURE, [item(0x42006a, INTEGER, 1),
@@ -205,7 +205,8 @@ def reply(operation, payload=(), status=0, reason=None, minor=2):
     body.append(item(0x42007f, ENUMERATION, status))
     if reason:
         body.append(item(0x42007e, ENUMERATION, reason))
-        body.append(item(0x42007d, TEXT, "because"))
+    if reason or text:
+        body.append(item(0x42007d, TEXT, text or "because"))
     if payload:
         body.append(item(0x42007c, STRUCTURE, payload))
     return item(0x42007b, STRUCTURE,

@@ -390,6 +390,10 @@ def test_barbican_is_no_keystone(refused, barbican, profile, ident):
     ({"auth_url": "http://keystone.example/v3"}, "insecure_http"),
     ({"endpoint": "http://barbican.example"}, "insecure_http"),
     ({"endpoint": "https://127.0.0.1", "region": "R1"}, "region"),
+    ({"endpoint": "https://127.0.0.1/v1/secrets"},
+     "with or without /v1, and goes on to /v1/secrets"),
+    ({"endpoint": "https://127.0.0.1/v1/secrets/%s/" % ("1" * 32)},
+     "with or without /v1"),
     ({"interface": "private"}, "public, internal or admin"),
     ({"layout": "rgw"}, "castellan or raw"),
     ({"consumer": 1}, "consumer"),
@@ -410,6 +414,20 @@ def test_barbican_is_no_keystone(refused, barbican, profile, ident):
 def test_profile_that_is_wrong(servers, profile, members, word):
     names(servers.refused("rbd/x", "key=t:" + NOBODYS, profile(**members)),
           "profiles.json", word)
+
+
+def test_cinders_fixed_key_is_told(servers, profile, bao, files):
+    """Its ConfKeyManager names its one key by zeros, and keeps none."""
+    zeros = "00000000-0000-0000-0000-000000000000"
+    castellan = "profiles=" + files("castellan.json", json.dumps({
+        "profiles": {"t": {
+            "type": "openbao", "address": bao.address, "ca_file": bao.ca,
+            "layout": "castellan", "auth": {"method": "token_file",
+                                            "path": bao.token_file}}}}))
+    for name, where in ((zeros, profile()), (zeros, castellan),
+                        (zeros.replace("-", ""), castellan)):
+        names(servers.refused("rbd/x", "key=t:" + name, where),
+              '"fixed_key"', "cinder.conf", "key=line:")
 
 
 def test_secret_in_a_file_that_others_read(servers, barbican, profile,

@@ -297,13 +297,23 @@ begin (uint32_t operation, uint32_t status)
 }
 
 static void
-finish (struct made *m, enum kmip_operation operation, int err,
-        struct kmip_reply *reply)
+finish_saying (struct made *m, enum kmip_operation operation, int err,
+               struct kmip_reply *reply, const char *part)
 {
+  struct reason why = { "" };
+
   while (m->w.depth > 0)
     ttlv_close (&m->w);
   assert_int_equal (ttlv_end_writing (&m->w), 0);
-  assert_int_equal (message_read (m->out, operation, reply, NULL), -err);
+  assert_int_equal (message_read (m->out, operation, reply, &why), -err);
+  says (&why, part);
+}
+
+static void
+finish (struct made *m, enum kmip_operation operation, int err,
+        struct kmip_reply *reply)
+{
+  finish_saying (m, operation, err, reply, "");
 }
 
 static void
@@ -313,7 +323,9 @@ test_a_failure_needs_a_reason (void **state)
   struct kmip_reply reply;
 
   (void)state;
-  finish (&m, KMIP_GET, EBADMSG, &reply);
+  ttlv_put_text (&m.w, 0x42007d, "the HSM is on fire");
+  finish_saying (&m, KMIP_GET, EBADMSG, &reply,
+                 "a failure without a reason: the HSM is on fire");
   secret_free (m.out);
 }
 
@@ -324,7 +336,8 @@ test_pending_is_nonsense (void **state)
   struct kmip_reply reply;
 
   (void)state;
-  finish (&m, KMIP_GET, EBADMSG, &reply);
+  ttlv_put_text (&m.w, 0x42007d, "wait");
+  finish_saying (&m, KMIP_GET, EBADMSG, &reply, "nor a failure: wait");
   secret_free (m.out);
 }
 

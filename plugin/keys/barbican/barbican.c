@@ -283,6 +283,8 @@ barbican_prepare (struct kms *kms, const struct reference *ref, void **state,
   struct barbican_key *k;
   int r = check_id (ref->body, why);
 
+  if (r == 0)
+    r = layout_check_cinder_id (ref->body, why);
   if (r < 0)
     return r;
   k = calloc (1, sizeof *k);

@@ -36,6 +36,24 @@ base_of (const char *url)
   return n > 3 && strncmp (url + n - 3, "/v1", 3) == 0 ? "" : "v1/";
 }
 
+/* An address of secrets, or of one of them, as other programs show it: below
+ * it there is never a secret, and Barbican would say that ours is gone.
+ */
+static int
+check_url (const char *url, const char *setting, struct reason *why)
+{
+  static const char *const below[] = { "/v1/secrets", "/v1/containers",
+                                       "/v1/orders" };
+
+  for (size_t i = 0; i < sizeof below / sizeof below[0]; i++)
+    if (strstr (url, below[i]))
+      return reason_set (why, EINVAL,
+                         "%s must be Barbican's address, with or without /v1, "
+                         "and goes on to %s",
+                         setting, below[i]);
+  return 0;
+}
+
 static int
 place_new (const struct keystone *ks, const char *url, struct place **ret,
            struct reason *why)
@@ -50,8 +68,10 @@ place_new (const struct keystone *ks, const char *url, struct place **ret,
   p->url = strdup (url);
   p->base = base_of (url);
   p->users = 1;
-  r = p->url ? http_server_new (&options, &p->server, why)
+  r = p->url ? check_url (url, options.setting, why)
              : reason_set (why, ENOMEM, "out of memory");
+  if (r == 0)
+    r = http_server_new (&options, &p->server, why);
   if (r < 0) {
     place_free (p);
     return r;

@@ -140,8 +140,9 @@ about (const struct talk *t, const char *what, int r, struct reason *why)
   char buf[REASON_NAME_MAX];
 
   if (r < 0)
-    reason_prefix (why, "%.256s, asked for the object %s",
-                   t->kmip->server->address, reason_name (buf, what));
+    reason_prefix (why, "%.256s, asked for the object " REASON_QUOTED,
+                   t->kmip->server->address,
+                   reason_quoted (reason_name (buf, what)));
   return r;
 }
 
@@ -165,15 +166,17 @@ locate (struct talk *t, const char *name, char ident[KMIP_ID_MAX + 1],
   reason_name (buf, name);
   if (r == -ENOENT)
     return reason_set (why, EACCES,
-                       "%.256s shows no object with the name %s: it is denied "
+                       "%.256s shows no object with the name " REASON_QUOTED
+                       ": it is denied "
                        "to this certificate, or there is none (KMIP does not "
                        "tell which)",
-                       address, buf);
+                       address, reason_quoted (buf));
   if (r == -EINVAL)
     return reason_set (why, EINVAL,
-                       "two objects at %.256s share the name %s: a key needs a "
+                       "two objects at %.256s share the name " REASON_QUOTED
+                       ": a key needs a "
                        "name of its own, or \"lookup\": \"id\"",
-                       address, buf);
+                       address, reason_quoted (buf));
   return about (t, name, r, why);
 }
 
@@ -348,8 +351,9 @@ kmip_prepare (struct kms *kms, const struct reference *ref, void **state,
   k->kmip = kms->state;
   r = set_object (k, ref, why);
   if (r == 0 &&
-      asprintf (&k->doing, "asking KMIP at %s for the key %s",
-                k->kmip->server->address, reason_name (buf, ref->name)) == -1) {
+      asprintf (&k->doing, "asking KMIP at %s for the key " REASON_QUOTED,
+                k->kmip->server->address,
+                reason_quoted (reason_name (buf, ref->name))) == -1) {
     k->doing = NULL;
     r = reason_set (why, ENOMEM, "out of memory");
   }

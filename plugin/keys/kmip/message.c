@@ -231,6 +231,15 @@ read_header (struct ttlv_cursor message, uint32_t *major, struct reason *why)
   return r;
 }
 
+/* A failure that does not say what it is: the server's text may. */
+static int
+odd_failure (const struct kmip_reply *reply, const char *what,
+             struct reason *why)
+{
+  return reason_set (why, EBADMSG, "the answer is %s%s%s", what,
+                     reply->text[0] ? ": " : "", reply->text);
+}
+
 static void
 read_text (struct ttlv_cursor item, struct kmip_reply *reply)
 {
@@ -259,14 +268,17 @@ read_batch_item (struct ttlv_cursor item, enum kmip_operation operation,
   if (r < 0)
     return r;
   reply->success = ttlv_number (&status) == STATUS_SUCCESS;
+  if (!reply->success)
+    read_text (item, reply);
   if (!reply->success && ttlv_number (&status) != STATUS_FAILED)
-    return nonsense (why, "is neither a success nor a failure");
+    return odd_failure (reply, "neither a success nor a failure", why);
   if (reply->success ? echoed != operation : echoed && echoed != operation)
     return nonsense (why, "is one to another question");
   if (!reply->success) {
     reply->misunderstood = !echoed && reply->reason == REASON_INVALID_MESSAGE;
-    read_text (item, reply);
-    return reply->reason ? 0 : nonsense (why, "is a failure without a reason");
+    return reply->reason
+               ? 0
+               : odd_failure (reply, "a failure without a reason", why);
   }
   r = ttlv_find (item, TAG_RESPONSE_PAYLOAD, TTLV_STRUCTURE, &payload);
   if (r == -EBADMSG)
@@ -362,29 +374,46 @@ same_id (const struct kmip_reply *reply, const char *ident, struct reason *why)
   return r;
 }
 
+/* One of the attributes of a payload: the State, or one that nobody asked
+ * for.
+ */
+static int
+read_attribute (const struct ttlv_item *attribute, bool *found, uint32_t *ret,
+                struct reason *why)
+{
+  struct ttlv_cursor inner;
+  struct ttlv_item item;
+  int r;
+
+  if (attribute->type != TTLV_STRUCTURE)
+    return nonsense (why, "has an attribute of a wrong type");
+  inner = ttlv_enter (attribute);
+  r = get (inner, TAG_ATTRIBUTE_NAME, TTLV_TEXT, "Attribute Name", &item, why);
+  if (r < 0 || !ttlv_equals (&item, "State"))
+    return r;
+  if (*found)
+    return nonsense (why, "has two States");
+  *found = true;
+  r = get (inner, TAG_ATTRIBUTE_VALUE, TTLV_ENUMERATION, "Attribute Value",
+           &item, why);
+  if (r == 0)
+    *ret = ttlv_number (&item);
+  return r;
+}
+
 int
 reply_state (const struct kmip_reply *reply, const char *ident, uint32_t *ret,
              struct reason *why)
 {
-  struct ttlv_item attribute, item;
-  struct ttlv_cursor inner;
+  struct ttlv_cursor payload = reply->payload;
+  struct ttlv_item item;
+  bool found = false;
   int r = same_id (reply, ident, why);
 
-  if (r == 0)
-    r = get (reply->payload, TAG_ATTRIBUTE, TTLV_STRUCTURE, "State", &attribute,
-             why);
-  if (r < 0)
-    return r;
-  inner = ttlv_enter (&attribute);
-  r = get (inner, TAG_ATTRIBUTE_NAME, TTLV_TEXT, "Attribute Name", &item, why);
-  if (r == 0 && !ttlv_equals (&item, "State"))
-    return nonsense (why, "has another attribute than State");
-  if (r == 0)
-    r = get (inner, TAG_ATTRIBUTE_VALUE, TTLV_ENUMERATION, "Attribute Value",
-             &item, why);
-  if (r == 0)
-    *ret = ttlv_number (&item);
-  return r;
+  while (r == 0 && ttlv_next (&payload, &item))
+    if (item.tag == TAG_ATTRIBUTE)
+      r = read_attribute (&item, &found, ret, why);
+  return r == 0 && !found ? nonsense (why, "has no State") : r;
 }
 
 static int

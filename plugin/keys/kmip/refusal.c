@@ -97,15 +97,18 @@ reply_refusal (const struct kmip_reply *reply, enum kmip_operation operation,
   const struct meaning *m = &unknown;
   char buf[REASON_NAME_MAX];
 
+  reason_name (buf, what);
   for (size_t i = 0; i < n; i++)
     if (meanings[i].reason == reply->reason)
       m = &meanings[i];
   *again = m->again;
-  return reason_set (
-      why, m->err, "%.256s refuses %s for the object %s: %s (reason %u%s%s)%s",
-      address, operation_name (operation), reason_name (buf, what), m->name,
-      (unsigned)reply->reason, reply->text[0] ? ": " : "", reply->text,
-      advice (reply->reason, operation));
+  return reason_set (why, m->err,
+                     "%.256s refuses %s for the object " REASON_QUOTED
+                     ": %s (reason %u%s%s)%s",
+                     address, operation_name (operation), reason_quoted (buf),
+                     m->name, (unsigned)reply->reason,
+                     reply->text[0] ? ": " : "", reply->text,
+                     advice (reply->reason, operation));
 }
 
 int
@@ -128,16 +131,17 @@ state_refusal (uint32_t state, const char *what, const char *address,
     return 0;
   reason_name (buf, what);
   if (state == 0 || state > last)
-    return reason_set (
-        why, EBADMSG,
-        "%.256s says that the object %s is in the unknown state %u", address,
-        buf, (unsigned)state);
+    return reason_set (why, EBADMSG,
+                       "%.256s says that the object " REASON_QUOTED
+                       " is in the unknown state %u",
+                       address, reason_quoted (buf), (unsigned)state);
   if (state >= destroyed)
     return reason_set (why, ENOENT,
-                       "the object %s at %.256s is %s: it is gone for ever",
-                       buf, address, names[state]);
-  return reason_set (
-      why, EACCES,
-      "the object %s at %.256s is %s: only an Active one may be used", buf,
-      address, names[state]);
+                       "the object " REASON_QUOTED
+                       " at %.256s is %s: it is gone for ever",
+                       reason_quoted (buf), address, names[state]);
+  return reason_set (why, EACCES,
+                     "the object " REASON_QUOTED
+                     " at %.256s is %s: only an Active one may be used",
+                     reason_quoted (buf), address, names[state]);
 }

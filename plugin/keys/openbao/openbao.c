@@ -166,6 +166,8 @@ set_kv_key (struct openbao_key *k, const char *body, struct reason *why)
                     "\"engine\": \"kv2\"");
   else
     r = reference_check_path (k->path, "\"prefix\" with the reference", why);
+  if (r == 0 && b->layout.kind == LAYOUT_CASTELLAN)
+    r = layout_check_cinder_id (parts.path, why);
   kv_reference_free (&parts);
   return r;
 }
