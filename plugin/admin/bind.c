@@ -142,8 +142,9 @@ look_for_record (struct binding *b, bool *same, struct reason *why)
   if (*same || r == -ENOENT || r == -ESTALE)
     r = 0;
   else if (r == 0)
-    r = reason_set (why, EEXIST, "the image %s records another key, %.256s",
-                    b->volume->subject.image, ref);
+    r = reason_set (why, EEXIST,
+                    "the image %s records another key, " REASON_QUOTED,
+                    b->volume->subject.image, reason_quoted (ref));
   free (ref);
   if ((r == -EEXIST || r == -EINVAL) && b->command->replace)
     r = 0;
@@ -343,18 +344,22 @@ static void
 report (const struct binding *b)
 {
   const struct subject *s = &b->volume->subject;
+  const char *key = key_name (b->key);
   CLEANUP_JSON json_t *result = NULL;
 
   if (!b->command->json) {
     if (!b->changed)
-      printf ("%s: records %s already; the key opens keyslot %d\n", s->image,
-              key_name (b->key), b->keyslot);
+      printf ("%s: records " REASON_QUOTED
+              " already; the key opens keyslot %d\n",
+              s->image, reason_quoted (key), b->keyslot);
     else if (b->token >= 0)
-      printf ("%s: LUKS2 token %d records %s; the key opens keyslot %d\n",
-              s->image, b->token, key_name (b->key), b->keyslot);
+      printf ("%s: LUKS2 token %d records " REASON_QUOTED
+              "; the key opens keyslot %d\n",
+              s->image, b->token, reason_quoted (key), b->keyslot);
     else
-      printf ("%s: its metadata record %s; the key opens keyslot %d\n",
-              s->image, key_name (b->key), b->keyslot);
+      printf ("%s: its metadata record " REASON_QUOTED
+              "; the key opens keyslot %d\n",
+              s->image, reason_quoted (key), b->keyslot);
     return;
   }
   result = json_pack ("{s:s, s:s, s:s, s:i, s:b}", "image", s->image,

@@ -62,16 +62,18 @@ read_file (const struct credential *c, struct secret **ret, struct reason *why)
     return r;
   hostfile_trim (text);
   if (c->rules->json_advice && is_object (text))
-    return reason_set (why, EINVAL,
-                       "the %s %.256s holds a JSON object, not what its name "
-                       "says: %s",
-                       c->rules->what, c->path, c->rules->json_advice);
+    return reason_set (
+        why, EINVAL,
+        "the %s " REASON_QUOTED " holds a JSON object, not what its name "
+        "says: %s",
+        c->rules->what, reason_quoted (c->path), c->rules->json_advice);
   if (!(c->rules->prose ? is_prose : credential_is_text) (text->bytes,
                                                           text->length))
     return reason_set (why, EINVAL,
-                       "the %s %.256s does not hold one: it is empty or has "
+                       "the %s " REASON_QUOTED
+                       " does not hold one: it is empty or has "
                        "characters that do not belong there",
-                       c->rules->what, c->path);
+                       c->rules->what, reason_quoted (c->path));
   *ret = text;
   text = NULL;
   return 0;
@@ -135,8 +137,9 @@ credential_refresh (struct credential *c)
   if (stat (c->path, &st) == -1) {
     const int err = errno;
 
-    reason_set (&c->trouble, err, "the %s %.256s cannot be found: %s",
-                c->rules->what, c->path, strerror (err));
+    reason_set (&c->trouble, err,
+                "the %s " REASON_QUOTED " cannot be found: %s", c->rules->what,
+                reason_quoted (c->path), strerror (err));
     /* After a change of user that is as it should be. */
     keep (c, err == EACCES && geteuid () != c->reader ? 0 : -err);
     if (c->err == 0)

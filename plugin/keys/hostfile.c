@@ -43,29 +43,31 @@ check_regular (const struct stat *st, const char *name,
   const mode_t mode = st->st_mode & 07777;
 
   if (st->st_uid != 0 && st->st_uid != geteuid ())
+    return reason_set (why, EINVAL,
+                       "the %s " REASON_QUOTED
+                       " belongs to user %u: it must belong to root "
+                       "or to the user who starts the server (%u)",
+                       rules->what, reason_quoted (name), (unsigned)st->st_uid,
+                       (unsigned)geteuid ());
+  if (mode & rules->forbidden)
     return reason_set (
         why, EINVAL,
-        "the %s %.256s belongs to user %u: it must belong to root "
-        "or to the user who starts the server (%u)",
-        rules->what, name, (unsigned)st->st_uid, (unsigned)geteuid ());
-  if (mode & rules->forbidden)
-    return reason_set (why, EINVAL,
-                       "the %s %.256s may be %s by others (mode %04o): "
-                       "chmod %s %.256s%s",
-                       rules->what, name,
-                       rules->forbidden & 044 ? "read or written" : "written",
-                       (unsigned)mode,
-                       rules->forbidden & 040   ? "go="
-                       : rules->forbidden & 004 ? "g-w,o="
-                                                : "go-w",
-                       name, rules->mode_advice ? rules->mode_advice : "");
+        "the %s " REASON_QUOTED " may be %s by others (mode %04o): "
+        "chmod %s " REASON_QUOTED "%s",
+        rules->what, reason_quoted (name),
+        rules->forbidden & 044 ? "read or written" : "written", (unsigned)mode,
+        rules->forbidden & 040   ? "go="
+        : rules->forbidden & 004 ? "g-w,o="
+                                 : "go-w",
+        reason_quoted (name), rules->mode_advice ? rules->mode_advice : "");
   if (st->st_size == 0)
-    return reason_set (why, EINVAL, "the %s %.256s is empty", rules->what,
-                       name);
+    return reason_set (why, EINVAL, "the %s " REASON_QUOTED " is empty",
+                       rules->what, reason_quoted (name));
   if (st->st_size > (off_t)rules->max)
-    return reason_set (why, EINVAL,
-                       "the %s %.256s is %lld bytes long: %zu are the most",
-                       rules->what, name, (long long)st->st_size, rules->max);
+    return reason_set (
+        why, EINVAL,
+        "the %s " REASON_QUOTED " is %lld bytes long: %zu are the most",
+        rules->what, reason_quoted (name), (long long)st->st_size, rules->max);
   return 0;
 }
 
@@ -78,8 +80,8 @@ check_descriptor (int fd, const char *name, const struct hostfile_rules *rules,
   if (fstat (fd, &st) == -1) {
     const int err = errno == EBADF ? EINVAL : errno;
 
-    return reason_set (why, err, "the %s %.256s: %s", rules->what, name,
-                       strerror (errno));
+    return reason_set (why, err, "the %s " REASON_QUOTED ": %s", rules->what,
+                       reason_quoted (name), strerror (errno));
   }
   if (mode)
     *mode = st.st_mode & 07777;
@@ -87,8 +89,9 @@ check_descriptor (int fd, const char *name, const struct hostfile_rules *rules,
     return check_regular (&st, name, rules, why);
   if (rules->streams && (S_ISFIFO (st.st_mode) || S_ISSOCK (st.st_mode)))
     return 0;
-  return reason_set (why, EINVAL, "the %s %.256s is %s, not a regular file",
-                     rules->what, name, kind_of (st.st_mode));
+  return reason_set (why, EINVAL,
+                     "the %s " REASON_QUOTED " is %s, not a regular file",
+                     rules->what, reason_quoted (name), kind_of (st.st_mode));
 }
 
 /* One more read; 1: go on, 0: the end. */
@@ -103,19 +106,20 @@ read_some (int fd, struct secret *s, size_t max, const struct deadline *d,
   if (poll (&p, 1, deadline_left_ms (d)) == 0)
     return reason_set (
         why, EINVAL,
-        "the %s %.256s did not end within %d seconds: its writer "
+        "the %s " REASON_QUOTED " did not end within %d seconds: its writer "
         "must close it",
-        rules->what, name, STREAM_LIMIT_MS / 1000);
+        rules->what, reason_quoted (name), STREAM_LIMIT_MS / 1000);
   n = read (fd, s->bytes + s->length, s->capacity - s->length);
   if (n == -1 && (errno == EINTR || errno == EAGAIN))
     return 1;
   if (n == -1)
-    return reason_set (why, EINVAL, "reading the %s %.256s: %s", rules->what,
-                       name, strerror (errno));
+    return reason_set (why, EINVAL, "reading the %s " REASON_QUOTED ": %s",
+                       rules->what, reason_quoted (name), strerror (errno));
   s->length += n;
   if (s->length > max)
-    return reason_set (why, EINVAL, "the %s %.256s is longer than %zu bytes",
-                       rules->what, name, max);
+    return reason_set (why, EINVAL,
+                       "the %s " REASON_QUOTED " is longer than %zu bytes",
+                       rules->what, reason_quoted (name), max);
   return n > 0;
 }
 
@@ -137,8 +141,8 @@ read_all (int fd, const char *name, const struct hostfile_rules *rules,
   if (r < 0)
     return r;
   if (s->length == 0)
-    return reason_set (why, EINVAL, "the %s %.256s is empty", rules->what,
-                       name);
+    return reason_set (why, EINVAL, "the %s " REASON_QUOTED " is empty",
+                       rules->what, reason_quoted (name));
   exact = secret_copy (s->bytes, s->length);
   if (!exact)
     return reason_set (why, ENOMEM, "out of memory");
@@ -158,8 +162,8 @@ hostfile_read (const char *path, const struct hostfile_rules *rules,
     const int err = errno;
 
     return reason_set (why, err == ENOENT || err == EACCES ? err : EINVAL,
-                       "the %s %.256s cannot be opened: %s", rules->what, path,
-                       strerror (err));
+                       "the %s " REASON_QUOTED " cannot be opened: %s",
+                       rules->what, reason_quoted (path), strerror (err));
   }
   r = check_descriptor (fd, path, rules, mode, why);
   if (r == 0)

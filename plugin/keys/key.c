@@ -255,8 +255,8 @@ not_prepared (const struct key *key, struct reason *why)
 {
   char buf[REASON_NAME_MAX];
 
-  return reason_set (why, EINVAL, "the key %s was not prepared",
-                     reason_name (buf, key->name));
+  return reason_set (why, EINVAL, "the key " REASON_QUOTED " was not prepared",
+                     reason_quoted (reason_name (buf, key->name)));
 }
 
 /* The same key for the same image is fetched once for all who ask at the
@@ -304,7 +304,8 @@ key_can_check (struct key *key, struct reason *why)
 
   why->text[0] = '\0';
   if (!p || !p->check) {
-    reason_set (why, EINVAL, "no server is asked for the key %s", key->name);
+    reason_set (why, EINVAL, "no server is asked for the key " REASON_QUOTED,
+                reason_quoted (key->name));
     return false;
   }
   return !p->can_check || p->can_check (key->kms, why);

@@ -170,8 +170,9 @@ read_bytes (struct keyfile *k, struct secret **ret, struct reason *why)
   if (k->kind == KIND_LINE && s->bytes[s->length - 1] == '\n')
     s->bytes[--s->length] = '\0';
   if (s->length == 0)
-    return reason_set (why, EINVAL, "the key file %.256s holds an empty line",
-                       k->path);
+    return reason_set (why, EINVAL,
+                       "the key file " REASON_QUOTED " holds an empty line",
+                       reason_quoted (k->path));
   *ret = s;
   s = NULL;
   return 0;
@@ -185,7 +186,8 @@ keyfile_prepare (struct kms *kms, const struct reference *ref, void **state,
   int r;
 
   (void)kms;
-  if (!k || asprintf (&k->doing, "reading the key %s", ref->name) == -1) {
+  if (!k || asprintf (&k->doing, "reading the key " REASON_QUOTED,
+                      reason_quoted (ref->name)) == -1) {
     free (k);
     return reason_set (why, ENOMEM, "out of memory");
   }

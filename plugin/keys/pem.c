@@ -300,7 +300,8 @@ static int
 name_it (char **ret, const char *setting, const char *what, const char *path,
          struct reason *why)
 {
-  if (asprintf (ret, "%s: the %s %.256s", setting, what, path) != -1)
+  if (asprintf (ret, "%s: the %s " REASON_QUOTED, setting, what,
+                reason_quoted (path)) != -1)
     return 0;
   *ret = NULL;
   return reason_set (why, ENOMEM, "out of memory");

@@ -40,15 +40,17 @@ read_root (const char *path, struct profile *p, json_t **root,
   r = hostfile_read (path, &profiles_rules, &text, &mode, why);
   if (r == -ENOENT)
     return reason_set (why, ENOENT,
-                       "there is no profiles file %.256s (profiles= names "
+                       "there is no profiles file " REASON_QUOTED
+                       " (profiles= names "
                        "another)",
-                       path);
+                       reason_quoted (path));
   if (r < 0)
     return r;
   p->private = (mode & 077) == 0;
   r = json_parse_object ((const char *)text->bytes, text->length, root, why);
   if (r == -EBADMSG) {
-    reason_prefix (why, "the profiles file %.256s", path);
+    reason_prefix (why, "the profiles file " REASON_QUOTED,
+                   reason_quoted (path));
     return -EINVAL;
   }
   return r;

@@ -40,7 +40,8 @@ questions_resolve (size_t layer, const struct subject *subject,
     return r;
   r = key_adopt (key, ref, parameters.profiles, why);
   if (r < 0)
-    reason_prefix (why, "the image's key record names %.256s", ref);
+    reason_prefix (why, "the image's key record names " REASON_QUOTED,
+                   reason_quoted (ref));
   free (ref);
   return r;
 }

@@ -196,6 +196,13 @@ def test_missing_key(servers, encrypted, environment):
                           env=environment), "volumes/none")
 
 
+def test_blanks_in_a_name_can_be_seen(servers, encrypted, environment, bao):
+    bao.put("volumes/blank", {"key": TEXT})
+    names(servers.refused(encrypted, "key=bao:secret/volumes/blank ",
+                          env=environment),
+          'no key "secret/volumes/blank " in the mount secret')
+
+
 def test_missing_mount(servers, encrypted, environment):
     names(servers.refused(encrypted, "key=bao:nomount/vol#key",
                           env=environment), "nomount")

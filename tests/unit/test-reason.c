@@ -134,6 +134,20 @@ names_are_shown_up_to_64_bytes (void **state)
   assert_string_equal (reason_name (buf, ""), "");
 }
 
+/* Nobody would see where such a name ends. */
+static void
+names_with_blanks_are_quoted (void **state)
+{
+  struct reason why;
+
+  (void)state;
+  reason_set (&why, ENOENT, "key " REASON_QUOTED ", " REASON_QUOTED,
+              reason_quoted ("vol-1"), reason_quoted ("vol 1 "));
+  assert_string_equal (why.text, "key vol-1, \"vol 1 \"");
+  reason_set (&why, ENOENT, REASON_QUOTED, reason_quoted (""));
+  assert_string_equal (why.text, "\"\"");
+}
+
 int
 main (void)
 {
@@ -147,6 +161,7 @@ main (void)
     cmocka_unit_test (prefixes_stack),
     cmocka_unit_test (percent_signs_of_a_sentence_are_not_formats),
     cmocka_unit_test (names_are_shown_up_to_64_bytes),
+    cmocka_unit_test (names_with_blanks_are_quoted),
   };
 
   return cmocka_run_group_tests (tests, NULL, NULL);

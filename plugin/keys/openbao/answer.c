@@ -131,15 +131,16 @@ deleted_version (const struct openbao_key *k, json_t *metadata,
       json_string_value (json_object_get (metadata, "deletion_time"));
 
   if (json_is_true (json_object_get (metadata, "destroyed")))
-    return reason_set (
-        why, ENOENT,
-        "the key %.256s was destroyed (version %lld): it cannot be "
-        "brought back",
-        k->path, (long long)version);
+    return reason_set (why, ENOENT,
+                       "the key " REASON_QUOTED
+                       " was destroyed (version %lld): it cannot be "
+                       "brought back",
+                       reason_quoted (k->path), (long long)version);
   return reason_set (why, ENOENT,
-                     "the key %.256s was deleted at %.40s (version %lld): "
+                     "the key " REASON_QUOTED
+                     " was deleted at %.40s (version %lld): "
                      "\"kv undelete\" brings it back",
-                     k->path, time ? time : "an unknown time",
+                     reason_quoted (k->path), time ? time : "an unknown time",
                      (long long)version);
 }
 
@@ -147,12 +148,13 @@ int
 answer_wrong_version (const struct openbao_key *k, const char *mount,
                       int version, struct reason *why)
 {
-  return reason_set (why, EINVAL,
-                     "the mount %.128s at %s holds KV version %d, and was "
-                     "asked as version %d: the profile needs \"engine\": "
-                     "\"kv%d\"",
-                     mount, http_server_address (k->bao->server), version,
-                     3 - version, version);
+  return reason_set (
+      why, EINVAL,
+      "the mount " REASON_QUOTED " at %s holds KV version %d, and was "
+      "asked as version %d: the profile needs \"engine\": "
+      "\"kv%d\"",
+      reason_quoted (mount), http_server_address (k->bao->server), version,
+      3 - version, version);
 }
 
 /* A 404 of the server itself, or of an engine that knows no such path. */
@@ -164,15 +166,16 @@ wrong_place (const struct openbao_key *k, const struct answer *a,
   const char *mount = k->mount ? k->mount : "";
 
   if (strstr (a->text, "no handler for route"))
-    return reason_set (why, EINVAL, "there is no mount %.128s at %s", mount,
-                       address);
+    return reason_set (why, EINVAL, "there is no mount " REASON_QUOTED " at %s",
+                       reason_quoted (mount), address);
   if (strstr (a->text, "namespace not found"))
     return reason_set (why, EINVAL, "there is no namespace %.128s at %s",
                        k->bao->namespace ? k->bao->namespace : "", address);
   if (k->wrapped || strstr (a->text, "unsupported"))
-    return reason_set (why, EINVAL,
-                       "the mount %.128s at %s is not of the engine %s", mount,
-                       address, k->wrapped ? "transit" : "kv");
+    return reason_set (
+        why, EINVAL,
+        "the mount " REASON_QUOTED " at %s is not of the engine %s",
+        reason_quoted (mount), address, k->wrapped ? "transit" : "kv");
   if (json_array_size (json_object_get (a->body, "warnings")) > 0)
     return answer_wrong_version (k, mount, 2, why);
   return 0;
@@ -195,6 +198,7 @@ not_found (const struct openbao_key *k, const struct answer *a,
            struct reason *why)
 {
   const char *address = http_server_address (k->bao->server);
+  const char *mount = k->mount ? k->mount : "";
   int r;
 
   if (!a->body)
@@ -209,12 +213,14 @@ not_found (const struct openbao_key *k, const struct answer *a,
     return r;
   if (k->version > 0)
     return reason_set (why, ENOENT,
-                       "there is no version %u of the key %.256s in the mount "
-                       "%.128s at %s, or no such key",
-                       k->version, k->path, k->mount ? k->mount : "", address);
+                       "there is no version %u of the key " REASON_QUOTED
+                       " in the mount " REASON_QUOTED " at %s, or no such key",
+                       k->version, reason_quoted (k->path),
+                       reason_quoted (mount), address);
   return reason_set (why, ENOENT,
-                     "there is no key %.256s in the mount %.128s at %s",
-                     k->path, k->mount ? k->mount : "", address);
+                     "there is no key " REASON_QUOTED
+                     " in the mount " REASON_QUOTED " at %s",
+                     reason_quoted (k->path), reason_quoted (mount), address);
 }
 
 /* Transit says everything with 400 (and once with 500); the text tells.
@@ -251,9 +257,10 @@ transit_refusal (const struct openbao_key *k, const struct answer *a,
 
   for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
     if (strstr (a->text, known[i].text))
-      return reason_set (why, known[i].err, "transit key %.128s at %s: %s (%s)",
-                         k->path, http_server_address (k->bao->server),
-                         known[i].meaning, a->text);
+      return reason_set (
+          why, known[i].err, "transit key " REASON_QUOTED " at %s: %s (%s)",
+          reason_quoted (k->path), http_server_address (k->bao->server),
+          known[i].meaning, a->text);
   return 0;
 }
 
@@ -375,8 +382,9 @@ answer_refusal (const struct openbao_key *k, const struct answer *a,
   /* A KV mount takes the question for something to be stored. */
   if (a->status == 204 && k->wrapped)
     return reason_set (why, EINVAL,
-                       "the mount %.128s at %s is not of the engine transit",
-                       k->mount, address);
+                       "the mount " REASON_QUOTED
+                       " at %s is not of the engine transit",
+                       reason_quoted (k->mount), address);
   return reason_set (why, EBADMSG,
                      "%s answered %ld, which is not an answer to reading a key",
                      address, a->status);

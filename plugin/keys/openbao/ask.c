@@ -114,10 +114,12 @@ denied (const struct openbao_key *k, struct reason *why)
   const struct openbao *b = k->bao;
 
   return reason_set (
-      why, EACCES, "%s denies %s %.256s%s%.256s: %s%s%s",
+      why, EACCES, "%s denies %s " REASON_QUOTED "%s%s%.256s%s: %s%s%s",
       http_server_address (b->server),
-      k->wrapped ? "decrypting with the transit key" : "reading", k->path,
-      b->mount ? " in the mount " : "", b->mount ? b->mount : "",
+      k->wrapped ? "decrypting with the transit key" : "reading",
+      reason_quoted (k->path), b->mount ? " in the mount " : "",
+      b->mount ? reason_quote (b->mount) : "", b->mount ? b->mount : "",
+      b->mount ? reason_quote (b->mount) : "",
       b->login->method ? "the token is good, but no policy of it allows that"
                        : "the agent's token does not allow that",
       k->mount_seen ? "" : ", or there is no such mount",

@@ -118,7 +118,8 @@ read_engine (const struct openbao_key *k, const struct answer *a, bool *kv2,
              struct reason *why)
 {
   json_t *data = json_object_get (a->body, "data");
-  const char *mount = json_string_value (json_object_get (data, "path"));
+  const char *said = json_string_value (json_object_get (data, "path"));
+  const char *mount = said ? said : "";
   const char *type = json_string_value (json_object_get (data, "type"));
   const char *version = json_string_value (
       json_object_get (json_object_get (data, "options"), "version"));
@@ -127,10 +128,10 @@ read_engine (const struct openbao_key *k, const struct answer *a, bool *kv2,
   *kv2 = version && strcmp (version, "2") == 0;
   if (type && (strcmp (type, "kv") == 0 || strcmp (type, "generic") == 0))
     return 0;
-  return reason_set (why, EINVAL,
-                     "the mount %.128s at %s is of type %s, not kv",
-                     mount ? mount : "", http_server_address (k->bao->server),
-                     reason_name (buf, type ? type : "unknown"));
+  return reason_set (
+      why, EINVAL, "the mount " REASON_QUOTED " at %s is of type %s, not kv",
+      reason_quoted (mount), http_server_address (k->bao->server),
+      reason_name (buf, type ? type : "unknown"));
 }
 
 static int
@@ -146,9 +147,9 @@ read_mount (const struct openbao_key *k, const struct answer *a,
       !k->path[n])
     return reason_set (
         why, EINVAL,
-        "%.256s names no key: it is MOUNT/PATH, and no mount at %s "
-        "is the start of it",
-        k->path, http_server_address (k->bao->server));
+        REASON_QUOTED " names no key: it is MOUNT/PATH, and no mount at %s "
+                      "is the start of it",
+        reason_quoted (k->path), http_server_address (k->bao->server));
   r = read_engine (k, a, &place->kv2, why);
   if (r < 0)
     return r;
@@ -242,12 +243,14 @@ doubt_place (const struct openbao_key *k, const struct place *place,
    */
   if (place->kv2 && strncmp (place->path, "data/", 5) == 0 &&
       !atomic_load (&k->fetched))
-    return reason_set (
-        why, EINVAL,
-        "there is no key %.256s in the mount %.128s at %s, which "
-        "is KV version 2: leave out \"data/\", as with bao kv "
-        "get",
-        place->path, place->mount, http_server_address (k->bao->server));
+    return reason_set (why, EINVAL,
+                       "there is no key " REASON_QUOTED
+                       " in the mount " REASON_QUOTED " at %s, which "
+                       "is KV version 2: leave out \"data/\", as with bao kv "
+                       "get",
+                       reason_quoted (place->path),
+                       reason_quoted (place->mount),
+                       http_server_address (k->bao->server));
   return -ENOENT;
 }
 
@@ -273,16 +276,18 @@ read_record (const struct openbao_key *k, const struct answer *a, bool kv2,
   if (kv2)
     record = json_object_get (record, "data");
   if (!json_is_object (record))
-    return reason_set (
-        why, EBADMSG,
-        "%s answered without a record for %.256s: is the mount KV "
-        "version %d?",
-        http_server_address (k->bao->server), k->path, kv2 ? 2 : 1);
+    return reason_set (why, EBADMSG,
+                       "%s answered without a record for " REASON_QUOTED
+                       ": is the mount KV "
+                       "version %d?",
+                       http_server_address (k->bao->server),
+                       reason_quoted (k->path), kv2 ? 2 : 1);
   r = layout_passphrase (&k->layout, record, ret, why);
   if (r == -EBADMSG && !kv2 && is_version_2 (record))
     return answer_wrong_version (k, k->mount, 2, why);
   if (r < 0)
-    reason_prefix (why, "the key %.256s at %s", k->path,
+    reason_prefix (why, "the key " REASON_QUOTED " at %s",
+                   reason_quoted (k->path),
                    http_server_address (k->bao->server));
   return r;
 }
@@ -304,10 +309,11 @@ read_there (const struct openbao_key *k, const struct place *place,
 
   if (k->version > 0 && !place->kv2)
     return reason_set (why, EINVAL,
-                       "the mount %.128s at %s is KV version 1, which keeps no "
+                       "the mount " REASON_QUOTED
+                       " at %s is KV version 1, which keeps no "
                        "versions: leave \"#version=%u\" out",
-                       place->mount, http_server_address (k->bao->server),
-                       k->version);
+                       reason_quoted (place->mount),
+                       http_server_address (k->bao->server), k->version);
   path = record_path (place, k->version);
   if (!path)
     return reason_set (why, ENOMEM, "out of memory");

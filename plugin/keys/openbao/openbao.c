@@ -209,12 +209,13 @@ set_doing (struct openbao_key *k, const char *name, struct reason *why)
   int n;
 
   if (k->wrapped)
-    n = asprintf (&k->doing,
-                  "asking OpenBao at %s to decrypt with the transit key %s",
-                  address, k->path);
+    n = asprintf (
+        &k->doing,
+        "asking OpenBao at %s to decrypt with the transit key " REASON_QUOTED,
+        address, reason_quoted (k->path));
   else
-    n = asprintf (&k->doing, "asking OpenBao at %s for the key %s", address,
-                  name);
+    n = asprintf (&k->doing, "asking OpenBao at %s for the key " REASON_QUOTED,
+                  address, reason_quoted (name));
   if (n >= 0)
     return 0;
   k->doing = NULL;

@@ -158,7 +158,8 @@ transit_unwrap (const struct openbao_key *k, struct key_question *question,
   if (r == 0) {
     r = transit_reply (&k->layout, a.body, ret, why);
     if (r < 0)
-      reason_prefix (why, "the transit key %.128s at %s", k->path,
+      reason_prefix (why, "the transit key " REASON_QUOTED " at %s",
+                     reason_quoted (k->path),
                      http_server_address (k->bao->server));
   }
   answer_free (&a);
