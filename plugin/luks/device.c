@@ -47,6 +47,12 @@ luks_device_close (struct luks_device *d)
   free (d);
 }
 
+const struct luks_copy *
+luks_device_copy (const struct luks_device *d)
+{
+  return &d->copy;
+}
+
 int
 luks_device_unlock (struct luks_device *d, const struct secret *passphrase,
                     struct secret **volume_key, struct reason *why)

@@ -84,6 +84,10 @@ extern int luks_copy_describe (const struct luks_copy *copy,
 extern int luks_refuse_cut_off (const struct luks_copy *copy, uint64_t needed,
                                 struct reason *why);
 
+struct luks_device;
+extern const struct luks_copy *
+luks_device_copy (const struct luks_device *device);
+
 extern uint64_t luks_big_endian (const unsigned char *p, size_t n);
 
 /* The metadata of a LUKS2 header; *RET is the caller's.  -EINVAL. */

@@ -1,6 +1,7 @@
 luks_sources += \
 	include/luks_device.h \
 	include/luks_editor.h \
+	include/luks_mark.h \
 	include/payload.h \
 	include/xts.h \
 	plugin/luks/luks.h \
@@ -10,6 +11,7 @@ luks_sources += \
 	plugin/luks/header.c \
 	plugin/luks/kdf.c \
 	plugin/luks/keyslots.c \
+	plugin/luks/mark.c \
 	plugin/luks/payload.c \
 	plugin/luks/tokens.c \
 	plugin/luks/unlock_limit.c \

@@ -32,6 +32,7 @@ unit_tests = \
 	tests/unit/test-luks-editor \
 	tests/unit/test-luks-fields \
 	tests/unit/test-luks-header \
+	tests/unit/test-luks-mark \
 	tests/unit/test-payload \
 	tests/unit/test-pem \
 	tests/unit/test-profile \
@@ -113,6 +114,12 @@ tests_unit_test_luks_fields_SOURCES = \
 	tests/unit/test-luks-fields.c
 tests_unit_test_luks_fields_CFLAGS = $(unit_cflags)
 tests_unit_test_luks_fields_LDADD = $(unit_ldadd)
+tests_unit_test_luks_mark_SOURCES = \
+	tests/unit/luks-image.c \
+	tests/unit/luks-image.h \
+	tests/unit/test-luks-mark.c
+tests_unit_test_luks_mark_CFLAGS = $(unit_cflags)
+tests_unit_test_luks_mark_LDADD = $(unit_ldadd)
 tests_unit_test_luks_header_SOURCES = \
 	$(luks_image) \
 	tests/unit/test-luks-header.c
