@@ -44,6 +44,11 @@
 #define SESSION_FETCH_MS 30000
 #define SESSION_PATIENCE_MS 30000
 
+/* How often an image that is served is looked at, whether or not anything
+ * tells that it has changed.
+ */
+#define SESSION_LOOK_MS 10000
+
 /* How long a session that must end while the server goes on (an unsafe
  * setting appeared) waits for its running requests.
  */

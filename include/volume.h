@@ -22,6 +22,7 @@
 #include <rbd/librbd.h>
 
 #include "cluster.h"
+#include "facts.h"
 #include "image_spec.h"
 #include "logger.h"
 #include "luks_device.h"
@@ -75,7 +76,8 @@ struct volume {
   rbd_image_t image;
   const struct volume_params *params;
   const struct cluster_params *cluster;
-  bool readonly;       /* a snapshot, or the user may not write */
+  bool readonly;       /* a snapshot, a mirror's copy, or the user may
+                        * not write */
   bool costly;         /* the header asks for a costly unlock */
   bool loaded;         /* false only when a rehearsal left that out */
   bool erasure_coded;  /* the data pool is, or an ancestor's */
@@ -86,6 +88,8 @@ struct volume {
   bool extents;        /* can be had, and are right */
   bool trims;          /* TRIM frees space, and cuts no sector in two */
   bool trim_offered;   /* and by default: no librbd reads what it leaves */
+  struct facts facts;  /* as they were last found */
+  uint64_t snap_id;    /* of the snapshot, if it is one */
   uint64_t size;       /* bytes of payload */
   struct geometry geometry;
   struct luks_header header; /* of the image itself; unset without keys */
@@ -129,11 +133,15 @@ volume_open (struct cluster *cluster, const struct volume_params *params,
              enum volume_mode mode, const struct volume_hooks *hooks,
              struct volume **ret, struct reason *why);
 
-/* Ask again for what may change under a running volume: the size, and
- * settings on the image that would make it unsafe to go on (-EINVAL).
- */
+/* The size of the payload now, quickly. */
 extern int
-volume_refresh (struct volume *volume, uint64_t *size, struct reason *why);
+volume_resized (struct volume *volume, uint64_t *size, struct reason *why);
+
+/* Look again at all that was looked at when VOLUME was opened (facts.h;
+ * facts_definite says which errors end it).  volume->facts is what was
+ * found.
+ */
+extern int volume_look (struct volume *volume, struct reason *why);
 
 /* Close, after a flush where FLUSH says so (one that was not needed
  * would take the exclusive lock).  0 or what librbd answered; the volume

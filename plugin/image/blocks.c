@@ -224,6 +224,9 @@ session_extents (struct session *s, unsigned generation, uint64_t count,
   pthread_mutex_lock (&s->lock);
   of = s->extents_of; /* which is that of this generation, or not asked */
   pthread_mutex_unlock (&s->lock);
+  /* A fast-diff that cannot be trusted any more. */
+  if (!of.payload && !of.fast_diff)
+    return fn (opaque, offset, count, false);
   r = extents_report (&s->requests, generation, &of, count, offset, fn, opaque);
   return checked (s, generation, r);
 }

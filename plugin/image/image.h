@@ -57,7 +57,10 @@ struct session {
   bool revoked; /* of CLOSING: the volume key must leave this process */
   bool untold;  /* and SESSION_EVENT_REVOKED is still to be told */
   bool given_up;
-  bool lost; /* librbd says that this client was blocklisted */
+  bool lost;        /* librbd says that this client was blocklisted */
+  bool look_failed; /* and the log says so */
+  int64_t looked_at_ms;
+  uint64_t looks_wanted, looks_done; /* by connections */
   struct deadline stop_by, close_by;
   uint64_t trimmed_at; /* requests_begun when the heap was given back */
   struct session_info info;
@@ -90,6 +93,28 @@ extern bool session_begin_closing (struct session *s, int err, bool revoked,
  * librbd's, and the process must end.  Called with the lock held.
  */
 extern void session_give_up (struct session *s, bool was_open);
+
+/* --- refresh.c: the session's thread calls these, but for the middle --- */
+
+/* Have header updates noticed, where that is possible.  0 or -errno. */
+extern int refresh_watch (struct session *s, struct reason *why);
+
+/* The volume is open: say what its user may not expect.  That it is a
+ * mirror's copy; that another client has it open for writing.
+ */
+extern void refresh_tell_start (struct session *s);
+
+/* Any thread, with the lock held: ask for a look, which has taken place
+ * once looks_done has reached looks_wanted.  Must a new connection do so?
+ */
+extern void refresh_want (struct session *s);
+extern bool refresh_by_connection (const struct session *s);
+
+/* With the lock held: is it time for a look?  Look, and let go of the lock
+ * meanwhile.
+ */
+extern bool refresh_due (const struct session *s);
+extern void refresh_run (struct session *s);
 
 /* --- revocation.c --- */
 

@@ -96,33 +96,6 @@ wipe_keys (struct session *s)
   }
 }
 
-/* librbd calls this on a thread of its own, which must not call back. */
-static void
-header_changed (void *arg)
-{
-  struct session *s = arg;
-
-  pthread_mutex_lock (&s->lock);
-  s->refresh_wanted = true;
-  pthread_cond_broadcast (&s->changed);
-  pthread_mutex_unlock (&s->lock);
-}
-
-/* A read-only open has no watch with the OSDs: nothing would come. */
-static int
-start_watching (struct session *s, struct reason *why)
-{
-  int r;
-
-  if (s->volume->readonly)
-    return 0;
-  r = rbd_update_watch (s->volume->image, &s->watch, header_changed, s);
-  if (r < 0)
-    return reason_set (why, -r, "cannot watch the image: %s", strerror (-r));
-  s->watching = true;
-  return 0;
-}
-
 /* Let the requests have PAYLOAD, once none of them uses the one before,
  * which is wiped.  They do not for long: whoever calls this has ended them,
  * or there were none.
@@ -202,7 +175,7 @@ open_volume (struct session *s, struct reason *why)
                      &s->volume, why);
   wipe_keys (s);
   if (r == 0)
-    r = start_watching (s, why);
+    r = refresh_watch (s, why);
   if (r == 0 && (s->volume->payload || s->payload))
     r = lend_payload (s, why);
   return r;
@@ -247,7 +220,7 @@ fill_info (struct session *s)
     .payload_offset = v->header.data_offset,
     .sector_size = v->header.sector_size,
     .object_size = v->geometry.object_size,
-    .fast_diff = v->fast_diff,
+    .fast_diff = v->fast_diff && v->facts.fast_diff,
   };
   memcpy (s->image, v->subject_image, sizeof s->image);
   memcpy (s->image_id, v->subject_id, sizeof s->image_id);
@@ -279,6 +252,8 @@ do_open (struct session *s)
     close_volume (s);
     s->params.log->error ("%s", why.text);
   }
+  else
+    refresh_tell_start (s);
   session_tell (s, r < 0 ? SESSION_EVENT_UNLOCK_FAILED : SESSION_EVENT_UNLOCKED,
                 r, r < 0 ? &why : NULL);
   pthread_mutex_lock (&s->lock);
@@ -289,8 +264,10 @@ do_open (struct session *s)
   if (atomic_load (&s->stopping)) /* meanwhile: do_stop closes it again */
     return;
   s->lost = s->paused = s->resume_wanted = s->revoked = false;
+  s->look_failed = false;
   /* What changed between the look at it and the watch told nobody. */
   s->refresh_wanted = s->watching;
+  s->looked_at_ms = monotonic_ms ();
   fill_info (s);
   s->state = SESSION_OPEN;
   if (s->recheck)
@@ -388,61 +365,11 @@ do_close (struct session *s)
   }
   pthread_mutex_lock (&s->lock);
   set_failed (s, err, &why);
-  if (s->lost) /* a new client of the cluster may well succeed: try at once */
+  /* A new client of the cluster, or another way to open it, may well
+   * succeed: try at once.
+   */
+  if (s->lost || err == -ESTALE)
     s->failed_at_ms -= SESSION_REMEMBER_MS + 1;
-}
-
-/* Look again at what may have changed.  Without the lock. */
-static int
-look_again (struct session *s, bool *lost, struct reason *why)
-{
-  uint64_t size;
-  int r = 0;
-
-  if (!*lost) {
-    r = volume_refresh (s->volume, &size, why);
-    *lost = r == -ESHUTDOWN; /* as in checked () */
-  }
-  if (*lost)
-    return reason_set (why, EIO,
-                       "the cluster has blocklisted this client, because "
-                       "another one broke its lock: writes that were "
-                       "acknowledged but not flushed may be lost");
-  if (r == 0 && atomic_exchange (&s->size, size) != size)
-    s->params.log->debug ("the size is now %llu", (unsigned long long)size);
-  return r;
-}
-
-/* Called with the lock held; lets go of it meanwhile. */
-static void
-do_refresh (struct session *s)
-{
-  bool lost = s->lost, resumed = false;
-  struct reason why = { "" };
-  int r;
-
-  s->refresh_wanted = false;
-  pthread_mutex_unlock (&s->lock);
-  r = look_again (s, &lost, &why);
-  pthread_mutex_lock (&s->lock);
-  s->lost = s->lost || lost;
-  /* After a pause nothing goes on that is not known to be sound. */
-  if (lost || r == -EINVAL || (r < 0 && s->resume_wanted))
-    session_begin_closing (s, r, false, &why);
-  else if (s->resume_wanted && s->state == SESSION_OPEN) {
-    s->paused = s->resume_wanted = false;
-    requests_resume (&s->requests);
-    pthread_cond_broadcast (&s->changed);
-    resumed = true;
-  }
-  pthread_mutex_unlock (&s->lock);
-  if (resumed) {
-    s->params.log->error ("the key may still be used: I/O goes on");
-    session_tell (s, SESSION_EVENT_RESUMED, 0, NULL);
-  }
-  else if (r < 0 && r != -EINVAL && !lost)
-    s->params.log->error ("%s", why.text);
-  pthread_mutex_lock (&s->lock);
 }
 
 void
@@ -535,9 +462,8 @@ session_main (void *arg)
       do_open (s);
     else if (s->state == SESSION_CLOSING && !s->given_up)
       do_close (s);
-    else if (s->state == SESSION_OPEN &&
-             (s->refresh_wanted || s->resume_wanted))
-      do_refresh (s);
+    else if (s->state == SESSION_OPEN && refresh_due (s))
+      refresh_run (s);
     else
       rest (s);
   }
@@ -561,6 +487,25 @@ session_start (struct session *s)
   return -err;
 }
 
+/* Is there anything to wait for?  LOOK: the connection's own, which must
+ * have taken place.  Called with the lock held; begins to open what failed
+ * some time ago.
+ */
+static bool
+will_open (struct session *s, uint64_t look)
+{
+  if (atomic_load (&s->stopping))
+    return false;
+  if (s->state == SESSION_FAILED &&
+      monotonic_ms () - s->failed_at_ms > SESSION_REMEMBER_MS) {
+    s->state = SESSION_OPENING;
+    pthread_cond_broadcast (&s->changed);
+  }
+  return s->state == SESSION_OPENING ||
+         (s->state == SESSION_CLOSING && s->err == -ESTALE) ||
+         (s->state == SESSION_OPEN && (s->paused || s->looks_done < look));
+}
+
 int
 session_wait (struct session *s, struct session_info *info, struct reason *why)
 {
@@ -568,17 +513,15 @@ session_wait (struct session *s, struct session_info *info, struct reason *why)
       SESSION_PATIENCE_MS + s->params.volume->unlock_limit.seconds * 1000;
   const struct deadline deadline = deadline_in_ms (limit, NULL);
   const struct timespec abstime = deadline_timespec (&deadline);
+  uint64_t look = 0;
   int err = 0;
 
   pthread_mutex_lock (&s->lock);
-  if (s->state == SESSION_FAILED &&
-      monotonic_ms () - s->failed_at_ms > SESSION_REMEMBER_MS) {
-    s->state = SESSION_OPENING;
-    pthread_cond_broadcast (&s->changed);
+  if (s->state == SESSION_OPEN && refresh_by_connection (s)) {
+    refresh_want (s);
+    look = s->looks_wanted;
   }
-  while ((s->state == SESSION_OPENING ||
-          (s->state == SESSION_OPEN && s->paused)) &&
-         !atomic_load (&s->stopping) && err == 0)
+  while (err == 0 && will_open (s, look))
     err = pthread_cond_timedwait (&s->changed, &s->lock, &abstime);
   if (atomic_load (&s->stopping))
     err = reason_set (why, ESHUTDOWN, "the server is shutting down");
@@ -586,6 +529,8 @@ session_wait (struct session *s, struct session_info *info, struct reason *why)
     err = reason_set (why, EAGAIN,
                       "I/O is paused: the KMS cannot say whether the key may "
                       "still be used");
+  else if (s->state == SESSION_OPEN && s->looks_done < look)
+    err = reason_set (why, ETIMEDOUT, "the cluster does not answer");
   else if (s->state == SESSION_OPEN) {
     *info = s->info;
     info->size = atomic_load (&s->size);

@@ -192,6 +192,8 @@ read_headers (struct volume *v, struct luks_device **device,
   r = luks_device_open (volume_read_raw, v->image, size, &v->header, device,
                         why);
   if (r == 0)
+    r = luks_device_mark (*device, &v->facts.header, why);
+  if (r == 0)
     r = consider (&look, v->image, &v->header, why);
   if (r == 0)
     r = volume_ancestors (v, look_at, &look, why);
@@ -276,6 +278,9 @@ load_with (struct volume *v, const struct unlock *u, struct reason *why)
   }
   if (luks_wrong_key (r))
     return wrong_key_explain (v, u->device, &u->layers, u->keys, why);
+  /* librbd has read the header itself, and what was bounded is our copy. */
+  if (r == 0 && v->engine == ENGINE_LIBRBD)
+    r = facts_header_unchanged (v, why);
   return r;
 }
 

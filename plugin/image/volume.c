@@ -14,13 +14,6 @@
 #include "json.h"
 #include "volume.h"
 
-/* rbd/features.h of librbd 16 does not name this bit. */
-#ifndef RBD_FEATURE_MIGRATING
-#define RBD_FEATURE_MIGRATING (1ULL << 9)
-#endif
-
-#define SETTINGS_MAX 1024
-
 static void
 begin_step (const struct volume_hooks *hooks, const char *verb,
             const struct image_spec *spec)
@@ -122,72 +115,6 @@ volume_make_readonly (struct volume *v, struct reason *why)
   return open_image (v, VOLUME_REHEARSE, why);
 }
 
-static int
-check_features (struct volume *v, struct reason *why)
-{
-  char name[IMAGE_SPEC_TEXT_MAX];
-  uint64_t features = 0;
-  int r = rbd_get_features (v->image, &features);
-
-  image_spec_text (&v->params->spec, name);
-  if (r < 0)
-    return reason_set (why, -r, "cannot read the features of \"%s\": %s", name,
-                       strerror (-r));
-  if (features & RBD_FEATURE_MIGRATING)
-    return reason_set (why, ENOTSUP,
-                       "the image \"%s\" is being migrated: commit or abort "
-                       "the migration first (rbd migration)",
-                       name);
-  v->exclusive_lock = features & RBD_FEATURE_EXCLUSIVE_LOCK;
-  v->fast_diff = COMPAT_DIFF_ITERATE3 && features & RBD_FEATURE_FAST_DIFF;
-  return 0;
-}
-
-/* Settings stored with the image or its pool override ours; librbd lists
- * each of them with its source.
- */
-static int
-check_setting (struct volume *v, const rbd_config_option_t *option,
-               struct reason *why)
-{
-  const char *where = option->source == RBD_CONFIG_SOURCE_IMAGE
-                          ? "the image's own setting (rbd config image)"
-                          : "the pool's setting (rbd config pool)";
-  int r;
-
-  if (option->source == RBD_CONFIG_SOURCE_CONFIG)
-    return 0;
-  r = cluster_cache_check (v->cluster, option->name, option->value, where, why);
-  if (r < 0)
-    return r;
-  /* Unwritten blocks of a plain image are zeros in any case. */
-  if (v->params->nr_keys == 0 &&
-      strcmp (option->name, "rbd_sparse_read_threshold_bytes") == 0)
-    return 0;
-  return cluster_setting_check (option->name, option->value, where, why);
-}
-
-static int
-check_settings (struct volume *v, struct reason *why)
-{
-  rbd_config_option_t *options;
-  int nr = SETTINGS_MAX, r;
-
-  options = calloc (nr, sizeof *options);
-  if (!options)
-    return reason_set (why, ENOMEM, "out of memory");
-  r = rbd_config_image_list (v->image, options, &nr);
-  if (r < 0)
-    reason_set (why, -r, "cannot read the image's settings: %s", strerror (-r));
-  else {
-    for (int i = 0; r == 0 && i < nr; i++)
-      r = check_setting (v, &options[i], why);
-    rbd_config_image_list_cleanup (options, nr);
-  }
-  free (options);
-  return r;
-}
-
 /* Snapshots are chosen before the load: the header is read at the
  * snapshot, and parents keep their keys.
  */
@@ -201,6 +128,8 @@ set_snapshot (struct volume *v, struct reason *why)
   if (!spec->snap[0])
     return 0;
   r = rbd_snap_set (v->image, spec->snap);
+  if (r == 0)
+    r = rbd_snap_get_id (v->image, spec->snap, &v->snap_id);
   if (r == 0)
     return 0;
   image_spec_text (spec, name);
@@ -266,24 +195,6 @@ volume_geometry (rbd_image_t image, struct geometry *ret, struct reason *why)
   return 0;
 }
 
-/* Parents make fast-diff answer for objects that the clone has not: a
- * doubt about extents is decided for the data.
- */
-static bool
-has_parent (struct volume *v)
-{
-  rbd_linked_image_spec_t parent;
-  rbd_snap_spec_t snap;
-
-  int r = rbd_get_parent (v->image, &parent, &snap);
-
-  if (r < 0)
-    return r != -ENOENT;
-  rbd_linked_image_spec_cleanup (&parent);
-  rbd_snap_spec_cleanup (&snap);
-  return true;
-}
-
 static int
 open_and_check (struct cluster *cluster, struct volume *v,
                 enum volume_mode mode, const struct volume_hooks *hooks,
@@ -299,11 +210,14 @@ open_and_check (struct cluster *cluster, struct volume *v,
   begin_step (hooks, "opening the image", spec);
   r = open_image (v, mode, why);
   if (r == 0)
-    r = check_features (v, why);
-  if (r == 0)
-    r = check_settings (v, why);
-  if (r == 0)
     r = set_snapshot (v, why);
+  if (r == 0)
+    r = facts_gather (v, v->image, &v->facts, why);
+  /* librbd lets nobody write to a mirror's copy, and with a journal it reads
+   * none for a handle that could.
+   */
+  if (r == 0 && v->facts.demoted)
+    r = volume_make_readonly (v, why);
   if (r == 0)
     r = volume_geometry (v->image, &v->geometry, why);
   if (r == 0)
@@ -311,7 +225,12 @@ open_and_check (struct cluster *cluster, struct volume *v,
   if (r < 0)
     return r;
   v->size = v->geometry.size;
-  v->fast_diff = v->fast_diff && !has_parent (v);
+  v->exclusive_lock = v->facts.features & RBD_FEATURE_EXCLUSIVE_LOCK;
+  /* Parents make fast-diff answer for objects that the clone has not: a
+   * doubt about extents is decided for the data.
+   */
+  v->fast_diff = COMPAT_DIFF_ITERATE3 && !v->facts.parent[0] &&
+                 v->facts.features & RBD_FEATURE_FAST_DIFF;
   v->extents = v->fast_diff;
   v->erasure_coded = volume_is_erasure_coded (v, v->image);
   v->loaded = true;
@@ -345,16 +264,29 @@ volume_open (struct cluster *cluster, const struct volume_params *params,
 }
 
 int
-volume_refresh (struct volume *volume, uint64_t *size, struct reason *why)
+volume_resized (struct volume *v, uint64_t *size, struct reason *why)
 {
-  int r = rbd_get_size (volume->image, size);
+  int r = rbd_get_size (v->image, size);
 
   if (r < 0)
     return reason_set (why, -r, "cannot read the image's size: %s",
                        strerror (-r));
-  if (volume->payload)
-    *size = payload_size (&volume->header, *size);
-  return check_settings (volume, why);
+  if (v->payload)
+    *size = payload_size (&v->header, *size);
+  return 0;
+}
+
+int
+volume_look (struct volume *v, struct reason *why)
+{
+  struct facts now;
+  int r = facts_look (v, &now, why);
+
+  if (r < 0)
+    return r;
+  v->facts = now;
+  v->exclusive_lock = now.features & RBD_FEATURE_EXCLUSIVE_LOCK;
+  return 0;
 }
 
 int

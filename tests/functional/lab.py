@@ -264,6 +264,14 @@ class Image:
         """What RADOS holds."""
         return self.cluster.rbd("export", "--no-progress", self.spec, "-")
 
+    def overwrite(self, data, offset=0, size=None):
+        """Write DATA to the image itself, as a client without a key."""
+        self.cluster.rbd(
+            "import-diff", "--no-progress", "-", self.spec,
+            input=b"rbd diff v1\ns" +
+            struct.pack("<Q", size or self.size + self.offset) +
+            b"w" + struct.pack("<QQ", offset, len(data)) + data + b"e")
+
 
 class Images:
     """Makes images.  SIZE is that of the whole image, header included.
@@ -299,10 +307,7 @@ class Images:
         with open(self.header(2, image.passphrase, size), "rb") as f:
             header = f.read(image.offset)
         # "rbd import" makes an image with another id.
-        self.cluster.rbd(
-            "import-diff", "--no-progress", "-", image.spec,
-            input=b"rbd diff v1\ns" + struct.pack("<Q", size) +
-            b"w" + struct.pack("<QQ", 0, len(header)) + header + b"e")
+        image.overwrite(header)
         return image
 
     def imported(self, path, args=(), pool=None, namespace=None):

@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* Looking again at an image that is served, and who else has it open.
+ *
+ * At each update of its header, where librbd tells (a handle that is open
+ * for writing has a watch); by the clock, since a new LUKS header, a
+ * pool's settings and the roles of journal mirrors come without a word;
+ * and for each new connection where nothing else would tell in time.
+ */
+
+#include "config.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "image.h"
+
+#define OTHERS_MAX 32
+
+/* --- the watch --- */
+
+/* librbd calls this on a thread of its own, which must not call back. */
+static void
+header_changed (void *arg)
+{
+  struct session *s = arg;
+
+  pthread_mutex_lock (&s->lock);
+  s->refresh_wanted = true;
+  pthread_cond_broadcast (&s->changed);
+  pthread_mutex_unlock (&s->lock);
+}
+
+/* A read-only open has no watch with the OSDs: nothing would come. */
+int
+refresh_watch (struct session *s, struct reason *why)
+{
+  int r;
+
+  if (s->volume->readonly)
+    return 0;
+  r = rbd_update_watch (s->volume->image, &s->watch, header_changed, s);
+  if (r < 0)
+    return reason_set (why, -r, "cannot watch the image: %s", strerror (-r));
+  s->watching = true;
+  return 0;
+}
+
+/* --- looking --- */
+
+void
+refresh_want (struct session *s)
+{
+  s->looks_wanted++;
+  s->refresh_wanted = true;
+  pthread_cond_broadcast (&s->changed);
+}
+
+bool
+refresh_due (const struct session *s)
+{
+  return s->refresh_wanted || s->resume_wanted ||
+         monotonic_ms () - s->looked_at_ms >= SESSION_LOOK_MS;
+}
+
+bool
+refresh_by_connection (const struct session *s)
+{
+  return !s->watching;
+}
+
+/* Without the lock. */
+static int
+look_again (struct session *s, bool *lost, struct reason *why)
+{
+  uint64_t size;
+  int r = 0;
+
+  if (!*lost) {
+    r = volume_resized (s->volume, &size, why);
+    if (r == 0 && atomic_exchange (&s->size, size) != size)
+      s->params.log->debug ("the size is now %llu", (unsigned long long)size);
+    if (r == 0)
+      r = volume_look (s->volume, why);
+    *lost = r == -ESHUTDOWN; /* as in checked () */
+  }
+  if (*lost)
+    return reason_set (why, EIO,
+                       "the cluster has blocklisted this client, because "
+                       "another one broke its lock: writes that were "
+                       "acknowledged but not flushed may be lost");
+  return r;
+}
+
+/* Said once, and again after it worked. */
+static void
+tell_failure (struct session *s, int r, const struct reason *why)
+{
+  if (r < 0 && !s->look_failed)
+    s->params.log->error ("%s", why->text);
+  s->look_failed = r < 0;
+}
+
+/* Called with the lock held; lets go of it meanwhile. */
+void
+refresh_run (struct session *s)
+{
+  const uint64_t wanted = s->looks_wanted;
+  bool lost = s->lost, ends, resumed = false;
+  struct reason why = { "" };
+  int r;
+
+  s->refresh_wanted = false;
+  pthread_mutex_unlock (&s->lock);
+  r = look_again (s, &lost, &why);
+  pthread_mutex_lock (&s->lock);
+  s->looked_at_ms = monotonic_ms ();
+  s->looks_done = wanted;
+  s->lost = s->lost || lost;
+  if (r == 0)
+    s->extents_of.fast_diff =
+        s->volume->fast_diff && s->volume->facts.fast_diff;
+  /* After a pause nothing goes on that is not known to be sound. */
+  ends = lost || facts_definite (r) || (r < 0 && s->resume_wanted);
+  if (ends)
+    session_begin_closing (s, r, false, &why);
+  else if (s->resume_wanted && s->state == SESSION_OPEN) {
+    s->paused = s->resume_wanted = false;
+    requests_resume (&s->requests);
+    resumed = true;
+  }
+  pthread_cond_broadcast (&s->changed);
+  pthread_mutex_unlock (&s->lock);
+  if (resumed) {
+    s->params.log->error ("the key may still be used: I/O goes on");
+    session_tell (s, SESSION_EVENT_RESUMED, 0, NULL);
+  }
+  if (!ends)
+    tell_failure (s, r, &why);
+  pthread_mutex_lock (&s->lock);
+}
+
+/* --- others --- */
+
+static bool
+owns_lock (rbd_image_t image, const char *address)
+{
+  char *owners[1];
+  size_t nr = 1;
+  rbd_lock_mode_t mode;
+  bool ret;
+
+  if (rbd_lock_get_owners (image, &mode, owners, &nr) < 0)
+    return false;
+  ret = nr > 0 && strcmp (owners[0], address) == 0;
+  rbd_lock_get_owners_cleanup (owners, nr);
+  return ret;
+}
+
+static void
+name_others (struct session *s)
+{
+  const struct volume *v = s->volume;
+  const uint64_t own = rados_get_instance_id (rados_ioctx_get_cluster (v->io));
+  rbd_image_watcher_t others[OTHERS_MAX];
+  size_t nr = OTHERS_MAX;
+
+  if (!s->watching || rbd_watchers_list (v->image, others, &nr) < 0)
+    return;
+  for (size_t i = 0; i < nr; i++)
+    if ((uint64_t)others[i].id != own) {
+      s->params.log->error (
+          "warning: %s is open for writing elsewhere, too: client.%" PRId64
+          " at %s%s, or one that ended less than half a minute ago without "
+          "saying so; see LOCKING AND SHARING in the manual",
+          v->subject_image, others[i].id, others[i].addr,
+          owns_lock (v->image, others[i].addr) ? ", which has the lock" : "");
+      break;
+    }
+  rbd_watchers_list_cleanup (others, nr);
+}
+
+void
+refresh_tell_start (struct session *s)
+{
+  const struct volume *v = s->volume;
+
+  if (v->facts.demoted)
+    s->params.log->error (
+        "warning: %s is a mirror's copy here, not primary: it "
+        "is read-only until it is promoted (rbd mirror image "
+        "promote)",
+        v->subject_image);
+  name_others (s);
+}
