@@ -22,8 +22,14 @@ struct extents_of {
   uint64_t payload_offset; /* where it starts in the image */
   uint64_t sector_size;
   uint64_t object_size;
+  uint64_t stripe_period;
   bool fast_diff; /* tells which objects are absent */
 };
+
+/* Has IMAGE, or the snapshot that it is set to, a fast-diff that is valid?
+ * When that cannot be asked: no.
+ */
+extern bool extents_fast_diff (rbd_image_t image);
 
 /* Call FN for consecutive extents that begin at OFFSET and cover COUNT
  * bytes, or less: as much as can be looked at in a short time.

@@ -10,13 +10,19 @@
  * what lies behind the last byte of an object is known, too.  That takes a
  * question to the OSDs for each object, so an answer is about a limited
  * number of them; those that are absent are skipped where a fast-diff
- * knows them.
+ * knows them.  Any librbd's does, since no encryption is loaded there; it is
+ * asked about whole stripe periods, because before 16.2.8 it was wrong about
+ * anything else (Ceph issue 53784).  A clone's is librbd's answer about the
+ * clone and all of its ancestors, and takes a fast-diff of each of them to
+ * be quick.
  */
 
 #include "config.h"
 
 #include <errno.h>
 #include <stdlib.h>
+
+#include <rbd/features.h>
 
 #include "compat.h"
 #include "extents.h"
@@ -96,6 +102,15 @@ fast_diff_valid (rbd_image_t image)
   return !(flags & (RBD_FLAG_FAST_DIFF_INVALID | RBD_FLAG_OBJECT_MAP_INVALID));
 }
 
+bool
+extents_fast_diff (rbd_image_t image)
+{
+  uint64_t features;
+
+  return rbd_get_features (image, &features) == 0 &&
+         features & RBD_FEATURE_FAST_DIFF && fast_diff_valid (image) > 0;
+}
+
 /* Librbd's own encryption. */
 static int
 iterate_objects (rbd_image_t image, struct extents_call *ec)
@@ -115,17 +130,39 @@ iterate_objects (rbd_image_t image, struct extents_call *ec)
 #endif
 }
 
-/* The payload's [start, end), objects as a whole or what is in them. */
+/* What is in the objects of the image's [start, end), or, by whole objects,
+ * which of them there are.
+ */
 static int
-iterate_payload (rbd_image_t image, struct extents_call *ec, bool whole_objects)
+iterate_raw (rbd_image_t image, struct extents_call *ec, uint64_t start,
+             uint64_t end, bool whole_objects)
+{
+  ec->nr = 0;
+  return rbd_diff_iterate2 (image, NULL, start, end - start, 1, whole_objects,
+                            diff_callback, ec);
+}
+
+static int
+iterate_sectors (rbd_image_t image, struct extents_call *ec)
 {
   const uint64_t sector = ec->of.sector_size;
   const uint64_t start = ec->start - ec->start % sector;
   const uint64_t end = ec->end + (sector - ec->end % sector) % sector;
 
-  ec->nr = 0;
-  return rbd_diff_iterate2 (image, NULL, ec->of.payload_offset + start,
-                            end - start, 1, whole_objects, diff_callback, ec);
+  return iterate_raw (image, ec, ec->of.payload_offset + start,
+                      ec->of.payload_offset + end, false);
+}
+
+/* librbd itself stops at the image's end. */
+static int
+iterate_periods (rbd_image_t image, struct extents_call *ec)
+{
+  const uint64_t period = ec->of.stripe_period;
+  const uint64_t start = ec->of.payload_offset + ec->start;
+  const uint64_t end = ec->of.payload_offset + ec->end;
+
+  return iterate_raw (image, ec, start - start % period,
+                      end + (period - end % period) % period, true);
 }
 
 static int
@@ -137,7 +174,7 @@ iterate_exactly (rbd_image_t image, struct extents_call *ec)
   if (r < 0)
     return r;
   if (r > 0) {
-    r = iterate_payload (image, ec, true);
+    r = iterate_periods (image, ec);
     if (r < 0 || ec->nr == 0)
       return r;                          /* all of it is a hole */
     if (ec->data[0].start > ec->start) { /* and so is this much */
@@ -149,7 +186,7 @@ iterate_exactly (rbd_image_t image, struct extents_call *ec)
   }
   if (ec->end > limit)
     ec->end = limit;
-  return iterate_payload (image, ec, false);
+  return iterate_sectors (image, ec);
 }
 
 static int

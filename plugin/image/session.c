@@ -220,6 +220,7 @@ fill_info (struct session *s)
     .payload_offset = v->header.data_offset,
     .sector_size = v->header.sector_size,
     .object_size = v->geometry.object_size,
+    .stripe_period = v->geometry.stripe_period,
     .fast_diff = v->fast_diff && v->facts.fast_diff,
   };
   memcpy (s->image, v->subject_image, sizeof s->image);

@@ -16,6 +16,7 @@
 #include <rbd/features.h>
 
 #include "compat.h"
+#include "extents.h"
 #include "heap.h"
 #include "unlock_slot.h"
 #include "volume.h"
@@ -85,6 +86,7 @@ look_at (void *arg, rbd_image_t ancestor, struct reason *why)
                        strerror (-r));
   look->layers->depth++;
   v->erasure_coded = v->erasure_coded || volume_is_erasure_coded (v, ancestor);
+  v->fast_diff = v->fast_diff && extents_fast_diff (ancestor);
   r = look->plain ? -ENODATA
                   : luks_device_open (volume_read_raw, ancestor, size, &header,
                                       &device, why);

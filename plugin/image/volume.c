@@ -226,12 +226,11 @@ open_and_check (struct cluster *cluster, struct volume *v,
     return r;
   v->size = v->geometry.size;
   v->exclusive_lock = v->facts.features & RBD_FEATURE_EXCLUSIVE_LOCK;
-  /* Parents make fast-diff answer for objects that the clone has not: a
-   * doubt about extents is decided for the data.
+  v->fast_diff = v->facts.features & RBD_FEATURE_FAST_DIFF;
+  /* With librbd's encryption parents make fast-diff answer for objects that
+   * the clone has not: a doubt about extents is decided for the data.
    */
-  v->fast_diff = COMPAT_DIFF_ITERATE3 && !v->facts.parent[0] &&
-                 v->facts.features & RBD_FEATURE_FAST_DIFF;
-  v->extents = v->fast_diff;
+  v->extents = COMPAT_DIFF_ITERATE3 && v->fast_diff && !v->facts.parent[0];
   v->erasure_coded = volume_is_erasure_coded (v, v->image);
   v->loaded = true;
   if (v->params->nr_keys == 0) {

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The openssl engine: what librbd refuses or reads wrongly, TRIM that frees
-space, exact extents, and everything that librbd's engine does, too."""
+space, and everything that librbd's engine does, too."""
 
 import errno
 import os
@@ -264,7 +264,7 @@ def test_flushed_parts_of_sectors_survive_sigkill(servers, images, key,
         assert c.read(MIB, 0) == bytes(expected)
 
 
-# --- zeros, TRIM, extents ---
+# --- zeros, TRIM ---
 
 @pytest.mark.parametrize("pool", ["replicated", "erasure-coded"])
 def test_never_written_sectors_read_as_zeros_at_every_size(
@@ -331,81 +331,6 @@ def test_punched_zeros_free_space_and_are_fast(servers, images, key, cluster):
         c.zero(4 * MIB, 4 * MIB, flags=nbd.CMD_FLAG_NO_HOLE)
         c.flush()
         assert used(cluster, image) > before - 5 * MIB
-
-
-def all_extents(c, count, at=0):
-    found = []
-    while at < count:
-        for length, flags in c.extents(count - at, at):
-            hole = bool(flags & nbd.STATE_HOLE)
-            if found and found[-1][2] == hole:
-                found[-1][1] = at + length
-            else:
-                found.append([at, at + length, hole])
-            at += length
-    return found
-
-
-def check_extents(c, written):
-    """WRITTEN: [(begin, end)].  All of it is data, holes are zeros, and an
-    object is data up to its last byte at most."""
-    found = all_extents(c, c.size)
-    data = [(a, b) for a, b, hole in found if not hole]
-    for a, b in written:
-        assert any(x <= a and b <= y for x, y in data), found
-    for a, b, hole in found:
-        if hole:
-            assert c.read(b - a, a) == bytes(b - a)
-    return sum(b - a for a, b in data)
-
-
-WRITTEN = [(9 * MIB + 131072, 9 * MIB + 196608), (20 * MIB, 20 * MIB + 4096)]
-
-
-@pytest.mark.parametrize("args", [
-    (), ("--image-feature", "layering,exclusive-lock"),
-    ("--stripe-unit", "65536", "--stripe-count", "4")],
-    ids=["fast-diff", "no fast-diff", "striped"])
-def test_extents_tell_objects_up_to_their_last_byte(servers, images, cinder,
-                                                    key, args):
-    for image in images.luks(args=args), cinder(args=args):
-        with servers.start(image, key, OPENSSL).connect() as c:
-            c.zero(c.size, 0, timeout=120)
-            c.trim(c.size, 0, timeout=120)
-            for n, (a, b) in enumerate(WRITTEN):
-                c.write(lab.pattern(b - a, n), a)
-            c.flush()
-            data = check_extents(c, WRITTEN)
-            if "--stripe-unit" not in args:
-                assert data <= 16 * MIB
-            if not args and image.offset == 4 * MIB:
-                # From the beginning of object 2 of the payload, and of 5.
-                assert data == MIB + 196608 + 4096
-
-
-def test_extents_of_a_snapshot_and_of_a_clone(servers, images, key):
-    image = images.luks()
-    server = servers.start(image, key, OPENSSL)
-    with server.connect() as c:
-        c.write(lab.pattern(MIB), 8 * MIB)
-        c.write(lab.pattern(MIB), 20 * MIB)
-    assert server.stop() == 0
-    child = images.clone(image)
-    server = servers.start(image, key, OPENSSL)
-    with server.connect() as c:  # after the snapshot
-        c.write(lab.pattern(MIB), 40 * MIB)
-    assert server.stop() == 0
-    old = [(8 * MIB, 9 * MIB), (20 * MIB, 21 * MIB)]
-    with servers.start(image.spec + "@base", key, OPENSSL).connect() as c:
-        check_extents(c, old)
-    server = servers.start(child, key, OPENSSL)
-    with server.connect() as c:
-        check_extents(c, old)
-        c.trim(4 * MIB, 8 * MIB)  # a hole over the parent's data
-        assert c.read(4 * MIB, 8 * MIB) == bytes(4 * MIB)
-        c.write(lab.pattern(4096), 30 * MIB)
-        c.flush()
-        check_extents(c, [(20 * MIB, 21 * MIB), (30 * MIB, 30 * MIB + 4096)])
 
 
 def test_what_would_cut_sectors_is_refused(servers, images, key):
