@@ -86,7 +86,7 @@ def test_barbicans_requests_are_found_in_its_own_log(
     ident = barbican.secret(lab.PASSPHRASE, "passphrase")
     trail = tmp_path / "audit.json"
     profiles = files("barbican.json", json.dumps({"profiles": {
-        "cloud": barbican.profile(timeout=4)}}))
+        "cloud": barbican.profile(timeout=10)}}))
     server = servers.start(encrypted, "key=cloud:" + ident, "recheck=1",
                            "profiles=" + profiles, "audit=%s" % trail)
     barbican.delete(ident)

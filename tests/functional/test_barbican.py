@@ -47,7 +47,7 @@ def pretending(barbican):
     return make
 
 
-def ends_io(client, seconds=10):
+def ends_io(client, seconds=20):
     """A read fails with EPERM (or the connection ends) before long."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -451,7 +451,7 @@ def test_deleted_credential_ends_io(servers, images, barbican, profile,
     number, secret = barbican.new_credential("revoked")
     auth = barbican.credential(id=number, secret_file=files("r", secret))
     server = servers.start(images.luks(), "key=t:" + ident,
-                           profile(auth=auth, timeout=2), "recheck=1")
+                           profile(auth=auth, timeout=8), "recheck=1")
     with server.connect() as c:
         c.read(4096, 0)
         barbican.delete_credential(number)
@@ -461,7 +461,7 @@ def test_deleted_credential_ends_io(servers, images, barbican, profile,
 def test_deleted_secret_ends_io(servers, images, barbican, profile):
     ident = barbican.secret(PASSPHRASE, "passphrase")
     server = servers.start(images.luks(), "key=t:" + ident,
-                           profile(timeout=2), "recheck=1")
+                           profile(timeout=8), "recheck=1")
     with server.connect() as c:
         c.read(4096, 0)
         barbican.delete(ident)

@@ -38,10 +38,8 @@ def qemus(images, files, tmp_path):
     """qemus() -> an image with a header as QEMU and Cinder make it."""
     def make():
         path = str(tmp_path / "qemus")
-        lab.run("qemu-img", "create", "-q", "-f", "luks", "--object",
-                "secret,id=s,file=" + files("s", lab.PASSPHRASE), "-o",
-                "key-secret=s,cipher-alg=aes-256,cipher-mode=xts,"
-                "ivgen-alg=plain64,iter-time=100", path, "16M")
+        lab.qemu_luks("secret,id=s,file=" + files("s", lab.PASSPHRASE), path,
+                      16 * MIB)
         return images.imported(path)
     return make
 

@@ -191,28 +191,36 @@ class Load:
         return self
 
 
-class Neighbour:
-    """Another server on this host, whose key lies on the same KMS.
+class Questions:
+    """LOG, which a KMS writes, has a line that matches QUESTION each time
+    that it has answered about a key."""
 
-    LOG, which the KMS writes, has a line that matches QUESTION each time
-    that it has answered about that key.
-    """
-
-    def __init__(self, server, log, question):
-        self.server = server
+    def __init__(self, log, question):
         self.log, self.question = log, re.compile(question)
-        self.load = Load(server.connect())
-        lab.await_(lambda: self.load.count > 100, 20, "its load runs")
 
     def asked(self):
         with open(self.log, encoding="utf-8", errors="replace") as f:
             return sum(bool(self.question.search(line)) for line in f)
 
+    def go_on(self, more=1):
+        before = self.asked()
+        lab.await_(lambda: self.asked() >= before + more, 20,
+                   "the KMS is asked about the key")
+
+
+class Neighbour(Questions):
+    """Another server on this host, whose key lies on the same KMS."""
+
+    def __init__(self, server, log, question):
+        super().__init__(log, question)
+        self.server = server
+        self.load = Load(server.connect())
+        lab.await_(lambda: self.load.count > 100, 20, "its load runs")
+
     def goes_on(self):
         """Asked about again, twice, and its clients noticed nothing."""
-        before, count = self.asked(), self.load.count
-        lab.await_(lambda: self.asked() >= before + 2, 20,
-                   "the KMS is asked about the neighbour's key")
+        count = self.load.count
+        self.go_on(2)
         lab.await_(lambda: self.load.count > count + 100, 20, "I/O goes on")
         self.load.finish()
         assert self.load.errors == []
@@ -321,7 +329,8 @@ def test_deleted_transit_key_ends_io(servers, images, bao, files, cluster):
     server = servers.start(image, "key=t:" + text[0], profiles, "recheck=1")
     load = Load(server.connect())
     lab.await_(lambda: load.count > 500, 20, "the load runs")
-    time.sleep(2)  # at least one question was answered with a yes
+    Questions(bao.audit_log,
+              '"type":"response".*"transit/decrypt/' + n).go_on()
     assert load.errors == []
     begin = time.monotonic()
     bao.must("DELETE", key)
@@ -359,8 +368,8 @@ def test_key_revoked_in_barbican_ends_io_and_leaves_memory(
                          "id": credential,
                          "secret_file": files("revoked.secret", secret)}}
     profiles = "profiles=" + files("barbican.json", json.dumps({
-        "profiles": {"t": barbican.profile(who, timeout=4, **auth),
-                     "other": barbican.profile(who, timeout=4)}}))
+        "profiles": {"t": barbican.profile(who, timeout=10, **auth),
+                     "other": barbican.profile(who, timeout=10)}}))
     image = images.luks(passphrase=PASSPHRASE)
     server = servers.start(image, "key=t:" + ident, profiles, "recheck=1",
                            env={"RBDCRYPT_ALLOW_CORE": "1"})
@@ -370,7 +379,8 @@ def test_key_revoked_in_barbican_ends_io_and_leaves_memory(
         "Processed request: 200 .*%s/payload" % others)
     load = Load(server.connect())
     lab.await_(lambda: load.count > 500, 20, "the load runs")
-    time.sleep(2)  # at least one question was answered with a yes
+    Questions(barbican.file("barbican.log"),
+              "Processed request: 200 .*%s/payload" % ident).go_on()
     assert load.errors == []
     assert places(server.pid, key)
     begin = time.monotonic()
@@ -380,8 +390,8 @@ def test_key_revoked_in_barbican_ends_io_and_leaves_memory(
         forget_acl(barbican, ident)
     else:
         barbican.delete_credential(credential)
-    load.wait(30)
-    assert load.ended_at - begin <= 1.1 + 4 + 2
+    load.wait(40)
+    assert load.ended_at - begin <= 1.1 + 10 + 2
     assert set(load.errors) == {errno.EPERM}, load.errors
     lab.await_(lambda: cluster.watchers(image) == [], 12,
                "the image is closed")
@@ -395,7 +405,7 @@ def test_outage_of_barbican_within_grace_is_not_noticed(
         servers, images, barbican, files):
     ident = barbican.secret(PASSPHRASE, "passphrase")
     profiles = "profiles=" + files("barbican.json", json.dumps({
-        "profiles": {"t": barbican.profile(timeout=4)}}))
+        "profiles": {"t": barbican.profile(timeout=8)}}))
     server = servers.start(images.luks(passphrase=PASSPHRASE),
                            "key=t:" + ident, profiles, "recheck=1",
                            "grace=60")
@@ -405,7 +415,7 @@ def test_outage_of_barbican_within_grace_is_not_noticed(
     says(server, "the KMS answers again")
     load.finish()
     assert load.errors == []
-    assert load.slowest < 3
+    assert load.slowest < 6
 
 
 def test_token_of_few_uses_cannot_ask_again(volume, bao):
