@@ -169,6 +169,8 @@ open_header (struct binding *b, struct reason *why)
     r = luks_header_within (luks_editor_header (b->editor), &limit, why);
   if (r < 0)
     reason_prefix (why, "%s", b->volume->subject.image);
+  if (r == -EPERM) /* it takes no key at all */
+    tell (b, AUDIT_UNLOCK, r, NULL, why);
   return r;
 }
 

@@ -5,6 +5,7 @@ import concurrent.futures
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import threading
@@ -213,6 +214,27 @@ def test_a_wrong_key_writes_nothing(images, bind, bao):
     before = image.raw()
     refused(bind(image, "tenant-a:wrong", check=False), "none of the 1")
     assert image.raw() == before
+
+
+@pytest.mark.parametrize("change, key, words, told", [
+    (["config", "--priority", "ignore", "--key-slot", "0"], "vol",
+     ['priority "ignore"'], ["unlock"]),
+    (["luksAddKey", "--unbound", "--key-size", "512", "--pbkdf", "pbkdf2",
+      "--pbkdf-force-iterations", "1000", "--key-file", "-"], "wrong",
+     ["none of the 1"], ["fetch", "unlock"])], ids=["ignored", "unbound"])
+def test_a_keyslot_that_is_never_tried_is_no_other_failure(
+        images, bind, bao, tmp_path, change, key, words, told):
+    bao.put("tenant-a/wrong", {"value": "another"})
+    path, trail = tmp_path / "header", tmp_path / "audit.json"
+    shutil.copy(images.header(), path)
+    lab.run("cryptsetup", change[0], "-q", *change[1:], path,
+            input=b"another")
+    image = images.imported(str(path))
+    refused(bind("--audit=%s" % trail, image, "tenant-a:" + key,
+                 check=False), *words)
+    lines = trail_of(trail)
+    assert [e["event"] for e in lines] == told
+    assert lines[-1]["outcome"] == "wrong-key", lines
 
 
 def test_a_key_that_ends_in_a_newline_is_told(images, bind, bao):
