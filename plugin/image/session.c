@@ -510,8 +510,8 @@ will_open (struct session *s, uint64_t look)
 int
 session_wait (struct session *s, struct session_info *info, struct reason *why)
 {
-  const int64_t limit =
-      SESSION_PATIENCE_MS + s->params.volume->unlock_limit.seconds * 1000;
+  const int64_t limit = SESSION_PATIENCE_MS +
+                        s->params.volume->unlock_limit.pbkdf2_seconds * 1000;
   const struct deadline deadline = deadline_in_ms (limit, NULL);
   const struct timespec abstime = deadline_timespec (&deadline);
   uint64_t look = 0;

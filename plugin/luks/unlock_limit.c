@@ -44,6 +44,7 @@ unlock_limit_parse (const char *str, struct unlock_limit *ret,
         goto bad;
     }
     if (*p == '\0') {
+      limit.pbkdf2_seconds = limit.seconds;
       *ret = limit;
       return 0;
     }
@@ -55,6 +56,13 @@ bad:
                      reason_name (name, str), SECONDS_MAX, MIB_MAX);
 }
 
+static unsigned
+seconds_allowed (const struct luks_header *header,
+                 const struct unlock_limit *limit)
+{
+  return header->unlock_kib == 0 ? limit->pbkdf2_seconds : limit->seconds;
+}
+
 /* Only a header that any limit could allow gets the advice to raise it. */
 static int
 refuse (const struct luks_header *header, const struct unlock_limit *limit,
@@ -64,10 +72,10 @@ refuse (const struct luks_header *header, const struct unlock_limit *limit,
       header->unlock_kib / 1024 + (header->unlock_kib % 1024 != 0);
   /* Rounded up, once it is known to be small enough for an unsigned. */
   const double seconds = header->unlock_seconds + 1;
+  const unsigned allowed = seconds_allowed (header, limit);
 
   if (seconds <= SECONDS_MAX && mib <= MIB_MAX) {
-    const unsigned s =
-        seconds > limit->seconds ? (unsigned)seconds : limit->seconds;
+    const unsigned s = seconds > allowed ? (unsigned)seconds : allowed;
     const unsigned m = mib > limit->mib ? (unsigned)mib : limit->mib;
 
     return reason_set (why, EDQUOT,
@@ -75,22 +83,21 @@ refuse (const struct luks_header *header, const struct unlock_limit *limit,
                        "%" PRIu64 " MiB of memory, more than the limit of "
                        "%u s and %u MiB; if you trust whoever wrote the "
                        "image, set unlock-limit=%u,%u",
-                       header->unlock_seconds, mib, limit->seconds, limit->mib,
-                       s, m);
+                       header->unlock_seconds, mib, allowed, limit->mib, s, m);
   }
   return reason_set (why, EDQUOT,
                      "unlocking this LUKS header would take about %.3g s and "
                      "%" PRIu64 " MiB of memory, far more than the limit of "
                      "%u s and %u MiB: it is damaged or made to exhaust this "
                      "machine",
-                     header->unlock_seconds, mib, limit->seconds, limit->mib);
+                     header->unlock_seconds, mib, allowed, limit->mib);
 }
 
 int
 luks_header_within (const struct luks_header *header,
                     const struct unlock_limit *limit, struct reason *why)
 {
-  if (header->unlock_seconds <= (double)limit->seconds &&
+  if (header->unlock_seconds <= (double)seconds_allowed (header, limit) &&
       header->unlock_kib <= (uint64_t)limit->mib * 1024)
     return 0;
   return refuse (header, limit, why);

@@ -81,7 +81,9 @@ static void
 judge (const char *what, struct image *image, const struct secret *key,
        struct tally *tally)
 {
-  static const struct unlock_limit limit = { .seconds = 1, .mib = 64 };
+  static const struct unlock_limit limit = { .seconds = 1,
+                                             .mib = 64,
+                                             .pbkdf2_seconds = 1 };
   struct luks_device *device = NULL;
   struct luks_header header;
   struct reason why = { "" };

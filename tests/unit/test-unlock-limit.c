@@ -25,6 +25,7 @@ accept (const char *str, unsigned seconds, unsigned mib)
     fail_msg ("%s: %d, %s", str, r, why.text);
   assert_int_equal (limit.seconds, seconds);
   assert_int_equal (limit.mib, mib);
+  assert_int_equal (limit.pbkdf2_seconds, seconds);
 }
 
 static void
@@ -109,7 +110,9 @@ a_long_value_is_not_repeated_in_full (void **state)
 static void
 a_header_within_both_limits_is_allowed (void **state)
 {
-  const struct unlock_limit limit = { .seconds = 10, .mib = 1 };
+  const struct unlock_limit limit = { .seconds = 10,
+                                      .mib = 1,
+                                      .pbkdf2_seconds = 10 };
   const struct luks_header header = { .unlock_seconds = 10,
                                       .unlock_kib = 1024 };
   const struct luks_header nothing = { 0 };
@@ -117,6 +120,24 @@ a_header_within_both_limits_is_allowed (void **state)
   (void)state;
   assert_int_equal (luks_header_within (&header, &limit, NULL), 0);
   assert_int_equal (luks_header_within (&nothing, &limit, NULL), 0);
+}
+
+static void
+without_memory_a_header_may_take_a_minute (void **state)
+{
+  const struct unlock_limit limit = UNLOCK_LIMIT_DEFAULT;
+  const struct luks_header pbkdf2 = { .unlock_seconds = 60 };
+  const struct luks_header endless = { .unlock_seconds = 60.5 };
+  const struct luks_header argon2 = { .unlock_seconds = 10.5, .unlock_kib = 1 };
+  struct reason why;
+
+  (void)state;
+  assert_int_equal (luks_header_within (&pbkdf2, &limit, NULL), 0);
+  assert_int_equal (luks_header_within (&endless, &limit, &why), -EDQUOT);
+  assert_non_null (strstr (why.text, "60 s and 1229 MiB"));
+  assert_non_null (strstr (why.text, "unlock-limit=61,1229"));
+  assert_int_equal (luks_header_within (&argon2, &limit, &why), -EDQUOT);
+  assert_non_null (strstr (why.text, "10 s and 1229 MiB"));
 }
 
 static void
@@ -162,7 +183,9 @@ the_advice_is_a_limit_that_allows_the_header (void **state)
 static void
 absurd_costs_are_refused_without_advice_to_allow_them (void **state)
 {
-  const struct unlock_limit most = { .seconds = 3600, .mib = 1048576 };
+  const struct unlock_limit most = { .seconds = 3600,
+                                     .mib = 1048576,
+                                     .pbkdf2_seconds = 3600 };
   const struct luks_header absurd[] = {
     { .unlock_seconds = 1e300 },
     { .unlock_seconds = INFINITY },
@@ -206,6 +229,7 @@ main (void)
     cmocka_unit_test (what_is_no_limit_is_refused_and_changes_nothing),
     cmocka_unit_test (a_long_value_is_not_repeated_in_full),
     cmocka_unit_test (a_header_within_both_limits_is_allowed),
+    cmocka_unit_test (without_memory_a_header_may_take_a_minute),
     cmocka_unit_test (the_refusal_names_both_figures_and_the_way_out),
     cmocka_unit_test (the_advice_is_a_limit_that_allows_the_header),
     cmocka_unit_test (absurd_costs_are_refused_without_advice_to_allow_them),

@@ -43,6 +43,7 @@ unit_tests = \
 	tests/unit/test-secret \
 	tests/unit/test-ttlv \
 	tests/unit/test-tuning \
+	tests/unit/test-kdf \
 	tests/unit/test-unlock-limit \
 	tests/unit/test-unlock-slot \
 	tests/unit/test-xts
@@ -145,6 +146,8 @@ tests_unit_test_unlock_slot_CFLAGS = $(unit_cflags)
 tests_unit_test_unlock_slot_LDADD = $(unit_ldadd)
 tests_unit_test_tuning_CFLAGS = $(unit_cflags)
 tests_unit_test_tuning_LDADD = $(unit_ldadd)
+tests_unit_test_kdf_CFLAGS = $(unit_cflags)
+tests_unit_test_kdf_LDADD = $(unit_ldadd)
 tests_unit_test_unlock_limit_CFLAGS = $(unit_cflags)
 tests_unit_test_unlock_limit_LDADD = $(unit_ldadd)
 tests_unit_test_json_CFLAGS = $(unit_cflags)
