@@ -396,4 +396,9 @@ http_ask (const struct http_server *server, const struct http_request *request,
           struct reason *why);
 extern void http_reply_free (struct http_reply *reply);
 
+/* Does STATUS say nothing but that a server, or what stands before it, cannot
+ * answer now?
+ */
+extern bool http_is_outage (long status);
+
 #endif /* RBDCRYPT_KEYS_H */

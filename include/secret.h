@@ -42,7 +42,8 @@ extern bool secret_equal (const struct secret *a, const struct secret *b);
 
 /* What is odd about a passphrase that opens nothing, as an end of the
  * sentence: ": it ends in a newline, ..."; "" where nothing is.  It tells
- * of white space and zero bytes at the end only.
+ * of white space and zero bytes at the end, quotes around it and a byte
+ * order mark only.
  */
 extern const char *secret_oddity (const struct secret *s);
 

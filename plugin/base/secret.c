@@ -95,6 +95,10 @@ secret_oddity (const struct secret *s)
 {
   const unsigned char *end = s->bytes + s->length;
 
+  if (s->length >= 3 && memcmp (s->bytes, "\xef\xbb\xbf", 3) == 0)
+    return ": it begins with a byte order mark, which counts";
+  if (s->length >= 2 && s->bytes[0] == '"' && end[-1] == '"')
+    return ": it stands in quotes, which count";
   switch (s->length > 0 ? end[-1] : 'x') {
   case '\n':
     return s->length > 1 && end[-2] == '\r'

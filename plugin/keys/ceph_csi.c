@@ -205,10 +205,11 @@ read_dek (const struct subject *subject, struct secret **ret, const char **name,
   }
   if (r == -ENOENT)
     return reason_set (why, ENOENT,
-                       "the image %.256s has no wrapped key of ceph-csi "
+                       "the image " REASON_QUOTED
+                       " has no wrapped key of ceph-csi "
                        "(metadata \"%s\"): its KMS type is another one than "
                        "metadata, or the volume is not encrypted",
-                       subject->image, DEK_METADATA);
+                       reason_quoted (subject->image), DEK_METADATA);
   /* Of the cluster, nothing says that the key is gone. */
   return r == 0 || r == -EBADMSG || r == -ENOMEM ? r : -EAGAIN;
 }

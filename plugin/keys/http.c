@@ -426,3 +426,9 @@ http_reply_free (struct http_reply *reply)
   reply->body = NULL;
   reply->wanted = NULL;
 }
+
+bool
+http_is_outage (long status)
+{
+  return status == 408 || status == 425 || status == 429 || status >= 500;
+}

@@ -211,10 +211,10 @@ check_profile (const struct subject *subject, const char *profiles,
   if (r < 0)
     return r == -ENOENT ? -EINVAL : r;
   if (!profile_allows (profile, subject->image))
-    r = reason_set (why, EINVAL, "%s: the image %.256s may not name it: %s",
-                    profile->where, subject->image,
-                    profile->images
-                        ? "\"images\" has no pattern for it"
+    r = reason_set (
+        why, EINVAL, "%s: the image " REASON_QUOTED " may not name it: %s",
+        profile->where, reason_quoted (subject->image),
+        profile->images ? "\"images\" has no pattern for it"
                         : "the profile has no \"images\", a list of those "
                           "that may (\"POOL/IMAGE\" or \"POOL/*\")");
   profile_free (profile);
@@ -232,8 +232,8 @@ nothing_found (const struct search *s)
                        "write a record of its own (rbdcrypt bind)",
                        s->other_id, s->subject->id);
   return reason_set (s->why, ENOENT,
-                     "the image %.256s records no key reference",
-                     s->subject->image);
+                     "the image " REASON_QUOTED " records no key reference",
+                     reason_quoted (s->subject->image));
 }
 
 int

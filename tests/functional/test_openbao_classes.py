@@ -487,6 +487,11 @@ def test_kv_of_the_other_version(kms, profile, refused):
             words=['leave out "data/"'], env=kms_env(kms))
     refused("configuration", "configuration", "key=t:vol",
             profile(mount="cubbyhole"), words=["cubbyhole", "not kv"])
+    for mount in ("secret/data", "secret/metadata", "secret/volumes"):
+        refused("configuration", "configuration", "key=t:vol",
+                profile(mount=mount), words=[mount, '"prefix"'])
+    refused("configuration", "configuration", "key=t:secret/vol", profile(),
+            words=["leave out the mount"])
 
 
 def test_mount_that_a_token_may_not_know(kms, profile, refused):

@@ -217,6 +217,8 @@ static void
 test_a_standby_is_an_outage (void **state)
 {
   (void)state;
+  refused (408, "<html>", EAGAIN, true, "408");
+  refused (425, "", EAGAIN, true, "425");
   refused (472, "{}", EAGAIN, true, "472");
   refused (473, "", EAGAIN, true, "473");
 }

@@ -135,6 +135,34 @@ test_data_in_the_path_is_configuration_until_a_key_came_from_there (
   fails (ENGINE_KV2, "data/vol", true, lines, ENOENT, "no key data/vol");
 }
 
+static void
+test_what_is_no_mount_is_configuration (void **state)
+{
+  struct line lines[] = {
+    ALWAYS ("GET /v1/sys/internal/ui/mounts/secret/", 200,
+            "{\"data\":{\"path\":\"secre/\",\"type\":\"kv\","
+            "\"options\":{\"version\":\"2\"}}}"),
+    ALWAYS ("GET /v1/secret/data/vol", 404, NOTHING),
+    END,
+  };
+  struct line warned[] = {
+    ALWAYS ("GET /v1/secret/data/vol", 404,
+            "{\"warnings\":[\"Invalid path for a versioned K/V engine\"]}"),
+    END,
+  };
+  struct line known[] = {
+    ALWAYS ("GET /v1/sys/internal/ui/mounts/secret/", 200, VERSION_2),
+    ALWAYS ("GET /v1/secret/data/secret/vol", 404, NOTHING),
+    END,
+  };
+
+  (void)state;
+  fails (ENGINE_KV2, "vol", true, lines, EINVAL, "secret at http");
+  fails (ENGINE_KV2, "vol", true, warned, EINVAL, "is not a mount, but a path");
+  fails (ENGINE_KV2, "secret/vol", false, known, EINVAL, "leave out the mount");
+  fails (ENGINE_KV2, "secret/vol", true, known, ENOENT, "no key secret/vol");
+}
+
 /* It looks like success: a record of two fields. */
 static void
 test_version_2_read_as_version_1 (void **state)
@@ -160,6 +188,7 @@ main (void)
     cmocka_unit_test (test_what_was_deleted_is_gone_without_a_question),
     cmocka_unit_test (
         test_data_in_the_path_is_configuration_until_a_key_came_from_there),
+    cmocka_unit_test (test_what_is_no_mount_is_configuration),
     cmocka_unit_test (test_version_2_read_as_version_1),
   };
 

@@ -538,6 +538,7 @@ test_what_is_no_address_is_refused (void **state)
   address_refused ("file:///etc/shadow", "not an address");
   address_refused ("https://", "not an address");
   address_refused ("unix://bao.sock", "unix:///PATH");
+  address_refused ("https://bao.example.net:8200/v1/", "without /v1");
 }
 
 static void
@@ -589,6 +590,7 @@ test_a_unix_socket_needs_no_login (void **state)
 {
   (void)state;
   address_accepted ("unix:///run/bao-agent.sock", "");
+  address_accepted ("unix:///run/v1", "");
 }
 
 static int

@@ -390,6 +390,9 @@ what_ends_oddly_is_told (void **state)
   odd ("key ", 4, "white space");
   odd ("key\t", 4, "white space");
   odd ("key", 4, "zero byte");
+  odd ("\"key\"", 5, "quotes");
+  odd ("\"", 1, NULL);
+  odd ("\xef\xbb\xbfkey", 6, "byte order mark");
 }
 
 static int

@@ -130,9 +130,10 @@ register_consumer (const struct barbican_key *k, struct key_question *question)
     os_reply_free (&reply);
   else
     reason_set (&question->warning, 0,
-                "the image %.256s could not be registered as a consumer of its "
+                "the image " REASON_QUOTED
+                " could not be registered as a consumer of its "
                 "key: %s",
-                question->subject->image, why.text);
+                reason_quoted (question->subject->image), why.text);
 }
 
 /* ---- the secret ---- */

@@ -19,6 +19,7 @@ static const struct hostfile_rules secret_rules = {
   .forbidden = 077,
   .max = SECRET_MAX,
   .prose = true,
+  .json_advice = "let the command print the secret alone (-f value -c secret)",
 };
 
 static const struct hostfile_rules password_rules = {

@@ -149,12 +149,6 @@ os_reply_free (struct os_reply *reply)
 
 /* ---- refusals of both ---- */
 
-static bool
-is_outage (long status)
-{
-  return status == 408 || status == 429 || status >= 500;
-}
-
 static int
 unavailable (const struct os_subject *about, const struct os_reply *reply,
              bool *again, struct reason *why)
@@ -215,7 +209,7 @@ os_login_refusal (const struct os_subject *about, const struct os_reply *reply,
 
   if (status >= 300 && status < 400)
     return redirected (about, reply, why);
-  if (is_outage (status))
+  if (http_is_outage (status))
     return unavailable (about, reply, again, why);
   /* Keystone says 404 of what it does not know in JSON of its own. */
   if (status == 404 && !reply->text[0])
@@ -272,7 +266,7 @@ os_secret_refusal (const struct os_subject *about, const struct os_reply *reply,
 
   if (status >= 300 && status < 400)
     return redirected (about, reply, why);
-  if (is_outage (status))
+  if (http_is_outage (status))
     return unavailable (about, reply, again, why);
   if (status == 404)
     return not_found (about, reply, why);

@@ -157,6 +157,18 @@ answer_wrong_version (const struct openbao_key *k, const char *mount,
       3 - version, version);
 }
 
+int
+answer_no_mount (const struct openbao_key *k, const char *mount,
+                 struct reason *why)
+{
+  return reason_set (
+      why, EINVAL,
+      REASON_QUOTED " at %s is not a mount, but a path in one of "
+                    "KV version 2: what comes after the mount goes into "
+                    "\"prefix\", without the HTTP API's \"data/\"",
+      reason_quoted (mount), http_server_address (k->bao->server));
+}
+
 /* A 404 of the server itself, or of an engine that knows no such path. */
 static int
 wrong_place (const struct openbao_key *k, const struct answer *a,
@@ -176,9 +188,10 @@ wrong_place (const struct openbao_key *k, const struct answer *a,
         why, EINVAL,
         "the mount " REASON_QUOTED " at %s is not of the engine %s",
         reason_quoted (mount), address, k->wrapped ? "transit" : "kv");
-  if (json_array_size (json_object_get (a->body, "warnings")) > 0)
-    return answer_wrong_version (k, mount, 2, why);
-  return 0;
+  if (json_array_size (json_object_get (a->body, "warnings")) == 0)
+    return 0;
+  return k->bao->engine == ENGINE_KV2 ? answer_no_mount (k, mount, why)
+                                      : answer_wrong_version (k, mount, 2, why);
 }
 
 static json_t *
@@ -350,8 +363,8 @@ refused (const struct openbao_key *k, const struct answer *a, bool *again,
 bool
 answer_is_outage (long status)
 {
-  return status == 412 || status == 429 || status == 472 || status == 473 ||
-         status >= 500;
+  return http_is_outage (status) || status == 412 || status == 472 ||
+         status == 473;
 }
 
 int

@@ -135,7 +135,7 @@ environment_server (struct openbao *b, struct reason *why)
   if (r < 0)
     return r;
   o.pem = pem;
-  return http_server_new (&o, &b->server, why);
+  return settings_server (b, &o, why);
 }
 
 static int

@@ -198,12 +198,31 @@ find_mount (const struct openbao_key *k, struct key_question *q,
 
 /* 0: the mount is what PLACE says, or the server does not tell. */
 static int
+compare_mount (const struct openbao_key *k, const struct place *place,
+               const struct answer *a, struct reason *why)
+{
+  const char *mount = json_string_value (
+      json_object_get (json_object_get (a->body, "data"), "path"));
+  const size_t n = strlen (place->mount);
+  bool kv2;
+  int r = read_engine (k, a, &kv2, why);
+
+  if (r < 0)
+    return r;
+  if (kv2 && mount &&
+      (strncmp (mount, place->mount, n) != 0 || mount[n] != '/'))
+    return answer_no_mount (k, place->mount, why);
+  if (kv2 != place->kv2)
+    return answer_wrong_version (k, place->mount, kv2 ? 2 : 1, why);
+  return 0;
+}
+
+static int
 check_mount (const struct openbao_key *k, const struct place *place,
              struct key_question *q, struct reason *why)
 {
   struct answer a = { 0 };
   char *path = NULL;
-  bool kv2 = place->kv2;
   int r;
 
   if (asprintf (&path, "%s/%s", place->mount, place->path) == -1)
@@ -211,15 +230,26 @@ check_mount (const struct openbao_key *k, const struct place *place,
   r = ask_mount (k, path, q, &a, why);
   free (path);
   if (r == 0 && a.status == 200 && a.body)
-    r = read_engine (k, &a, &kv2, why);
+    r = compare_mount (k, place, &a, why);
   else if (r == 0 && answer_is_outage (a.status))
     r = answer_refusal (k, &a, &q->again, why);
   else if (r == -EACCES || r == -EKEYREJECTED)
     r = 0;
   answer_free (&a);
-  return r == 0 && kv2 != place->kv2
-             ? answer_wrong_version (k, place->mount, kv2 ? 2 : 1, why)
-             : r;
+  return r;
+}
+
+/* What others put before a key's name, and we do not. */
+static const char *
+needless_start (const struct place *place)
+{
+  const size_t n = strlen (place->mount);
+
+  if (place->kv2 && strncmp (place->path, "data/", 5) == 0)
+    return "leave out \"data/\", as with bao kv get";
+  if (strncmp (place->path, place->mount, n) == 0 && place->path[n] == '/')
+    return "leave out the mount, which stands before it already";
+  return NULL;
 }
 
 /* The server found nothing, and no trace of what was deleted: what a mount
@@ -231,6 +261,7 @@ doubt_place (const struct openbao_key *k, const struct place *place,
              struct key_question *q, struct reason *why)
 {
   struct reason other = { "" };
+  const char *start;
   int r = place->seen ? 0 : check_mount (k, place, q, &other);
 
   if (r < 0) {
@@ -238,19 +269,15 @@ doubt_place (const struct openbao_key *k, const struct place *place,
       *why = other;
     return r;
   }
-  /* The HTTP API has it in a path, the command and we do not.  Where a key
-   * has come from once, it belongs there.
-   */
-  if (place->kv2 && strncmp (place->path, "data/", 5) == 0 &&
-      !atomic_load (&k->fetched))
+  /* Where a key has come from once, it belongs there. */
+  start = needless_start (place);
+  if (start && !atomic_load (&k->fetched))
     return reason_set (why, EINVAL,
                        "there is no key " REASON_QUOTED
-                       " in the mount " REASON_QUOTED " at %s, which "
-                       "is KV version 2: leave out \"data/\", as with bao kv "
-                       "get",
+                       " in the mount " REASON_QUOTED " at %s: %s",
                        reason_quoted (place->path),
                        reason_quoted (place->mount),
-                       http_server_address (k->bao->server));
+                       http_server_address (k->bao->server), start);
   return -ENOENT;
 }
 

@@ -63,6 +63,10 @@ extern int settings_no_memory (struct reason *why);
 /* FROM may be NULL: then *TO stays. */
 extern int settings_copy (const char *from, char **to, struct reason *why);
 
+/* http_server_new, for B.  -EINVAL, -ENOMEM. */
+extern int settings_server (struct openbao *b, const struct http_options *o,
+                            struct reason *why);
+
 /* SETTING, for sentences, is what gave the value. */
 extern int settings_namespace (struct openbao *b, const char *namespace,
                                const char *setting, struct reason *why);
@@ -112,6 +116,10 @@ extern bool answer_has_metadata (const struct answer *answer);
  */
 extern int answer_wrong_version (const struct openbao_key *k, const char *mount,
                                  int version, struct reason *why);
+
+/* What the profile calls a mount of KV version 2 is a path in one: -EINVAL. */
+extern int answer_no_mount (const struct openbao_key *k, const char *mount,
+                            struct reason *why);
 
 /* One exchange with the server; strings are borrowed. */
 struct openbao_request {

@@ -213,7 +213,7 @@ profile_server (struct openbao *b, const struct settings *s,
   if (r < 0)
     return r;
   o.pem = pem;
-  return http_server_new (&o, &b->server, why);
+  return settings_server (b, &o, why);
 }
 
 int

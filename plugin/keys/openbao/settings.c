@@ -93,6 +93,22 @@ settings_copy (const char *from, char **to, struct reason *why)
 }
 
 int
+settings_server (struct openbao *b, const struct http_options *o,
+                 struct reason *why)
+{
+  size_t n = strlen (o->address);
+
+  while (n > 0 && o->address[n - 1] == '/')
+    n--;
+  /* Every path begins with it, and none with two. */
+  if (n > 3 && strncmp (o->address + n - 3, "/v1", 3) == 0 &&
+      strncmp (o->address, "unix:", 5) != 0)
+    return reason_set (
+        why, EINVAL, "%s must be the server's address without /v1", o->setting);
+  return http_server_new (o, &b->server, why);
+}
+
+int
 settings_namespace (struct openbao *b, const char *namespace,
                     const char *setting, struct reason *why)
 {
