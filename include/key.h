@@ -59,6 +59,7 @@ struct key_question {
   const struct subject *subject;       /* NULL only where no image is open */
   char request_id[KEY_REQUEST_ID_MAX]; /* in the KMS's own log, or "" */
   bool again; /* of -EAGAIN: a second try may go better (providers) */
+  bool soon;  /* of AGAIN: as often as the deadline lets (an election) */
   bool alarm; /* a credential was used by somebody else */
   struct reason warning; /* what did not keep the key from coming, or "" */
 };

@@ -19,6 +19,7 @@
 
 #include <jansson.h>
 
+#include "addresses.h"
 #include "deadline.h"
 #include "key.h"
 #include "reason.h"
@@ -335,8 +336,8 @@ extern int layout_bytes (const struct layout *layout, struct secret *bytes,
 
 /* HTTP (http.c): one request at a time, under the rules of the project:
  * https, or http to a loopback address, a unix socket or where the
- * profile insists; TLS 1.2 or later, verified; no redirects, no ambient
- * proxies, no compression; replies of 1 MiB at most, kept in a struct
+ * profile insists; TLS 1.2 or later, verified; no redirects but between the
+ * addresses of a server, no ambient proxies, no compression; replies of 1 MiB at most, kept in a struct
  * secret; a connection of its own for each request.
  */
 #define HTTP_BODY_MAX (1024 * 1024)
@@ -345,6 +346,7 @@ struct http_server;
 
 struct http_options {
   const char *address; /* https://HOST[:PORT][/BASE], unix:///PATH */
+  const struct address_list *addresses; /* several, in place of ADDRESS */
   const char *setting; /* what gave the address, for sentences */
   const char *ca_setting;
   bool insecure_http;
@@ -356,7 +358,14 @@ struct http_options {
 /* Nothing is connected yet.  -EINVAL, -ENOMEM. */
 extern int http_server_new (const struct http_options *options,
                             struct http_server **ret, struct reason *why);
+/* The address that answered last, before that the first. */
 extern const char *http_server_address (const struct http_server *server);
+/* What that one said may be its own fault: another is asked first from now
+ * on.  How many there are.
+ */
+extern size_t http_server_leave (const struct http_server *server);
+/* All of them, as text. */
+extern const char *http_server_names (const struct http_server *server);
 extern bool http_server_is_unix (const struct http_server *server);
 extern void http_server_relock (struct http_server *server);
 extern void http_server_free (struct http_server *server);
@@ -376,6 +385,9 @@ struct http_request {
   const char *wanted;        /* a header of the reply, or NULL */
 };
 
+/* A redirect to the same path at none of our addresses. */
+#define HTTP_STANDBY (ADDRESSES_MAX + 1)
+
 struct http_reply {
   long status;
   struct secret *body;   /* never NULL once a status came */
@@ -385,9 +397,20 @@ struct http_reply {
   char request_id[64];   /* X-Openstack-Request-Id, or "" */
   int64_t date;          /* seconds since 1970 by its clock; 0: not said */
   bool again;            /* on failure: a second try may go better */
+  bool taken;            /* a server that gave no good answer may have
+                          * worked on the request, or still do */
+  unsigned next; /* of a 307 or 308 to the same path: which of the server's
+                  * addresses, from 1 on, or HTTP_STANDBY; else 0 */
+  struct reason elsewhere; /* what other addresses said, or "" */
 };
 
-/* 0 means that some status came; the caller calls http_reply_free in any
+/* Ask the addresses of SERVER in turn, as addresses.h says.  Besides
+ * failures of connections, 408, 412, 429, 472, 473 and 5xx are no answers, nor are
+ * redirects (307, 308) to the same path, which standbys give: to one of
+ * the addresses they are followed.  When no address answers better, the
+ * last of these is the reply.
+ *
+ * 0 means that some status came; the caller calls http_reply_free in any
  * case.  -EAGAIN, -EBADMSG, -EINVAL, -ESHUTDOWN, -ENOMEM.
  */
 extern int

@@ -44,6 +44,10 @@ extern int reason_set (struct reason *why, int err, const char *fmt, ...)
 extern void reason_prefix (struct reason *why, const char *fmt, ...)
     __attribute__ ((format (printf, 2, 3)));
 
+/* Put "; MORE" behind it: the end is cut where both are too long. */
+extern void reason_append (struct reason *why, const char *fmt, ...)
+    __attribute__ ((format (printf, 2, 3)));
+
 /* How a name from outside is shown inside a sentence: at most 64 bytes
  * of it, then "...".  Returns BUF.
  */

@@ -58,6 +58,21 @@ reason_prefix (struct reason *why, const char *fmt, ...)
   replace_controls (why->text);
 }
 
+void
+reason_append (struct reason *why, const char *fmt, ...)
+{
+  const size_t n = why ? strlen (why->text) : 0;
+  va_list args;
+
+  if (!why || n + 2 >= sizeof why->text)
+    return;
+  strcpy (why->text + n, "; ");
+  va_start (args, fmt);
+  vsnprintf (why->text + n + 2, sizeof why->text - n - 2, fmt, args);
+  va_end (args);
+  replace_controls (why->text);
+}
+
 const char *
 reason_name (char buf[REASON_NAME_MAX], const char *name)
 {

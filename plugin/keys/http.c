@@ -25,6 +25,8 @@
 
 struct transfer {
   const struct http_server *server;
+  const struct http_address *at;
+  int64_t connect_ms;
   const struct http_request *request;
   const struct deadline *deadline;
   struct http_reply *reply;
@@ -186,9 +188,10 @@ set_transfer (CURL *c, struct transfer *t)
 {
   const struct http_server *s = t->server;
   const int64_t left = deadline_left_ms (t->deadline);
+  const int64_t connect = t->connect_ms < left ? t->connect_ms : left;
 
   curl_easy_setopt (c, CURLOPT_URL, t->url);
-  curl_easy_setopt (c, CURLOPT_PROTOCOLS_STR, s->proto);
+  curl_easy_setopt (c, CURLOPT_PROTOCOLS_STR, t->at->proto);
   curl_easy_setopt (c, CURLOPT_FOLLOWLOCATION, 0L);
   curl_easy_setopt (c, CURLOPT_PROXY, s->proxy ? s->proxy : "");
   curl_easy_setopt (c, CURLOPT_NOPROXY, "");
@@ -201,7 +204,8 @@ set_transfer (CURL *c, struct transfer *t)
   curl_easy_setopt (c, CURLOPT_FRESH_CONNECT, 1L);
   curl_easy_setopt (c, CURLOPT_FORBID_REUSE, 1L);
   curl_easy_setopt (c, CURLOPT_TIMEOUT_MS, (long)(left > 0 ? left : 1));
-  curl_easy_setopt (c, CURLOPT_CONNECTTIMEOUT_MS, (long)(left > 0 ? left : 1));
+  curl_easy_setopt (c, CURLOPT_CONNECTTIMEOUT_MS,
+                    (long)(connect > 0 ? connect : 1));
   /* A resolver that hangs must not hold us beyond the limit. */
   curl_easy_setopt (c, CURLOPT_QUICK_EXIT, 1L);
   curl_easy_setopt (c, CURLOPT_USERAGENT, PACKAGE_NAME "/" PACKAGE_VERSION);
@@ -214,8 +218,8 @@ set_transfer (CURL *c, struct transfer *t)
   curl_easy_setopt (c, CURLOPT_XFERINFOFUNCTION, on_progress);
   curl_easy_setopt (c, CURLOPT_XFERINFODATA, t);
   curl_easy_setopt (c, CURLOPT_NOPROGRESS, 0L);
-  if (s->socket)
-    curl_easy_setopt (c, CURLOPT_UNIX_SOCKET_PATH, s->socket);
+  if (t->at->socket)
+    curl_easy_setopt (c, CURLOPT_UNIX_SOCKET_PATH, t->at->socket);
   set_tls (c, s);
 }
 
@@ -232,13 +236,13 @@ connect_error (const struct transfer *t, struct reason *why)
   if (s->proxy)
     return reason_set (why, EAGAIN,
                        "could not connect to %s, the proxy for %s: %s",
-                       s->proxy, s->address, err ? strerror (err) : t->error);
+                       s->proxy, t->at->text, err ? strerror (err) : t->error);
   if (err == ECONNREFUSED)
     return reason_set (why, EAGAIN,
                        "%s refused the connection: is the server running, and "
                        "is the address right?",
-                       s->address);
-  return reason_set (why, EAGAIN, "could not connect to %s: %s", s->address,
+                       t->at->text);
+  return reason_set (why, EAGAIN, "could not connect to %s: %s", t->at->text,
                      err ? strerror (err) : t->error);
 }
 
@@ -253,7 +257,7 @@ tls_error (const struct transfer *t, CURLcode code, struct reason *why)
     return reason_set (why, EAGAIN,
                        "the certificate of %s cannot be trusted: %s (%s says "
                        "which CA to trust, the TLS server name which name)",
-                       s->address, detail, s->ca_setting);
+                       t->at->text, detail, s->ca_setting);
   case CURLE_SSL_CERTPROBLEM:
     return reason_set (why, EINVAL,
                        "the client certificate or its key cannot be used: %s",
@@ -263,7 +267,7 @@ tls_error (const struct transfer *t, CURLcode code, struct reason *why)
                        "there is no usable CA certificate (%s): %s",
                        s->ca_setting, detail);
   default:
-    return reason_set (why, EAGAIN, "TLS with %s failed: %s", s->address,
+    return reason_set (why, EAGAIN, "TLS with %s failed: %s", t->at->text,
                        detail);
   }
 }
@@ -271,24 +275,22 @@ tls_error (const struct transfer *t, CURLcode code, struct reason *why)
 static int
 transfer_error (const struct transfer *t, CURLcode code, struct reason *why)
 {
-  const struct http_server *s = t->server;
-
   if (deadline_cancelled (t->deadline))
     return reason_set (why, ESHUTDOWN, "shutting down");
   if (t->too_large)
     return reason_set (why, EBADMSG, "%s answered with more than 1 MiB",
-                       s->address);
+                       t->at->text);
   switch (code) {
   case CURLE_COULDNT_RESOLVE_HOST:
     t->reply->again = true;
     return reason_set (why, EAGAIN, "the host name in %s cannot be resolved",
-                       s->address);
+                       t->at->text);
   case CURLE_COULDNT_RESOLVE_PROXY:
   case CURLE_COULDNT_CONNECT:
     return connect_error (t, why);
   case CURLE_OPERATION_TIMEDOUT:
     return reason_set (why, EAGAIN, "%s did not answer in time (%s)",
-                       s->address, t->error);
+                       t->at->text, t->error);
   case CURLE_PEER_FAILED_VERIFICATION:
   case CURLE_SSL_CERTPROBLEM:
   case CURLE_SSL_CACERT_BADFILE:
@@ -298,7 +300,7 @@ transfer_error (const struct transfer *t, CURLcode code, struct reason *why)
   case CURLE_UNSUPPORTED_PROTOCOL:
   case CURLE_WEIRD_SERVER_REPLY:
   case CURLE_BAD_CONTENT_ENCODING:
-    return reason_set (why, EBADMSG, "%s does not speak HTTP: %s", s->address,
+    return reason_set (why, EBADMSG, "%s does not speak HTTP: %s", t->at->text,
                        t->error);
 #if LIBCURL_VERSION_NUM >= 0x080600
   case CURLE_TOO_LARGE:
@@ -307,10 +309,10 @@ transfer_error (const struct transfer *t, CURLcode code, struct reason *why)
     return reason_set (why, EBADMSG,
                        "%s answered with a header line that is too long (or "
                        "memory is short)",
-                       s->address);
+                       t->at->text);
   default:
     t->reply->again = true;
-    return reason_set (why, EAGAIN, "asking %s failed: %s", s->address,
+    return reason_set (why, EAGAIN, "asking %s failed: %s", t->at->text,
                        t->error[0] ? t->error : curl_easy_strerror (code));
   }
 }
@@ -355,8 +357,8 @@ run (struct transfer *t)
   struct curl_slist *to = NULL;
   CURLcode code;
 
-  if (t->server->connect_to) {
-    to = curl_slist_append (NULL, t->server->connect_to);
+  if (t->at->connect_to) {
+    to = curl_slist_append (NULL, t->at->connect_to);
     curl_easy_setopt (t->curl, CURLOPT_CONNECT_TO, to);
   }
   code = curl_easy_perform (t->curl);
@@ -376,8 +378,22 @@ read_reply (struct transfer *t)
   curl_easy_getinfo (t->curl, CURLINFO_CONTENT_TYPE, &type);
   snprintf (reply->redirect, sizeof reply->redirect, "%s",
             redirect ? redirect : "");
+  if (redirect && (reply->status == 307 || reply->status == 308))
+    reply->next = http_server_redirect (t->server, t->at - t->server->list,
+                                        redirect, t->request->path);
+  reply->taken = reply->status >= 500;
   snprintf (reply->type, sizeof reply->type, "%.*s",
             type ? (int)strcspn (type, "; ") : 0, type ? type : "");
+}
+
+/* Without an answer to a request that was sent, nobody knows. */
+static bool
+was_sent (const struct transfer *t)
+{
+  long bytes = 0;
+
+  curl_easy_getinfo (t->curl, CURLINFO_REQUEST_SIZE, &bytes);
+  return bytes > 0;
 }
 
 static int
@@ -388,25 +404,31 @@ perform (struct transfer *t, struct reason *why)
   t->reply->body = secret_new (HTTP_BODY_MAX);
   t->curl = curl_easy_init ();
   if (!t->reply->body || !t->curl ||
-      asprintf (&t->url, "%s/%s", t->server->base, t->request->path) == -1 ||
+      asprintf (&t->url, "%s/%s", t->at->base, t->request->path) == -1 ||
       set_request (t) == -1)
     return reason_set (why, ENOMEM, "out of memory");
   set_transfer (t->curl, t);
   code = run (t);
-  if (code != CURLE_OK)
+  if (code != CURLE_OK) {
+    t->reply->taken = was_sent (t);
     return transfer_error (t, code, why);
+  }
   read_reply (t);
   return 0;
 }
 
 int
-http_ask (const struct http_server *server, const struct http_request *request,
-          const struct deadline *deadline, struct http_reply *reply,
-          struct reason *why)
+http_exchange (const struct http_server *server, size_t at,
+               const struct http_request *request, int64_t connect_ms,
+               const struct deadline *deadline, struct http_reply *reply,
+               struct reason *why)
 {
-  struct transfer t = {
-    .server = server, .request = request, .deadline = deadline, .reply = reply
-  };
+  struct transfer t = { .server = server,
+                        .at = &server->list[at],
+                        .request = request,
+                        .connect_ms = connect_ms,
+                        .deadline = deadline,
+                        .reply = reply };
   int r;
 
   *reply = (struct http_reply){ .status = 0 };

@@ -218,7 +218,7 @@ ask_with_retries (const struct kms_call *call, struct key_question *q,
     const int64_t nap = pause_ms (attempt);
     int r;
 
-    q->again = false;
+    q->again = q->soon = false;
     q->request_id[0] = '\0';
     before = now;
     r = call->fn (call->arg, q, ret, &now);
@@ -227,7 +227,7 @@ ask_with_retries (const struct kms_call *call, struct key_question *q,
                      deadline_left_ms (&q->deadline) <= CUT_SHORT_MS
                  ? before
                  : now;
-    if (r != -EAGAIN || !q->again || attempt == RETRIES ||
+    if (r != -EAGAIN || !q->again || (attempt >= RETRIES && !q->soon) ||
         deadline_left_ms (&q->deadline) <= nap)
       return r;
     if (deadline_sleep_ms (&q->deadline, nap) == -ESHUTDOWN)

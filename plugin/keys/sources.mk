@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 keys_sources += \
+	include/addresses.h \
 	include/flight.h \
 	include/keys.h \
+	plugin/keys/addresses.c \
 	plugin/keys/barbican/barbican.c \
 	plugin/keys/barbican/barbican.h \
 	plugin/keys/barbican/catalog.c \
@@ -14,6 +16,7 @@ keys_sources += \
 	plugin/keys/flight.c \
 	plugin/keys/hostfile.c \
 	plugin/keys/http.c \
+	plugin/keys/http_round.c \
 	plugin/keys/http_server.c \
 	plugin/keys/http_server.h \
 	plugin/keys/key.c \

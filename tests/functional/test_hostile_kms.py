@@ -147,14 +147,17 @@ def test_hostile_reply(refused, server, profile, outcome, reply):
 
 
 def test_redirect_takes_no_token_along(refused, server, profile):
-    """Neither to another host nor to another port nor to plain HTTP."""
-    for kwargs in ({"host": "127.0.0.2"}, {}, {"tls": False}):
+    """Neither to another host nor to another port, which a standby would
+    name, nor to plain HTTP."""
+    for kwargs, said, word in (({"host": "127.0.0.2"}, "cannot-say", "standby"),
+                               ({}, "cannot-say", "standby"),
+                               ({"tls": False}, "configuration", "redirect")):
         elsewhere = server(RIGHT, **kwargs)
         s = server(fake_kms.answer("307 Temporary Redirect", b"", [
             "Location: %s/v1/secret/data/v" % elsewhere.address]))
         refusal, outcome = refused(*profile(s.address))
-        names(refusal, "redirect")
-        assert outcome == "configuration"
+        names(refusal, word)
+        assert outcome == said
         assert TOKEN.encode() in s.requests[0]
         assert elsewhere.connections == 0
 

@@ -378,6 +378,25 @@ test_a_token_in_an_error_is_not_repeated (void **state)
   secret_free (token);
 }
 
+/* Its leader is gone, and another comes. */
+static void
+test_a_standby_without_a_leader_is_an_outage (void **state)
+{
+  struct answer answer = { .status = 307,
+                           .standby = true,
+                           .redirect = "https://other.example/v1/x" };
+  struct reason why = { "" };
+  bool again = false;
+
+  (void)state;
+  reason_set (&answer.elsewhere, 0, "https://b refused");
+  assert_int_equal (answer_refusal (&key, &answer, &again, &why), -EAGAIN);
+  assert_non_null (strstr (why.text, "a standby whose leader does not answer"));
+  assert_non_null (strstr (why.text, "https://other.example/v1/x"));
+  assert_non_null (strstr (why.text, "of all addresses: https://b refused"));
+  assert_true (again);
+}
+
 static int
 setup (void **state)
 {
@@ -424,6 +443,7 @@ main (void)
     cmocka_unit_test (test_unauthorised_is_denied),
     cmocka_unit_test (test_who_is_not_openbao_denies_nothing),
     cmocka_unit_test (test_a_redirect_is_not_followed),
+    cmocka_unit_test (test_a_standby_without_a_leader_is_an_outage),
     cmocka_unit_test (test_success_without_json_is_nonsense),
     cmocka_unit_test (test_success_without_a_byte_is_a_connection_cut_short),
     cmocka_unit_test (test_a_token_in_an_error_is_not_repeated),

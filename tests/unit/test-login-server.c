@@ -151,7 +151,57 @@ test_what_cannot_be_read_again_says_nothing (void **state)
   second_login_fails (JWT, remove_file, EKEYREJECTED, "stays in use");
 }
 
+/* A server may have used a secret id up for a login whose answer was
+ * lost: the refusal that follows says nothing about who asks.  The next
+ * one does.
+ */
+static void
+test_a_login_after_a_lost_one_is_no_refusal (void **state)
+{
+  struct line lines[] = {
+    ONCE ("POST /v1/auth/", 500, ERROR ("forwarding failed")),
+    ALWAYS ("POST /v1/auth/", 400, ERROR ("invalid role or secret ID")),
+    END,
+  };
+  struct key_question q = question ();
+  struct reason why = { "" };
+  long status;
+
+  (void)state;
+  script = lines;
+  begin (APPROLE, "secret");
+  assert_int_equal (ask (&q, &status, &why), -EAGAIN);
+  assert_int_equal (ask (&q, &status, &why), -EKEYREJECTED);
+  assert_non_null (strstr (why.text, "got no answer"));
+  assert_int_equal (ask (&q, &status, &why), -EACCES);
+  assert_null (strstr (why.text, "got no answer"));
+  login_close (&login);
+}
+
 /* ---- doubts ---- */
+
+/* token_bound_cidrs, and nobody's policy. */
+static void
+test_a_fresh_token_that_is_refused_bare_is_not_called_good (void **state)
+{
+  struct line lines[] = {
+    ALWAYS ("POST /v1/auth/approle/login", 200, GRANT ("s.1")),
+    ALWAYS ("GET /v1/key", 403, BARE),
+    ALWAYS ("lookup-self", 403, BARE),
+    END,
+  };
+  struct key_question q = question ();
+  struct reason why = { "" };
+  long status;
+
+  (void)state;
+  script = lines;
+  begin (APPROLE, "secret");
+  assert_int_equal (ask (&q, &status, &why), -EKEYREJECTED);
+  assert_non_null (strstr (why.text, "perhaps not from this address"));
+  assert_int_equal (lines[0].asked, 2); /* one more */
+  login_close (&login);
+}
 
 static void
 test_a_token_that_ended_is_replaced_once (void **state)
@@ -460,6 +510,9 @@ main (void)
     cmocka_unit_test (test_a_secret_in_an_error_is_not_repeated),
     cmocka_unit_test (test_what_was_read_again_is_refused),
     cmocka_unit_test (test_what_cannot_be_read_again_says_nothing),
+    cmocka_unit_test (test_a_login_after_a_lost_one_is_no_refusal),
+    cmocka_unit_test (
+        test_a_fresh_token_that_is_refused_bare_is_not_called_good),
     cmocka_unit_test (test_a_token_that_ended_is_replaced_once),
     cmocka_unit_test (test_a_good_tokens_denial_stands),
     cmocka_unit_test (test_a_fresh_logins_denial_needs_no_lookup),

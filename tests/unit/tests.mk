@@ -5,6 +5,7 @@ TESTS = tests/unit/test-docs.sh
 
 if HAVE_CMOCKA
 unit_tests = \
+	tests/unit/test-addresses \
 	tests/unit/test-answer \
 	tests/unit/test-audit \
 	tests/unit/test-barbican \
@@ -54,6 +55,8 @@ AM_TESTS_ENVIRONMENT = srcdir='$(srcdir)'; export srcdir;
 unit_cflags = $(AM_CFLAGS) $(CMOCKA_CFLAGS) -Wno-deprecated-declarations
 unit_ldadd = librbdcrypt.la $(CMOCKA_LIBS)
 
+tests_unit_test_addresses_CFLAGS = $(unit_cflags)
+tests_unit_test_addresses_LDADD = $(unit_ldadd)
 tests_unit_test_audit_CFLAGS = $(unit_cflags)
 tests_unit_test_audit_LDADD = $(unit_ldadd)
 tests_unit_test_ceph_csi_CFLAGS = $(unit_cflags)

@@ -51,8 +51,7 @@ ask_once (const struct barbican_key *k, const struct pass *pass,
           struct key_question *question, struct os_reply *reply, bool *rejected,
           struct reason *why)
 {
-  const struct os_subject about = {
-    .address = http_server_address (pass->place->server),
+  struct os_subject about = {
     .setting = k->barbican->keystone.options.setting,
     .name = k->id,
   };
@@ -64,6 +63,7 @@ ask_once (const struct barbican_key *k, const struct pass *pass,
       (request->bytes ? reply->bytes != NULL : reply->json != NULL))
     return 0;
   *rejected = reply->status == 401;
+  about.address = http_server_address (pass->place->server);
   r = os_secret_refusal (&about, reply, &question->again, why);
   os_reply_free (reply);
   return r;
@@ -295,7 +295,7 @@ barbican_prepare (struct kms *kms, const struct reference *ref, void **state,
   k->id = strdup (ref->body);
   if (asprintf (&k->doing,
                 "asking Keystone at %s, and Barbican, for the key %s",
-                http_server_address (b->keystone.server), ref->name) == -1)
+                http_server_names (b->keystone.server), ref->name) == -1)
     k->doing = NULL;
   if (!k->id || !k->doing) {
     barbican_free (k);

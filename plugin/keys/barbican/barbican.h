@@ -42,6 +42,7 @@ struct os_reply {
   struct secret *bytes; /* the body; NULL when it is JSON */
   struct secret *token; /* X-Subject-Token; or NULL */
   struct reason problem;
+  struct reason elsewhere; /* as in struct http_reply */
   char type[64], redirect[256], text[200];
 };
 
@@ -147,9 +148,10 @@ struct keystone {
   char *setting;     /* for sentences: where the login was said */
   char *url_setting; /* and auth_url */
 
-  /* Of Barbican's address, which the catalog tells or ENDPOINT. */
+  /* Of Barbican's address, which the catalog tells unless it is FIXED. */
   struct http_options options; /* its strings and PEMs are owned */
-  char *endpoint, *region, *interface;
+  char *region, *interface;
+  bool fixed; /* the profile names it */
 
   struct flight flight; /* its lock: the rest, and the identity's secret */
   unsigned generation;  /* of the token: another number, another token */
@@ -162,8 +164,10 @@ extern void keystone_open (struct keystone *ks);
 extern void keystone_close (struct keystone *ks);
 extern void keystone_relock (struct keystone *ks);
 
-/* With KS->endpoint, make the place that it names.  -EINVAL, -ENOMEM. */
-extern int keystone_use_endpoint (struct keystone *ks, struct reason *why);
+/* Make the place that the profile names.  -EINVAL, -ENOMEM. */
+extern int
+keystone_use_endpoints (struct keystone *ks, const struct address_list *list,
+                        struct reason *why);
 
 /* What a question needs. */
 struct pass {

@@ -104,7 +104,7 @@ read_token (const struct keystone *ks, struct os_reply *reply,
                        "the answer holds no token: is that Keystone's "
                        "address?");
   r = catalog_token_life (token, &life_ms, why);
-  if (r == 0 && !ks->endpoint)
+  if (r == 0 && !ks->fixed)
     r = catalog_find (token, ks->region, ks->interface, &found, why);
   if (r < 0)
     return r;
@@ -145,8 +145,7 @@ keystone_post (const struct keystone *ks, struct key_question *question,
                                       .path = TOKENS,
                                       .body = body,
                                       .hidden = ks->identity.secret.text };
-  const struct os_subject about = {
-    .address = http_server_address (ks->server),
+  struct os_subject about = {
     .setting = ks->url_setting,
     .name = ks->setting,
   };
@@ -156,6 +155,7 @@ keystone_post (const struct keystone *ks, struct key_question *question,
   if (!body)
     return reason_set (why, ENOMEM, "out of memory");
   r = os_ask (ks->server, &request, question, &reply, why);
+  about.address = http_server_address (ks->server);
   if (r == 0) {
     if (reply.status == 201 && reply.json)
       r = read_token (ks, &reply, t, url, why);

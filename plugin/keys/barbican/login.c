@@ -55,8 +55,25 @@ check_url (const char *url, const char *setting, struct reason *why)
 }
 
 static int
-place_new (const struct keystone *ks, const char *url, struct place **ret,
-           struct reason *why)
+check_list (const struct address_list *list, const char *setting,
+            struct reason *why)
+{
+  char buf[ADDRESSES_SETTING_MAX];
+  int r = 0;
+
+  for (size_t i = 0; r == 0 && i < list->nr; i++) {
+    addresses_setting (buf, setting, list, i);
+    r = check_url (list->text[i], buf, why);
+    if (r == 0 && strcmp (base_of (list->text[0]), base_of (list->text[i])))
+      r = reason_set (why, EINVAL, "%s: either all end in /v1 or none does",
+                      buf);
+  }
+  return r;
+}
+
+static int
+place_new (const struct keystone *ks, const struct address_list *list,
+           struct place **ret, struct reason *why)
 {
   struct http_options options = ks->options;
   struct place *p = calloc (1, sizeof *p);
@@ -64,11 +81,11 @@ place_new (const struct keystone *ks, const char *url, struct place **ret,
 
   if (!p)
     return reason_set (why, ENOMEM, "out of memory");
-  options.address = url;
-  p->url = strdup (url);
-  p->base = base_of (url);
+  options.addresses = list;
+  p->url = strdup (list->text[0]);
+  p->base = base_of (list->text[0]);
   p->users = 1;
-  r = p->url ? check_url (url, options.setting, why)
+  r = p->url ? check_list (list, options.setting, why)
              : reason_set (why, ENOMEM, "out of memory");
   if (r == 0)
     r = http_server_new (&options, &p->server, why);
@@ -88,10 +105,22 @@ place_unref (struct place *p)
     place_free (p);
 }
 
-int
-keystone_use_endpoint (struct keystone *ks, struct reason *why)
+/* As the catalog says. */
+static int
+place_at (const struct keystone *ks, const char *url, struct place **ret,
+          struct reason *why)
 {
-  return place_new (ks, ks->endpoint, &ks->place, why);
+  const struct address_list one = { .text = { url }, .nr = 1 };
+
+  return place_new (ks, &one, ret, why);
+}
+
+int
+keystone_use_endpoints (struct keystone *ks, const struct address_list *list,
+                        struct reason *why)
+{
+  ks->fixed = true;
+  return place_new (ks, list, &ks->place, why);
 }
 
 /* ---- the whole ---- */
@@ -137,7 +166,6 @@ keystone_close (struct keystone *ks)
   flight_close (&ks->flight);
   free (ks->setting);
   free (ks->url_setting);
-  free (ks->endpoint);
   free (ks->region);
   free (ks->interface);
 }
@@ -188,7 +216,7 @@ log_in_once (struct keystone *ks, struct key_question *question,
   credential_refresh (secret);
   r = keystone_post (ks, question, t, &url, why);
   if (r == 0 && url && (!ks->place || strcmp (ks->place->url, url) != 0)) {
-    r = place_new (ks, url, place, why);
+    r = place_at (ks, url, place, why);
     if (r < 0) {
       keystone_revoke (ks, t->id, &question->deadline);
       os_token_clear (t);
@@ -419,10 +447,10 @@ keystone_restore (struct keystone *ks, const struct secret *all)
   t.id = secret_copy (p, s.token);
   t.end_ms = s.end_ms;
   t.renew_ms = s.renew_ms;
-  if (!ks->endpoint)
+  if (!ks->fixed)
     url = strndup ((const char *)p + s.token, s.url);
   pthread_mutex_lock (&ks->flight.lock);
-  if (t.id && (ks->endpoint || (url && place_new (ks, url, &place, NULL) == 0)))
+  if (t.id && (ks->fixed || (url && place_at (ks, url, &place, NULL) == 0)))
     put_login (ks, &t, place);
   pthread_mutex_unlock (&ks->flight.lock);
   os_token_clear (&t);

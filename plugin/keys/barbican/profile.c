@@ -30,9 +30,9 @@ static const struct hostfile_rules password_rules = {
 };
 
 struct settings {
-  json_t *auth_url, *ca_file, *client_cert, *client_key, *tls_server_name,
-      *insecure_http, *proxy, *region, *interface, *endpoint, *layout,
-      *consumer, *auth;
+  json_t *auth_url, *auth_urls, *ca_file, *client_cert, *client_key,
+      *tls_server_name, *insecure_http, *proxy, *region, *interface, *endpoint,
+      *endpoints, *layout, *consumer, *auth;
 };
 
 static int
@@ -40,7 +40,8 @@ read_members (struct settings *s, const struct profile *profile,
               struct reason *why)
 {
   const struct json_member members[] = {
-    { "auth_url", JSON_STRING, true, &s->auth_url },
+    { "auth_url", JSON_STRING, false, &s->auth_url },
+    { "auth_urls", JSON_ARRAY, false, &s->auth_urls },
     { "ca_file", JSON_STRING, false, &s->ca_file },
     { "client_cert", JSON_STRING, false, &s->client_cert },
     { "client_key", JSON_STRING, false, &s->client_key },
@@ -50,6 +51,7 @@ read_members (struct settings *s, const struct profile *profile,
     { "region", JSON_STRING, false, &s->region },
     { "interface", JSON_STRING, false, &s->interface },
     { "endpoint", JSON_STRING, false, &s->endpoint },
+    { "endpoints", JSON_ARRAY, false, &s->endpoints },
     { "layout", JSON_STRING, false, &s->layout },
     { "consumer", JSON_TRUE, false, &s->consumer },
     { "auth", JSON_OBJECT, true, &s->auth },
@@ -231,8 +233,9 @@ set_options (struct http_options *o, const struct settings *s,
 {
   char *setting = NULL, *ca_setting = NULL, *name = NULL, *proxy = NULL;
   int r = setting_of (profile,
-                      s->endpoint ? "\"endpoint\""
-                                  : "Barbican's address in the catalog",
+                      s->endpoint    ? "\"endpoint\""
+                      : s->endpoints ? "\"endpoints\""
+                                     : "Barbican's address in the catalog",
                       &setting, why);
 
   if (r == 0)
@@ -253,27 +256,45 @@ set_options (struct http_options *o, const struct settings *s,
 }
 
 static int
+check_version (const struct address_list *list, const char *setting,
+               struct reason *why)
+{
+  char buf[ADDRESSES_SETTING_MAX];
+
+  for (size_t i = 0; i < list->nr; i++) {
+    size_t n = strlen (list->text[i]);
+
+    while (n > 0 && list->text[i][n - 1] == '/')
+      n--;
+    if (n < 3 || strncmp (list->text[i] + n - 3, "/v3", 3) != 0)
+      return reason_set (why, EINVAL,
+                         "%s must end in /v3: https://HOST:PORT/v3 or "
+                         "https://HOST/identity/v3",
+                         addresses_setting (buf, setting, list, i));
+  }
+  return 0;
+}
+
+static int
 set_keystone (struct keystone *ks, const struct settings *s,
               const struct profile *profile, struct reason *why)
 {
   struct http_options o;
-  const char *address = json_string_value (s->auth_url);
-  size_t n = strlen (address);
-  int r = set_options (&ks->options, s, profile, why);
+  struct address_list list;
+  int r = addresses_require (profile->where, "auth_url", s->auth_url,
+                             "auth_urls", s->auth_urls, &list, why);
 
   if (r == 0)
-    r = setting_of (profile, "\"auth_url\"", &ks->url_setting, why);
+    r = set_options (&ks->options, s, profile, why);
+  if (r == 0)
+    r = setting_of (profile, list.several ? "\"auth_urls\"" : "\"auth_url\"",
+                    &ks->url_setting, why);
+  if (r == 0)
+    r = check_version (&list, ks->url_setting, why);
   if (r < 0)
     return r;
-  while (n > 0 && address[n - 1] == '/')
-    n--;
-  if (n < 3 || strncmp (address + n - 3, "/v3", 3) != 0)
-    return reason_set (why, EINVAL,
-                       "%s must end in /v3: https://HOST:PORT/v3 or "
-                       "https://HOST/identity/v3",
-                       ks->url_setting);
   o = ks->options;
-  o.address = address;
+  o.addresses = &list;
   o.setting = ks->url_setting;
   return http_server_new (&o, &ks->server, why);
 }
@@ -284,26 +305,30 @@ set_place (struct keystone *ks, const struct settings *s,
 {
   const char *interface =
       s->interface ? json_string_value (s->interface) : "public";
-  int r;
+  struct address_list list;
+  int r = addresses_read (profile->where, "endpoint", s->endpoint, "endpoints",
+                          s->endpoints, &list, why);
+
+  if (r < 0)
+    return r;
 
   if (strcmp (interface, "public") != 0 &&
       strcmp (interface, "internal") != 0 && strcmp (interface, "admin") != 0)
     return profile_wrong_word (profile->where, "interface", s->interface,
                                "public, internal or admin", why);
   /* A member that means nothing here would only deceive its reader. */
-  if (s->endpoint && (s->region || s->interface))
+  if (list.nr > 0 && (s->region || s->interface))
     return reason_set (why, EINVAL,
                        "%s: \"%s\" chooses from the catalog, which "
-                       "\"endpoint\" replaces",
-                       profile->where, s->region ? "region" : "interface");
+                       "\"%s\" replaces",
+                       profile->where, s->region ? "region" : "interface",
+                       list.several ? "endpoints" : "endpoint");
   r = copy (s->region, &ks->region, why);
-  if (r == 0)
-    r = copy (s->endpoint, &ks->endpoint, why);
   if (r == 0) {
     ks->interface = strdup (interface);
     r = ks->interface ? 0 : reason_set (why, ENOMEM, "out of memory");
   }
-  return r == 0 && ks->endpoint ? keystone_use_endpoint (ks, why) : r;
+  return r == 0 && list.nr > 0 ? keystone_use_endpoints (ks, &list, why) : r;
 }
 
 static int

@@ -81,6 +81,7 @@ take_reply (struct os_reply *ret, struct http_reply *http,
   *ret = (struct os_reply){ .status = http->status };
   memcpy (ret->type, http->type, sizeof ret->type);
   memcpy (ret->redirect, http->redirect, sizeof ret->redirect);
+  ret->elsewhere = http->elsewhere;
   if (strcmp (http->type, "application/octet-stream") != 0)
     os_reply_read (ret, http->body->bytes, http->body->length, hidden);
   if (!ret->json) {
@@ -126,6 +127,9 @@ os_ask (const struct http_server *server, const struct os_request *request,
   err = http_ask (server, &r, &question->deadline, &http, why);
   if (err == 0) {
     note_id (http.request_id, question);
+    if (http.elsewhere.text[0])
+      reason_set (&question->warning, 0, "not all addresses answer: %s",
+                  http.elsewhere.text);
     take_reply (reply, &http,
                 request->hidden ? request->hidden : request->token);
   }
@@ -150,10 +154,9 @@ os_reply_free (struct os_reply *reply)
 /* ---- refusals of both ---- */
 
 static int
-unavailable (const struct os_subject *about, const struct os_reply *reply,
-             bool *again, struct reason *why)
+outage (const struct os_subject *about, const struct os_reply *reply,
+        struct reason *why)
 {
-  *again = true;
   if (reply->status == 429)
     return reason_set (why, EAGAIN, "%s limits the rate of requests (429)",
                        about->address);
@@ -164,6 +167,18 @@ unavailable (const struct os_subject *about, const struct os_reply *reply,
                        about->address);
   return reason_set (why, EAGAIN, "%s answered %ld%s%s", about->address,
                      reply->status, reply->text[0] ? ": " : "", reply->text);
+}
+
+static int
+unavailable (const struct os_subject *about, const struct os_reply *reply,
+             bool *again, struct reason *why)
+{
+  const int r = outage (about, reply, why);
+
+  *again = true;
+  if (reply->elsewhere.text[0])
+    reason_append (why, "of all addresses: %s", reply->elsewhere.text);
+  return r;
 }
 
 static int

@@ -32,6 +32,7 @@
 
 struct connection {
   const struct kmip_server *server;
+  const struct kmip_address *at;
   struct deadline deadline;
   int fd;
   SSL_CTX *ctx;
@@ -54,7 +55,7 @@ wait_for (const struct connection *c, const struct deadline *d, short events,
       return reason_set (why, ESHUTDOWN, "shutting down");
     if (left == 0)
       return reason_set (why, EAGAIN, "%.256s did not answer in time",
-                         c->server->address);
+                         c->at->text);
     if (poll (&p, 1, left < SLICE_MS ? left : SLICE_MS) > 0)
       return 0;
   }
@@ -69,9 +70,9 @@ connect_error (const struct connection *c, int err, struct reason *why)
     return reason_set (why, EAGAIN,
                        "%.256s refused the connection: is the server running, "
                        "and is the address right?",
-                       c->server->address);
+                       c->at->text);
   return reason_set (why, EAGAIN, "could not connect to %.256s: %s",
-                     c->server->address, strerror (err));
+                     c->at->text, strerror (err));
 }
 
 static int
@@ -109,8 +110,7 @@ connect_any (struct connection *c, struct reason *why)
 {
   struct addrinfo *all = NULL;
   unsigned n = 0;
-  int r =
-      resolver_ask (c->server->host, c->server->port, &c->deadline, &all, why);
+  int r = resolver_ask (c->at->host, c->at->port, &c->deadline, &all, why);
 
   if (r < 0)
     return r;
@@ -148,12 +148,12 @@ alert_error (const struct connection *c, int alert, struct reason *why)
   case SSL_AD_CERTIFICATE_REQUIRED:
     return reason_set (why, EAGAIN,
                        "%.256s ended the handshake: TLS alert %d, %s (%s: %s)",
-                       s->address, alert, text, s->where,
+                       c->at->text, alert, text, s->where,
                        s->pem.cert ? "is \"client_cert\" one that it accepts?"
                                    : "there is no \"client_cert\"");
   default:
     return reason_set (why, EAGAIN, "%.256s ended TLS: alert %d, %s",
-                       s->address, alert, text);
+                       c->at->text, alert, text);
   }
 }
 
@@ -171,14 +171,14 @@ tls_error (const struct connection *c, struct reason *why)
                        "the certificate of %.256s cannot be trusted: %s (%s: "
                        "\"ca_file\" says which CA to trust, "
                        "\"tls_server_name\" which name)",
-                       s->address, X509_verify_cert_error_string (verdict),
+                       c->at->text, X509_verify_cert_error_string (verdict),
                        s->where);
   if (!text)
     text = "no more is known";
   if (ERR_GET_LIB (e) == ERR_LIB_SSL && reason > SSL_AD_REASON_OFFSET &&
       reason <= SSL_AD_REASON_OFFSET + 255)
     return alert_error (c, reason - SSL_AD_REASON_OFFSET, why);
-  return reason_set (why, EAGAIN, "TLS with %.256s failed: %s", s->address,
+  return reason_set (why, EAGAIN, "TLS with %.256s failed: %s", c->at->text,
                      text);
 }
 
@@ -215,7 +215,7 @@ settle (const struct connection *c, int result, bool *again, struct reason *why)
   if (is_early_end (problem)) {
     *again = true;
     r = reason_set (
-        why, EAGAIN, "%.256s closed the connection%s%s", c->server->address,
+        why, EAGAIN, "%.256s closed the connection%s%s", c->at->text,
         problem == SSL_ERROR_SYSCALL && saved ? ": " : "",
         problem == SSL_ERROR_SYSCALL && saved ? strerror (saved) : "");
   }
@@ -229,7 +229,7 @@ static int
 expect_name (const struct connection *c)
 {
   X509_VERIFY_PARAM *param = SSL_get0_param (c->ssl);
-  char *name = c->server->name; /* what OpenSSL's macro wants */
+  char *name = c->at->name; /* what OpenSSL's macro wants */
   struct in6_addr address;
 
   if (inet_pton (AF_INET, name, &address) == 1 ||
@@ -261,6 +261,59 @@ shake_hands (struct connection *c, bool *again, struct reason *why)
   }
 }
 
+static int
+connect_here (struct connection *c, bool *again, struct reason *why)
+{
+  int r = connect_any (c, why);
+
+  *again = r == -EAGAIN;
+  return r == 0 ? shake_hands (c, again, why) : r;
+}
+
+static void
+hang_up (struct connection *c)
+{
+  SSL_free (c->ssl);
+  c->ssl = NULL;
+  if (c->fd != -1)
+    close (c->fd);
+  c->fd = -1;
+}
+
+/* One address after the other; see addresses.h. */
+static int
+connect_in_turn (struct connection *c, const struct deadline *deadline,
+                 bool *again, struct reason *why)
+{
+  struct addresses *of = c->server->addresses;
+  struct round round = round_begin (of);
+  struct reason own = { "" };
+  int r;
+
+  for (;;) {
+    c->at = &c->server->list[round.at];
+    c->deadline =
+        deadline_sooner (deadline, round_connect_ms (&round, deadline));
+    r = connect_here (c, again, &own);
+    if (r != -EAGAIN)
+      break;
+    round_note (&round, own.text);
+    hang_up (c);
+    if (!round_next (&round, deadline))
+      break;
+  }
+  if (why && r < 0)
+    *why = own;
+  if (r == -EAGAIN) {
+    *again = *again || of->nr > 1;
+    return round_failed (&round, why);
+  }
+  c->deadline = round_share (&round, deadline);
+  if (r == 0)
+    round_keep (&round);
+  return r;
+}
+
 int
 connection_open (const struct kmip_server *server,
                  const struct deadline *deadline, bool *again,
@@ -272,15 +325,10 @@ connection_open (const struct kmip_server *server,
   if (!c)
     return reason_set (why, ENOMEM, "out of memory");
   c->server = server;
-  c->deadline = *deadline;
   c->fd = -1;
   r = kmip_server_tls (server, &c->ctx, why);
-  if (r == 0) {
-    r = connect_any (c, why);
-    *again = r == -EAGAIN;
-  }
   if (r == 0)
-    r = shake_hands (c, again, why);
+    r = connect_in_turn (c, deadline, again, why);
   if (r < 0) {
     connection_close (c);
     return r;
@@ -289,16 +337,29 @@ connection_open (const struct kmip_server *server,
   return 0;
 }
 
+const char *
+connection_address (const struct connection *c)
+{
+  return c->at->text;
+}
+
+bool
+connection_leave (const struct connection *c)
+{
+  struct addresses *of = c->server->addresses;
+
+  addresses_leave (of, c->at - c->server->list);
+  return of->nr > 1;
+}
+
 /* No goodbye: it could only make us wait. */
 void
 connection_close (struct connection *c)
 {
   if (!c)
     return;
-  SSL_free (c->ssl);
+  hang_up (c);
   SSL_CTX_free (c->ctx);
-  if (c->fd != -1)
-    close (c->fd);
   free (c);
 }
 
@@ -371,12 +432,12 @@ connection_exchange (struct connection *c, const struct secret *request,
     return reason_set (why, EBADMSG,
                        "%.256s answered with something that is not KMIP, or "
                        "longer than %d bytes",
-                       c->server->address, TTLV_MESSAGE_MAX);
+                       c->at->text, TTLV_MESSAGE_MAX);
   r = receive (c, s, length, again, why);
   if (r == 0)
     r = ttlv_check (s->bytes, s->length, why);
   if (r == -EBADMSG)
-    reason_prefix (why, "the answer of %.256s is not KMIP", c->server->address);
+    reason_prefix (why, "the answer of %.256s is not KMIP", c->at->text);
   if (r < 0)
     return r;
   *reply = s;

@@ -71,7 +71,7 @@ exchange (struct talk *t, const struct kmip_request *request, unsigned minor,
     return r;
   r = message_read (t->message, request->operation, reply, why);
   if (r < 0)
-    reason_prefix (why, "%.256s", t->kmip->server->address);
+    reason_prefix (why, "%.256s", connection_address (t->connection));
   return r;
 }
 
@@ -129,7 +129,8 @@ ask (struct talk *t, const struct kmip_request *request, const char *what,
                   : ask_versions (t, request, reply, why);
   if (r == 0 && !reply->success)
     r = reply_refusal (reply, request->operation, what,
-                       t->kmip->server->address, &t->question->again, why);
+                       connection_address (t->connection), &t->question->again,
+                       why);
   return r;
 }
 
@@ -141,7 +142,7 @@ about (const struct talk *t, const char *what, int r, struct reason *why)
 
   if (r < 0)
     reason_prefix (why, "%.256s, asked for the object " REASON_QUOTED,
-                   t->kmip->server->address,
+                   connection_address (t->connection),
                    reason_quoted (reason_name (buf, what)));
   return r;
 }
@@ -155,7 +156,7 @@ locate (struct talk *t, const char *name, char ident[KMIP_ID_MAX + 1],
 {
   const struct kmip_request request = { .operation = KMIP_LOCATE,
                                         .object = name };
-  const char *address = t->kmip->server->address;
+  const char *address = connection_address (t->connection);
   struct kmip_reply reply;
   char buf[REASON_NAME_MAX];
   int r = ask (t, &request, name, &reply, why);
@@ -193,7 +194,9 @@ check_state (struct talk *t, const char *ident, const char *what,
   if (r < 0)
     return r;
   r = about (t, what, reply_state (&reply, ident, &state, why), why);
-  return r < 0 ? r : state_refusal (state, what, t->kmip->server->address, why);
+  return r < 0 ? r
+               : state_refusal (state, what, connection_address (t->connection),
+                                why);
 }
 
 static int
@@ -265,8 +268,11 @@ kmip_fetch (void *state, struct key_question *question, struct secret **ret,
   int r = connection_open (k->kmip->server, &question->deadline,
                            &question->again, &t.connection, why);
 
-  if (r == 0)
+  if (r == 0) {
     r = get_passphrase (&t, k, ret, why);
+    if (r == -EAGAIN && connection_leave (t.connection))
+      question->again = true;
+  }
   secret_free (t.message);
   connection_close (t.connection);
   return r;
@@ -352,7 +358,7 @@ kmip_prepare (struct kms *kms, const struct reference *ref, void **state,
   r = set_object (k, ref, why);
   if (r == 0 &&
       asprintf (&k->doing, "asking KMIP at %s for the key " REASON_QUOTED,
-                k->kmip->server->address,
+                k->kmip->server->names,
                 reason_quoted (reason_name (buf, ref->name))) == -1) {
     k->doing = NULL;
     r = reason_set (why, ENOMEM, "out of memory");

@@ -106,17 +106,23 @@ extern int state_refusal (uint32_t state, const char *what, const char *address,
 
 /* ---- server.c: where it is, and whom it is to trust ---- */
 
-struct kmip_server {
-  char *address; /* as the profile says it */
+struct kmip_address {
+  char *text; /* as the profile says it */
   char *host, *port;
-  char *name;  /* what its certificate must be for */
-  char *where; /* the profile, for sentences */
+  char *name; /* what its certificate must be for */
+};
+
+struct kmip_server {
+  struct kmip_address list[ADDRESSES_MAX];
+  struct addresses *addresses; /* which of them to ask */
+  char *names;                 /* for sentences: all of them */
+  char *where;                 /* the profile, for sentences */
   struct pem pem;
 };
 
 struct kmip_server_options {
-  const char *address;         /* HOST[:PORT], [V6]:PORT */
-  const char *tls_server_name; /* or NULL */
+  const struct address_list *addresses; /* HOST[:PORT], [V6]:PORT */
+  const char *tls_server_name;          /* or NULL */
   const char *where;
   struct pem pem; /* taken over, also on failure */
 };
@@ -150,15 +156,21 @@ extern int resolver_ask (const char *host, const char *port,
  */
 struct connection;
 
+/* To the first address that can be connected, in a round of its own. */
 extern int connection_open (const struct kmip_server *server,
                             const struct deadline *deadline, bool *again,
                             struct connection **ret, struct reason *why);
+extern const char *connection_address (const struct connection *c);
 /* Send REQUEST, wait for a whole message: *REPLY is the caller's, has
  * passed ttlv_check and is TTLV_MESSAGE_MAX bytes long at most.
  */
 extern int
 connection_exchange (struct connection *c, const struct secret *request,
                      bool *again, struct secret **reply, struct reason *why);
+/* What was asked could not be said here: the next connection goes to
+ * another address.  False: there is no other.
+ */
+extern bool connection_leave (const struct connection *c);
 extern void connection_close (struct connection *c);
 
 /* ---- profile.c, kmip.c ---- */

@@ -13,8 +13,8 @@
 #include "kmip.h"
 
 struct settings {
-  json_t *address, *ca_file, *client_cert, *client_key, *tls_server_name,
-      *version, *engine, *key, *lookup, *prefix, *layout;
+  json_t *address, *addresses, *ca_file, *client_cert, *client_key,
+      *tls_server_name, *version, *engine, *key, *lookup, *prefix, *layout;
 };
 
 static int
@@ -22,7 +22,8 @@ read_members (struct settings *s, const struct profile *profile,
               struct reason *why)
 {
   const struct json_member members[] = {
-    { "address", JSON_STRING, true, &s->address },
+    { "address", JSON_STRING, false, &s->address },
+    { "addresses", JSON_ARRAY, false, &s->addresses },
     { "ca_file", JSON_STRING, false, &s->ca_file },
     { "client_cert", JSON_STRING, false, &s->client_cert },
     { "client_key", JSON_STRING, false, &s->client_key },
@@ -162,13 +163,17 @@ static int
 set_server (struct kmip *k, const struct settings *s,
             const struct profile *profile, struct reason *why)
 {
+  struct address_list addresses;
   struct kmip_server_options o = {
-    .address = json_string_value (s->address),
+    .addresses = &addresses,
     .tls_server_name = json_string_value (s->tls_server_name),
     .where = profile->where,
   };
-  int r;
+  int r = addresses_require (profile->where, "address", s->address, "addresses",
+                             s->addresses, &addresses, why);
 
+  if (r < 0)
+    return r;
   r = pem_read (profile, s->ca_file, s->client_cert, s->client_key, &o.pem,
                 why);
   if (r == 0)

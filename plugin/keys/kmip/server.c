@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "kmip.h"
 
@@ -42,7 +43,7 @@ is_host_name (const char *name, size_t n)
 
 /* HOST, HOST:PORT, [V6], [V6]:PORT */
 static int
-split_address (struct kmip_server *s, const char *address)
+split_address (struct kmip_address *s, const char *address)
 {
   const char *host = address, *end, *rest;
   struct in6_addr in6;
@@ -66,28 +67,64 @@ split_address (struct kmip_server *s, const char *address)
 }
 
 static int
-set_address (struct kmip_server *s, const struct kmip_server_options *o,
-             struct reason *why)
+set_address (struct kmip_address *a, const char *text, const char *server_name,
+             const char *setting, struct reason *why)
 {
-  const int r = split_address (s, o->address);
-  const char *name = o->tls_server_name;
+  const int r = split_address (a, text);
 
   if (r == -EINVAL)
     return reason_set (why, EINVAL,
-                       "%s: \"address\" must be HOST, HOST:PORT or "
-                       "[IPV6]:PORT (the port is %s where it is left out)",
-                       o->where, KMIP_PORT);
+                       "%s must be HOST, HOST:PORT or [IPV6]:PORT (the port "
+                       "is %s where it is left out)",
+                       setting, KMIP_PORT);
+  a->text = strdup (text);
+  if (r == 0)
+    a->name = strdup (server_name ? server_name : a->host);
+  if (r < 0 || !a->text || !a->name)
+    return reason_set (why, ENOMEM, "out of memory");
+  return 0;
+}
+
+/* The same server twice would get two turns. */
+static int
+check_twice (const struct kmip_server *s, size_t i, const char *setting,
+             struct reason *why)
+{
+  for (size_t j = 0; j < i; j++)
+    if (strcasecmp (s->list[i].host, s->list[j].host) == 0 &&
+        strcmp (s->list[i].port, s->list[j].port) == 0)
+      return reason_set (why, EINVAL, "%s: it is the same as entry %zu",
+                         setting, j + 1);
+  return 0;
+}
+
+static int
+set_addresses (struct kmip_server *s, const struct kmip_server_options *o,
+               struct reason *why)
+{
+  const struct address_list *list = o->addresses;
+  const char *name = o->tls_server_name;
+  char member[512], setting[ADDRESSES_SETTING_MAX];
+  int r = 0;
+
   if (name && !is_host_name (name, strlen (name)))
     return reason_set (why, EINVAL,
                        "%s: \"tls_server_name\" is not a host name", o->where);
-  if (r == 0) {
-    s->address = strdup (o->address);
-    s->name = strdup (name ? name : s->host);
-    s->where = strdup (o->where);
-  }
-  if (r < 0 || !s->address || !s->name || !s->where)
+  s->where = strdup (o->where);
+  s->names = addresses_names (list);
+  s->addresses = calloc (1, sizeof *s->addresses);
+  if (!s->where || !s->names || !s->addresses)
     return reason_set (why, ENOMEM, "out of memory");
-  return 0;
+  s->addresses->nr = list->nr;
+  snprintf (member, sizeof member, "%.480s: \"%s\"", o->where,
+            list->several ? "addresses" : "address");
+  for (size_t i = 0; r == 0 && i < list->nr; i++) {
+    addresses_setting (setting, member, list, i);
+    r = set_address (&s->list[i], list->text[i], name, setting, why);
+    if (r == 0)
+      r = check_twice (s, i, setting, why);
+  }
+  return r;
 }
 
 /* ---- the certificates ---- */
@@ -145,7 +182,7 @@ kmip_server_new (const struct kmip_server_options *o, struct kmip_server **ret,
     return reason_set (why, ENOMEM, "out of memory");
   }
   s->pem = o->pem;
-  r = set_address (s, o, why);
+  r = set_addresses (s, o, why);
   if (r == 0)
     r = kmip_server_tls (s, &ctx, why);
   SSL_CTX_free (ctx);
@@ -171,9 +208,13 @@ kmip_server_free (struct kmip_server *s)
     return;
   pem_free (&s->pem);
   free (s->where);
-  free (s->name);
-  free (s->port);
-  free (s->host);
-  free (s->address);
+  free (s->names);
+  free (s->addresses);
+  for (size_t i = 0; i < ADDRESSES_MAX; i++) {
+    free (s->list[i].text);
+    free (s->list[i].host);
+    free (s->list[i].port);
+    free (s->list[i].name);
+  }
   free (s);
 }

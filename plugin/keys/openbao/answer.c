@@ -77,6 +77,9 @@ answer_read (struct answer *answer, const struct http_reply *reply,
 
   *answer = (struct answer){ .status = reply->status };
   memcpy (answer->redirect, reply->redirect, sizeof answer->redirect);
+  answer->standby = reply->next > 0;
+  answer->taken = reply->taken;
+  answer->elsewhere = reply->elsewhere;
   answer->empty = reply->body->length == 0;
   answer->later_s = read_seconds (reply->wanted);
   answer->date = reply->date;
@@ -367,13 +370,27 @@ answer_is_outage (long status)
          status == 473;
 }
 
-int
-answer_refusal (const struct openbao_key *k, const struct answer *a,
-                bool *again, struct reason *why)
+/* Its leader may be gone, and another be elected in a moment. */
+static int
+standby (const struct openbao_key *k, const struct answer *a, bool *again,
+         struct reason *why)
+{
+  *again = true;
+  return reason_set (why, EAGAIN,
+                     "%s is a standby whose leader does not answer: it says "
+                     "to ask %s",
+                     http_server_address (k->bao->server), a->redirect);
+}
+
+static int
+classify (const struct openbao_key *k, const struct answer *a, bool *again,
+          struct reason *why)
 {
   const char *address = http_server_address (k->bao->server);
   int r = 0;
 
+  if (a->standby)
+    return standby (k, a, again, why);
   if (a->status >= 300 && a->status < 400)
     return reason_set (why, EINVAL,
                        "%s answered with a redirect to %s, which is not "
@@ -401,4 +418,15 @@ answer_refusal (const struct openbao_key *k, const struct answer *a,
   return reason_set (why, EBADMSG,
                      "%s answered %ld, which is not an answer to reading a key",
                      address, a->status);
+}
+
+int
+answer_refusal (const struct openbao_key *k, const struct answer *a,
+                bool *again, struct reason *why)
+{
+  const int r = classify (k, a, again, why);
+
+  if (r == -EAGAIN && a->elsewhere.text[0])
+    reason_append (why, "of all addresses: %s", a->elsewhere.text);
+  return r;
 }

@@ -38,6 +38,12 @@ openbao_send (const struct openbao *b, const struct openbao_request *request,
                  request->hidden ? request->hidden : request->token);
   else
     question->again = reply.again;
+  answer->taken = reply.taken;
+  question->soon = question->soon || answer->standby;
+  if (reply.elsewhere.text[0])
+    reason_set (&question->warning, 0,
+                "not all addresses of OpenBao answer: %s",
+                reply.elsewhere.text);
   http_reply_free (&reply);
   return err;
 }
@@ -61,6 +67,20 @@ ask_agent (const struct openbao *b, const struct openbao_request *request,
                      http_server_address (b->server));
 }
 
+/* A token that was made for this very question, and is refused without a
+ * word of a policy: it is not good for who asks.  That is for an
+ * administrator to mend, and may be a mistake of his.
+ */
+static int
+good_for_nothing (const struct openbao *b, struct reason *why)
+{
+  return reason_set (why, EKEYREJECTED,
+                     "%s does not accept the token that it has just given: "
+                     "perhaps not from this address (token_bound_cidrs), or "
+                     "not in this namespace (%s)",
+                     http_server_address (b->server), b->login->setting);
+}
+
 /* A new token may be refused too, and be replaced while we ask. */
 #define TOKENS_MAX 3
 
@@ -72,6 +92,7 @@ openbao_ask (const struct openbao *b, const char *method, const char *path,
   struct openbao_request request = {
     .method = method, .path = path, .namespace = b->namespace, .body = body
   };
+  bool again = false;
 
   if (!b->login->method)
     return ask_agent (b, &request, question, answer, why);
@@ -85,14 +106,21 @@ openbao_ask (const struct openbao *b, const char *method, const char *path,
       return r;
     request.token = token;
     r = openbao_send (b, &request, question, answer, why);
-    if (r < 0 || answer->status != 403 || !answer->body || fresh)
+    if (r < 0 || answer->status != 403 || !answer->body ||
+        (fresh && login_says_policy (answer)))
       return r;
-    r = login_doubt (b->login, generation, answer, question, why);
+    if (fresh)
+      login_drop (b->login, generation);
+    else
+      r = login_doubt (b->login, generation, answer, question, why);
     if (r == -EACCES)
       return 0; /* the token is good: the answer stands */
     answer_free (answer);
     if (r < 0)
       return r;
+    if (fresh && again)
+      return good_for_nothing (b, why);
+    again = again || fresh;
     if (attempt == TOKENS_MAX)
       return reason_set (why, EAGAIN,
                          "%s does not accept one token after the other",

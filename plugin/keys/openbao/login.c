@@ -140,6 +140,26 @@ secret_of (const struct login *l)
   return l->jwt.text ? l->jwt.text : l->role_id.text;
 }
 
+/* A standby of OpenBao 2.7 that has lost its leader in the middle of a
+ * login may refuse all that follow, bare, until it is restarted: then the
+ * other addresses are asked as well.
+ */
+static int
+send_login (const struct login *l, const struct openbao_request *request,
+            struct key_question *question, struct answer *a, struct reason *why)
+{
+  size_t tries = 0;
+  int r;
+
+  for (;;) {
+    r = openbao_send (l->bao, request, question, a, why);
+    if (r < 0 || !refusal_is_bare (a) ||
+        ++tries >= http_server_leave (l->bao->server))
+      return r;
+    answer_free (a);
+  }
+}
+
 static int
 post_login (struct login *l, struct key_question *question, struct token *t,
             struct reason *why)
@@ -163,7 +183,8 @@ post_login (struct login *l, struct key_question *question, struct token *t,
   if (r < 0)
     reason_set (why, ENOMEM, "out of memory");
   else
-    r = openbao_send (l->bao, &request, question, &a, why);
+    r = send_login (l, &request, question, &a, why);
+  l->login_lost = l->login_lost || a.taken;
   if (r == 0 && a.status == 200 && a.body)
     r = token_from_auth (json_object_get (a.body, "auth"), NULL, t, why);
   else if (r == 0)
@@ -193,7 +214,10 @@ log_in_once (struct login *l, struct key_question *question, struct token *t,
   r = wrapping_open (l, question, &unwrapped, why);
   if (r == 0)
     r = post_login (l, question, t, why);
-  return r < 0 ? refusal_with_credentials (l, r, unwrapped, why) : 0;
+  if (r < 0)
+    return refusal_with_credentials (l, r, unwrapped, why);
+  l->login_lost = false;
+  return 0;
 }
 
 /* ---- under the lock ---- */
@@ -283,12 +307,20 @@ login_token (struct login *l, struct key_question *question,
 
 /* ---- doubts ---- */
 
+/* With the lock held. */
+static void
+drop (struct login *l)
+{
+  token_clear (&l->token);
+  l->generation++;
+}
+
 static int
 rejected (const struct login *l, struct reason *why)
 {
   return reason_set (why, EKEYREJECTED,
                      "%s does not accept the token: it is wrong, expired, "
-                     "revoked or used up (%s)",
+                     "revoked, used up, or perhaps not for this address (%s)",
                      http_server_address (l->bao->server), l->setting);
 }
 
@@ -341,13 +373,20 @@ login_doubt (struct login *l, unsigned generation, const struct answer *denial,
   if (l->generation == generation) {
     if (is_given (l))
       r = rejected (l, why);
-    else {
-      token_clear (&l->token);
-      l->generation++;
-    }
+    else
+      drop (l);
   }
   pthread_mutex_unlock (&l->flight.lock);
   return r;
+}
+
+void
+login_drop (struct login *l, unsigned generation)
+{
+  pthread_mutex_lock (&l->flight.lock);
+  if (l->generation == generation)
+    drop (l);
+  pthread_mutex_unlock (&l->flight.lock);
 }
 
 /* ---- what is known of a token ---- */

@@ -73,6 +73,8 @@ struct login {
   struct secret *unwrapped;      /* the secret id out of WRAPPED */
   struct secret *unwrapped_from; /* the wrapping token that held it */
   bool unwrap_lost;              /* asked, and never got an answer */
+  bool login_lost; /* the same of a login, which may have used up what is
+                    * for a few logins */
 };
 
 /* L is zeroed.  login_close in any case. */
@@ -87,6 +89,9 @@ extern void login_relock (struct login *l);
 extern int login_token (struct login *l, struct key_question *question,
                         struct secret **ret, unsigned *generation, bool *fresh,
                         struct reason *why);
+
+/* The server refused the token of GENERATION, which is new: do without. */
+extern void login_drop (struct login *l, unsigned generation);
 
 /* The server answered DENIAL, a 403, to the token of GENERATION.  0: it
  * was the token, and there may be another now: ask again.  -EACCES: the token is
@@ -156,12 +161,15 @@ extern void login_restore (struct login *l, const struct secret *saved);
 extern int refusal_of_login (struct login *l, const struct answer *a,
                              struct key_question *question, struct reason *why);
 
+/* "permission denied" and not a word more. */
+extern bool refusal_is_bare (const struct answer *a);
+
 /* A login failed with R; UNWRAPPED: with a secret id that came out of its
  * wrapping just now.  -EKEYREJECTED (as of openbao_ask) where -EACCES says
  * less than that; WHY tells which files could not be read again.
  */
-extern int refusal_with_credentials (const struct login *l, int r,
-                                     bool unwrapped, struct reason *why);
+extern int refusal_with_credentials (struct login *l, int r, bool unwrapped,
+                                     struct reason *why);
 
 /* ---- jwt.c ---- */
 

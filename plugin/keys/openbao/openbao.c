@@ -205,7 +205,7 @@ set_profile_key (struct openbao_key *k, const char *body, struct reason *why)
 static int
 set_doing (struct openbao_key *k, const char *name, struct reason *why)
 {
-  const char *address = http_server_address (k->bao->server);
+  const char *address = http_server_names (k->bao->server);
   int n;
 
   if (k->wrapped)

@@ -80,7 +80,10 @@ struct answer {
   bool empty;   /* no byte came */
   int later_s;  /* Retry-After, in seconds; 0: it did not say */
   int64_t date; /* the server's clock, as in struct http_reply */
+  bool standby; /* a redirect to where a leader should be */
+  bool taken;   /* as in struct http_reply */
   struct reason problem;
+  struct reason elsewhere; /* as in struct http_reply */
   char redirect[256];
   char text[200];
 };

@@ -13,7 +13,7 @@
 #include "login.h"
 
 struct settings {
-  json_t *address, *namespace, *ca_file, *client_cert, *client_key,
+  json_t *address, *addresses, *namespace, *ca_file, *client_cert, *client_key,
       *tls_server_name, *engine, *mount, *prefix, *layout, *field, *encoding,
       *key, *derived, *insecure_http, *proxy, *auth;
 };
@@ -23,7 +23,8 @@ read_members (struct settings *s, const struct profile *profile,
               struct reason *why)
 {
   const struct json_member members[] = {
-    { "address", JSON_STRING, true, &s->address },
+    { "address", JSON_STRING, false, &s->address },
+    { "addresses", JSON_ARRAY, false, &s->addresses },
     { "namespace", JSON_STRING, false, &s->namespace },
     { "ca_file", JSON_STRING, false, &s->ca_file },
     { "client_cert", JSON_STRING, false, &s->client_cert },
@@ -193,17 +194,22 @@ profile_server (struct openbao *b, const struct settings *s,
 {
   CLEANUP_PEM struct pem pem = { .ca = NULL };
   char setting[512], ca_setting[512];
+  struct address_list addresses;
   struct http_options o = {
-    .address = json_string_value (s->address),
+    .addresses = &addresses,
     .setting = setting,
     .ca_setting = ca_setting,
     .insecure_http = json_is_true (s->insecure_http),
     .tls_server_name = json_string_value (s->tls_server_name),
     .proxy = json_string_value (s->proxy),
   };
-  int r;
+  int r = addresses_require (profile->where, "address", s->address, "addresses",
+                             s->addresses, &addresses, why);
 
-  snprintf (setting, sizeof setting, "%.400s: \"address\"", profile->where);
+  if (r < 0)
+    return r;
+  snprintf (setting, sizeof setting, "%.400s: \"%s\"", profile->where,
+            addresses.several ? "addresses" : "address");
   snprintf (ca_setting, sizeof ca_setting, "%.400s: \"ca_file\"",
             profile->where);
   r = settings_copy (setting, &b->setting, why);

@@ -103,7 +103,10 @@ denied_bare (struct login *l, int64_t date, struct key_question *question,
   if (!mounted)
     return no_mount (l, why);
   if (strcmp (l->method->name, "kubernetes") != 0)
-    return reason_set (why, EACCES, "permission denied (%s)", l->setting);
+    return reason_set (why, EACCES,
+                       "permission denied, perhaps only from this address "
+                       "(%s)",
+                       l->setting);
   r = jwt_check (l->jwt.text, now, why);
   if (r < 0) {
     reason_prefix (why, "%.256s", l->jwt.path);
@@ -124,6 +127,13 @@ is_lone (const struct login *l)
   return l->role_id.text && !l->secret_id.text && !l->wrapped.path;
 }
 
+bool
+refusal_is_bare (const struct answer *a)
+{
+  return a->status == 403 && a->body &&
+         strcmp (a->text, "permission denied") == 0;
+}
+
 int
 refusal_of_login (struct login *l, const struct answer *a,
                   struct key_question *question, struct reason *why)
@@ -139,7 +149,7 @@ refusal_of_login (struct login *l, const struct answer *a,
                        l->namespace ? l->namespace : "", l->setting);
   if (a->status == 404)
     return no_mount (l, why);
-  if (a->status == 403 && strcmp (a->text, "permission denied") == 0)
+  if (refusal_is_bare (a))
     return denied_bare (l, a->date, question, why);
   if (HAS (outages, a->text)) {
     question->again = true;
@@ -160,7 +170,7 @@ refusal_of_login (struct login *l, const struct answer *a,
  * and so is one for a single use: neither says anything about a key.
  */
 int
-refusal_with_credentials (const struct login *l, int r, bool unwrapped,
+refusal_with_credentials (struct login *l, int r, bool unwrapped,
                           struct reason *why)
 {
   const struct credential *const all[] = { &l->role_id, &l->secret_id,
@@ -176,6 +186,13 @@ refusal_with_credentials (const struct login *l, int r, bool unwrapped,
     if (all[i]->err < 0 || (refused && all[i]->stale))
       reason_prefix (why, "%s", all[i]->trouble.text);
     old = old || all[i]->stale;
+  }
+  /* Said once: by the next refusal nothing is in doubt any more. */
+  if (refused && l->login_lost && l->secret_id.text) {
+    reason_append (why, "a login before it got no answer, and may have used "
+                        "the secret id up");
+    l->login_lost = false;
+    old = true;
   }
   return refused && old ? -EKEYREJECTED : r;
 }

@@ -162,7 +162,8 @@ unwrap (struct login *l, struct key_question *question, struct reason *why)
   int r = ask (l, "v1/sys/wrapping/unwrap", l->wrapped.text, NULL, question, &a,
                why);
 
-  if (r < 0 || a.status >= 500)
+  /* One address may have unwrapped it before another refused. */
+  if (r < 0 || a.taken)
     l->unwrap_lost = true;
   if (r < 0)
     return r;
