@@ -37,6 +37,8 @@ struct requests {
   int refuse;          /* errno for new requests; 0 while serving */
   int abandoned;       /* the same for those inside operations */
   bool paused;         /* new requests wait, unless they are refused */
+  bool held;           /* clients' new requests wait for requests_release */
+  size_t nr_held;      /* threads that were held and still run */
   unsigned generation; /* counts the openings of the volume */
   /* Was anything written since it was opened?  If not, a flush has
    * nothing to do, and must do nothing: librbd would take the exclusive
@@ -75,6 +77,28 @@ extern uint64_t requests_begun (struct requests *rs);
  * may have changed by then.
  */
 extern void requests_await (struct requests *rs);
+
+/* --- hold.c: the end of the server --- */
+
+/* From now on a client's new request is neither begun nor answered: its
+ * worker waits for requests_release, whatever else would refuse it.  Ours
+ * are refused (-ESHUTDOWN); those in flight go on.
+ */
+extern void requests_hold (struct requests *rs);
+
+/* Wait while clients are held; for whoever would tell one that the server
+ * ends.
+ */
+extern void requests_await_release (struct requests *rs);
+
+/* Send everybody home with -ESHUTDOWN, now that no client can hear it, and
+ * wait until the threads that were held have ended: 0 or -ETIMEDOUT.
+ */
+extern int
+requests_release (struct requests *rs, const struct deadline *deadline);
+
+/* Called with the lock held, which is let go of meanwhile. */
+extern void requests_wait_held (struct requests *rs);
 
 /* Wait until librbd works on nothing that was admitted since the volume
  * was opened, abandoned requests included.  0 or -ETIMEDOUT.

@@ -134,8 +134,8 @@ session_new (const struct session_params *params, struct secret *keyring);
 extern int session_start (struct session *s);
 
 /* Wait until the session is open.  0, or -errno and the reason of the
- * failure: -ESHUTDOWN when it was stopped meanwhile, -ETIMEDOUT, -EAGAIN
- * when I/O stays paused.
+ * failure: -ESHUTDOWN when it was stopped meanwhile (it returns when the
+ * clients are released), -ETIMEDOUT, -EAGAIN when I/O stays paused.
  */
 extern int
 session_wait (struct session *s, struct session_info *info, struct reason *why);
@@ -159,14 +159,24 @@ extern int
 session_extents (struct session *s, unsigned generation, uint64_t count,
                  uint64_t offset, extent_fn fn, void *opaque);
 
-/* Refuse new requests, let those in flight finish, flush, release the
- * lock, close, disconnect; all by DEADLINE.  Returns 0 when all of it
- * happened, else -errno and what that means: then librados is still at
- * work in threads of its own and the process must end with _exit.
- * Several threads may call it; all get the one result.
+/* Begin what session_stop does: new requests are held. */
+extern void session_hold (struct session *s);
+
+/* Hold new requests, let those in flight finish, flush, release the lock,
+ * close, disconnect; all by DEADLINE.  What is held, and what was in flight
+ * when the deadline passed, is answered by session_release only.  Returns 0
+ * when all of it happened, else -errno and what that means: then librados
+ * is still at work in threads of its own and the process must end with
+ * _exit.  Several threads may call it; all get the one result.
  */
 extern int session_stop (struct session *s, const struct deadline *deadline,
                          struct reason *why);
+
+/* After session_stop, once no client can hear it: answer all that is not
+ * answered with -ESHUTDOWN.  0 when the threads that were held have ended,
+ * or -ETIMEDOUT.
+ */
+extern int session_release (struct session *s, const struct deadline *deadline);
 
 /* Only after session_stop returned 0.  NULL is allowed. */
 extern void session_free (struct session *s);

@@ -99,12 +99,22 @@ requests_resume (struct requests *rs)
   pthread_mutex_unlock (&rs->lock);
 }
 
+/* Called with the lock held, lets go of it. */
+static void
+wait_turn (struct requests *rs)
+{
+  while (rs->held || (rs->paused && rs->refuse == 0))
+    if (rs->held)
+      requests_wait_held (rs);
+    else
+      pthread_cond_wait (&rs->resumed, &rs->lock);
+}
+
 void
 requests_await (struct requests *rs)
 {
   pthread_mutex_lock (&rs->lock);
-  while (rs->paused && rs->refuse == 0)
-    pthread_cond_wait (&rs->resumed, &rs->lock);
+  wait_turn (rs);
   pthread_mutex_unlock (&rs->lock);
 }
 
@@ -192,17 +202,19 @@ enum origin {
   OURS,
 };
 
-/* Wait while requests are paused; 0 or -errno.  Called with the lock held,
- * lets go of it.
+/* Wait while requests are paused or held; 0 or -errno.  Called with the
+ * lock held, lets go of it.
  */
 static int
 admission (struct requests *rs, unsigned generation, enum origin origin)
 {
   int err;
 
-  while (rs->paused && rs->refuse == 0 && origin == CLIENT)
-    pthread_cond_wait (&rs->resumed, &rs->lock);
+  if (origin == CLIENT)
+    wait_turn (rs);
   err = origin == INSIDE ? rs->abandoned : rs->refuse;
+  if (err == 0 && origin == OURS && rs->held)
+    err = ESHUTDOWN;
   if (err == 0 && generation != rs->generation)
     err = EIO;
   return -err;

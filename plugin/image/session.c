@@ -386,7 +386,8 @@ session_give_up (struct session *s, bool was_open)
                 "the cluster does not answer: the image was not open");
   s->err = -ETIMEDOUT;
   s->given_up = true;
-  requests_abandon (&s->requests, s->revoked ? EACCES : ESHUTDOWN);
+  if (s->revoked) /* else no client may learn that the server ends */
+    requests_abandon (&s->requests, EACCES);
   pthread_cond_broadcast (&s->changed);
 }
 
@@ -544,6 +545,8 @@ session_wait (struct session *s, struct session_info *info, struct reason *why)
   else
     err = reason_set (why, ETIMEDOUT, "the image is still being opened");
   pthread_mutex_unlock (&s->lock);
+  if (err == -ESHUTDOWN)
+    requests_await_release (&s->requests);
   return err;
 }
 
@@ -560,7 +563,7 @@ session_stop (struct session *s, const struct deadline *deadline,
     s->stop_by = *deadline;
     /* First, so that no refusal is taken for the cluster's: checked (). */
     atomic_store (&s->stopping, true);
-    requests_refuse (&s->requests, ESHUTDOWN);
+    requests_hold (&s->requests);
     recheck_end (s->recheck);
     pthread_cond_broadcast (&s->changed);
     join = s->started;
@@ -583,4 +586,16 @@ session_stop (struct session *s, const struct deadline *deadline,
       s->recheck = NULL;
   }
   return err;
+}
+
+void
+session_hold (struct session *s)
+{
+  requests_hold (&s->requests);
+}
+
+int
+session_release (struct session *s, const struct deadline *deadline)
+{
+  return requests_release (&s->requests, deadline);
 }

@@ -96,10 +96,40 @@ extern struct peer peers_identify (void);
  */
 extern const char *peers_refusal (enum peers allowed);
 
-/* End the input of every connected client, so that idle ones leave:
- * nbdkit would wait for them for ever.
+/* End the input of every connected client, so that idle ones leave: what
+ * is on its way to them arrives.
  */
 extern void peers_hang_up (void);
+
+/* MORE connections than before use TLS. */
+extern void peers_secured (int more);
+
+/* Can all clients be made to leave without a word in the log?  Not on a
+ * pipe (nbdkit -s), and not with TLS, whose end nbdkit takes for an error
+ * unless the client has announced it.
+ */
+extern bool peers_can_be_cut (void);
+
+/* From now on what nbdkit answers to its clients goes nowhere: another
+ * socket takes the place of each client's, in the same descriptor, which
+ * nbdkit may use and close as before.  False when that is impossible.
+ */
+extern bool peers_cut (void);
+
+/* Close the sockets of those that were cut off, and throw away answers
+ * that come within MILLISECONDS.
+ */
+extern void peers_drop (int milliseconds);
+
+/* --- descriptors.c --- */
+
+/* Call FN for each descriptor of this process. */
+extern void descriptors_each (void (*fn) (int fd, void *opaque), void *opaque);
+
+/* The reading end of the only pipe that this process has made for itself,
+ * or -1 when there are several or none.
+ */
+extern int descriptors_own_pipe (void);
 
 /* --- questions.c --- */
 
@@ -206,10 +236,17 @@ extern void logins_end (const struct deadline *deadline);
 
 /* --- shutdown.c --- */
 
-/* Start the thread that waits for the end of the server and then stops
- * SESSION.  0 or -1 after nbdkit_error.
+/* Wait for the end of the server and then stop SESSION: from here on the
+ * signals that end nbdkit come to us first.  NBDKIT_ENDS, unless it is -1,
+ * can be read from once nbdkit ends by itself.  0 or -1 after nbdkit_error.
  */
-extern int shutdown_watch (struct session *session);
+extern int shutdown_watch (struct session *session, int nbdkit_ends);
+
+/* End the server.  Any thread. */
+extern void shutdown_begin (void);
+
+/* Has it begun to end? */
+extern bool shutdown_begun (void);
 
 /* Stop the session if that has not happened, and end the watch.  When
  * data may be lost the process will exit with a failure.

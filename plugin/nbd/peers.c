@@ -2,13 +2,16 @@
 
 #include "config.h"
 
-#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
+#include <poll.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include <linux/vm_sockets.h>
 
@@ -139,20 +142,6 @@ is_listening (int fd)
   return getsockopt (fd, SOL_SOCKET, SO_ACCEPTCONN, &yes, &len) == 0 && yes;
 }
 
-static void
-each_descriptor (void (*fn) (int fd, void *opaque), void *opaque)
-{
-  DIR *dir = opendir ("/proc/self/fd");
-  struct dirent *entry;
-
-  if (!dir)
-    return;
-  while ((entry = readdir (dir)))
-    if (entry->d_name[0] != '.')
-      fn (atoi (entry->d_name), opaque);
-  closedir (dir);
-}
-
 struct listeners {
   size_t nr;
   struct local_address at[LISTENERS_MAX];
@@ -168,19 +157,24 @@ note_listener (int fd, void *opaque)
     listeners->nr++;
 }
 
-static void
-hang_up_if_accepted (int fd, void *opaque)
+static bool
+is_accepted (int fd, const struct listeners *listeners)
 {
-  const struct listeners *listeners = opaque;
   struct local_address mine;
 
   if (local_address (fd, &mine) == -1 || is_listening (fd))
-    return;
+    return false;
   for (size_t i = 0; i < listeners->nr; i++)
-    if (memcmp (&mine, &listeners->at[i], sizeof mine) == 0) {
-      shutdown (fd, SHUT_RD);
-      return;
-    }
+    if (memcmp (&mine, &listeners->at[i], sizeof mine) == 0)
+      return true;
+  return false;
+}
+
+static void
+hang_up_if_accepted (int fd, void *opaque)
+{
+  if (is_accepted (fd, opaque))
+    shutdown (fd, SHUT_RD);
 }
 
 void
@@ -188,6 +182,93 @@ peers_hang_up (void)
 {
   struct listeners listeners = { .nr = 0 };
 
-  each_descriptor (note_listener, &listeners);
-  each_descriptor (hang_up_if_accepted, &listeners);
+  descriptors_each (note_listener, &listeners);
+  descriptors_each (hang_up_if_accepted, &listeners);
+}
+
+static atomic_int nr_secured;
+
+void
+peers_secured (int more)
+{
+  atomic_fetch_add (&nr_secured, more);
+}
+
+bool
+peers_can_be_cut (void)
+{
+  struct listeners listeners = { .nr = 0 };
+
+  descriptors_each (note_listener, &listeners);
+  return listeners.nr > 0 && atomic_load (&nr_secured) == 0;
+}
+
+/* Only the thread of the end touches it. */
+static struct {
+  int sink[2]; /* what is written to the first comes out of the second */
+  bool made;
+  struct listeners listeners;
+  int *lines; /* the clients' sockets, until they are dropped */
+  size_t nr;
+} cut = { .sink = { -1, -1 } };
+
+static bool
+make_sink (void)
+{
+  cut.made = cut.made || (socketpair (AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0,
+                                      cut.sink) == 0 &&
+                          shutdown (cut.sink[1], SHUT_WR) == 0);
+  return cut.made;
+}
+
+/* Short of memory or descriptors the client is dropped before its socket is
+ * replaced: it may still get an answer in between.
+ */
+static void
+cut_if_accepted (int fd, void *opaque)
+{
+  int *more, line;
+
+  (void)opaque;
+  if (!is_accepted (fd, &cut.listeners))
+    return;
+  more = realloc (cut.lines, (cut.nr + 1) * sizeof *more);
+  if (more)
+    cut.lines = more;
+  line = more ? fcntl (fd, F_DUPFD_CLOEXEC, 0) : -1;
+  if (line == -1)
+    shutdown (fd, SHUT_RD);
+  else
+    cut.lines[cut.nr++] = line;
+  dup3 (cut.sink[0], fd, O_CLOEXEC);
+}
+
+bool
+peers_cut (void)
+{
+  if (!make_sink ())
+    return false;
+  cut.listeners.nr = 0;
+  descriptors_each (note_listener, &cut.listeners);
+  descriptors_each (cut_if_accepted, NULL);
+  return true;
+}
+
+void
+peers_drop (int milliseconds)
+{
+  struct pollfd answers = { .fd = cut.sink[1], .events = POLLIN };
+  char thrown_away[4096];
+
+  for (size_t i = 0; i < cut.nr; i++) {
+    shutdown (cut.lines[i], SHUT_RD); /* wakes who waits for a request */
+    close (cut.lines[i]);
+  }
+  free (cut.lines);
+  cut.lines = NULL;
+  cut.nr = 0;
+  if (poll (&answers, 1, milliseconds) == 1)
+    while (recv (cut.sink[1], thrown_away, sizeof thrown_away, MSG_DONTWAIT) >
+           0)
+      ;
 }

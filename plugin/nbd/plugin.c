@@ -29,6 +29,7 @@ struct connection {
   struct attachment attachment;
   struct session_info info;
   atomic_bool complained; /* one error line per connection is enough */
+  bool secured;           /* TLS */
 };
 
 static void
@@ -157,7 +158,7 @@ take_event (void *opaque, enum session_event event, int err,
       peers_hang_up ();
     break;
   case SESSION_EVENT_STUCK:
-    nbdkit_shutdown ();
+    shutdown_begin ();
     break;
   default:
     break;
@@ -190,6 +191,8 @@ rbdcrypt_after_fork (void)
     .recheck = parameters.recheck,
     .event = take_event,
   };
+  /* nbdkit's own, to itself.  Sought before librados makes some. */
+  const int nbdkit_ends = descriptors_own_pipe ();
   int r;
 
   protect_secrets_again ();
@@ -206,13 +209,21 @@ rbdcrypt_after_fork (void)
   }
   if (logins_start () == -1)
     return -1;
-  return shutdown_watch (session);
+  return shutdown_watch (session, nbdkit_ends);
 }
 
 static void
 rbdcrypt_cleanup (void)
 {
   shutdown_finish ();
+}
+
+/* A client that is closed before it has asked for anything comes again. */
+static int
+rbdcrypt_preconnect (int readonly)
+{
+  (void)readonly;
+  return shutdown_begun () ? -1 : 0;
 }
 
 static void *
@@ -238,6 +249,11 @@ rbdcrypt_open (int readonly)
     return NULL;
   }
   r = session_wait (session, &c->info, &why);
+  if (r == -ESHUTDOWN) { /* nobody hears it: see shutdown.c */
+    free (c);
+    errno = ESHUTDOWN;
+    return NULL;
+  }
   if (r < 0) {
     free (c);
     nbdkit_debug ("open: %s", why.text);
@@ -247,6 +263,8 @@ rbdcrypt_open (int readonly)
     return NULL;
   }
   trail_attach (&c->attachment, &peer);
+  c->secured = nbdkit_is_tls () == 1;
+  peers_secured (c->secured);
   return c;
 }
 
@@ -256,6 +274,7 @@ rbdcrypt_close (void *handle)
   struct connection *c = handle;
 
   trail_detach (&c->attachment);
+  peers_secured (-c->secured);
   free (c);
 }
 
@@ -389,7 +408,7 @@ finish (struct connection *c, const char *what, int r)
 {
   if (r >= 0)
     return 0;
-  if (!atomic_exchange (&c->complained, true))
+  if (r != -ESHUTDOWN && !atomic_exchange (&c->complained, true))
     nbdkit_error ("%s failed: %s", what, strerror (-r));
   else
     nbdkit_debug ("%s failed: %s", what, strerror (-r));
@@ -513,6 +532,7 @@ static struct nbdkit_plugin plugin = {
   .get_ready = rbdcrypt_get_ready,
   .after_fork = rbdcrypt_after_fork,
   .cleanup = rbdcrypt_cleanup,
+  .preconnect = rbdcrypt_preconnect,
   .open = rbdcrypt_open,
   .close = rbdcrypt_close,
   .get_size = rbdcrypt_get_size,

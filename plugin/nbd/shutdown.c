@@ -2,17 +2,28 @@
 
 /* The end of the server.
  *
- * When nbdkit is told to end it skips .close and calls .cleanup only
- * after the last client has left by itself; an idle one stays for ever,
- * and a service manager's SIGKILL then loses what was acknowledged but
- * not flushed.  So a thread waits for the end and does the work at once:
- * stop the session, then make the clients leave.
+ * When nbdkit is told to end, each of its workers answers one more request
+ * with ESHUTDOWN, which is an I/O error in a guest, even where its client
+ * would connect again.  It skips .close, and calls .cleanup only after the
+ * last client has left by itself; an idle one stays for ever, and a service
+ * manager's SIGKILL then loses what was acknowledged but not flushed.
+ *
+ * So the signals that end nbdkit come to us first, and nbdkit learns of the
+ * end last: new requests are held, those in flight end and are answered,
+ * the image is flushed and closed, the clients' sockets are closed without
+ * another word; then nbdkit may end.
+ *
+ * Where nbdkit or a filter of it begins the end (exitlast) we hear of it by
+ * nbdkit's own pipe, and do the same; it answers what comes in between.
  */
 
 #include "config.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,21 +34,95 @@
 
 /* How much of shutdown-timeout is kept for the clients to leave. */
 #define LEAVE_MS 2000
-#define NUDGE_MS 50
+#define NUDGE_MS 20
+
+/* How long clients that cannot be cut off may take to leave by themselves:
+ * those that are about to.
+ */
+#define PARTING_MS 200
 
 /* What ending the logins may cost when a key server does not answer. */
 #define LOGINS_MS 1000
+
+/* The same signal after this long is impatience.  Sooner it is the same
+ * event, of which somebody else told us as well: a parent that ended, and
+ * the service manager that ended both.
+ */
+#define AGAIN_MS 250
+
+/* Bytes in the pipe to the watcher: a signal's number, or one of these. */
+#define BEGIN 0
+#define STOPPED 255
+
+/* What nbdkit catches. */
+static const int signals[] = { SIGTERM, SIGINT, SIGQUIT, SIGHUP };
+
+#define NR_SIGNALS (sizeof signals / sizeof signals[0])
 
 /* A detour around "no global state": nbdkit's callbacks have no handle
  * for the life of the server.
  */
 static struct {
   struct session *session;
-  pthread_t thread;
+  pthread_t watcher, stopper;
   bool watching;
+  int wake[2];
+  int nbdkit_ends; /* readable once it does, or -1 */
+  struct sigaction nbdkits[NR_SIGNALS];
+  int64_t taken_at_ms[NR_SIGNALS]; /* the watcher's; 0: never */
+  atomic_bool begun;
   atomic_bool cleaning; /* nbdkit has called .cleanup */
-  int err;              /* of session_stop; the thread's until joined */
+  atomic_bool closed;   /* nothing is lost any more */
+  int err;              /* of session_stop; the stopper's until joined */
 } watch;
+
+static void
+tell_watcher (unsigned char what)
+{
+  const int saved = errno;
+
+  while (write (watch.wake[1], &what, 1) == -1 && errno == EINTR)
+    ; /* a full pipe has told him */
+  errno = saved;
+}
+
+static void
+take_signal (int signum)
+{
+  tell_watcher (signum);
+}
+
+/* Of what nbdkit does not catch, nothing ends it. */
+static void
+catch_signals (void)
+{
+  struct sigaction ours = { .sa_handler = take_signal, .sa_flags = SA_RESTART };
+
+  sigfillset (&ours.sa_mask);
+  for (size_t i = 0; i < NR_SIGNALS; i++) {
+    struct sigaction *nbdkits = &watch.nbdkits[i];
+
+    sigaction (signals[i], NULL, nbdkits);
+    if (nbdkits->sa_handler != SIG_IGN && nbdkits->sa_handler != SIG_DFL)
+      sigaction (signals[i], &ours, NULL);
+  }
+}
+
+static void
+give_signals_back (void)
+{
+  for (size_t i = 0; i < NR_SIGNALS; i++)
+    sigaction (signals[i], &watch.nbdkits[i], NULL);
+}
+
+/* No destructor may run: librados may be at work, or workers in nbdkit. */
+static void __attribute__ ((noreturn)) exit_at_once (int status)
+{
+  fflush (NULL);
+  _exit (status);
+}
+
+/* --- the stopper: a thread of the end --- */
 
 static void
 stop_session (void)
@@ -48,6 +133,7 @@ stop_session (void)
   struct reason why = { "" };
 
   watch.err = session_stop (watch.session, &deadline, &why);
+  atomic_store (&watch.closed, watch.err == 0);
   if (watch.err < 0)
     nbdkit_error ("shutdown: %s", why.text);
   trail_detach_all ();
@@ -62,51 +148,171 @@ end_logins (void)
   logins_end (&deadline);
 }
 
-/* Make clients leave until nbdkit has noticed that all of them did. */
+/* Wait until all clients can be cut off, or have left: false when neither
+ * happens.
+ */
+static bool
+await_parting (void)
+{
+  const struct deadline deadline = deadline_in_ms (PARTING_MS, NULL);
+
+  while (!peers_can_be_cut () && !atomic_load (&watch.cleaning))
+    if (deadline_sleep_ms (&deadline, NUDGE_MS) < 0)
+      return false;
+  return true;
+}
+
+/* Make clients leave until nbdkit has noticed that all of them did.  Else
+ * the process ends under them: all that matters is flushed and closed, or
+ * is known to be lost.
+ */
 static void
 send_clients_away (void)
 {
   const struct deadline deadline = deadline_in_ms (LEAVE_MS, NULL);
 
-  while (!atomic_load (&watch.cleaning) && deadline_left_ms (&deadline) > 0) {
-    peers_hang_up ();
-    deadline_sleep_ms (&deadline, NUDGE_MS);
+  if (!await_parting ())
+    exit_at_once (watch.err < 0 ? EXIT_FAILURE : EXIT_SUCCESS);
+  if (peers_cut ()) {
+    const struct deadline home_by = deadline_sooner (&deadline, LEAVE_MS / 2);
+
+    nbdkit_shutdown ();
+    session_release (watch.session, &home_by);
+    while (!atomic_load (&watch.cleaning) && deadline_left_ms (&deadline) > 0) {
+      peers_drop (NUDGE_MS);
+      peers_cut (); /* who had just been accepted */
+    }
   }
-  if (!atomic_load (&watch.cleaning)) {
-    /* A client that cannot be made to leave (nbdkit -s, no /proc); all
-     * that matters is flushed and closed, or is known to be lost.
-     */
-    fflush (NULL);
-    _exit (watch.err < 0 ? EXIT_FAILURE : EXIT_SUCCESS);
+  if (!atomic_load (&watch.cleaning))
+    exit_at_once (watch.err < 0 ? EXIT_FAILURE : EXIT_SUCCESS);
+}
+
+static void *
+stop_main (void *arg)
+{
+  (void)arg;
+  stop_session ();
+  end_logins ();
+  send_clients_away ();
+  tell_watcher (STOPPED);
+  return NULL;
+}
+
+/* --- the watcher --- */
+
+/* Has the same signal come before? */
+static bool
+is_impatience (int signum)
+{
+  for (size_t i = 0; i < NR_SIGNALS; i++)
+    if (signals[i] == signum) {
+      const int64_t now = monotonic_ms (), before = watch.taken_at_ms[i];
+
+      if (before == 0)
+        watch.taken_at_ms[i] = now;
+      return before != 0 && now - before >= AGAIN_MS;
+    }
+  return false;
+}
+
+static void __attribute__ ((noreturn)) end_at_once (int signum)
+{
+  if (atomic_load (&watch.closed))
+    exit_at_once (EXIT_SUCCESS);
+  nbdkit_error ("shutdown: told to end at once (signal %d): writes that were "
+                "acknowledged since the last flush may be lost",
+                signum);
+  exit_at_once (EXIT_FAILURE);
+}
+
+/* What is there to do?  Waits for it. */
+static unsigned char
+next_task (void)
+{
+  unsigned char what;
+  struct pollfd fds[] = {
+    { .fd = watch.wake[0], .events = POLLIN },
+    { .fd = watch.nbdkit_ends, .events = POLLIN },
+  };
+
+  for (;;) {
+    if (poll (fds, 2, -1) == -1)
+      continue; /* EINTR */
+    if (fds[0].revents && read (watch.wake[0], &what, 1) == 1)
+      return what;
+    if (fds[1].revents) {
+      watch.nbdkit_ends = -1;
+      return BEGIN;
+    }
+  }
+}
+
+static void
+begin (int signum)
+{
+  atomic_store (&watch.begun, true);
+  session_hold (watch.session);
+  nbdkit_debug ("shutdown: new requests are held (signal %d)", signum);
+  /* Short of threads, do it here: nobody can hurry us then. */
+  if (pthread_create (&watch.stopper, NULL, stop_main, NULL) != 0) {
+    watch.stopper = pthread_self ();
+    stop_main (NULL);
   }
 }
 
 static void *
 watch_main (void *arg)
 {
+  unsigned char what;
+
   (void)arg;
-  while (nbdkit_nanosleep (3600, 0) == 0 || errno != ESHUTDOWN)
-    ;
-  stop_session ();
-  end_logins ();
-  send_clients_away ();
+  while ((what = next_task ()) != STOPPED) {
+    const bool impatience = is_impatience (what);
+
+    if (!atomic_load (&watch.begun))
+      begin (what);
+    else if (impatience)
+      end_at_once (what);
+  }
+  if (!pthread_equal (watch.stopper, pthread_self ()))
+    pthread_join (watch.stopper, NULL);
   return NULL;
 }
 
+/* --- called by others --- */
+
 int
-shutdown_watch (struct session *session)
+shutdown_watch (struct session *session, int nbdkit_ends)
 {
   int err;
 
   watch.session = session;
-  err = pthread_create (&watch.thread, NULL, watch_main, NULL);
+  watch.nbdkit_ends = nbdkit_ends;
+  err = pipe2 (watch.wake, O_CLOEXEC) == -1 ? errno : 0;
+  if (err == 0 && fcntl (watch.wake[1], F_SETFL, O_NONBLOCK) == -1)
+    err = errno;
+  if (err == 0)
+    err = pthread_create (&watch.watcher, NULL, watch_main, NULL);
   if (err != 0) {
     errno = err;
     nbdkit_error ("cannot start a thread: %m");
     return -1;
   }
   watch.watching = true;
+  catch_signals ();
   return 0;
+}
+
+void
+shutdown_begin (void)
+{
+  tell_watcher (BEGIN);
+}
+
+bool
+shutdown_begun (void)
+{
+  return atomic_load (&watch.begun);
 }
 
 /* librados still runs threads of its own, or data may be lost: end
@@ -115,8 +321,7 @@ shutdown_watch (struct session *session)
 static void
 exit_with_failure (void)
 {
-  fflush (NULL);
-  _exit (EXIT_FAILURE);
+  exit_at_once (EXIT_FAILURE);
 }
 
 void
@@ -125,12 +330,10 @@ shutdown_finish (void)
   if (!watch.watching)
     return;
   atomic_store (&watch.cleaning, true);
-  /* With "nbdkit -s" the server ends when its client does, and nobody
-   * told the thread.
-   */
-  nbdkit_shutdown ();
-  pthread_join (watch.thread, NULL);
+  shutdown_begin (); /* with "nbdkit -s", or exitlast, nobody told us */
+  pthread_join (watch.watcher, NULL);
   watch.watching = false;
+  give_signals_back ();
   if (watch.err < 0)
     atexit (exit_with_failure);
   else

@@ -15,7 +15,7 @@ import pytest
 import lab
 from lab import MIB
 from test_openbao_logins import jwt_auth, logins, profile  # noqa: F401
-from test_revocation import Load, says, said
+from test_revocation import Load, says
 from test_revocation import sealed, trail_of, volume  # noqa: F401
 
 DAY = 86400
@@ -94,7 +94,7 @@ def test_jumps_are_not_noticed_by_a_session(volume, bao, clock):
         assert load.errors == []
     load.finish()
     assert load.errors == [] and load.slowest < 3
-    assert said(server) == []
+    assert server.lines() == []
     assert server.stop() == 0
     assert bao.tokens(volume.policy) == {}, "a token was left behind"
 
@@ -123,7 +123,7 @@ def test_a_server_starts_and_ends_with_a_clock_that_is_off(
         c.flush()
         assert c.read(4096, MIB) == lab.pattern(4096)
     assert server.stop() == 0
-    assert said(server) == []
+    assert server.lines() == []
     assert bao.tokens(volume.policy) == {}
 
 

@@ -448,7 +448,7 @@ def test_part_of_a_sector_in_flight_at_sigterm_is_written(
         cookie = c.handle.aio_pwrite(b, 5000)
         server.says("pwrite count=100")
         server.process.send_signal(signal.SIGTERM)
-        server.says("aborting sleep")
+        server.says("new requests are held")
     finally:
         cluster.thaw()
     c.wait(cookie)
