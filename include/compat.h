@@ -39,4 +39,13 @@
 #define COMPAT_PEER_TLS_DN 0
 #endif
 
+/* nbdkit 1.32.4 to 1.33.9 aborts when two workers answer a client that has
+ * gone.
+ */
+#define COMPAT_NBDKIT                                                          \
+  (NBDKIT_VERSION_MAJOR * 1000000 + NBDKIT_VERSION_MINOR * 1000 +              \
+   NBDKIT_VERSION_MICRO)
+#define COMPAT_REPLIES_ABORT                                                   \
+  (COMPAT_NBDKIT >= 1032004 && COMPAT_NBDKIT < 1033010)
+
 #endif /* RBDCRYPT_COMPAT_H */

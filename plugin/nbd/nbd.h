@@ -248,9 +248,24 @@ extern void shutdown_begin (void);
 /* Has it begun to end? */
 extern bool shutdown_begun (void);
 
+/* The same, when the process has to end by SIGABRT and may only be kept
+ * from it until the session is stopped.  For a signal's handler.
+ */
+extern void shutdown_before_abort (void);
+
 /* Stop the session if that has not happened, and end the watch.  When
  * data may be lost the process will exit with a failure.
  */
 extern void shutdown_finish (void);
+
+/* --- rescue.c --- */
+
+/* This thread is one of nbdkit's workers, and inside this plugin or not. */
+extern void rescue_inside (bool inside);
+
+/* From here on an abort of nbdkit's own does not lose what clients were told
+ * is written.  After shutdown_watch.
+ */
+extern void rescue_watch (void);
 
 #endif /* RBDCRYPT_NBD_H */

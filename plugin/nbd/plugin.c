@@ -209,7 +209,10 @@ rbdcrypt_after_fork (void)
   }
   if (logins_start () == -1)
     return -1;
-  return shutdown_watch (session, nbdkit_ends);
+  if (shutdown_watch (session, nbdkit_ends) == -1)
+    return -1;
+  rescue_watch ();
+  return 0;
 }
 
 static void
@@ -249,7 +252,8 @@ rbdcrypt_open (int readonly)
     return NULL;
   }
   r = session_wait (session, &c->info, &why);
-  if (r == -ESHUTDOWN) { /* nobody hears it: see shutdown.c */
+  if (r == -ESHUTDOWN &&
+      shutdown_begun ()) { /* nobody hears it: see shutdown.c */
     free (c);
     errno = ESHUTDOWN;
     return NULL;
@@ -402,10 +406,19 @@ rbdcrypt_can_extents (void *handle)
   return parameters.extents != OFF && c->info.extents;
 }
 
-/* Turn a result into what nbdkit expects. */
+/* A request begins: returns the generation that it carries. */
+static unsigned
+enter (const struct connection *c)
+{
+  rescue_inside (true);
+  return c->info.generation;
+}
+
+/* It has ended: turn the result into what nbdkit expects. */
 static int
 finish (struct connection *c, const char *what, int r)
 {
+  rescue_inside (false);
   if (r >= 0)
     return 0;
   if (r != -ESHUTDOWN && !atomic_exchange (&c->complained, true))
@@ -439,9 +452,8 @@ rbdcrypt_pread (void *handle, void *buf, uint32_t count, uint64_t offset,
   struct connection *c = handle;
 
   (void)flags;
-  return finish (
-      c, "read",
-      session_read (session, c->info.generation, buf, count, offset));
+  return finish (c, "read",
+                 session_read (session, enter (c), buf, count, offset));
 }
 
 static int
@@ -453,9 +465,8 @@ rbdcrypt_pwrite (void *handle, const void *buf, uint32_t count, uint64_t offset,
   (void)flags; /* nbdkit flushes after a FUA write */
   if (is_ragged (c, count, offset))
     return refuse_ragged ("write");
-  return finish (
-      c, "write",
-      session_write (session, c->info.generation, buf, count, offset));
+  return finish (c, "write",
+                 session_write (session, enter (c), buf, count, offset));
 }
 
 static int
@@ -464,7 +475,7 @@ rbdcrypt_flush (void *handle, uint32_t flags)
   struct connection *c = handle;
 
   (void)flags;
-  return finish (c, "flush", session_flush (session, c->info.generation));
+  return finish (c, "flush", session_flush (session, enter (c)));
 }
 
 static int
@@ -474,7 +485,7 @@ rbdcrypt_trim (void *handle, uint32_t count, uint64_t offset, uint32_t flags)
 
   (void)flags;
   return finish (c, "trim",
-                 session_discard (session, c->info.generation, count, offset));
+                 session_discard (session, enter (c), count, offset));
 }
 
 static int
@@ -493,9 +504,8 @@ rbdcrypt_zero (void *handle, uint32_t count, uint64_t offset, uint32_t flags)
     errno = EOPNOTSUPP;
     return -1;
   }
-  return finish (
-      c, "write-zeroes",
-      session_write_zeroes (session, c->info.generation, count, offset, how));
+  return finish (c, "write-zeroes",
+                 session_write_zeroes (session, enter (c), count, offset, how));
 }
 
 static int
@@ -513,9 +523,9 @@ rbdcrypt_extents (void *handle, uint32_t count, uint64_t offset, uint32_t flags,
   struct connection *c = handle;
 
   (void)flags;
-  return finish (c, "block status",
-                 session_extents (session, c->info.generation, count, offset,
-                                  add_extent, extents));
+  return finish (
+      c, "block status",
+      session_extents (session, enter (c), count, offset, add_extent, extents));
 }
 
 static struct nbdkit_plugin plugin = {

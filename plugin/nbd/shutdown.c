@@ -52,6 +52,7 @@
 
 /* Bytes in the pipe to the watcher: a signal's number, or one of these. */
 #define BEGIN 0
+#define ABORTED 254
 #define STOPPED 255
 
 /* What nbdkit catches. */
@@ -73,6 +74,7 @@ static struct {
   atomic_bool begun;
   atomic_bool cleaning; /* nbdkit has called .cleanup */
   atomic_bool closed;   /* nothing is lost any more */
+  atomic_bool aborted;  /* nbdkit has, and waits for us */
   int err;              /* of session_stop; the stopper's until joined */
 } watch;
 
@@ -193,6 +195,10 @@ stop_main (void *arg)
   (void)arg;
   stop_session ();
   end_logins ();
+  if (atomic_load (&watch.aborted)) {
+    signal (SIGABRT, SIG_DFL);
+    abort ();
+  }
   send_clients_away ();
   tell_watcher (STOPPED);
   return NULL;
@@ -269,6 +275,8 @@ watch_main (void *arg)
   while ((what = next_task ()) != STOPPED) {
     const bool impatience = is_impatience (what);
 
+    if (what == ABORTED)
+      atomic_store (&watch.aborted, true);
     if (!atomic_load (&watch.begun))
       begin (what);
     else if (impatience)
@@ -307,6 +315,12 @@ void
 shutdown_begin (void)
 {
   tell_watcher (BEGIN);
+}
+
+void
+shutdown_before_abort (void)
+{
+  tell_watcher (ABORTED);
 }
 
 bool

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What clients may do wrong, and how many of them there may be."""
 
+import fcntl
 import os
+import signal
 import socket
 import struct
+import termios
+import time
 
 import nbd
 import pytest
@@ -132,3 +136,39 @@ def test_a_failing_open_gives_the_client_no_name_and_no_path(
                     os.path.dirname(path)):
         assert private not in text
     server.stop()
+
+
+def full(fd):
+    """Are there answers that nobody takes, and no more come?"""
+    def waiting():
+        return struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, b"\0" * 4))
+    before = waiting()
+    time.sleep(0.2)
+    return waiting() == before != (0,)
+
+
+def test_client_killed_with_many_requests_in_flight_costs_nobody_a_write(
+        servers, images, key, cluster):
+    """nbdkit 1.32.4 to 1.33.9 aborts when it answers such a client; what
+    others were told is written must be, and the lock must be free."""
+    image = images.luks()
+    server = servers.start(image, key, "cache=writeback")
+    other = server.connect()
+    other.flush()
+    for i in range(64):
+        other.write(lab.pattern(4096, i), i * 4096)
+    c = server.connect()
+    buffers = [bytearray(MIB) for _ in range(32)]
+    for i, b in enumerate(buffers):
+        c.handle.aio_pread(b, i * MIB)
+    lab.await_(lambda: full(c.handle.aio_get_fd()), 20, "the socket is full")
+    c.vanish()
+    if "Assertion" in lab.await_(server.stderr, 20, "nbdkit complains"):
+        assert server.wait() == -signal.SIGABRT, server.stderr()
+    else:
+        assert server.stop() == 0, server.stderr()
+    assert cluster.watchers(image) == []
+    assert cluster.lockers(image) == []
+    with servers.start(image, key, options=["-r"]).connect() as c:
+        for i in range(64):
+            assert c.read(4096, i * 4096) == lab.pattern(4096, i), i
