@@ -309,6 +309,8 @@ def test_no_token_goes_to_an_address_that_is_not_listed(
     ({"addresses": ["https://a", 7]}, '"addresses", entry 2: it must be'),
     ({"addresses": ["https://a", ""]}, '"addresses", entry 2 is not an'),
     ({"addresses": ["https://a", "http://b"]}, '"addresses", entry 2 is http'),
+    ({"addresses": ["https://a", "https://b/v1/"]},
+     '"addresses", entry 2 must be the server\'s address without /v1'),
     ({"addresses": ["https://a:443", "https://A"]},
      '"addresses", entry 2: it is the same as entry 1'),
     ({"addresses": ["https://%d" % n for n in range(17)]},

@@ -92,19 +92,31 @@ settings_copy (const char *from, char **to, struct reason *why)
   return *to ? 0 : settings_no_memory (why);
 }
 
+/* Every path begins with it, and none with two. */
+static bool
+ends_in_v1 (const char *address)
+{
+  size_t n = strlen (address);
+
+  while (n > 0 && address[n - 1] == '/')
+    n--;
+  return n > 3 && strncmp (address + n - 3, "/v1", 3) == 0 &&
+         strncmp (address, "unix:", 5) != 0;
+}
+
 int
 settings_server (struct openbao *b, const struct http_options *o,
                  struct reason *why)
 {
-  size_t n = strlen (o->address);
+  const struct address_list one = { .text = { o->address }, .nr = 1 };
+  const struct address_list *list = o->addresses ? o->addresses : &one;
+  char setting[ADDRESSES_SETTING_MAX];
 
-  while (n > 0 && o->address[n - 1] == '/')
-    n--;
-  /* Every path begins with it, and none with two. */
-  if (n > 3 && strncmp (o->address + n - 3, "/v1", 3) == 0 &&
-      strncmp (o->address, "unix:", 5) != 0)
-    return reason_set (
-        why, EINVAL, "%s must be the server's address without /v1", o->setting);
+  for (size_t i = 0; i < list->nr; i++)
+    if (ends_in_v1 (list->text[i]))
+      return reason_set (why, EINVAL,
+                         "%s must be the server's address without /v1",
+                         addresses_setting (setting, o->setting, list, i));
   return http_server_new (o, &b->server, why);
 }
 
