@@ -164,11 +164,10 @@ def test_sigterm_during_gigabytes_of_zeros_waits_for_some_of_them(
 
 def test_sigterm_while_the_image_is_being_opened(servers, images, key,
                                                  cluster):
+    """The unlock itself cannot be given up: shutdown-timeout bounds it."""
     image = images.costly()
     server = servers.start(image, key)
-    begin = time.monotonic()
-    assert server.stop(20) == 0
-    assert time.monotonic() - begin < 12
+    assert server.stop() == 0
     assert cluster.watchers(image) == []
 
 
