@@ -90,6 +90,16 @@ librbd_spoils (const struct layers *layers)
   return NULL;
 }
 
+/* Does it take librbd's encryption to copy from a parent to this clone?
+ * Then no other program has done so, as they do in a clone of a clone: they
+ * store zeros for what was never written.
+ */
+static bool
+has_own_key (const struct volume *v)
+{
+  return v->params->nr_keys > 1 || v->header.clone_magic;
+}
+
 /* Why V's parts that were never written are not always zeros with librbd's
  * encryption; NULL when they are.
  */
@@ -99,9 +109,9 @@ librbd_reads_noise (const struct volume *v, const struct layers *layers)
   if (v->erasure_coded)
     return "librbd reads random bytes from what was never written to an "
            "erasure-coded pool";
-  if (layers->depth > 1)
-    return "librbd reads random bytes from what was never written to a clone "
-           "of a clone, once a part of the object was";
+  if (layers->depth > (has_own_key (v) ? 2 : 1))
+    return "librbd may read random bytes from what was never written to a "
+           "clone of a clone";
   return NULL;
 }
 

@@ -262,23 +262,29 @@ def test_clone_of_a_clone_gets_the_openssl_engine(servers, images, key,
     zeros, trims, engine, warned = never_written(
         servers, generations(servers, images, key, 2), key)
     assert zeros
-    assert engine.startswith("openssl, because librbd reads random bytes"
+    assert engine.startswith("openssl, because librbd may read random bytes"
                              if layered else "openssl, because a flatten")
     assert not trims
     assert warned == []
 
 
-def test_clone_of_a_clone_with_a_key_of_its_own_is_librbds_and_says_so(
-        servers, images, key, files, cluster, layered):
-    clone = generations(servers, images, key, 2)
+@pytest.mark.parametrize("below", [1, 2])
+def test_clone_with_a_key_of_its_own_is_librbds_and_warned_of(
+        servers, images, key, files, cluster, layered, below):
+    """With a clone of a clone below it, where others copied zeros."""
+    clone = images.clone(generations(servers, images, key, below))
     with_key_of_its_own(cluster, images, clone)
     own = "key=file:" + files("own", b"the clone's")
     if not layered:
         names(servers.refused(clone, own, key), "librbd 18")
         return
-    _, _, engine, warned = never_written(servers, clone, own, key)
-    assert engine == "librbd, because its layers have keys of their own"
-    assert len(warned) == 1 and "never written" in warned[0]
+    zeros, _, engine, warned = never_written(servers, clone, own, key)
+    if below == 1:
+        assert zeros and warned == []
+        assert engine == "librbd, because it serves this volume rightly"
+    else:
+        assert engine == "librbd, because its layers have keys of their own"
+        assert len(warned) == 1 and "never written" in warned[0]
 
 
 # --- journaling: librbd's journal is above its encryption ---
