@@ -42,9 +42,11 @@ def shuffle(items, seed):
 
 
 def pytest_report_header():
+    lines = ["RBDCRYPT_SEED=" + lab.SEED]
     if "RBDCRYPT_SHUFFLE" in os.environ:
-        return "shuffled with the seed " + os.environ["RBDCRYPT_SHUFFLE"]
-    return None
+        lines.append("shuffled with the seed " +
+                     os.environ["RBDCRYPT_SHUFFLE"])
+    return lines
 
 
 def pytest_collection_modifyitems(items):

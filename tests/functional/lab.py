@@ -40,6 +40,9 @@ STOP_LIMIT = 34
 AT_ONCE = 8
 
 PASSPHRASE = b"correct horse battery staple"
+# What tests choose at random: the same number, the same choice.
+SEED = os.environ.get("RBDCRYPT_SEED") or str(
+    random.SystemRandom().randrange(1 << 30))
 # Processes carry this in their environment: how leftovers are found.
 MARK = "RBDCRYPT_LAB"
 

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""AES-XTS by Python's cryptography: a reader and a writer of LUKS payloads
+that has no line in common with librbd or this plugin."""
+
+import os
+
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+import lab
+
+
+def volume_key(header, passphrase):
+    """What encrypts the sectors, as cryptsetup finds it in the header."""
+    path = header + ".volume-key"
+    if not os.path.exists(path):
+        lab.run("cryptsetup", "luksDump", "-q", "--dump-volume-key",
+                "--volume-key-file", path, "--key-file", "-", header,
+                input=passphrase)
+    with open(path, "rb") as f:
+        return f.read()
+
+
+class Sectors:
+    """Of SIZE bytes each, numbered in units of 512 from the payload's
+    beginning (plain64)."""
+
+    def __init__(self, key, size):
+        self.key, self.size = algorithms.AES(key), size
+
+    def _run(self, data, offset, begin):
+        assert offset % self.size == 0 and len(data) % self.size == 0
+        out = bytearray()
+        for at in range(0, len(data), self.size):
+            sector = data[at:at + self.size]
+            tweak = ((offset + at) // 512).to_bytes(16, "little")
+            out += begin(Cipher(self.key, modes.XTS(tweak))).update(sector)
+        return bytes(out)
+
+    def encrypt(self, data, offset):
+        return self._run(data, offset, Cipher.encryptor)
+
+    def decrypt(self, data, offset):
+        """Sectors that hold zeros only are those that nobody has written."""
+        zeros, out = bytes(self.size), []
+        for at in range(0, len(data), self.size):
+            sector = data[at:at + self.size]
+            out.append(sector if sector == zeros else
+                       self._run(sector, offset + at, Cipher.decryptor))
+        return b"".join(out)
