@@ -219,8 +219,9 @@ HARMLESS = {
 }
 
 
-@pytest.mark.parametrize("watch", [True, False], ids=["watch", "no-watch"])
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine, watch", [
+    (engine, watch) for engine in ENGINES for watch in (True, False)
+    if ALL or (engine == "librbd") == watch])
 def test_harmless_changes_are_let_alone(served, engine, watch):
     image, _, server = served(engine, watch)
     with server.connect() as c:
@@ -327,20 +328,22 @@ def demoted(server, image):
 
 
 @pytest.mark.parametrize("engine, mode", [
-    ("librbd", "snapshot"), ("openssl", "snapshot"), ("openssl", "journal")])
+    ("librbd", "snapshot"), ("openssl", "journal")])
 def test_demoted_image_is_read_only_until_it_is_promoted(
         served, servers, cluster, engine, mode):
     image, arguments, server = served(engine, True)
     cluster.rbd("mirror", "image", "enable", image.spec, mode)
     with server.connect() as c:
         assert not c.handle.is_read_only()
+        if mode == "journal" and not ALL:  # waits for the clock
+            servers.forget(server)
         cluster.rbd("mirror", "image", "demote", image.spec)
-        # The journal's kind comes without a word.
-        server.says("was demoted")
-        demoted(server, image)
-        with pytest.raises(nbd.Error):
-            c.write(DATA, 4 * MIB)
-    servers.forget(server)
+        if not server.over():
+            server.says("was demoted")
+            demoted(server, image)
+            with pytest.raises(nbd.Error):
+                c.write(DATA, 4 * MIB)
+            servers.forget(server)
     server = servers.start(*arguments)
     demoted(server, image)
     cluster.rbd("mirror", "image", "promote", image.spec)
