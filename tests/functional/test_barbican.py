@@ -216,6 +216,8 @@ def test_login_is_shared_and_ended(servers, images, barbican, pretending,
             with server.connect() as c:
                 c.read(4096, 0)
         server.stop()
+        # The server waits for a second; Keystone may take longer.
+        lab.await_(lambda: len(seen) > 1, 20, "the token is ended")
     logins = [r for r in seen if r.method == "POST"]
     assert len(logins) == 1
     # The token was ended, and does not work any more.
