@@ -88,6 +88,8 @@ struct session_params {
   int (*fetch) (void *opaque, size_t i, const struct subject *subject,
                 const struct deadline *deadline, struct secret **ret,
                 struct reason *why);
+  /* See struct volume_hooks; may be NULL.  On the session's thread. */
+  struct secret *(*volume_key) (void *opaque, const struct luks_mark *mark);
   /* May the keys still be used?  0 or -errno of reason.h, by DEADLINE.
    * On the thread of the rechecks.  NULL: never asked.
    */

@@ -27,6 +27,7 @@
 #include "logger.h"
 #include "luks_device.h"
 #include "luks_header.h"
+#include "luks_mark.h"
 #include "payload.h"
 #include "reason.h"
 #include "secret.h"
@@ -68,7 +69,7 @@ struct volume_params {
 
 enum volume_mode {
   VOLUME_SERVE,    /* read-write where that is possible */
-  VOLUME_REHEARSE, /* read-only, no watch, no costly unlock */
+  VOLUME_REHEARSE, /* read-only, no watch, no costly unlock by librbd */
 };
 
 struct volume {
@@ -113,6 +114,18 @@ struct volume_hooks {
    */
   int (*key) (void *opaque, size_t i, const struct subject *subject,
               const struct secret **ret, struct reason *why);
+  /* An unlock begins that may take MS milliseconds.  May be NULL. */
+  void (*patience) (void *opaque, unsigned ms);
+  /* The openssl engine has unlocked the header that MARK tells with
+   * VOLUME_KEY, which is a loan for this call.  May be NULL.
+   */
+  void (*unlocked) (void *opaque, const struct luks_mark *mark,
+                    const struct secret *volume_key);
+  /* What an earlier process has found so for a header that MARK tells, too:
+   * then nothing is stretched again.  NULL: nothing; else the caller's.  May
+   * be NULL itself.
+   */
+  struct secret *(*volume_key) (void *opaque, const struct luks_mark *mark);
   /* Ends the wait for the turn to unlock; both may be NULL. */
   const atomic_bool *cancelled;
   const struct logger *log;
@@ -222,12 +235,11 @@ extern int
 engine_choose (const struct volume *volume, const struct layers *layers,
                struct engine_choice *ret, struct reason *why);
 
-/* Unlock with KEY, see to it that the ancestors have the same volume key,
- * and make volume->payload.  -EPERM as in volume_open.
+/* See to it that the ancestors have this volume key, too, and make
+ * volume->payload.
  */
-extern int engine_unlock (struct volume *volume, struct luks_device *device,
-                          const struct layers *layers, const struct secret *key,
-                          struct reason *why);
+extern int engine_begin (struct volume *volume, const struct layers *layers,
+                         const struct secret *volume_key, struct reason *why);
 
 /* Is the pool of IMAGE's data erasure-coded?  No, when the user may not
  * ask.

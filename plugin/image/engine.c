@@ -257,16 +257,10 @@ check_ancestors (const struct layers *layers, const struct secret *volume_key,
 }
 
 int
-engine_unlock (struct volume *v, struct luks_device *device,
-               const struct layers *layers, const struct secret *key,
-               struct reason *why)
+engine_begin (struct volume *v, const struct layers *layers,
+              const struct secret *volume_key, struct reason *why)
 {
-  CLEANUP_SECRET struct secret *volume_key = NULL;
-  int r = luks_device_unlock (device, key, &volume_key, why);
+  const int r = check_ancestors (layers, volume_key, why);
 
-  if (r == 0)
-    r = check_ancestors (layers, volume_key, why);
-  if (r == 0)
-    r = payload_new (&v->header, volume_key, &v->payload, why);
-  return r;
+  return r < 0 ? r : payload_new (&v->header, volume_key, &v->payload, why);
 }

@@ -87,6 +87,15 @@ lend_key (void *opaque, size_t i, const struct subject *subject,
   return r;
 }
 
+static struct secret *
+find_volume_key (void *opaque, const struct luks_mark *mark)
+{
+  struct session *s = opaque;
+
+  return s->params.volume_key ? s->params.volume_key (s->params.opaque, mark)
+                              : NULL;
+}
+
 static void
 wipe_keys (struct session *s)
 {
@@ -159,6 +168,7 @@ open_volume (struct session *s, struct reason *why)
       deadline_in_ms (SESSION_FETCH_MS, &s->stopping);
   const struct volume_hooks hooks = {
     .key = lend_key,
+    .volume_key = find_volume_key,
     .cancelled = &s->stopping,
     .log = s->params.log,
     .opaque = s,

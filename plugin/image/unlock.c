@@ -264,15 +264,33 @@ struct unlock {
   struct luks_device *device; /* the image's own header */
   struct layers layers;
   const struct secret *keys[VOLUME_LAYERS_MAX]; /* loans */
+  struct secret *volume_key; /* of the openssl engine; may be NULL */
 };
 
+/* Without stretching, where somebody has handed the volume key over. */
 static int
-load_with (struct volume *v, const struct unlock *u, struct reason *why)
+unlock_here (struct volume *v, struct unlock *u,
+             const struct volume_hooks *hooks, struct reason *why)
+{
+  int r = u->volume_key
+              ? 0
+              : luks_device_unlock (u->device, u->keys[0], &u->volume_key, why);
+
+  if (r == 0)
+    r = engine_begin (v, &u->layers, u->volume_key, why);
+  if (r == 0 && hooks->unlocked)
+    hooks->unlocked (hooks->opaque, &v->facts.header, u->volume_key);
+  return r;
+}
+
+static int
+load_with (struct volume *v, struct unlock *u, const struct volume_hooks *hooks,
+           struct reason *why)
 {
   int r;
 
   if (v->engine == ENGINE_OPENSSL)
-    r = engine_unlock (v, u->device, &u->layers, u->keys[0], why);
+    r = unlock_here (v, u, hooks, why);
   else {
     r = load (v, u->keys);
     if (r < 0)
@@ -286,23 +304,32 @@ load_with (struct volume *v, const struct unlock *u, struct reason *why)
   return r;
 }
 
+/* The processors may have ten such unlocks to do at a time. */
+static unsigned
+patience_ms (const struct volume *v)
+{
+  return VOLUME_TURN_MS + (unsigned)(v->header.unlock_seconds * 10 * 1000);
+}
+
 /* Wait for the turn, where that is costly, and give back what it took. */
 static int
-load_in_turn (struct volume *v, const struct unlock *u,
+load_in_turn (struct volume *v, struct unlock *u,
               const struct volume_hooks *hooks, struct reason *why)
 {
   const struct deadline turn =
       deadline_in_ms (VOLUME_TURN_MS, hooks->cancelled);
   int slot, r;
 
-  if (!v->costly)
-    return load_with (v, u, why);
+  if (!v->costly || u->volume_key)
+    return load_with (v, u, hooks, why);
+  if (hooks->patience)
+    hooks->patience (hooks->opaque, patience_ms (v));
   slot = unlock_slot_take (&v->header, &turn);
   if (slot == -ESHUTDOWN)
     return reason_set (why, ESHUTDOWN, "the server is shutting down");
   if (slot < 0 && hooks->log)
     hooks->log->debug ("unlocking out of turn: %s", strerror (-slot));
-  r = load_with (v, u, why);
+  r = load_with (v, u, hooks, why);
   heap_give_back (); /* what Argon2id took */
   unlock_slot_give (slot);
   return r;
@@ -326,7 +353,10 @@ unlock (struct volume *v, struct unlock *u, enum volume_mode mode,
     if (r < 0)
       return r;
   }
-  if (v->costly && mode == VOLUME_REHEARSE) {
+  if (v->engine == ENGINE_OPENSSL && hooks->volume_key)
+    u->volume_key = hooks->volume_key (hooks->opaque, &v->facts.header);
+  /* librbd's volume key cannot be handed over: it is unlocked once. */
+  if (v->costly && mode == VOLUME_REHEARSE && v->engine == ENGINE_LIBRBD) {
     v->loaded = false;
     return 0;
   }
@@ -340,6 +370,7 @@ volume_unlock (struct volume *v, enum volume_mode mode,
   struct unlock u = { .device = NULL };
   int r = unlock (v, &u, mode, hooks, why);
 
+  secret_free (u.volume_key);
   luks_device_close (u.device);
   for (size_t i = 0; i < u.layers.nr; i++)
     luks_device_close (u.layers.devices[i]);

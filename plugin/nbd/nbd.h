@@ -209,10 +209,13 @@ extern void trail_detach_all (void);
 struct rehearsed {
   struct secret *keys[VOLUME_LAYERS_MAX]; /* NULL: local, or not fetched */
   struct secret *keyring;
+  struct secret *volume_key; /* of the openssl engine, or NULL */
+  struct luks_mark unlocked; /* the header that it is from */
 };
 
 /* Try everything that a user can get wrong, in a child process that is
- * killed after REHEARSAL_SECONDS and what its key servers may take.  0, or -1 after nbdkit_error.
+ * killed after REHEARSAL_SECONDS and what its key servers and a costly unlock
+ * may take.  0, or -1 after nbdkit_error.
  */
 extern int rehearse (struct rehearsed *ret);
 

@@ -124,8 +124,22 @@ fetch_key (void *opaque, size_t i, const struct subject *subject,
   return 0;
 }
 
-/* What the rehearsal fetched is for the first try to open: later ones
- * ask whether the key may still be used, and which it is.
+/* What the rehearsal has unlocked, if the header is the same. */
+static struct secret *
+rehearsed_volume_key (void *opaque, const struct luks_mark *mark)
+{
+  struct secret *key = rehearsed.volume_key;
+
+  (void)opaque;
+  if (!key || !luks_mark_same_volume (mark, &rehearsed.unlocked) ||
+      !luks_mark_same_metadata (mark, &rehearsed.unlocked))
+    return NULL;
+  rehearsed.volume_key = NULL;
+  return key;
+}
+
+/* What the rehearsal fetched and unlocked is for the first try to open:
+ * later ones ask whether the key may still be used, and which it is.
  */
 static void
 forget_rehearsed_keys (void)
@@ -134,6 +148,8 @@ forget_rehearsed_keys (void)
     secret_free (rehearsed.keys[i]);
     rehearsed.keys[i] = NULL;
   }
+  secret_free (rehearsed.volume_key);
+  rehearsed.volume_key = NULL;
 }
 
 /* On a thread of the session's. */
@@ -146,6 +162,7 @@ take_event (void *opaque, enum session_event event, int err,
   (void)opaque;
   trail_session (event, err, why);
   switch (event) {
+  case SESSION_EVENT_UNLOCKED:
   case SESSION_EVENT_UNLOCK_FAILED:
     forget_rehearsed_keys (); /* on the thread that fetches */
     break;
@@ -177,6 +194,7 @@ protect_secrets_again (void)
     secret_relock (rehearsed.keys[i]);
   }
   secret_relock (rehearsed.keyring);
+  secret_relock (rehearsed.volume_key);
 }
 
 static int
@@ -187,6 +205,7 @@ rbdcrypt_after_fork (void)
     .volume = &parameters.volume,
     .log = &nbdkit_logger,
     .fetch = fetch_key,
+    .volume_key = rehearsed_volume_key,
     .check = asks_again ? questions_check : NULL,
     .recheck = parameters.recheck,
     .event = take_event,

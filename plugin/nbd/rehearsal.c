@@ -12,7 +12,9 @@
  * The child talks over a socket pair: a message for each step that it
  * begins (so that the parent can say where it hangs), the keys that it
  * fetched (so that no KMS is asked twice, and what a single-use
- * credential yielded is not lost), and how it ended.
+ * credential yielded is not lost), the volume key that it unlocked (so that
+ * a costly header is unlocked once, before the start is over), and how it
+ * ended.
  */
 
 #include "config.h"
@@ -49,7 +51,8 @@ enum message_type {
   KEY,
   LOGIN,
   KEYRING,
-  PATIENCE, /* a key server may take INDEX milliseconds, on top of the rest */
+  VOLUME_KEY, /* a struct luks_mark, then the key */
+  PATIENCE,   /* what begins may take INDEX milliseconds, on top of the rest */
   FAILURE,
   SUCCESS
 };
@@ -135,16 +138,38 @@ send_reference (const struct child *child, size_t i)
     tell (child, REFERENCE, i, ref, strlen (ref));
 }
 
+static void
+child_patience (void *opaque, unsigned ms)
+{
+  struct child *child = opaque;
+
+  child->deadline.end_ms += ms;
+  tell (child, PATIENCE, ms, "", 0);
+}
+
+/* The server need not stretch a passphrase again. */
+static void
+child_unlocked (void *opaque, const struct luks_mark *mark,
+                const struct secret *volume_key)
+{
+  const struct child *child = opaque;
+  struct secret *body CLEANUP_SECRET =
+      secret_new (sizeof *mark + volume_key->length);
+
+  if (!body) /* then it does it again */
+    return;
+  secret_append (body, mark, sizeof *mark);
+  secret_append (body, volume_key->bytes, volume_key->length);
+  tell (child, VOLUME_KEY, 0, body->bytes, body->length);
+}
+
 /* The key server's own limit comes on top of ours, so that its sentence
  * is the one that the user reads.
  */
 static void
 ask_for_patience (struct child *child, const struct key *key)
 {
-  const unsigned ms = key_timeout_ms (key);
-
-  child->deadline.end_ms += ms;
-  tell (child, PATIENCE, ms, "", 0);
+  child_patience (child, key_timeout_ms (key));
 }
 
 static int
@@ -208,6 +233,8 @@ try_everything (struct child *child, struct reason *why)
   const struct volume_hooks hooks = {
     .step = child_step,
     .key = child_key,
+    .patience = child_patience,
+    .unlocked = child_unlocked,
     .opaque = child,
   };
   struct cluster *cluster;
@@ -327,6 +354,17 @@ receive (int sock, void *buf, size_t length, const struct deadline *deadline)
   return 0;
 }
 
+static void
+keep_volume_key (struct rehearsed *ret, const struct secret *body)
+{
+  const size_t mark = sizeof ret->unlocked;
+
+  if (body->length <= mark || ret->volume_key)
+    return;
+  memcpy (&ret->unlocked, body->bytes, mark);
+  ret->volume_key = secret_copy (body->bytes + mark, body->length - mark);
+}
+
 /* Keep what a message brought; the body lies in a secret of its own. */
 static void
 keep (struct rehearsed *ret, const struct message *m, struct secret **body)
@@ -337,6 +375,8 @@ keep (struct rehearsed *ret, const struct message *m, struct secret **body)
     slot = &ret->keys[m->index];
   else if (m->type == KEYRING)
     slot = &ret->keyring;
+  else if (m->type == VOLUME_KEY)
+    keep_volume_key (ret, *body);
   else if (m->type == LOGIN && m->index < parameters.volume.nr_keys)
     key_restore_login (parameters.keys[m->index], *body);
   if (slot) {
@@ -426,6 +466,7 @@ free_rehearsed (struct rehearsed *r)
   for (size_t i = 0; i < VOLUME_LAYERS_MAX; i++)
     secret_free (r->keys[i]);
   secret_free (r->keyring);
+  secret_free (r->volume_key);
   memset (r, 0, sizeof *r);
 }
 
