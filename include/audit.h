@@ -21,7 +21,8 @@ enum audit_kind {
   AUDIT_UNLOCK,  /* a volume was unlocked, or could not be */
   AUDIT_ATTACH,  /* a client was let in */
   AUDIT_REFUSAL, /* a client was turned away */
-  AUDIT_RECHECK, /* a recheck that failed, and the first that worked again */
+  AUDIT_RECHECK, /* a recheck that failed, the first that worked again, and
+                  * one that found another key */
   AUDIT_PAUSE,   /* I/O waits for the KMS */
   AUDIT_RESUME,
   AUDIT_REVOKE, /* I/O was ended because of the key */

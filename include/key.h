@@ -58,9 +58,10 @@ struct key_question {
   struct deadline deadline;
   const struct subject *subject;       /* NULL only where no image is open */
   char request_id[KEY_REQUEST_ID_MAX]; /* in the KMS's own log, or "" */
-  bool again; /* of -EAGAIN: a second try may go better (providers) */
-  bool soon;  /* of AGAIN: as often as the deadline lets (an election) */
-  bool alarm; /* a credential was used by somebody else */
+  bool again;       /* of -EAGAIN: a second try may go better (providers) */
+  bool soon;        /* of AGAIN: as often as the deadline lets (an election) */
+  unsigned version; /* which of several the KMS gave; 0: it does not tell */
+  bool alarm;       /* a credential was used by somebody else */
   struct reason warning; /* what did not keep the key from coming, or "" */
 };
 
@@ -77,10 +78,11 @@ extern int key_fetch (struct key *key, struct key_question *question,
 /* Ask the KMS whether the key may still be used, as the same identity:
  * 0, or the same errors as key_fetch, but what only its owner can mend
  * (-EINVAL) and nonsense (-EBADMSG) are "cannot say" here: -EAGAIN.
- * A key whose value has changed may be used.  Any thread.
+ * A key whose value has changed may be used: *VALUE, which is the caller's,
+ * is what it is now, or NULL where that is not learnt.  Any thread.
  */
-extern int
-key_check (struct key *key, struct key_question *question, struct reason *why);
+extern int key_check (struct key *key, struct key_question *question,
+                      struct secret **value, struct reason *why);
 
 /* Can key_check work?  When not, *WHY says why: a local key, or a token
  * for a few uses.  When it can, WHY is "" or says until when: a credential

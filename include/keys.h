@@ -157,7 +157,8 @@ struct provider {
   int (*unwrap) (void *state, struct key_question *question,
                  struct secret **ret, struct reason *why);
   /* May the key still be used?  As key_check.  NULL: local. */
-  int (*check) (void *state, struct key_question *question, struct reason *why);
+  int (*check) (void *state, struct key_question *question, struct secret **ret,
+                struct reason *why);
   /* As key_can_check, of this login.  May be NULL: yes. */
   bool (*can_check) (struct kms *kms, struct reason *why);
 

@@ -90,11 +90,21 @@ struct session_params {
                 struct reason *why);
   /* See struct volume_hooks; may be NULL.  On the session's thread. */
   struct secret *(*volume_key) (void *opaque, const struct luks_mark *mark);
+  /* The volume refused its keys, and WHY says so: say more.  May be NULL. */
+  void (*explain) (void *opaque, struct reason *why);
   /* May the keys still be used?  0 or -errno of reason.h, by DEADLINE.
+   * VALUES may become what the keys are now, one for each layer, for a
+   * trial: would they open the volume?  They are the session's then, and
+   * TRIED is called once.
    * On the thread of the rechecks.  NULL: never asked.
    */
   int (*check) (void *opaque, const struct subject *subject,
-                const struct deadline *deadline, struct reason *why);
+                const struct deadline *deadline,
+                struct secret *values[VOLUME_LAYERS_MAX], struct reason *why);
+  /* What came of the trial: 0, -EPERM, or whatever kept it from being made
+   * (-EAGAIN: for now).  On any thread.
+   */
+  void (*tried) (void *opaque, int r, const struct reason *why);
   struct recheck_rules recheck; /* every_ms 0: never asked */
   /* Something happened: ERR is 0 or negative, WHY may be NULL.  On one of
    * the session's threads, which hold no lock; does not block for long.

@@ -67,9 +67,14 @@ struct volume_params {
   enum engine engine;
 };
 
+/* A stop waits for a trial. */
+#define VOLUME_TRIAL_SECONDS 5
+
 enum volume_mode {
   VOLUME_SERVE,    /* read-write where that is possible */
   VOLUME_REHEARSE, /* read-only, no watch, no costly unlock by librbd */
+  VOLUME_TRIAL,    /* read-only, no watch, no wait for a turn, nor an unlock
+                    * that takes more than VOLUME_TRIAL_SECONDS */
 };
 
 struct volume {

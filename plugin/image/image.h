@@ -128,4 +128,12 @@ extern int revocation_start (struct session *s);
  */
 extern void session_stuck (struct session *s);
 
+/* --- trial.c --- */
+
+/* Do VALUES, one for each layer, open the volume of GENERATION?  Takes them
+ * over; the session's TRIED is told once, on any thread.
+ */
+extern void trial_begin (struct session *s, unsigned generation,
+                         struct secret *values[VOLUME_LAYERS_MAX]);
+
 #endif /* RBDCRYPT_IMAGE_H */

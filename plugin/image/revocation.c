@@ -116,6 +116,8 @@ check (void *opaque, const struct deadline *deadline, struct reason *why)
 {
   struct session *s = opaque;
   struct question q = { .s = s, .deadline = deadline };
+  struct secret *values[VOLUME_LAYERS_MAX] = { NULL };
+  int r;
   struct subject subject = {
     .metadata = read_metadata,
     .tokens = read_tokens,
@@ -127,7 +129,10 @@ check (void *opaque, const struct deadline *deadline, struct reason *why)
   subject.image = s->image;
   subject.id = s->image_id;
   pthread_mutex_unlock (&s->lock);
-  return s->params.check (s->params.opaque, &subject, deadline, why);
+  r = s->params.check (s->params.opaque, &subject, deadline, values, why);
+  if (values[0])
+    trial_begin (s, q.generation, values);
+  return r;
 }
 
 /* --- acting --- */

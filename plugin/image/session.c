@@ -183,6 +183,8 @@ open_volume (struct session *s, struct reason *why)
   if (r == 0)
     r = volume_open (s->cluster, s->params.volume, VOLUME_SERVE, &hooks,
                      &s->volume, why);
+  if (r == -EPERM && s->params.explain)
+    s->params.explain (s->params.opaque, why);
   wipe_keys (s);
   if (r == 0)
     r = refresh_watch (s, why);

@@ -313,11 +313,11 @@ patience_ms (const struct volume *v)
 
 /* Wait for the turn, where that is costly, and give back what it took. */
 static int
-load_in_turn (struct volume *v, struct unlock *u,
+load_in_turn (struct volume *v, struct unlock *u, enum volume_mode mode,
               const struct volume_hooks *hooks, struct reason *why)
 {
-  const struct deadline turn =
-      deadline_in_ms (VOLUME_TURN_MS, hooks->cancelled);
+  const struct deadline turn = deadline_in_ms (
+      mode == VOLUME_TRIAL ? 0 : VOLUME_TURN_MS, hooks->cancelled);
   int slot, r;
 
   if (!v->costly || u->volume_key)
@@ -327,6 +327,8 @@ load_in_turn (struct volume *v, struct unlock *u,
   slot = unlock_slot_take (&v->header, &turn);
   if (slot == -ESHUTDOWN)
     return reason_set (why, ESHUTDOWN, "the server is shutting down");
+  if (slot == -ETIMEDOUT && mode == VOLUME_TRIAL)
+    return reason_set (why, EAGAIN, "others unlock volumes now");
   if (slot < 0 && hooks->log)
     hooks->log->debug ("unlocking out of turn: %s", strerror (-slot));
   r = load_with (v, u, hooks, why);
@@ -360,7 +362,10 @@ unlock (struct volume *v, struct unlock *u, enum volume_mode mode,
     v->loaded = false;
     return 0;
   }
-  return load_in_turn (v, u, hooks, why);
+  if (mode == VOLUME_TRIAL && v->header.unlock_seconds > VOLUME_TRIAL_SECONDS)
+    return reason_set (why, EDQUOT, "it would take about %.0f s of a processor",
+                       v->header.unlock_seconds);
+  return load_in_turn (v, u, mode, hooks, why);
 }
 
 int

@@ -380,13 +380,14 @@ ceph_csi_fetch (void *state, struct key_question *question, struct secret **ret,
  * unwraps it again would cost much and tell nothing.
  */
 static int
-ceph_csi_check (void *state, struct key_question *question, struct reason *why)
+ceph_csi_check (void *state, struct key_question *question, struct secret **ret,
+                struct reason *why)
 {
   CLEANUP_SECRET struct secret *text = NULL, *dek = NULL, *nonce = NULL;
   const char *name;
   int r = read_dek (question->subject, &text, &name, why);
 
-  (void)state;
+  (void)state, (void)ret;
   return r == 0 ? parse_dek (text, name, &dek, &nonce, why) : r;
 }
 

@@ -246,8 +246,7 @@ call_check (void *arg, struct key_question *q, struct secret **ret,
 {
   struct key *key = arg;
 
-  (void)ret;
-  return key->kms->provider->check (key->state, q, why);
+  return key->kms->provider->check (key->state, q, ret, why);
 }
 
 static int
@@ -284,16 +283,18 @@ key_fetch (struct key *key, struct key_question *question, struct secret **ret,
 }
 
 int
-key_check (struct key *key, struct key_question *question, struct reason *why)
+key_check (struct key *key, struct key_question *question,
+           struct secret **value, struct reason *why)
 {
   const struct kms_call call = { .fn = call_check, .arg = key };
   int r;
 
+  *value = NULL;
   if (!key->state)
     return not_prepared (key, why);
   if (!key->kms->provider->check)
     return 0;
-  r = kms_ask (key->kms, &call, question, NULL, why);
+  r = kms_ask (key->kms, &call, question, value, why);
   return r == -EINVAL || r == -EBADMSG ? -EAGAIN : r;
 }
 

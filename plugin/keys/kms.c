@@ -219,6 +219,7 @@ ask_with_retries (const struct kms_call *call, struct key_question *q,
     int r;
 
     q->again = q->soon = false;
+    q->version = 0;
     q->request_id[0] = '\0';
     before = now;
     r = call->fn (call->arg, q, ret, &now);

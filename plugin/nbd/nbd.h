@@ -138,7 +138,25 @@ extern int descriptors_own_pipe (void);
  */
 extern int
 questions_check (void *opaque, const struct subject *subject,
-                 const struct deadline *deadline, struct reason *why);
+                 const struct deadline *deadline,
+                 struct secret *values[VOLUME_LAYERS_MAX], struct reason *why);
+
+/* The same for what came of a trial of a key that has changed: is told
+ * once for each new value.
+ */
+extern void questions_tried (void *opaque, int r, const struct reason *why);
+
+/* The same: WHY says that the volume refuses the keys; name those that
+ * somebody else keeps, and their versions.
+ */
+extern void questions_explain (void *opaque, struct reason *why);
+
+/* VALUE, of key LAYER, goes to the session.  VERSION: which of several the
+ * KMS said that it is; 0: not said, and what was known stays.
+ */
+extern void
+questions_took (size_t layer, const struct secret *value, unsigned version);
+extern void questions_took_version (size_t layer, unsigned version);
 
 /* Key LAYER, which may be "image": what SUBJECT records for itself becomes
  * its reference, and it is prepared.  Errors of key_recorded and
@@ -176,6 +194,8 @@ extern void trail_fetch (size_t layer, const struct key_question *question,
  */
 extern void trail_asked (size_t layer, const struct key_question *question,
                          int r, const struct reason *why);
+/* What KEY is now was tried: R is -EPERM, or why it could not be. */
+extern void trail_changed (size_t layer, int r, const struct reason *why);
 extern void trail_decisive (size_t layer);
 
 /* The volume could not be unlocked: R is -errno. */

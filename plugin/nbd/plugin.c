@@ -115,11 +115,14 @@ fetch_key (void *opaque, size_t i, const struct subject *subject,
     if (r == 0)
       r = key_fetch (parameters.keys[i], &question, ret, why);
     trail_fetch (i, &question, r, why);
+    if (r == 0)
+      questions_took (i, *ret, question.version);
     if (r == 0 && question.warning.text[0])
       nbdkit_error ("warning: %s", question.warning.text);
     return r;
   }
   *ret = rehearsed.keys[i];
+  questions_took (i, *ret, 0);
   rehearsed.keys[i] = NULL;
   return 0;
 }
@@ -206,7 +209,9 @@ rbdcrypt_after_fork (void)
     .log = &nbdkit_logger,
     .fetch = fetch_key,
     .volume_key = rehearsed_volume_key,
+    .explain = questions_explain,
     .check = asks_again ? questions_check : NULL,
+    .tried = questions_tried,
     .recheck = parameters.recheck,
     .event = take_event,
   };

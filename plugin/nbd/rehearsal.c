@@ -49,6 +49,7 @@ enum message_type {
   WARNING,
   REFERENCE, /* of key=image */
   KEY,
+  KEY_VERSION, /* of a key, in digits */
   LOGIN,
   KEYRING,
   VOLUME_KEY, /* a struct luks_mark, then the key */
@@ -126,6 +127,16 @@ send_login (const struct child *child, size_t i)
     tell (child, LOGIN, i, login->bytes, login->length);
 }
 
+static void
+send_version (const struct child *child, size_t i, unsigned version)
+{
+  char text[16];
+
+  questions_took_version (i, version);
+  snprintf (text, sizeof text, "%u", version);
+  tell (child, KEY_VERSION, i, text, strlen (text));
+}
+
 /* The parent prepares it as well, while it is still the user who can read
  * the profile's files.
  */
@@ -195,6 +206,7 @@ child_key (void *opaque, size_t i, const struct subject *subject,
     tell_text (child, WARNING, question.warning.text);
   if (!key_is_local (key)) {
     tell (child, KEY, i, child_keys[i]->bytes, child_keys[i]->length);
+    send_version (child, i, question.version);
     send_login (child, i);
   }
   tell_text (child, STEP, "unlocking the image");
@@ -249,8 +261,10 @@ try_everything (struct child *child, struct reason *why)
   r = volume_open (cluster, &parameters.volume, VOLUME_REHEARSE, &hooks,
                    &volume, why);
   /* Of what works, the server's own unlock tells. */
-  if (r == -EPERM)
+  if (r == -EPERM) {
+    questions_explain (NULL, why);
     trail_unlock_failed (r, why);
+  }
   if (r < 0)
     return r;
   r = check_opened (child, volume, why);
@@ -392,6 +406,17 @@ keep_text (struct reason *to, const struct secret *body)
   reason_set (to, 0, "%.*s", (int)body->length, (const char *)body->bytes);
 }
 
+static void
+keep_version (const struct message *m, const struct secret *body)
+{
+  char text[16];
+
+  snprintf (text, sizeof text, "%.*s", (int)body->length,
+            (const char *)body->bytes);
+  if (m->index < parameters.volume.nr_keys)
+    questions_took_version (m->index, strtoul (text, NULL, 10));
+}
+
 /* What the child found on the image: prepared here too. */
 static int
 adopt (const struct message *m, const struct secret *body, struct reason *why)
@@ -448,6 +473,9 @@ listen_to_child (int sock, struct rehearsed *ret, struct reason *why)
       r = adopt (&m, body, why);
       if (r < 0)
         return r;
+      break;
+    case KEY_VERSION:
+      keep_version (&m, body);
       break;
     case FAILURE:
       keep_text (why, body);

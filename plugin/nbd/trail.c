@@ -137,6 +137,20 @@ trail_asked (size_t layer, const struct key_question *question, int r,
 }
 
 void
+trail_changed (size_t layer, int r, const struct reason *why)
+{
+  struct audit_event event = {
+    .kind = AUDIT_RECHECK,
+    .err = r,
+    .why = why->text,
+    .peer_uid = -1,
+    .peer_pid = -1,
+  };
+
+  write_event (&event, parameters.keys[layer]);
+}
+
+void
 trail_decisive (size_t layer)
 {
   pthread_mutex_lock (&trail.lock);

@@ -105,6 +105,7 @@ ask (const char *passphrase, const char *ref, struct image *image,
   struct key_question question = { .deadline = deadline_in_ms (10000, NULL),
                                    .subject = &subject };
   struct key *key = NULL;
+  struct secret *value;
   int r;
 
   assert_int_equal (key_parse (ref, &key, why), 0);
@@ -113,9 +114,10 @@ ask (const char *passphrase, const char *ref, struct image *image,
     r = key_fetch (key, &question, ret, why);
   if (r == 0) {
     assert_true (key_can_check (key, why));
-    assert_int_equal (key_check (key, &question, why), 0);
+    assert_int_equal (key_check (key, &question, &value, why), 0);
+    assert_null (value);
     image->name = NULL;
-    assert_int_equal (key_check (key, &question, why), -ENOENT);
+    assert_int_equal (key_check (key, &question, &value, why), -ENOENT);
   }
   key_free (key);
   return r;

@@ -62,6 +62,7 @@ ask (const char *answer, struct key_question *question, struct secret **ret,
   const struct reference ref = { .name = "t:a/b",
                                  .scheme = "t",
                                  .body = "a/b" };
+  CLEANUP_SECRET struct secret *now = NULL;
   struct kms kms;
   void *key = NULL;
   pthread_t thread;
@@ -75,7 +76,8 @@ ask (const char *answer, struct key_question *question, struct secret **ret,
   assert_non_null (strstr (p->doing (key), "t:a/b"));
   *question = (struct key_question){ .deadline = deadline_in_ms (5000, NULL) };
   assert_int_equal (pthread_create (&thread, NULL, serve, copy), 0);
-  r = ret ? p->fetch (key, question, ret, why) : p->check (key, question, why);
+  r = ret ? p->fetch (key, question, ret, why)
+          : p->check (key, question, &now, why);
   pthread_join (thread, NULL);
   p->free (key);
   p->close (&kms);

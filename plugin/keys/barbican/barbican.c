@@ -190,18 +190,25 @@ get_payload (const struct barbican_key *k, struct key_question *question,
 }
 
 static int
-barbican_fetch (void *state, struct key_question *question, struct secret **ret,
-                struct reason *why)
+get_passphrase (const struct barbican_key *k, struct key_question *question,
+                struct secret **ret, struct reason *why)
 {
-  const struct barbican_key *k = state;
   struct layout layout = { .kind = LAYOUT_RAW };
   struct secret *bytes;
   int r = get_metadata (k, question, &layout, why);
 
   if (r == 0)
     r = get_payload (k, question, &bytes, why);
-  if (r == 0)
-    r = layout_bytes (&layout, bytes, ret, why);
+  return r == 0 ? layout_bytes (&layout, bytes, ret, why) : r;
+}
+
+static int
+barbican_fetch (void *state, struct key_question *question, struct secret **ret,
+                struct reason *why)
+{
+  const struct barbican_key *k = state;
+  int r = get_passphrase (k, question, ret, why);
+
   if (r == 0 && k->barbican->consumer && question->subject)
     register_consumer (k, question);
   return r == -EKEYREJECTED ? -EACCES : r;
@@ -209,15 +216,11 @@ barbican_fetch (void *state, struct key_question *question, struct secret **ret,
 
 /* Whatever the secret is now: a key that was changed may be used. */
 static int
-barbican_check (void *state, struct key_question *question, struct reason *why)
+barbican_check (void *state, struct key_question *question, struct secret **ret,
+                struct reason *why)
 {
-  const struct barbican_key *k = state;
-  CLEANUP_SECRET struct secret *bytes = NULL;
-  struct layout layout = { .kind = LAYOUT_RAW };
-  int r = get_metadata (k, question, &layout, why);
+  const int r = get_passphrase (state, question, ret, why);
 
-  if (r == 0)
-    r = get_payload (k, question, &bytes, why);
   return r == -EKEYREJECTED ? -EAGAIN : r;
 }
 

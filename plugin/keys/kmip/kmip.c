@@ -258,7 +258,9 @@ get_passphrase (struct talk *t, const struct kmip_key *k, struct secret **ret,
 
 /* ---- the provider ---- */
 
-/* Also its unwrap: what a key needs is known since prepare. */
+/* Also its unwrap: what a key needs is known since prepare.  And its
+ * check: whatever the key is now, one that was changed may be used.
+ */
 static int
 kmip_fetch (void *state, struct key_question *question, struct secret **ret,
             struct reason *why)
@@ -276,15 +278,6 @@ kmip_fetch (void *state, struct key_question *question, struct secret **ret,
   secret_free (t.message);
   connection_close (t.connection);
   return r;
-}
-
-/* Whatever the key is now: one that was changed may be used. */
-static int
-kmip_check (void *state, struct key_question *question, struct reason *why)
-{
-  CLEANUP_SECRET struct secret *s = NULL;
-
-  return kmip_fetch (state, question, &s, why);
 }
 
 static void
@@ -395,7 +388,7 @@ const struct provider kmip_provider = {
   .free = kmip_free,
   .fetch = kmip_fetch,
   .unwrap = kmip_fetch,
-  .check = kmip_check,
+  .check = kmip_fetch,
   .doing = kmip_doing,
   .relock_login = kmip_relock,
 };

@@ -8,6 +8,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -319,6 +320,17 @@ read_record (const struct openbao_key *k, const struct answer *a, bool kv2,
   return r;
 }
 
+/* What KV version 2 says of the record, or 0. */
+static unsigned
+version_of (const struct answer *a, bool kv2)
+{
+  json_t *data = json_object_get (a->body, "data");
+  const json_int_t n = json_integer_value (
+      json_object_get (json_object_get (data, "metadata"), "version"));
+
+  return kv2 && n > 0 && n <= INT_MAX ? n : 0;
+}
+
 /* PLACE is known.  For sentences, the key is that of the place. */
 static int
 read_there (const struct openbao_key *k, const struct place *place,
@@ -346,8 +358,10 @@ read_there (const struct openbao_key *k, const struct place *place,
     return reason_set (why, ENOMEM, "out of memory");
   r = openbao_ask_for_key (&here, "GET", path, NULL, q, &a, why);
   free (path);
-  if (r == 0)
+  if (r == 0) {
+    q->version = version_of (&a, place->kv2);
     r = read_record (&here, &a, place->kv2, ret, why);
+  }
   else if (r == -ENOENT && !answer_has_metadata (&a))
     r = doubt_place (k, place, q, why);
   answer_free (&a);

@@ -41,10 +41,10 @@ openbao_fetch (void *state, struct key_question *question, struct secret **ret,
 
 /* Whatever the record holds now: a key that was changed may be used. */
 static int
-openbao_check (void *state, struct key_question *question, struct reason *why)
+openbao_check (void *state, struct key_question *question, struct secret **ret,
+               struct reason *why)
 {
-  struct secret *s CLEANUP_SECRET = NULL;
-  const int r = ask_for_key (state, question, &s, why);
+  const int r = ask_for_key (state, question, ret, why);
 
   return r == -EKEYREJECTED ? -EAGAIN : r;
 }

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A key that is replaced where it is kept, while its volume is served: it
+is tried, once, and said."""
+
+import json
+import shutil
+
+import pytest
+
+import lab
+from test_revocation import PASSPHRASE, Volume, says
+
+CHANGED = "has changed where it is kept"
+
+
+def audited(path):
+    with open(path, encoding="utf-8") as f:
+        return [json.loads(line) for line in f]
+
+
+def rechecks(volume, count):
+    """Wait for so many more: the key server's own trail tells."""
+    def asked():
+        with open(volume.bao.audit_log, encoding="utf-8") as f:
+            return sum('"type":"response"' in line and volume.path in line
+                       for line in f)
+    begin = asked()
+    lab.await_(lambda: asked() >= begin + count, 30, "rechecks")
+
+
+def put(volume, value):
+    volume.bao.put(volume.path, {"key": value})
+
+
+def serves(server):
+    with server.connect(timeout=120) as c:
+        c.write(lab.pattern(4096), 0)
+        assert c.read(4096, 0) == lab.pattern(4096)
+
+
+@pytest.fixture
+def volume(servers, images, bao, files):
+    return Volume(servers, images, bao, files)
+
+
+@pytest.mark.parametrize("engine", ["librbd", "openssl"])
+def test_key_that_opens_the_volume_no_more_is_said_once(
+        volume, servers, files, engine):
+    """And for each value that is new; the volume stays open."""
+    trail = files("trail", "")
+    server = volume.start("engine=" + engine, "audit=" + trail)
+    rechecks(volume, 2)
+    assert CHANGED not in server.stderr()
+    put(volume, "another passphrase")
+    says(server, CHANGED)
+    rechecks(volume, 3)
+    lines = [s for s in server.lines() if CHANGED in s]
+    assert len(lines) == 1, server.stderr()
+    assert "key t:" + volume.path in lines[0]
+    assert "in version 2" in lines[0]
+    assert "opens none of the 1 keyslots" in lines[0]
+    put(volume, "a third one")
+    lab.await_(lambda: server.stderr().count(CHANGED) == 2, 20, "the third")
+    serves(server)
+    events = [e for e in audited(trail) if e["event"] == "recheck"]
+    assert [e["outcome"] for e in events] == ["wrong-key"] * 2
+    assert events[0]["key"] == "t:" + volume.path
+    for secret in (PASSPHRASE.decode(), "another passphrase", "a third one"):
+        assert secret not in server.stderr() + open(trail).read()
+    assert server.stop() == 0
+    # The restart fails, and says what helps, which then does.
+    sentence = servers.refused(volume.image, "key=t:" + volume.path,
+                               "profiles=" + volume.profiles).sentence
+    assert "the key is t:%s, whose version is 3 (t:%s#version=N" % (
+        volume.path, volume.path) in sentence
+    volume.path += "#version=1"
+    serves(volume.start())
+
+
+def test_key_that_was_put_back_is_no_news(volume):
+    server = volume.start()
+    put(volume, "another passphrase")
+    says(server, CHANGED)
+    put(volume, PASSPHRASE.decode())
+    rechecks(volume, 2)
+    assert server.stderr().count(CHANGED) == 1
+    put(volume, "another passphrase")
+    lab.await_(lambda: server.stderr().count(CHANGED) == 2, 20,
+               "the same, again")
+    serves(server)
+
+
+def test_key_that_still_opens_the_volume_is_no_news(volume, images, files,
+                                                    tmp_path):
+    """Somebody added a keyslot: only a trial can tell."""
+    path = str(tmp_path / "two-keyslots")
+    shutil.copy(images.header(passphrase=PASSPHRASE), path)
+    lab.run("cryptsetup", "luksAddKey", "-q", "--pbkdf", "pbkdf2",
+            "--pbkdf-force-iterations", "1000", "--key-file",
+            files("old", PASSPHRASE), path, files("new", "a second one"))
+    volume.image = images.imported(path)
+    server = volume.start(options=["-v"])
+    put(volume, "a second one")
+    says(server, "has changed, and opens the volume as before")
+    rechecks(volume, 2)
+    assert CHANGED not in server.stderr()
+    assert server.stderr().count("opens the volume as before") == 1
+    serves(server)
+
+
+def test_costly_header_is_tried_once(volume, images):
+    """Or not at all, where that would take too long."""
+    volume.image = images.costly()
+    put(volume, lab.PASSPHRASE.decode())
+    server = volume.start()
+    serves(server)
+    put(volume, "another passphrase")
+    lab.await_(lambda: CHANGED in server.stderr(), 90, "the trial")
+    rechecks(volume, 3)
+    assert server.stderr().count(CHANGED) == 1
+    serves(server)
+
+
+def test_trial_that_hangs_keeps_no_revocation_from_its_end(volume):
+    """No OSD answers it.  The volume cannot be closed then either, which
+    ends the process as always."""
+    server = volume.start()
+    serves(server)
+    server.expected_status = None
+    cluster = volume.image.cluster
+    cluster.freeze()
+    try:
+        put(volume, "another passphrase")
+        rechecks(volume, 1)
+        volume.delete_secret()
+        lab.await_(lambda: "the key may no longer be used" in server.stderr(),
+                   60, "the revocation")
+        assert CHANGED not in server.stderr()
+    finally:
+        cluster.thaw()
