@@ -452,7 +452,7 @@ class Builder:
                  any(x.geometry.pool == "ec" for x in layers)):
             return True  # librbd's is not chosen
         stored = ("clone", "clone") in zip(steps, steps[1:]) or \
-            "deep-copy-flat" in steps or ("clone", "migrate") == steps
+            {"deep-copy", "deep-copy-flat", "migrate"} & set(steps)
         if steps[-1:] in (("sparsify",), ("copy",), ("restore",)):
             stored = False
         return not (stored or self.geometry.pool == "ec")
