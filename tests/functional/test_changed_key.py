@@ -138,3 +138,23 @@ def test_trial_that_hangs_keeps_no_revocation_from_its_end(volume):
         assert CHANGED not in server.stderr()
     finally:
         cluster.thaw()
+
+
+def test_token_that_is_not_for_this_address_ends_nothing_at_once(volume):
+    """token_bound_cidrs of the role names another network: no token is
+    called good that is refused, and nobody's policy is blamed."""
+    volume.log_in_by_approle()
+    server = volume.start("grace=60")
+    serves(server)
+    volume.bao.must("POST", volume.role, {
+        "token_policies": [volume.policy], "token_ttl": "300s",
+        "token_bound_cidrs": ["192.0.2.0/24"]})
+    volume.bao.must("PUT", "sys/leases/revoke-prefix/auth/approle/login")
+    says(server, "it cannot be said whether the key may still be used")
+    assert "perhaps not from this address" in server.stderr()
+    assert "the token is good" not in server.stderr()
+    serves(server)
+    volume.bao.must("POST", volume.role, {
+        "token_policies": [volume.policy], "token_ttl": "300s",
+        "token_bound_cidrs": []})
+    says(server, "the KMS answers again")
