@@ -184,6 +184,9 @@ extern void session_hold (struct session *s);
 extern int session_stop (struct session *s, const struct deadline *deadline,
                          struct reason *why);
 
+/* How many threads with clients' requests are held. */
+extern size_t session_held (struct session *s);
+
 /* After session_stop, once no client can hear it: answer all that is not
  * answered with -ESHUTDOWN.  0 when the threads that were held have ended,
  * or -ETIMEDOUT.

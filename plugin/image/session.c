@@ -606,6 +606,17 @@ session_hold (struct session *s)
   requests_hold (&s->requests);
 }
 
+size_t
+session_held (struct session *s)
+{
+  size_t nr;
+
+  pthread_mutex_lock (&s->requests.lock);
+  nr = s->requests.nr_held;
+  pthread_mutex_unlock (&s->requests.lock);
+  return nr;
+}
+
 int
 session_release (struct session *s, const struct deadline *deadline)
 {

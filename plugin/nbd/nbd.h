@@ -110,16 +110,21 @@ extern void peers_secured (int more);
  */
 extern bool peers_can_be_cut (void);
 
+/* How many clients are connected, and how many bytes of theirs nbdkit has
+ * not read.
+ */
+extern size_t peers_connected (size_t *unread);
+
 /* From now on what nbdkit answers to its clients goes nowhere: another
  * socket takes the place of each client's, in the same descriptor, which
- * nbdkit may use and close as before.  False when that is impossible.
+ * nbdkit may use and close as before.
  */
-extern bool peers_cut (void);
+extern void peers_cut (void);
 
-/* Close the sockets of those that were cut off, and throw away answers
- * that come within MILLISECONDS.
+/* Close the sockets of those that were cut off, and throw away what was
+ * answered to them.
  */
-extern void peers_drop (int milliseconds);
+extern void peers_drop (void);
 
 /* --- descriptors.c --- */
 

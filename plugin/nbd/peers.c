@@ -5,10 +5,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
-#include <poll.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -203,31 +203,53 @@ peers_can_be_cut (void)
   return listeners.nr > 0 && atomic_load (&nr_secured) == 0;
 }
 
+/* One that was cut off.  Each has a sink of its own: nbdkit shuts down the
+ * socket of a connection that it takes for dead.
+ */
+struct line {
+  int client; /* its socket, or -1 once it was dropped */
+  int drain;  /* what nbdkit answers comes out here */
+};
+
 /* Only the thread of the end touches it. */
 static struct {
-  int sink[2]; /* what is written to the first comes out of the second */
-  bool made;
   struct listeners listeners;
-  int *lines; /* the clients' sockets, until they are dropped */
+  struct line *lines;
   size_t nr;
-} cut = { .sink = { -1, -1 } };
+  size_t nr_clients, unread; /* and bytes, of all clients */
+} cut;
 
-static bool
-make_sink (void)
+static void
+count_unread (int fd, void *opaque)
 {
-  cut.made = cut.made || (socketpair (AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0,
-                                      cut.sink) == 0 &&
-                          shutdown (cut.sink[1], SHUT_WR) == 0);
-  return cut.made;
+  int n;
+
+  (void)opaque;
+  if (!is_accepted (fd, &cut.listeners))
+    return;
+  cut.nr_clients++;
+  if (ioctl (fd, FIONREAD, &n) == 0)
+    cut.unread += n;
 }
 
-/* Short of memory or descriptors the client is dropped before its socket is
- * replaced: it may still get an answer in between.
+size_t
+peers_connected (size_t *unread)
+{
+  cut.listeners.nr = cut.nr_clients = cut.unread = 0;
+  descriptors_each (note_listener, &cut.listeners);
+  descriptors_each (count_unread, NULL);
+  *unread = cut.unread;
+  return cut.nr_clients;
+}
+
+/* Short of memory or descriptors the client is hung up on instead: it may
+ * still get an answer.
  */
 static void
 cut_if_accepted (int fd, void *opaque)
 {
-  int *more, line;
+  int sink[2] = { -1, -1 };
+  struct line *more;
 
   (void)opaque;
   if (!is_accepted (fd, &cut.listeners))
@@ -235,40 +257,48 @@ cut_if_accepted (int fd, void *opaque)
   more = realloc (cut.lines, (cut.nr + 1) * sizeof *more);
   if (more)
     cut.lines = more;
-  line = more ? fcntl (fd, F_DUPFD_CLOEXEC, 0) : -1;
-  if (line == -1)
+  if (!more ||
+      socketpair (AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sink) == -1) {
     shutdown (fd, SHUT_RD);
-  else
-    cut.lines[cut.nr++] = line;
-  dup3 (cut.sink[0], fd, O_CLOEXEC);
-}
-
-bool
-peers_cut (void)
-{
-  if (!make_sink ())
-    return false;
-  cut.listeners.nr = 0;
-  descriptors_each (note_listener, &cut.listeners);
-  descriptors_each (cut_if_accepted, NULL);
-  return true;
+    return;
+  }
+  more = &cut.lines[cut.nr];
+  *more = (struct line){ fcntl (fd, F_DUPFD_CLOEXEC, 0), sink[1] };
+  if (more->client == -1) {
+    shutdown (fd, SHUT_RD);
+    close (sink[1]);
+  }
+  else {
+    shutdown (sink[1], SHUT_WR); /* who reads there finds the end */
+    dup3 (sink[0], fd, O_CLOEXEC);
+    cut.nr++;
+  }
+  close (sink[0]);
 }
 
 void
-peers_drop (int milliseconds)
+peers_cut (void)
 {
-  struct pollfd answers = { .fd = cut.sink[1], .events = POLLIN };
+  cut.listeners.nr = 0;
+  descriptors_each (note_listener, &cut.listeners);
+  descriptors_each (cut_if_accepted, NULL);
+}
+
+void
+peers_drop (void)
+{
   char thrown_away[4096];
 
   for (size_t i = 0; i < cut.nr; i++) {
-    shutdown (cut.lines[i], SHUT_RD); /* wakes who waits for a request */
-    close (cut.lines[i]);
-  }
-  free (cut.lines);
-  cut.lines = NULL;
-  cut.nr = 0;
-  if (poll (&answers, 1, milliseconds) == 1)
-    while (recv (cut.sink[1], thrown_away, sizeof thrown_away, MSG_DONTWAIT) >
+    struct line *line = &cut.lines[i];
+
+    if (line->client != -1) {
+      shutdown (line->client, SHUT_RD); /* wakes who waits for a request */
+      close (line->client);
+      line->client = -1;
+    }
+    while (recv (line->drain, thrown_away, sizeof thrown_away, MSG_DONTWAIT) >
            0)
       ;
+  }
 }

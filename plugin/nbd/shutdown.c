@@ -41,6 +41,9 @@
  */
 #define PARTING_MS 200
 
+/* Clients that have sent nothing for this long are between two requests. */
+#define QUIET_MS 200
+
 /* What ending the logins may cost when a key server does not answer. */
 #define LOGINS_MS 1000
 
@@ -164,6 +167,29 @@ await_parting (void)
   return true;
 }
 
+/* A request that is cut in its middle is an error in nbdkit's log, and in
+ * nbdkit 1.32 one that must not meet an answer: wait until clients have sent
+ * what they are sending.
+ */
+static void
+await_quiet (const struct deadline *deadline)
+{
+  size_t held = session_held (watch.session), unread, held_now, unread_now;
+  int64_t since = monotonic_ms ();
+
+  if (peers_connected (&unread) == 0)
+    return;
+  while (monotonic_ms () - since < QUIET_MS &&
+         deadline_sleep_ms (deadline, NUDGE_MS) == 0 &&
+         peers_connected (&unread_now) > 0) {
+    held_now = session_held (watch.session);
+    if (held_now != held || unread_now != unread)
+      since = monotonic_ms ();
+    held = held_now;
+    unread = unread_now;
+  }
+}
+
 /* Make clients leave until nbdkit has noticed that all of them did.  Else
  * the process ends under them: all that matters is flushed and closed, or
  * is known to be lost.
@@ -172,19 +198,19 @@ static void
 send_clients_away (void)
 {
   const struct deadline deadline = deadline_in_ms (LEAVE_MS, NULL);
+  const struct deadline half = deadline_in_ms (LEAVE_MS / 2, NULL);
 
   if (!await_parting ())
     exit_at_once (watch.err < 0 ? EXIT_FAILURE : EXIT_SUCCESS);
-  if (peers_cut ()) {
-    const struct deadline home_by = deadline_sooner (&deadline, LEAVE_MS / 2);
-
-    nbdkit_shutdown ();
-    session_release (watch.session, &home_by);
-    while (!atomic_load (&watch.cleaning) && deadline_left_ms (&deadline) > 0) {
-      peers_drop (NUDGE_MS);
-      peers_cut (); /* who had just been accepted */
-    }
-  }
+  await_quiet (&half);
+  peers_cut ();
+  nbdkit_shutdown ();
+  session_release (watch.session, &half);
+  do {
+    peers_drop ();
+    peers_cut (); /* who had just been accepted */
+  } while (!atomic_load (&watch.cleaning) &&
+           deadline_sleep_ms (&deadline, NUDGE_MS) == 0);
   if (!atomic_load (&watch.cleaning))
     exit_at_once (watch.err < 0 ? EXIT_FAILURE : EXIT_SUCCESS);
 }
