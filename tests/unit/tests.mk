@@ -9,6 +9,9 @@ unit_tests = \
 	tests/unit/test-answer \
 	tests/unit/test-audit \
 	tests/unit/test-barbican \
+	tests/unit/test-behind \
+	tests/unit/test-behind-threads \
+	tests/unit/test-buffers \
 	tests/unit/test-ceph-csi \
 	tests/unit/test-deadline \
 	tests/unit/test-destination \
@@ -59,6 +62,13 @@ tests_unit_test_addresses_CFLAGS = $(unit_cflags)
 tests_unit_test_addresses_LDADD = $(unit_ldadd)
 tests_unit_test_audit_CFLAGS = $(unit_cflags)
 tests_unit_test_audit_LDADD = $(unit_ldadd)
+# The sources of write-behind are parts of this one, without some rules.
+tests_unit_test_behind_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)
+tests_unit_test_behind_CFLAGS = $(unit_cflags)
+tests_unit_test_behind_threads_CFLAGS = $(unit_cflags)
+tests_unit_test_behind_threads_LDADD = $(unit_ldadd)
+tests_unit_test_buffers_CFLAGS = $(unit_cflags)
+tests_unit_test_buffers_LDADD = $(unit_ldadd)
 tests_unit_test_ceph_csi_CFLAGS = $(unit_cflags)
 tests_unit_test_ceph_csi_LDADD = $(unit_ldadd)
 tests_unit_test_barbican_SOURCES = \

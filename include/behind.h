@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* Write-behind: what changes an image, in order, and answered before the
+ * store has it.
+ *
+ * A write's data is copied, or encrypted, once, into a buffer from here,
+ * and handed to the store, which completes it whenever it likes.  Meanwhile
+ * the client has its answer, as long as not too much is on its way.
+ *
+ * Order.  The store keeps none.  So of operations that overlap, in whole
+ * sectors, only one is inside it; the next is handed over when that one
+ * completes.  Where a part of a sector makes the store read and write a
+ * whole object, such an operation counts as all of its object.  A read
+ * waits for what overlaps and was answered before; nothing else waits.
+ *
+ * Errors.  A flush waits for all that was answered before it.  What failed
+ * after it was answered is reported as debts.h says, by flushes only.
+ *
+ * Until a connection's first flush, and where the limit is 0, an operation
+ * is answered when the store has completed it; so are those that ask for
+ * it (FUA), and all but writes.
+ *
+ * Any thread may call any of this; the store's may call behind_complete.
+ */
+
+#ifndef RBDCRYPT_BEHIND_H
+#define RBDCRYPT_BEHIND_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <sys/queue.h>
+
+#include "buffers.h"
+#include "debts.h"
+#include "places.h"
+
+/* Smaller values of behind= would answer no write of usual size. */
+#define BEHIND_DEFAULT (32 * 1024 * 1024)
+
+/* What the volumes of a process share. */
+struct behind_pool {
+  pthread_mutex_t lock; /* of all that use it, too */
+  struct buffers buffers;
+  uint64_t limit, used; /* bytes */
+  uint64_t turn;        /* of handing out room */
+  TAILQ_HEAD (, behind_room) waiting;
+};
+
+/* All volumes together have LIMIT bytes under way, and each at least one
+ * operation of any size.
+ */
+extern void behind_pool_init (struct behind_pool *pool, uint64_t limit);
+extern void behind_pool_destroy (struct behind_pool *pool);
+
+enum behind_what {
+  BEHIND_WRITE,
+  BEHIND_DISCARD,
+  BEHIND_ZERO,
+  BEHIND_ZERO_THICK, /* stays allocated */
+};
+
+/* What an operation does to the store. */
+struct behind_change {
+  enum behind_what what;
+  uint64_t offset, count;
+};
+
+/* One operation, from behind_begin to the store's completion. */
+struct behind_op {
+  struct behind_change change;
+  struct buffer buffer; /* of a write: COUNT bytes */
+  void *store;          /* for the store; NULL at first */
+  unsigned generation;  /* the same */
+
+  /* behind.c's own; under the lock. */
+  struct behind *behind;
+  uint64_t start, end; /* in whole sectors */
+  uint64_t from, to;   /* what no other operation may touch meanwhile */
+  uint64_t nr;
+  uint64_t answered; /* 0, or its place among what was answered */
+  unsigned blockers; /* operations before it that it must wait for */
+  bool filled;       /* it goes to the store when there are none */
+  bool inside;       /* the store has it */
+  bool unwanted;     /* its client was sent home before the store had it */
+  bool forsaken;     /* of a session that is over */
+  int result;
+  struct behind_waiter *waiter;
+  TAILQ_ENTRY (behind_op) link; /* of answered */
+  struct behind_op *next;       /* of what the store is to have next */
+};
+
+TAILQ_HEAD (behind_ops, behind_op);
+
+struct behind_store {
+  /* What OP, of its generation, works on must stay until DONE.  0 or
+   * -errno.  Under the lock.
+   */
+  int (*admit) (void *opaque, struct behind_op *op);
+  /* Begin OP; behind_complete follows from any thread, perhaps before this
+   * returns.  -errno: it does not follow.
+   */
+  int (*submit) (void *opaque, struct behind_op *op);
+  /* Nothing more comes of OP: RESULT is 0 or -errno.  The last that is
+   * heard of it.
+   */
+  void (*done) (void *opaque, struct behind_op *op, int result);
+};
+
+/* How large the pieces are that must not be changed by two. */
+struct behind_geometry {
+  uint32_t sector; /* bytes, a power of two */
+  uint64_t object; /* bytes; 0: a part of a sector concerns only that sector */
+  uint64_t base;   /* how far offset 0 is from where an object begins */
+};
+
+/* Of one volume, over all its openings. */
+struct behind {
+  struct behind_pool *pool;
+  uint64_t limit; /* bytes; 0: nothing is answered before */
+  struct behind_store store;
+  void *opaque;
+  struct behind_geometry geometry;
+  struct debts debts;
+  bool wipe;
+  int abandoned;
+  uint64_t used, clock;
+  size_t nr_rooms; /* at most PLACES_MAX */
+  struct places places;
+  uint64_t turn; /* in which no room was left */
+  struct behind_ops answered;
+  TAILQ_HEAD (, behind_waiter) sleepers;
+  TAILQ_HEAD (, behind_reader) readers;
+  TAILQ_HEAD (, behind_flush) flushes;
+};
+
+/* A connection. */
+struct behind_client {
+  struct debtor debtor;
+  bool flushed;
+};
+
+extern void
+behind_init (struct behind *b, struct behind_pool *pool, uint64_t limit,
+             const struct behind_store *store, void *opaque);
+
+/* No operation may be left. */
+extern void behind_destroy (struct behind *b);
+
+/* The volume is open, perhaps anew. */
+extern void
+behind_admit (struct behind *b, const struct behind_geometry *geometry);
+
+extern void behind_client_open (struct behind *b, struct behind_client *client);
+
+/* A place for CHANGE, and a buffer to fill for a write.  Waits for room.
+ * ALONE: and until nothing that overlaps is before it, so that what is
+ * there can be read.  0 and *RET, to be given to behind_end or
+ * behind_cancel; or -errno.
+ */
+extern int behind_begin (struct behind *b, unsigned generation,
+                         const struct behind_change *change, bool alone,
+                         struct behind_op **ret);
+
+/* Let the store have OP, which is not the caller's any more.  FUA: wait for
+ * it.  0 or -errno.
+ */
+extern int
+behind_end (struct behind_op *op, struct behind_client *client, bool fua);
+
+/* OP is given up before the store had it. */
+extern void behind_cancel (struct behind_op *op);
+
+/* Wait until the store has completed all that was answered and overlaps.
+ * 0 or -errno of behind_abandon.
+ */
+extern int
+behind_before_read (struct behind *b, uint64_t offset, uint64_t count);
+
+/* Wait until the store has completed all that was answered.  0, or -errno:
+ * of behind_abandon, or what is to be reported.
+ */
+extern int behind_flush (struct behind *b, struct behind_client *client);
+
+/* CLIENT gets an error for its flush in any case. */
+extern void behind_told (struct behind *b, struct behind_client *client);
+
+extern void behind_complete (struct behind_op *op, int result);
+
+/* Everybody who waits is sent home with -ERR, and whoever comes.  What was
+ * answered goes on.
+ */
+extern void behind_abandon (struct behind *b, int err);
+
+/* The volume will not be closed: what was answered and has not been
+ * completed counts as lost.  The store may still complete it, and until
+ * then its buffers stay.
+ */
+extern void behind_forsake (struct behind *b);
+
+/* From now on, until behind_admit, no buffer keeps what was in it. */
+extern void behind_wipe (struct behind *b);
+
+/* Give the memory back that is not needed now. */
+extern void behind_give_back (struct behind *b);
+
+/* Was something lost that no connection was told of? */
+extern bool behind_owes (struct behind *b);
+
+/* See debts_take_range. */
+extern bool behind_take_range (struct behind *b, struct debts_range *ret);
+
+#endif /* RBDCRYPT_BEHIND_H */

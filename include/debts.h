@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* Writes that were answered and failed afterwards, and who must be told.
+ *
+ * The next flush of every connection that was open then fails, once.
+ * What no connection was told is a debt: the next flush of any connection,
+ * an old one or one that comes later, is told.
+ *
+ * No locks: the caller has one.
+ */
+
+#ifndef RBDCRYPT_DEBTS_H
+#define RBDCRYPT_DEBTS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* How many ranges are remembered for the log. */
+#define DEBTS_RANGES 8
+
+struct debts_range {
+  uint64_t start, end; /* of the payload or image: as they were written */
+  uint64_t nr;         /* writes */
+  int err;             /* of the first; negative */
+};
+
+struct debts {
+  uint64_t failed;   /* how many have failed since the server started */
+  uint64_t reported; /* how many of them some connection was told of */
+  int err;           /* of the oldest that nobody was told of; negative */
+  struct debts_range ranges[DEBTS_RANGES];
+  size_t nr_ranges;
+};
+
+/* A connection: what it was told of. */
+struct debtor {
+  uint64_t told;
+};
+
+/* A connection begins.  It owes nothing for what others were told of. */
+extern void debts_open (const struct debts *debts, struct debtor *debtor);
+
+/* A write of [START, END) that was answered failed with ERR. */
+extern void
+debts_add (struct debts *debts, uint64_t start, uint64_t end, int err);
+
+/* What a flush must answer: 0, or -errno, once. */
+extern int debts_collect (struct debts *debts, struct debtor *debtor);
+
+/* Is there anything that no connection was told of? */
+extern bool debts_any (const struct debts *debts);
+
+/* Take a range for the log.  False when there is none.  Ranges that touch
+ * are one; when there are too many, the last covers the rest.
+ */
+extern bool debts_take_range (struct debts *debts, struct debts_range *ret);
+
+#endif /* RBDCRYPT_DEBTS_H */

@@ -1,0 +1,512 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+#include "config.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "behind_inside.h"
+
+struct behind_reader {
+  struct behind_waiter waiter;
+  uint64_t start, end, since;
+  unsigned blockers;
+  TAILQ_ENTRY (behind_reader) link;
+};
+
+struct behind_flush {
+  struct behind_waiter waiter;
+  uint64_t until;
+  TAILQ_ENTRY (behind_flush) link;
+};
+
+void
+behind_init (struct behind *b, struct behind_pool *pool, uint64_t limit,
+             const struct behind_store *store, void *opaque)
+{
+  memset (b, 0, sizeof *b);
+  b->pool = pool;
+  b->limit = limit;
+  b->store = *store;
+  b->opaque = opaque;
+  b->geometry.sector = 1;
+  TAILQ_INIT (&b->answered);
+  TAILQ_INIT (&b->sleepers);
+  TAILQ_INIT (&b->readers);
+  TAILQ_INIT (&b->flushes);
+}
+
+void
+behind_destroy (struct behind *b)
+{
+  assert (b->places.nr == 0 && TAILQ_EMPTY (&b->sleepers));
+}
+
+void
+behind_admit (struct behind *b, const struct behind_geometry *geometry)
+{
+  behind_lock (b);
+  assert (b->places.nr == 0);
+  b->geometry = *geometry;
+  b->abandoned = 0;
+  b->wipe = false;
+  behind_unlock (b);
+}
+
+void
+behind_client_open (struct behind *b, struct behind_client *client)
+{
+  behind_lock (b);
+  debts_open (&b->debts, &client->debtor);
+  client->flushed = false;
+  behind_unlock (b);
+}
+
+/* --- places --- */
+
+/* What OP must not share with another. */
+static void
+set_bounds (const struct behind *b, struct behind_op *op)
+{
+  const struct behind_geometry *g = &b->geometry;
+  const uint64_t offset = op->change.offset, end = offset + op->change.count;
+
+  op->start = op->from = offset & ~(uint64_t)(g->sector - 1);
+  op->end = op->to = (end + g->sector - 1) & ~(uint64_t)(g->sector - 1);
+  if (MUTANT (SECTOR)) {
+    op->start = op->from = offset;
+    op->end = op->to = end;
+  }
+  if (g->object == 0 || (op->start == offset && op->end == end) ||
+      MUTANT (OBJECT))
+    return;
+  op->from = (op->start + g->base) / g->object * g->object;
+  op->from = op->from > g->base ? op->from - g->base : 0;
+  op->to =
+      (op->end + g->base + g->object - 1) / g->object * g->object - g->base;
+}
+
+/* OP has gone: those that waited for it move up.  What the store is to
+ * have now is added to READY.
+ */
+static void
+let_others_go (struct behind *b, const struct behind_op *op,
+               struct behind_op **ready)
+{
+  struct behind_op *other;
+  size_t i = SIZE_MAX;
+
+  while ((other = places_next (&b->places, &i, op->from, op->to))) {
+    if (other->nr < op->nr || other->blockers == 0 || --other->blockers > 0)
+      continue;
+    if (other->filled) {
+      other->inside = true;
+      other->next = *ready;
+      *ready = other;
+    }
+    else if (other->waiter) /* for its turn */
+      wake (other->waiter, 0);
+  }
+}
+
+static void
+let_readers_go (struct behind *b, const struct behind_op *op)
+{
+  struct behind_reader *r;
+
+  TAILQ_FOREACH (r, &b->readers, link)
+    if (op->answered > 0 && op->answered <= r->since && op->start < r->end &&
+        r->start < op->end && --r->blockers == 0)
+      wake (&r->waiter, 0);
+}
+
+static void
+let_flushes_go (struct behind *b)
+{
+  const struct behind_op *oldest = TAILQ_FIRST (&b->answered);
+  struct behind_flush *f;
+
+  TAILQ_FOREACH (f, &b->flushes, link)
+    if (!oldest || oldest->answered > f->until)
+      wake (&f->waiter, 0);
+}
+
+/* --- operations --- */
+
+static uint64_t
+bytes_of (const struct behind_op *op)
+{
+  return op->change.what == BEHIND_WRITE ? op->change.count : 0;
+}
+
+/* OP is over.  With the lock held. */
+static void
+finish (struct behind_op *op, int result, struct behind_op **ready)
+{
+  struct behind *b = op->behind;
+
+  op->result = result;
+  if (op->waiter)
+    wake (op->waiter, result);
+  buffers_put (&b->pool->buffers, &op->buffer, b->wipe);
+  if (op->forsaken) {
+    b->pool->used -= bytes_of (op);
+    grant_room (b->pool);
+    return;
+  }
+  places_remove (&b->places, op->from, op->to, op);
+  if (op->answered) {
+    TAILQ_REMOVE (&b->answered, op, link);
+    if (result < 0)
+      debts_add (&b->debts, op->change.offset,
+                 op->change.offset + op->change.count, result);
+    let_readers_go (b, op);
+    let_flushes_go (b);
+  }
+  let_others_go (b, op, ready);
+  leave_room (b, bytes_of (op));
+}
+
+/* Give the store what READY lists; what it refuses is over, and lets more
+ * go.  B may be gone once the last of its operations is done.
+ */
+static void
+submit_all (struct behind *b, struct behind_op *ready)
+{
+  while (ready) {
+    struct behind_op *op = ready;
+    int r;
+
+    ready = op->next;
+    r = op->unwanted ? -EIO : b->store.submit (b->opaque, op);
+    if (r < 0) {
+      behind_lock (b);
+      finish (op, r, &ready);
+      behind_unlock (b);
+      b->store.done (b->opaque, op, r);
+      free (op);
+    }
+  }
+}
+
+void
+behind_complete (struct behind_op *op, int result)
+{
+  struct behind *b = op->behind;
+  struct behind_op *ready = NULL;
+
+  behind_lock (b);
+  finish (op, result, &ready);
+  behind_unlock (b);
+  submit_all (b, ready);
+  b->store.done (b->opaque, op, result);
+  free (op);
+}
+
+/* A place for OP, which has room.  With the lock held. */
+static int
+take_place (struct behind *b, struct behind_op *op)
+{
+  int r = b->abandoned ? -b->abandoned : b->store.admit (b->opaque, op);
+
+  if (r < 0)
+    return r;
+  if (op->change.what == BEHIND_WRITE)
+    r = buffers_get (&b->pool->buffers, op->change.count, &op->buffer);
+  if (r < 0) {
+    b->store.done (b->opaque, op, r);
+    return r;
+  }
+  op->nr = ++b->clock;
+  set_bounds (b, op);
+  op->blockers = places_add (&b->places, op->from, op->to, op);
+  if (MUTANT (OVERLAP))
+    op->blockers = 0;
+  return 0;
+}
+
+static int
+wait_for_turn (struct behind_op *op)
+{
+  struct behind_waiter w;
+
+  if (op->blockers == 0 || MUTANT (TURN))
+    return 0;
+  fall_asleep (op->behind, &w, op);
+  return sleep_until_woken (&w);
+}
+
+int
+behind_begin (struct behind *b, unsigned generation,
+              const struct behind_change *change, bool alone,
+              struct behind_op **ret)
+{
+  struct behind_op *op = calloc (1, sizeof *op);
+  int r;
+
+  if (!op)
+    return -ENOMEM;
+  op->behind = b;
+  op->change = *change;
+  op->generation = generation;
+  behind_lock (b);
+  r = wait_for_room (b, bytes_of (op));
+  if (r == 0) {
+    r = take_place (b, op);
+    if (r < 0)
+      leave_room (b, bytes_of (op));
+  }
+  if (r < 0) {
+    behind_unlock (b);
+    free (op);
+    return r;
+  }
+  if (alone)
+    r = wait_for_turn (op);
+  behind_unlock (b);
+  if (r < 0)
+    behind_cancel (op);
+  else
+    *ret = op;
+  return r;
+}
+
+void
+behind_cancel (struct behind_op *op)
+{
+  struct behind *b = op->behind;
+  struct behind_op *ready = NULL;
+
+  behind_lock (b);
+  finish (op, 0, &ready);
+  behind_unlock (b);
+  submit_all (b, ready);
+  b->store.done (b->opaque, op, 0);
+  free (op);
+}
+
+/* May OP be answered before the store has completed it? */
+static bool
+answers_early (const struct behind_op *op, const struct behind_client *client,
+               bool fua)
+{
+  return (!fua || MUTANT (FUA)) && (client->flushed || MUTANT (FIRST_FLUSH)) &&
+         op->behind->limit > 0 && op->change.what == BEHIND_WRITE;
+}
+
+int
+behind_end (struct behind_op *op, struct behind_client *client, bool fua)
+{
+  struct behind *b = op->behind;
+  struct behind_waiter w;
+  bool early;
+  int r;
+
+  behind_lock (b);
+  r = op->forsaken ? -EIO : -b->abandoned;
+  if (r < 0) {
+    behind_unlock (b);
+    behind_cancel (op);
+    return r;
+  }
+  early = answers_early (op, client, fua);
+  op->filled = true;
+  op->inside = op->blockers == 0;
+  op->next = NULL;
+  if (early) {
+    op->answered = ++b->clock;
+    TAILQ_INSERT_TAIL (&b->answered, op, link);
+  }
+  else
+    fall_asleep (b, &w, op);
+  if (op->inside) {
+    behind_unlock (b);
+    submit_all (b, op);
+    if (early)
+      return 0;
+    behind_lock (b);
+  }
+  r = early ? 0 : sleep_until_woken (&w);
+  if (MUTANT (FUA_COLLECTS) && fua && r == 0)
+    r = debts_collect (&b->debts, &client->debtor);
+  behind_unlock (b);
+  return r;
+}
+
+/* --- reads and flushes --- */
+
+static unsigned
+answered_within (const struct behind *b, uint64_t start, uint64_t end)
+{
+  const struct behind_op *op;
+  unsigned nr = 0;
+  size_t i = SIZE_MAX;
+
+  /* A place may be larger than what is changed there. */
+  while ((op = places_next (&b->places, &i, start, end)))
+    nr += op->answered && op->start < end && start < op->end;
+  return nr;
+}
+
+int
+behind_before_read (struct behind *b, uint64_t offset, uint64_t count)
+{
+  const uint64_t mask = b->geometry.sector - 1;
+  struct behind_reader reader = {
+    .start = offset & ~mask,
+    .end = (offset + count + mask) & ~mask,
+  };
+  int r;
+
+  behind_lock (b);
+  r = -b->abandoned;
+  reader.since = b->clock;
+  reader.blockers = answered_within (b, reader.start, reader.end);
+  if (r == 0 && reader.blockers > 0 && !MUTANT (READ)) {
+    fall_asleep (b, &reader.waiter, NULL);
+    TAILQ_INSERT_TAIL (&b->readers, &reader, link);
+    r = sleep_until_woken (&reader.waiter);
+    TAILQ_REMOVE (&b->readers, &reader, link);
+  }
+  behind_unlock (b);
+  return r;
+}
+
+int
+behind_flush (struct behind *b, struct behind_client *client)
+{
+  struct behind_flush flush;
+  int r;
+
+  behind_lock (b);
+  r = -b->abandoned;
+  flush.until = b->clock;
+  if (r == 0 && !TAILQ_EMPTY (&b->answered) && !MUTANT (FLUSH)) {
+    fall_asleep (b, &flush.waiter, NULL);
+    TAILQ_INSERT_TAIL (&b->flushes, &flush, link);
+    r = sleep_until_woken (&flush.waiter);
+    TAILQ_REMOVE (&b->flushes, &flush, link);
+  }
+  if (r == 0) {
+    client->flushed = true;
+    r = debts_collect (&b->debts, &client->debtor);
+  }
+  behind_unlock (b);
+  return r;
+}
+
+void
+behind_told (struct behind *b, struct behind_client *client)
+{
+  behind_lock (b);
+  debts_collect (&b->debts, &client->debtor);
+  behind_unlock (b);
+}
+
+/* --- ends --- */
+
+/* With the lock held. */
+static void
+wake_everybody (struct behind *b, int err)
+{
+  struct behind_waiter *next;
+
+  for (struct behind_waiter *w = TAILQ_FIRST (&b->sleepers); w; w = next) {
+    next = TAILQ_NEXT (w, link);
+    if (w->op && w->op->filled && !w->op->inside)
+      w->op->unwanted = true;
+    if (MUTANT (BUFFER) && w->op && w->op->buffer.bytes)
+      memset (w->op->buffer.bytes, 0xff, w->op->buffer.size);
+    wake (w, -err);
+  }
+}
+
+void
+behind_abandon (struct behind *b, int err)
+{
+  behind_lock (b);
+  b->abandoned = err;
+  wake_everybody (b, err);
+  for (size_t i = 0; MUTANT (DROPPED) && i < b->places.nr; i++)
+    b->places.list[i].op->unwanted = true;
+  behind_unlock (b);
+}
+
+/* With the lock held. */
+static void
+forsake (struct behind *b, struct behind_op *op)
+{
+  if (op->answered) {
+    TAILQ_REMOVE (&b->answered, op, link);
+    if (!MUTANT (FORSAKEN))
+      debts_add (&b->debts, op->change.offset,
+                 op->change.offset + op->change.count, -EIO);
+  }
+  op->forsaken = true;
+  b->used -= bytes_of (op);
+  b->nr_rooms--;
+}
+
+void
+behind_forsake (struct behind *b)
+{
+  struct behind_op *never = NULL;
+
+  behind_lock (b);
+  b->abandoned = EIO;
+  wake_everybody (b, EIO);
+  for (size_t i = 0; i < b->places.nr; i++) {
+    struct behind_op *op = b->places.list[i].op;
+
+    forsake (b, op);
+    if (op->filled && !op->inside) {
+      op->unwanted = true;
+      op->next = never;
+      never = op;
+    }
+  }
+  b->places.nr = b->places.longest = 0;
+  behind_unlock (b);
+  submit_all (b, never);
+}
+
+void
+behind_wipe (struct behind *b)
+{
+  behind_lock (b);
+  b->wipe = true;
+  buffers_wipe (&b->pool->buffers);
+  behind_unlock (b);
+}
+
+void
+behind_give_back (struct behind *b)
+{
+  behind_lock (b);
+  buffers_trim (&b->pool->buffers);
+  behind_unlock (b);
+}
+
+bool
+behind_owes (struct behind *b)
+{
+  bool owes;
+
+  behind_lock (b);
+  owes = debts_any (&b->debts);
+  behind_unlock (b);
+  return owes;
+}
+
+bool
+behind_take_range (struct behind *b, struct debts_range *ret)
+{
+  bool taken;
+
+  behind_lock (b);
+  taken = debts_take_range (&b->debts, ret);
+  behind_unlock (b);
+  return taken;
+}

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+#include "config.h"
+
+#include "debts.h"
+
+#ifndef MUTANT
+#define MUTANT(rule) false
+#endif
+
+void
+debts_open (const struct debts *debts, struct debtor *debtor)
+{
+  debtor->told = debts->failed;
+}
+
+static bool
+touches (const struct debts_range *range, uint64_t start, uint64_t end)
+{
+  return start <= range->end && range->start <= end;
+}
+
+static void
+widen (struct debts_range *range, uint64_t start, uint64_t end)
+{
+  if (start < range->start)
+    range->start = start;
+  if (end > range->end)
+    range->end = end;
+  range->nr++;
+}
+
+void
+debts_add (struct debts *debts, uint64_t start, uint64_t end, int err)
+{
+  if (debts->failed == debts->reported)
+    debts->err = err;
+  debts->failed++;
+  for (size_t i = 0; i < debts->nr_ranges; i++)
+    if (touches (&debts->ranges[i], start, end)) {
+      widen (&debts->ranges[i], start, end);
+      return;
+    }
+  if (debts->nr_ranges == DEBTS_RANGES)
+    widen (&debts->ranges[DEBTS_RANGES - 1], start, end);
+  else
+    debts->ranges[debts->nr_ranges++] =
+        (struct debts_range){ .start = start, .end = end, .nr = 1, .err = err };
+}
+
+int
+debts_collect (struct debts *debts, struct debtor *debtor)
+{
+  const bool own = debtor->told < debts->failed && !MUTANT (EVERYBODY);
+  const bool left = debts_any (debts) && !MUTANT (DEBT);
+
+  if (!own && !left)
+    return 0;
+  if (!MUTANT (ONCE))
+    debtor->told = debts->failed;
+  debts->reported = debts->failed;
+  return debts->err;
+}
+
+bool
+debts_any (const struct debts *debts)
+{
+  return debts->reported < debts->failed;
+}
+
+bool
+debts_take_range (struct debts *debts, struct debts_range *ret)
+{
+  if (debts->nr_ranges == 0)
+    return false;
+  *ret = debts->ranges[--debts->nr_ranges];
+  return true;
+}
