@@ -24,22 +24,12 @@ struct cluster_option {
   const char *value;
 };
 
-/* What a write's acknowledgement means (cache=). */
-enum cache_mode {
-  CACHE_AUTO, /* librbd's own, writearound today */
-  CACHE_NONE,
-  CACHE_WRITETHROUGH,
-  CACHE_WRITEAROUND,
-  CACHE_WRITEBACK,
-};
-
 struct cluster_params {
   const char *conf; /* NULL: Ceph's own search */
   const char *user; /* without "client."; NULL: admin */
   const char *name; /* "ceph" */
   const struct cluster_option *options;
   size_t nr_options;
-  enum cache_mode cache;
 };
 
 struct cluster {
@@ -60,13 +50,6 @@ cluster_option_check (const char *name, const char *value, struct reason *why);
  */
 extern int cluster_setting_check (const char *name, const char *value,
                                   const char *where, struct reason *why);
-
-/* Does a setting that WHERE has made take back what cache= promises?  An
- * image's own rbd_cache wins over the client's.  0 or -EINVAL.
- */
-extern int
-cluster_cache_check (const struct cluster_params *params, const char *name,
-                     const char *value, const char *where, struct reason *why);
 
 /* Read the configuration, set what this plugin needs, connect.
  *

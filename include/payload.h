@@ -4,9 +4,9 @@
  * for the caller and in ciphertext for the store.
  *
  * Whole sectors are encrypted; what covers a part of one is read, changed
- * and written back.  Requests that change overlapping sectors take turns,
- * so that no two of them ever mix inside one.  A read beside a write sees
- * any mixture of before and after, as on a disk.
+ * and written back.  That requests which change overlapping sectors take
+ * turns is the store's business.  A read beside a write sees any mixture of
+ * before and after, as on a disk.
  */
 
 #ifndef RBDCRYPT_PAYLOAD_H
@@ -23,7 +23,16 @@
 /* The image.  Offsets are its own; everything is 0 or -errno. */
 struct payload_store {
   int (*read) (void *opaque, void *buf, size_t count, uint64_t offset);
-  int (*write) (void *opaque, const void *buf, size_t count, uint64_t offset);
+  /* A place for a write of whole sectors, and *BUF, to be filled: nobody
+   * else changes them from then on, except, unless ALONE, those who came
+   * before.  NULL: *ERR says why not.
+   */
+  void *(*begin) (void *opaque, size_t count, uint64_t offset, bool alone,
+                  unsigned char **buf, int *err);
+  /* Write what is in it; or give the place up when ERR, which is then the
+   * result, is negative.
+   */
+  int (*end) (void *opaque, void *place, int err);
   /* The range reads as zeros afterwards, all of it. */
   int (*zero) (void *opaque, uint64_t count, uint64_t offset);
   /* As much of the range as is cheap reads as zeros afterwards.  Whether a

@@ -122,21 +122,20 @@ struct asker {
 extern int requests_enter (struct asker *a);
 extern void requests_leave (struct asker *a);
 
+/* A change of the image (behind.h) that is part of an operation, and may
+ * go on when that has ended: the drain waits until requests_unpin.  0 and
+ * *IMAGE, or -errno.
+ */
+extern int
+requests_pin (struct requests *rs, unsigned generation, rbd_image_t *image);
+extern void requests_unpin (struct requests *rs, unsigned generation);
+
 /* The requests.  Each waits for its completion and returns 0 or -errno;
  * exactly COUNT bytes were moved on success.  Any thread.
  */
 extern int
 request_read (const struct asker *a, void *buf, size_t count, uint64_t offset);
-extern int request_write (const struct asker *a, const void *buf, size_t count,
-                          uint64_t offset);
 extern int request_flush (const struct asker *a);
-extern int
-request_discard (const struct asker *a, uint64_t count, uint64_t offset);
-
-/* Zeros that read back as zeros; THICK: and stay allocated. */
-extern int request_write_zeroes (const struct asker *a, uint64_t count,
-                                 uint64_t offset, bool thick);
-
 /* For librbd's synchronous calls, which nothing can interrupt: run
  * CALL->FN on a thread of its own and wait for it like for any other
  * request.  *CALL is malloc'd and owns all that FN touches.  It stays the

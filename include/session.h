@@ -26,6 +26,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "behind.h"
 #include "cluster.h"
 #include "deadline.h"
 #include "extents.h"
@@ -106,6 +107,10 @@ struct session_params {
    */
   void (*tried) (void *opaque, int r, const struct reason *why);
   struct recheck_rules recheck; /* every_ms 0: never asked */
+  /* How many bytes of writes may be answered before the OSDs have them;
+   * 0: none.  See behind.h.
+   */
+  uint64_t behind;
   /* Something happened: ERR is 0 or negative, WHY may be NULL.  On one of
    * the session's threads, which hold no lock; does not block for long.
    * May be NULL.
@@ -132,7 +137,13 @@ struct session_info {
   bool extents;        /* can be had */
   bool trims;          /* TRIM frees space, and cuts no sector in two */
   bool trim_offered;   /* and by default */
-  unsigned generation; /* for every request of this connection */
+  unsigned generation; /* for struct session_client */
+};
+
+/* A connection. */
+struct session_client {
+  unsigned generation;
+  struct behind_client behind;
 };
 
 /* PARAMS is copied; what it points to must outlive the session.
@@ -152,21 +163,33 @@ extern int session_start (struct session *s);
 extern int
 session_wait (struct session *s, struct session_info *info, struct reason *why);
 
-/* Block operations for a connection that got GENERATION; 0 or -errno,
- * -EACCES once the key was refused.  They wait while I/O is paused.
- * Beyond the present end (a shrunk image) reads fail with -EIO, writes
- * with -ENOSPC.  Any thread.
+/* A connection begins, which has got INFO. */
+extern void
+session_client_open (struct session *s, const struct session_info *info,
+                     struct session_client *c);
+
+/* Block operations of a connection; 0 or -errno, -EACCES once the key was
+ * refused.  They wait while I/O is paused.  Beyond the present end (a
+ * shrunk image) reads fail with -EIO, writes with -ENOSPC.  FUA: it is on
+ * the OSDs before this returns.  Any thread.
  */
-extern int session_read (struct session *s, unsigned generation, void *buf,
+extern int session_read (struct session *s, struct session_client *c, void *buf,
                          size_t count, uint64_t offset);
-extern int session_write (struct session *s, unsigned generation,
-                          const void *buf, size_t count, uint64_t offset);
-extern int session_flush (struct session *s, unsigned generation);
-extern int session_discard (struct session *s, unsigned generation,
-                            uint64_t count, uint64_t offset);
 extern int
-session_write_zeroes (struct session *s, unsigned generation, uint64_t count,
-                      uint64_t offset, enum zeroes how);
+session_write (struct session *s, struct session_client *c, const void *buf,
+               size_t count, uint64_t offset, bool fua);
+
+/* What was answered before is on the OSDs, whatever connection it came
+ * from; or an error, if any of it is not.
+ */
+extern int session_flush (struct session *s, struct session_client *c);
+
+/* Done on the OSDs when it returns. */
+extern int session_discard (struct session *s, struct session_client *c,
+                            uint64_t count, uint64_t offset);
+extern int session_write_zeroes (struct session *s, struct session_client *c,
+                                 uint64_t count, uint64_t offset,
+                                 enum zeroes how, bool fua);
 extern int
 session_extents (struct session *s, unsigned generation, uint64_t count,
                  uint64_t offset, extent_fn fn, void *opaque);

@@ -81,7 +81,6 @@ struct volume {
   rados_ioctx_t io;
   rbd_image_t image;
   const struct volume_params *params;
-  const struct cluster_params *cluster;
   bool readonly;       /* a snapshot, a mirror's copy, or the user may
                         * not write */
   bool costly;         /* the header asks for a costly unlock */

@@ -8,6 +8,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "image.h"
 #include "payload.h"
@@ -43,41 +44,78 @@ beyond_end (struct session *s, uint64_t count, uint64_t offset)
   return offset > size || count > size - offset;
 }
 
-/* --- the image as a payload's store --- */
+/* --- one operation --- */
 
-static int
-store_read (void *opaque, void *buf, size_t count, uint64_t offset)
-{
-  return request_read (opaque, buf, count, offset);
-}
-
-static int
-store_write (void *opaque, const void *buf, size_t count, uint64_t offset)
-{
-  return request_write (opaque, buf, count, offset);
-}
-
-static int
-store_zero (void *opaque, uint64_t count, uint64_t offset)
-{
-  return request_write_zeroes (opaque, count, offset, false);
-}
-
-static int
-store_discard (void *opaque, uint64_t count, uint64_t offset)
-{
-  return request_discard (opaque, count, offset);
-}
-
-/* --- what connections ask --- */
-
-/* One operation, and the payload that it holds meanwhile. */
 struct visit {
   struct session *session;
   struct asker asker;
-  struct payload *payload; /* NULL: the image's own business */
+  struct behind_client *client;
+  bool fua;
+  struct payload *payload; /* held; NULL: the image's own business */
   struct payload_store store;
 };
+
+/* Sees what was answered before. */
+static int
+read_image (void *opaque, void *buf, size_t count, uint64_t offset)
+{
+  const struct visit *v = opaque;
+  int r = behind_before_read (&v->session->behind, offset, count);
+
+  return r < 0 ? r : request_read (&v->asker, buf, count, offset);
+}
+
+static void *
+begin_write (void *opaque, size_t count, uint64_t offset, bool alone,
+             unsigned char **buf, int *err)
+{
+  const struct behind_change change = { BEHIND_WRITE, offset, count };
+  const struct visit *v = opaque;
+  struct behind_op *op;
+
+  *err = behind_begin (&v->session->behind, v->asker.generation, &change, alone,
+                       &op);
+  if (*err < 0)
+    return NULL;
+  *buf = op->buffer.bytes;
+  return op;
+}
+
+static int
+end_write (void *opaque, void *place, int err)
+{
+  const struct visit *v = opaque;
+
+  if (err == 0)
+    return behind_end (place, v->client, v->fua);
+  behind_cancel (place);
+  return err;
+}
+
+/* Without data. */
+static int
+change_image (struct visit *v, enum behind_what what, uint64_t count,
+              uint64_t offset)
+{
+  const struct behind_change change = { what, offset, count };
+  struct behind_op *op;
+  int r = behind_begin (&v->session->behind, v->asker.generation, &change,
+                        false, &op);
+
+  return r < 0 ? r : behind_end (op, v->client, v->fua);
+}
+
+static int
+zero_image (void *opaque, uint64_t count, uint64_t offset)
+{
+  return change_image (opaque, BEHIND_ZERO, count, offset);
+}
+
+static int
+discard_image (void *opaque, uint64_t count, uint64_t offset)
+{
+  return change_image (opaque, BEHIND_DISCARD, count, offset);
+}
 
 /* R is the operation's result; returns what the client gets. */
 static int
@@ -93,90 +131,125 @@ visit_end (struct visit *v, int r)
  * volume.  0, or -errno and there is nothing to end.
  */
 static int
-visit_begin (struct visit *v, struct session *s, unsigned generation,
+visit_begin (struct visit *v, struct session *s, struct session_client *c,
              uint64_t count, uint64_t offset, int beyond)
 {
   int r;
 
-  v->session = s;
-  v->asker = (struct asker){ &s->requests, generation, false };
-  v->store = (struct payload_store){
-    .read = store_read,
-    .write = store_write,
-    .zero = store_zero,
-    .discard = store_discard,
-    .opaque = &v->asker,
+  *v = (struct visit){
+    .session = s,
+    .asker = { &s->requests, c->generation, false },
+    .client = &c->behind,
+    .store = {
+      .read = read_image,
+      .begin = begin_write,
+      .end = end_write,
+      .zero = zero_image,
+      .discard = discard_image,
+      .opaque = v,
+    },
   };
   r = requests_enter (&v->asker);
   if (r < 0)
-    return checked (s, generation, r);
+    return checked (s, c->generation, r);
   pthread_rwlock_rdlock (&s->payload_lock);
   v->payload = s->payload;
   /* Only now: the size may be another one when a pause is over. */
   return beyond_end (s, count, offset) ? visit_end (v, -beyond) : 0;
 }
 
+/* --- what connections ask --- */
+
 int
-session_read (struct session *s, unsigned generation, void *buf, size_t count,
-              uint64_t offset)
+session_read (struct session *s, struct session_client *c, void *buf,
+              size_t count, uint64_t offset)
 {
   struct visit v;
-  int r = visit_begin (&v, s, generation, count, offset, EIO);
+  int r = visit_begin (&v, s, c, count, offset, EIO);
 
   if (r < 0)
     return r;
   r = v.payload ? payload_read (v.payload, &v.store, buf, count, offset)
-                : request_read (&v.asker, buf, count, offset);
+                : read_image (&v, buf, count, offset);
   return visit_end (&v, r);
 }
 
+/* Into a buffer that stays until librbd has done with it. */
+static int
+write_plain (struct visit *v, const void *buf, size_t count, uint64_t offset)
+{
+  unsigned char *copy;
+  int r;
+  void *place = begin_write (v, count, offset, false, &copy, &r);
+
+  if (!place)
+    return r;
+  memcpy (copy, buf, count);
+  return end_write (v, place, 0);
+}
+
 int
-session_write (struct session *s, unsigned generation, const void *buf,
-               size_t count, uint64_t offset)
+session_write (struct session *s, struct session_client *c, const void *buf,
+               size_t count, uint64_t offset, bool fua)
 {
   struct visit v;
-  int r = visit_begin (&v, s, generation, count, offset, ENOSPC);
+  int r = visit_begin (&v, s, c, count, offset, ENOSPC);
 
   if (r < 0)
     return r;
+  v.fua = fua;
   r = v.payload ? payload_write (v.payload, &v.store, buf, count, offset)
-                : request_write (&v.asker, buf, count, offset);
+                : write_plain (&v, buf, count, offset);
   return visit_end (&v, r);
 }
 
 int
-session_flush (struct session *s, unsigned generation)
+session_flush (struct session *s, struct session_client *c)
 {
-  const struct asker asker = { &s->requests, generation, false };
+  struct asker asker = { &s->requests, c->generation, false };
+  int r = requests_enter (&asker);
 
-  return checked (s, generation, request_flush (&asker));
+  if (r < 0) {
+    if (r == -EIO || r == -EACCES) /* the session that C belongs to is over */
+      behind_told (&s->behind, &c->behind);
+    return checked (s, c->generation, r);
+  }
+  r = behind_flush (&s->behind, &c->behind);
+  if (r == -ESHUTDOWN && !atomic_load (&s->stopping))
+    r = -EIO; /* what was lost may be of an image before: see checked () */
+  if (r == 0)
+    r = request_flush (&asker);
+  requests_leave (&asker);
+  return checked (s, c->generation, r);
 }
 
 int
-session_discard (struct session *s, unsigned generation, uint64_t count,
+session_discard (struct session *s, struct session_client *c, uint64_t count,
                  uint64_t offset)
 {
   struct visit v;
-  int r = visit_begin (&v, s, generation, count, offset, ENOSPC);
+  int r = visit_begin (&v, s, c, count, offset, ENOSPC);
 
   if (r < 0)
     return r;
   r = v.payload ? payload_discard (v.payload, &v.store, count, offset)
-                : request_discard (&v.asker, count, offset);
+                : discard_image (&v, count, offset);
   return visit_end (&v, r);
 }
 
 static int
-write_zeroes (struct session *s, unsigned generation, uint64_t count,
-              uint64_t offset, enum zeroes how)
+write_zeroes (struct session *s, struct session_client *c, uint64_t count,
+              uint64_t offset, enum zeroes how, bool fua)
 {
   struct visit v;
-  int r = visit_begin (&v, s, generation, count, offset, ENOSPC);
+  int r = visit_begin (&v, s, c, count, offset, ENOSPC);
 
   if (r < 0)
     return r;
+  v.fua = fua;
   if (!v.payload)
-    r = request_write_zeroes (&v.asker, count, offset, how == ZEROES_WRITE);
+    r = change_image (&v, how == ZEROES_WRITE ? BEHIND_ZERO_THICK : BEHIND_ZERO,
+                      count, offset);
   else if (how == ZEROES_PUNCH)
     r = payload_punch (v.payload, &v.store, count, offset);
   else
@@ -189,8 +262,9 @@ write_zeroes (struct session *s, unsigned generation, uint64_t count,
  * sector with the next.
  */
 int
-session_write_zeroes (struct session *s, unsigned generation, uint64_t count,
-                      uint64_t offset, enum zeroes how)
+session_write_zeroes (struct session *s, struct session_client *c,
+                      uint64_t count, uint64_t offset, enum zeroes how,
+                      bool fua)
 {
   uint64_t next;
   int r;
@@ -199,12 +273,12 @@ session_write_zeroes (struct session *s, unsigned generation, uint64_t count,
    * one once a pause is over.
    */
   if (beyond_end (s, count, offset))
-    return write_zeroes (s, generation, count, offset, how);
+    return write_zeroes (s, c, count, offset, how, fua);
   do {
     next = (offset / ZEROES_BYTES + 1) * ZEROES_BYTES - offset;
     if (next > count)
       next = count;
-    r = write_zeroes (s, generation, next, offset, how);
+    r = write_zeroes (s, c, next, offset, how, fua);
     offset += next;
     count -= next;
   } while (r == 0 && count > 0);
@@ -227,6 +301,11 @@ session_extents (struct session *s, unsigned generation, uint64_t count,
   /* A fast-diff that cannot be trusted any more. */
   if (!of.payload && !of.fast_diff)
     return fn (opaque, offset, count, false);
-  r = extents_report (&s->requests, generation, &of, count, offset, fn, opaque);
+  /* What was answered is data. */
+  r = behind_before_read (&s->behind,
+                          offset + (of.payload ? of.payload_offset : 0), count);
+  if (r == 0)
+    r = extents_report (&s->requests, generation, &of, count, offset, fn,
+                        opaque);
   return checked (s, generation, r);
 }

@@ -32,13 +32,11 @@ debugs_from (const char *value, int level)
   return atoi (value) >= level || (slash && atoi (slash + 1) >= level);
 }
 
-/* Ceph takes any number for a boolean, "00" too: only what is certainly
- * true is.
- */
+/* Ceph takes any number for a boolean: only what is certainly false is. */
 static bool
-is_true (const char *value)
+is_false (const char *value)
 {
-  return strcasecmp (value, "true") == 0 || strcmp (value, "1") == 0;
+  return strcasecmp (value, "false") == 0 || strcmp (value, "0") == 0;
 }
 
 /* The settings that this plugin cannot be safe with.  NULL: acceptable;
@@ -58,10 +56,9 @@ setting_refusal (const char *name, const char *value)
            "disk";
   if (strcmp (name, "rbd_plugins") == 0 && strstr (value, "pwl_cache"))
     return "the pwl_cache plugin keeps decrypted data on a local disk";
-  if (strcmp (name, "rbd_disable_zero_copy_writes") == 0 && value[0] &&
-      !is_true (value))
-    return "a write that is given up must not be read from a buffer that is "
-           "in use again";
+  if (strcmp (name, "rbd_cache") == 0 && value[0] && !is_false (value))
+    return "librbd's cache forgets errors and serves what another server has "
+           "overwritten; cache= and behind= say when a write is acknowledged";
   if (strcmp (name, "rbd_sparse_read_threshold_bytes") == 0 &&
       strcmp (value, "1") != 0)
     return "with any value but 1, blocks that were never written read as "
@@ -69,12 +66,10 @@ setting_refusal (const char *name, const char *value)
   return NULL;
 }
 
-static const char *const guarded_settings[] = { "debug_auth",
-                                                "debug_rbd",
-                                                "rbd_persistent_cache_mode",
-                                                "rbd_plugins",
-                                                "rbd_disable_zero_copy_writes",
-                                                NULL };
+static const char *const guarded_settings[] = {
+  "debug_auth",  "debug_rbd", "rbd_persistent_cache_mode",
+  "rbd_plugins", "rbd_cache", NULL
+};
 
 int
 cluster_setting_check (const char *name, const char *value, const char *where,
@@ -165,48 +160,17 @@ set_option (rados_t rados, const char *name, const char *value,
   return 0;
 }
 
-/* What cache= means in librbd's terms. */
-static const struct cluster_option *
-cache_options (enum cache_mode mode)
-{
-  static const struct cluster_option table[][3] = {
-    [CACHE_AUTO] = { { NULL, NULL } },
-    [CACHE_NONE] = { { "rbd_cache", "false" }, { NULL, NULL } },
-    [CACHE_WRITETHROUGH] = { { "rbd_cache", "true" },
-                             { "rbd_cache_policy", "writethrough" },
-                             { NULL, NULL } },
-    [CACHE_WRITEAROUND] = { { "rbd_cache", "true" },
-                            { "rbd_cache_policy", "writearound" },
-                            { NULL, NULL } },
-    [CACHE_WRITEBACK] = { { "rbd_cache", "true" },
-                          { "rbd_cache_policy", "writeback" },
-                          { NULL, NULL } },
-  };
-
-  return table[mode];
-}
-
-int
-cluster_cache_check (const struct cluster_params *params, const char *name,
-                     const char *value, const char *where, struct reason *why)
-{
-  for (const struct cluster_option *o = cache_options (params->cache); o->name;
-       o++)
-    if (strcmp (o->name, name) == 0 && strcmp (o->value, value) != 0)
-      return reason_set (why, EINVAL,
-                         "%s: %s = %s is refused: the cache mode of this "
-                         "server needs %s",
-                         where, name, value, o->value);
-  return 0;
-}
-
 /* Small reads of a never-written range return what the OSD has: zeros,
  * which decryption turns into noise.  With a threshold of 1 every read
  * is a sparse one, and holes are zeros (Ceph pull request 43859).
+ *
+ * Writes are acknowledged by ourselves, from buffers that stay until librbd
+ * has done with them (behind.h).
  */
 static const struct cluster_option required_options[] = {
   { "rbd_sparse_read_threshold_bytes", "1" },
-  { "rbd_disable_zero_copy_writes", "true" },
+  { "rbd_cache", "false" },
+  { "rbd_disable_zero_copy_writes", "false" },
   { NULL, NULL }
 };
 
@@ -274,8 +238,6 @@ configure (rados_t rados, const struct cluster_params *params, bool rehearsal,
   for (size_t i = 0; r == 0 && i < params->nr_options; i++)
     r = set_option (rados, params->options[i].name, params->options[i].value,
                     why);
-  if (r == 0)
-    r = set_options (rados, cache_options (params->cache), why);
   if (r == 0)
     r = set_options (rados, required_options, why);
   if (r == 0)

@@ -51,13 +51,9 @@ check_setting (const struct volume *v, const rbd_config_option_t *option,
   const char *where = option->source == RBD_CONFIG_SOURCE_IMAGE
                           ? "the image's own setting (rbd config image)"
                           : "the pool's setting (rbd config pool)";
-  int r;
 
   if (option->source == RBD_CONFIG_SOURCE_CONFIG)
     return 0;
-  r = cluster_cache_check (v->cluster, option->name, option->value, where, why);
-  if (r < 0)
-    return r;
   /* Unwritten blocks of a plain image are zeros in any case. */
   if (v->params->nr_keys == 0 &&
       strcmp (option->name, "rbd_sparse_read_threshold_bytes") == 0)

@@ -27,6 +27,8 @@ struct session {
   struct session_params params;
   struct secret *keyring;
   struct requests requests;
+  struct behind_pool pool;
+  struct behind behind;
   struct recheck *recheck; /* NULL: never */
   pthread_t thread;
   bool started;
@@ -61,6 +63,8 @@ struct session {
   bool look_failed; /* and the log says so */
   int64_t looked_at_ms;
   uint64_t looks_wanted, looks_done; /* by connections */
+  bool lost_writes;                  /* there is something for the log */
+  int64_t reported_ms;               /* when the log was told last */
   struct deadline stop_by, close_by;
   uint64_t trimmed_at; /* requests_begun when the heap was given back */
   struct session_info info;
@@ -115,6 +119,34 @@ extern bool refresh_by_connection (const struct session *s);
  */
 extern bool refresh_due (const struct session *s);
 extern void refresh_run (struct session *s);
+
+/* Send everybody home who waits, with -ERR, and refuse new requests. */
+static inline void
+session_abandon (struct session *s, int err)
+{
+  requests_abandon (&s->requests, err);
+  behind_abandon (&s->behind, err);
+}
+
+/* --- store.c --- */
+
+/* The least time between two reports for the log. */
+#define SESSION_REPORT_MS 1000
+
+extern const struct behind_store session_store;
+
+/* Of the volume that is open. */
+extern struct behind_geometry session_geometry (const struct volume *v);
+
+/* Tell the log which writes were lost since the last time.  On the session's
+ * thread, without the lock.
+ */
+extern void session_report_lost (struct session *s);
+
+/* Is there something to report, and was the last time long enough ago?
+ * With the lock held.
+ */
+extern bool session_may_report (const struct session *s);
 
 /* --- revocation.c --- */
 

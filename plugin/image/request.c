@@ -246,6 +246,31 @@ requests_leave (struct asker *a)
   pthread_mutex_unlock (&rs->lock);
 }
 
+int
+requests_pin (struct requests *rs, unsigned generation, rbd_image_t *image)
+{
+  int r;
+
+  pthread_mutex_lock (&rs->lock);
+  r = admission (rs, generation, INSIDE);
+  if (r == 0) {
+    rs->nr++;
+    rs->begun++;
+    *image = rs->image;
+    atomic_store (&rs->wrote, true);
+  }
+  pthread_mutex_unlock (&rs->lock);
+  return r;
+}
+
+void
+requests_unpin (struct requests *rs, unsigned generation)
+{
+  pthread_mutex_lock (&rs->lock);
+  uncount (rs, generation);
+  pthread_mutex_unlock (&rs->lock);
+}
+
 /* R stays on the list until both its worker and librbd have finished
  * with it: the image must not be closed before.
  */
@@ -374,11 +399,8 @@ request_fail (struct request *r, int err)
 struct operation {
   int (*submit) (struct request *r, const struct operation *op,
                  rbd_completion_t c);
-  void *to;         /* where a read goes */
-  const void *from; /* librbd copies it before it returns: see cluster.c */
+  void *to; /* where a read goes */
   uint64_t count, offset;
-  int flags;
-  bool writes;
 };
 
 static int
@@ -390,31 +412,10 @@ submit_read (struct request *r, const struct operation *op, rbd_completion_t c)
 }
 
 static int
-submit_write (struct request *r, const struct operation *op, rbd_completion_t c)
-{
-  return rbd_aio_write (r->image, op->offset, op->count, op->from, c);
-}
-
-static int
 submit_flush (struct request *r, const struct operation *op, rbd_completion_t c)
 {
   (void)op;
   return rbd_aio_flush (r->image, c);
-}
-
-static int
-submit_discard (struct request *r, const struct operation *op,
-                rbd_completion_t c)
-{
-  return rbd_aio_discard (r->image, op->offset, op->count, c);
-}
-
-static int
-submit_write_zeroes (struct request *r, const struct operation *op,
-                     rbd_completion_t c)
-{
-  return rbd_aio_write_zeroes (r->image, op->offset, op->count, c, op->flags,
-                               0);
 }
 
 /* Submit OP and wait for it.  Returns librbd's result or -errno. */
@@ -436,9 +437,7 @@ request_perform (const struct asker *a, const struct operation *op)
   r->direct = direct;
   if (direct)
     destination_set (&r->destination, op->to, op->count);
-  if (op->writes)
-    atomic_store (&rs->wrote, true);
-  else if (op->submit == submit_flush && !atomic_load (&rs->wrote))
+  if (op->submit == submit_flush && !atomic_load (&rs->wrote))
     return request_fail (r, 0);
   err = rbd_aio_create_completion (r, completion_callback, &c);
   if (err < 0)
@@ -469,55 +468,9 @@ request_read (const struct asker *a, void *buf, size_t count, uint64_t offset)
 }
 
 int
-request_write (const struct asker *a, const void *buf, size_t count,
-               uint64_t offset)
-{
-  const struct operation op = {
-    .submit = submit_write,
-    .writes = true,
-    .from = buf,
-    .count = count,
-    .offset = offset,
-  };
-  const ssize_t n = request_perform (a, &op);
-
-  return n < 0 ? n : 0;
-}
-
-int
 request_flush (const struct asker *a)
 {
   const struct operation op = { .submit = submit_flush };
-  const ssize_t n = request_perform (a, &op);
-
-  return n < 0 ? n : 0;
-}
-
-int
-request_discard (const struct asker *a, uint64_t count, uint64_t offset)
-{
-  const struct operation op = {
-    .submit = submit_discard,
-    .writes = true,
-    .count = count,
-    .offset = offset,
-  };
-  const ssize_t n = request_perform (a, &op);
-
-  return n < 0 ? n : 0;
-}
-
-int
-request_write_zeroes (const struct asker *a, uint64_t count, uint64_t offset,
-                      bool thick)
-{
-  const struct operation op = {
-    .submit = submit_write_zeroes,
-    .writes = true,
-    .count = count,
-    .offset = offset,
-    .flags = thick ? RBD_WRITE_ZEROES_FLAG_THICK_PROVISION : 0,
-  };
   const ssize_t n = request_perform (a, &op);
 
   return n < 0 ? n : 0;

@@ -24,6 +24,9 @@
  */
 #define QUIET_MS 5000
 
+/* The only session of this process has all of the room. */
+#define POOL_BYTES(behind) ((behind) > 0 ? (behind) : BEHIND_DEFAULT)
+
 /* Requests come without end: whoever closes must not wait for a gap. */
 static void
 init_payload_lock (struct session *s)
@@ -48,6 +51,8 @@ session_new (const struct session_params *params, struct secret *keyring)
   s->params = *params;
   s->keyring = keyring;
   requests_init (&s->requests);
+  behind_pool_init (&s->pool, POOL_BYTES (params->behind));
+  behind_init (&s->behind, &s->pool, params->behind, &session_store, s);
   pthread_mutex_init (&s->lock, NULL);
   init_payload_lock (s);
   pthread_condattr_init (&attr);
@@ -66,6 +71,8 @@ session_free (struct session *s)
   pthread_mutex_destroy (&s->lock);
   pthread_rwlock_destroy (&s->payload_lock);
   requests_destroy (&s->requests);
+  behind_destroy (&s->behind);
+  behind_pool_destroy (&s->pool);
   secret_free (s->keyring);
   free (s);
 }
@@ -214,6 +221,7 @@ close_volume (struct session *s)
 static void
 fill_info (struct session *s)
 {
+  const struct behind_geometry geometry = session_geometry (s->volume);
   const struct volume *v = s->volume;
 
   s->info = (struct session_info){
@@ -227,6 +235,7 @@ fill_info (struct session *s)
     .trim_offered = v->trim_offered,
     .generation = requests_admit (&s->requests, v->image),
   };
+  behind_admit (&s->behind, &geometry);
   s->extents_of = (struct extents_of){
     .payload = v->payload != NULL,
     .payload_offset = v->header.data_offset,
@@ -305,7 +314,7 @@ session_begin_closing (struct session *s, int err, bool revoked,
   s->close_by =
       deadline_in_ms (revoked ? SESSION_REVOKE_MS : SESSION_DRAIN_MS, NULL);
   if (revoked)
-    requests_abandon (&s->requests, EACCES);
+    session_abandon (s, EACCES);
   else
     requests_refuse (&s->requests, EIO);
   recheck_end (s->recheck);
@@ -319,7 +328,8 @@ session_begin_closing (struct session *s, int err, bool revoked,
 static void
 leave_open (struct session *s)
 {
-  requests_abandon (&s->requests, EIO);
+  session_abandon (s, EIO);
+  behind_forsake (&s->behind);
   wipe_payload (s);
   s->params.log->error ("requests did not come back: the image stays open "
                         "until this server ends");
@@ -358,7 +368,9 @@ do_close (struct session *s)
     s->params.log->error ("the session ends: %s", why.text);
   if (revoked)
     wipe_payload (s); /* its requests were abandoned */
+  behind_wipe (&s->behind);
   drained = requests_drain (&s->requests, &close_by) == 0;
+  session_report_lost (s);
   if (drained) {
     int r = close_volume (s);
 
@@ -399,7 +411,7 @@ session_give_up (struct session *s, bool was_open)
   s->err = -ETIMEDOUT;
   s->given_up = true;
   if (s->revoked) /* else no client may learn that the server ends */
-    requests_abandon (&s->requests, EACCES);
+    session_abandon (s, EACCES);
   pthread_cond_broadcast (&s->changed);
 }
 
@@ -431,12 +443,17 @@ do_stop (struct session *s)
     return;
   }
   r = close_volume (s);
+  session_report_lost (s);
   if (was_open)
     session_tell (s, SESSION_EVENT_CLOSED, r, NULL);
   pthread_mutex_lock (&s->lock);
   s->state = SESSION_STOPPED;
   s->err = r;
-  if (r == 0 && s->left_open) /* librados is still at work: see session.h */
+  if (r == 0 && behind_owes (&s->behind))
+    s->err = reason_set (&s->why, EIO,
+                         "writes that were acknowledged have failed, and no "
+                         "client was told: none has flushed since");
+  else if (r == 0 && s->left_open) /* librados is still at work: session.h */
     s->err = reason_set (&s->why, EIO,
                          "requests of a session that had to end never came "
                          "back: what they wrote may be lost");
@@ -448,20 +465,33 @@ do_stop (struct session *s)
   pthread_cond_broadcast (&s->changed);
 }
 
+/* Called with the lock held; lets go of it meanwhile. */
+static void
+do_report (struct session *s)
+{
+  s->lost_writes = false;
+  pthread_mutex_unlock (&s->lock);
+  session_report_lost (s);
+  pthread_mutex_lock (&s->lock);
+}
+
 /* Wait for something to do.  Called with the lock held; lets go of it. */
 static void
 rest (struct session *s)
 {
-  const struct deadline quiet = deadline_in_ms (QUIET_MS, NULL);
+  const struct deadline quiet =
+      deadline_in_ms (s->lost_writes ? SESSION_REPORT_MS : QUIET_MS, NULL);
   const struct timespec abstime = deadline_timespec (&quiet);
   const uint64_t before = requests_begun (&s->requests);
 
   if (pthread_cond_timedwait (&s->changed, &s->lock, &abstime) == 0 ||
-      requests_begun (&s->requests) != before || s->trimmed_at == before)
+      requests_begun (&s->requests) != before || s->trimmed_at == before ||
+      s->lost_writes)
     return;
   s->trimmed_at = before;
   pthread_mutex_unlock (&s->lock);
   heap_give_back ();
+  behind_give_back (&s->behind);
   pthread_mutex_lock (&s->lock);
 }
 
@@ -478,6 +508,8 @@ session_main (void *arg)
       do_close (s);
     else if (s->state == SESSION_OPEN && refresh_due (s))
       refresh_run (s);
+    else if (session_may_report (s))
+      do_report (s);
     else
       rest (s);
   }
@@ -620,5 +652,6 @@ session_held (struct session *s)
 int
 session_release (struct session *s, const struct deadline *deadline)
 {
+  behind_abandon (&s->behind, ESHUTDOWN);
   return requests_release (&s->requests, deadline);
 }

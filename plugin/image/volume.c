@@ -252,7 +252,6 @@ volume_open (struct cluster *cluster, const struct volume_params *params,
   if (!v)
     return reason_set (why, ENOMEM, "out of memory");
   v->params = params;
-  v->cluster = cluster->params;
   r = open_and_check (cluster, v, mode, hooks, why);
   if (r < 0) {
     volume_close (v, false);

@@ -7,11 +7,10 @@
 #include <string.h>
 
 #include "payload.h"
-#include "ranges.h"
 #include "xts.h"
 
-/* Ciphertext is made in pieces of this size at most: what a write needs
- * for a moment, whatever its length.
+/* Ciphertext is made in pieces of this size at most, so that the first is
+ * on its way while the next is made.
  */
 #define PIECE_BYTES (4 * 1024 * 1024)
 
@@ -19,7 +18,6 @@ struct payload {
   struct xts *xts;
   uint64_t data_offset;
   uint64_t sector_size;
-  struct ranges changing;
 };
 
 static uint64_t
@@ -63,7 +61,6 @@ payload_new (const struct luks_header *header, const struct secret *key,
   }
   p->data_offset = header->data_offset;
   p->sector_size = header->sector_size;
-  ranges_init (&p->changing);
   *ret = p;
   return 0;
 }
@@ -73,7 +70,6 @@ payload_free (struct payload *p)
 {
   if (!p)
     return;
-  ranges_destroy (&p->changing);
   xts_free (p->xts);
   free (p);
 }
@@ -139,13 +135,11 @@ read_edges (struct payload *p, const struct payload_store *store,
   return r;
 }
 
-/* Write COUNT bytes of BUF, or zeros where BUF is NULL, by way of SECTORS.
- * The range is locked.
- */
+/* What is to be in SECTORS, which is encrypted there. */
 static int
-write_piece (struct payload *p, const struct payload_store *store,
-             unsigned char *sectors, const void *buf, size_t count,
-             uint64_t offset)
+fill_sectors (struct payload *p, const struct payload_store *store,
+              unsigned char *sectors, const void *buf, size_t count,
+              uint64_t offset)
 {
   const uint64_t start = round_down (p, offset);
   const size_t whole = round_up (p, offset + count) - start;
@@ -162,11 +156,28 @@ write_piece (struct payload *p, const struct payload_store *store,
   }
   if (r == 0)
     r = xts_encrypt (p->xts, sectors, plain, whole, start);
-  if (r < 0) {
+  if (r < 0)
     explicit_bzero (sectors, whole); /* what is in it is not all encrypted */
+  return r;
+}
+
+/* Write COUNT bytes of BUF, or zeros where BUF is NULL. */
+static int
+write_piece (struct payload *p, const struct payload_store *store,
+             const void *buf, size_t count, uint64_t offset)
+{
+  const uint64_t start = round_down (p, offset);
+  const size_t whole = round_up (p, offset + count) - start;
+  unsigned char *sectors;
+  void *place;
+  int r;
+
+  place = store->begin (store->opaque, whole, p->data_offset + start,
+                        whole != count, &sectors, &r);
+  if (!place)
     return r;
-  }
-  return store->write (store->opaque, sectors, whole, p->data_offset + start);
+  r = fill_sectors (p, store, sectors, buf, count, offset);
+  return store->end (store->opaque, place, r);
 }
 
 /* As write_piece, of any length. */
@@ -175,38 +186,16 @@ write_range (struct payload *p, const struct payload_store *store,
              const void *buf, uint64_t count, uint64_t offset)
 {
   const uint64_t end = offset + count;
-  const uint64_t whole = round_up (p, end) - round_down (p, offset);
   const unsigned char *from = buf;
-  unsigned char *sectors;
   int r = 0;
 
-  sectors = malloc (whole < PIECE_BYTES ? whole : PIECE_BYTES);
-  if (!sectors)
-    return -ENOMEM;
   for (uint64_t at = offset, next; r == 0 && at < end; at = next) {
     next = round_down (p, at) + PIECE_BYTES;
     if (next > end)
       next = end;
-    r = write_piece (p, store, sectors, from ? from + (at - offset) : NULL,
-                     next - at, at);
+    r = write_piece (p, store, from ? from + (at - offset) : NULL, next - at,
+                     at);
   }
-  free (sectors);
-  return r;
-}
-
-static int
-write_in_turn (struct payload *p, const struct payload_store *store,
-               const void *buf, uint64_t count, uint64_t offset)
-{
-  struct range range;
-  int r;
-
-  if (count == 0)
-    return 0;
-  ranges_lock (&p->changing, &range, round_down (p, offset),
-               round_up (p, offset + count));
-  r = write_range (p, store, buf, count, offset);
-  ranges_unlock (&p->changing, &range);
   return r;
 }
 
@@ -214,14 +203,14 @@ int
 payload_write (struct payload *p, const struct payload_store *store,
                const void *buf, size_t count, uint64_t offset)
 {
-  return write_in_turn (p, store, buf, count, offset);
+  return write_range (p, store, buf, count, offset);
 }
 
 int
 payload_write_zeroes (struct payload *p, const struct payload_store *store,
                       uint64_t count, uint64_t offset)
 {
-  return write_in_turn (p, store, NULL, count, offset);
+  return write_range (p, store, NULL, count, offset);
 }
 
 int
@@ -230,19 +219,16 @@ payload_punch (struct payload *p, const struct payload_store *store,
 {
   const uint64_t end = offset + count;
   const uint64_t first = round_up (p, offset), last = round_down (p, end);
-  struct range range;
   int r = 0;
 
   if (first >= last)
     return payload_write_zeroes (p, store, count, offset);
-  ranges_lock (&p->changing, &range, round_down (p, offset), round_up (p, end));
   if (offset < first)
     r = write_range (p, store, NULL, first - offset, offset);
   if (r == 0)
     r = store->zero (store->opaque, last - first, p->data_offset + first);
   if (r == 0 && last < end)
     r = write_range (p, store, NULL, end - last, last);
-  ranges_unlock (&p->changing, &range);
   return r;
 }
 
@@ -252,13 +238,8 @@ payload_discard (struct payload *p, const struct payload_store *store,
 {
   const uint64_t first = round_up (p, offset);
   const uint64_t last = round_down (p, offset + count);
-  struct range range;
-  int r;
 
   if (first >= last)
     return 0;
-  ranges_lock (&p->changing, &range, first, last);
-  r = store->discard (store->opaque, last - first, p->data_offset + first);
-  ranges_unlock (&p->changing, &range);
-  return r;
+  return store->discard (store->opaque, last - first, p->data_offset + first);
 }

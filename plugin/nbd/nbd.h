@@ -44,6 +44,13 @@ enum tristate { AUTO, ON, OFF };
 enum peers { PEERS_UNIX, PEERS_TLS, PEERS_ANY };
 
 /* The face's one global variable. */
+/* When a write is acknowledged. */
+enum cache {
+  CACHE_AUTO,
+  CACHE_NONE,        /* when the OSDs have it */
+  CACHE_WRITEAROUND, /* an older word for CACHE_AUTO */
+};
+
 struct parameters {
   struct volume_params volume;
   struct cluster_params cluster;
@@ -55,6 +62,8 @@ struct parameters {
   const char *audit; /* NULL: whatever is usual on this host */
   enum tristate trim, extents;
   bool punch; /* zero=punch */
+  enum cache cache;
+  uint64_t behind; /* bytes */
   enum peers peers;
   unsigned shutdown_timeout; /* seconds */
   struct recheck_rules recheck;

@@ -19,12 +19,16 @@
 #define VALUE_MAX 4096
 
 struct parameters parameters = {
+  .behind = BEHIND_DEFAULT,
   .volume.unlock_limit = UNLOCK_LIMIT_DEFAULT,
   .profiles = PROFILES_DEFAULT,
   .shutdown_timeout = SHUTDOWN_TIMEOUT_DEFAULT,
   .recheck = { .every_ms = RECHECK_DEFAULT * 1000,
                .grace_ms = GRACE_DEFAULT * 1000 },
 };
+
+#define BEHIND_MIN (64 * 1024)
+#define BEHIND_MAX (1024 * 1024 * 1024)
 
 /* One line per parameter; bash completion greps "^name=". */
 static const char help_begin[] =
@@ -46,8 +50,8 @@ static const char help_end[] =
     "ceph.OPTION=<VALUE>   Set any Ceph option.\n"
     "engine=auto|librbd|openssl\n"
     "                      Who decrypts (auto: librbd where it can).\n"
-    "cache=auto|none|writethrough|writearound|writeback\n"
-    "                      What the acknowledgement of a write means.\n"
+    "cache=auto|none       What the acknowledgement of a write means.\n"
+    "behind=<SIZE>         How much of that may be on its way (32M).\n"
     "trim=auto|on|off      Pass TRIM on (auto: where it frees space).\n"
     "zero=encrypt|punch    How zeros are written (encrypt); punch needs\n"
     "                      engine=openssl.\n"
@@ -215,16 +219,43 @@ parse_cache (const char *value)
   static const char *const words[] = {
     [CACHE_AUTO] = "auto",
     [CACHE_NONE] = "none",
-    [CACHE_WRITETHROUGH] = "writethrough",
     [CACHE_WRITEAROUND] = "writearound",
-    [CACHE_WRITEBACK] = "writeback",
     NULL,
   };
   int mode;
 
+  if (strcmp (value, "writethrough") == 0 || strcmp (value, "writeback") == 0) {
+    nbdkit_error ("cache=%s: librbd's cache would go on serving what another "
+                  "server has overwritten; use cache=auto or cache=none",
+                  value);
+    return -1;
+  }
   if (parse_word ("cache", value, words, &mode) == -1)
     return -1;
-  parameters.cluster.cache = mode;
+  parameters.cache = mode;
+  return 0;
+}
+
+/* nbdkit_parse_size would not say which parameter it does not like. */
+static int
+parse_behind (const char *value)
+{
+  char shown[REASON_NAME_MAX], *end;
+  uint64_t size = 0;
+
+  if (value[0] >= '0' && value[0] <= '9') {
+    size = strtoul (value, &end, 10);
+    if (size <= BEHIND_MAX && *end && strchr ("KMG", *end))
+      size <<= *end == 'K' ? 10 : *end == 'M' ? 20 : 30, end++;
+    if (*end)
+      size = 0;
+  }
+  if (size < BEHIND_MIN || size > BEHIND_MAX) {
+    nbdkit_error ("behind=%s: must be a size between 64K and 1G",
+                  reason_name (shown, value));
+    return -1;
+  }
+  parameters.behind = size;
   return 0;
 }
 
@@ -370,6 +401,7 @@ static struct parameter table[] = {
   { "cluster", parse_cluster, false, false },
   { "engine", parse_engine, false, false },
   { "cache", parse_cache, false, false },
+  { "behind", parse_behind, false, false },
   { "trim", parse_trim, false, false },
   { "zero", parse_zero, false, false },
   { "extents", parse_extents, false, false },

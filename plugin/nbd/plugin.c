@@ -28,6 +28,7 @@ static bool asks_again; /* whether its keys may still be used */
 struct connection {
   struct attachment attachment;
   struct session_info info;
+  struct session_client client;
   atomic_bool complained; /* one error line per connection is enough */
   bool secured;           /* TLS */
 };
@@ -92,8 +93,8 @@ rbdcrypt_get_ready (void)
       nbdkit_error ("%s", why.text);
       return -1;
     }
-  if (parameters.cluster.cache == CACHE_AUTO && socket_activated ())
-    parameters.cluster.cache = CACHE_NONE;
+  if (parameters.cache == CACHE_AUTO && socket_activated ())
+    parameters.cache = CACHE_NONE;
   if (rehearse (&rehearsed) == -1 || logins_guard () == -1)
     return -1;
   asks_again = questions_possible ();
@@ -213,6 +214,7 @@ rbdcrypt_after_fork (void)
     .check = asks_again ? questions_check : NULL,
     .tried = questions_tried,
     .recheck = parameters.recheck,
+    .behind = parameters.cache == CACHE_NONE ? 0 : parameters.behind,
     .event = take_event,
   };
   /* nbdkit's own, to itself.  Sought before librados makes some. */
@@ -290,6 +292,7 @@ rbdcrypt_open (int readonly)
     errno = client_errno (-r);
     return NULL;
   }
+  session_client_open (session, &c->info, &c->client);
   trail_attach (&c->attachment, &peer);
   c->secured = nbdkit_is_tls () == 1;
   peers_secured (c->secured);
@@ -377,14 +380,14 @@ static int
 rbdcrypt_can_fua (void *handle)
 {
   (void)handle;
-  return NBDKIT_FUA_EMULATE;
+  return NBDKIT_FUA_NATIVE;
 }
 
 static int
 rbdcrypt_can_multi_conn (void *handle)
 {
   (void)handle;
-  return 1; /* all connections share one image and its cache */
+  return 1; /* a flush is for what all connections have written */
 }
 
 static int
@@ -430,12 +433,12 @@ rbdcrypt_can_extents (void *handle)
   return parameters.extents != OFF && c->info.extents;
 }
 
-/* A request begins: returns the generation that it carries. */
-static unsigned
-enter (const struct connection *c)
+/* A request begins: returns whose it is. */
+static struct session_client *
+enter (struct connection *c)
 {
   rescue_inside (true);
-  return c->info.generation;
+  return &c->client;
 }
 
 /* It has ended: turn the result into what nbdkit expects. */
@@ -486,11 +489,11 @@ rbdcrypt_pwrite (void *handle, const void *buf, uint32_t count, uint64_t offset,
 {
   struct connection *c = handle;
 
-  (void)flags; /* nbdkit flushes after a FUA write */
   if (is_ragged (c, count, offset))
     return refuse_ragged ("write");
   return finish (c, "write",
-                 session_write (session, enter (c), buf, count, offset));
+                 session_write (session, enter (c), buf, count, offset,
+                                flags & NBDKIT_FLAG_FUA));
 }
 
 static int
@@ -507,7 +510,7 @@ rbdcrypt_trim (void *handle, uint32_t count, uint64_t offset, uint32_t flags)
 {
   struct connection *c = handle;
 
-  (void)flags;
+  (void)flags; /* with FUA or without: it is done on the OSDs */
   return finish (c, "trim",
                  session_discard (session, enter (c), count, offset));
 }
@@ -529,7 +532,8 @@ rbdcrypt_zero (void *handle, uint32_t count, uint64_t offset, uint32_t flags)
     return -1;
   }
   return finish (c, "write-zeroes",
-                 session_write_zeroes (session, enter (c), count, offset, how));
+                 session_write_zeroes (session, enter (c), count, offset, how,
+                                       flags & NBDKIT_FLAG_FUA));
 }
 
 static int
@@ -547,9 +551,9 @@ rbdcrypt_extents (void *handle, uint32_t count, uint64_t offset, uint32_t flags,
   struct connection *c = handle;
 
   (void)flags;
-  return finish (
-      c, "block status",
-      session_extents (session, enter (c), count, offset, add_extent, extents));
+  return finish (c, "block status",
+                 session_extents (session, enter (c)->generation, count, offset,
+                                  add_extent, extents));
 }
 
 static struct nbdkit_plugin plugin = {

@@ -152,7 +152,7 @@ def test_client_killed_with_many_requests_in_flight_costs_nobody_a_write(
     """nbdkit 1.32.4 to 1.33.9 aborts when it answers such a client; what
     others were told is written must be, and the lock must be free."""
     image = images.luks()
-    server = servers.start(image, key, "cache=writeback")
+    server = servers.start(image, key)
     other = server.connect()
     other.flush()
     for i in range(64):

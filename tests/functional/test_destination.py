@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Large reads go to nbdkit's own buffer, and can be taken back."""
+"""Large reads go to nbdkit's own buffer, and can be taken back; writes are
+sent from ours, which stay until that is over."""
 
 import errno
 import os
@@ -13,13 +14,23 @@ from lab import MIB
 from test_revocation import fails_with, volume  # noqa: F401
 
 
+def compiled(directory, name):
+    path = os.path.join(directory, name)
+    lab.run("cc", "-std=gnu17", "-O2", "-Wall", "-o", path,
+            os.path.join(lab.HERE, name + ".c"), "-lrbd", "-lrados")
+    return path
+
+
 @pytest.fixture(scope="session")
 def vectors(lab_dir):
     """vectors.c, compiled."""
-    path = os.path.join(lab_dir, "vectors")
-    lab.run("cc", "-std=gnu17", "-O2", "-Wall", "-o", path,
-            os.path.join(lab.HERE, "vectors.c"), "-lrbd", "-lrados")
-    return path
+    return compiled(lab_dir, "vectors")
+
+
+@pytest.fixture(scope="session")
+def handed(lab_dir):
+    """handed.c, compiled."""
+    return compiled(lab_dir, "handed")
 
 
 def test_librbd_looks_at_a_vector_when_the_data_is_there(
@@ -47,6 +58,33 @@ def test_librbd_looks_at_a_vector_when_the_data_is_there(
         finally:
             cluster.thaw()
         assert process.wait(60) == 0
+
+
+def test_librbd_completes_a_write_when_it_has_done_with_the_buffer(
+        handed, cluster, images):
+    """Also one that was given up while it waits to be sent."""
+    image = images.plain()
+    with subprocess.Popen(
+            ["timeout", "100", handed, image.spec.split("/")[1]],
+            env=cluster.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE) as process:
+        def line():
+            return process.stdout.readline().strip()
+
+        def go_on():
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+
+        assert line() == b"opened"
+        cluster.freeze()
+        try:
+            go_on()
+            assert line() == b"asked"
+            assert line() == b"waited"
+        finally:
+            cluster.thaw()
+        go_on()
+        assert process.wait(60) == 0, process.stderr.read()
 
 
 def test_a_large_read_is_taken_back(volume, cluster):

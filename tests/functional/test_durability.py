@@ -82,8 +82,7 @@ def test_no_flushed_block_is_lost(servers, images, key, signum, engine,
     image = images.luks()
     writer = Writer(1024, size)
     for i in range(ROUNDS):
-        server = servers.start(image, key, "cache=writeback",
-                               "engine=" + engine)
+        server = servers.start(image, key, "engine=" + engine)
         c = server.connect()
         # After a SIGKILL the dead server's lock is broken by the first
         # write, which takes as long as the cluster waits for it.

@@ -245,7 +245,7 @@ def test_two_connections_write_into_one_sector(servers, images, key):
         assert c.read(200, 107 + i * 300) == bytes(200)
 
 
-@pytest.mark.parametrize("cache", ["auto", "none", "writeback"])
+@pytest.mark.parametrize("cache", ["auto", "none"])
 def test_flushed_parts_of_sectors_survive_sigkill(servers, images, key,
                                                   cache):
     image = images.luks()

@@ -53,7 +53,8 @@ class Volume:
 
     def start(self):
         arguments = ["engine=openssl",
-                     "cache=" + self.rng.choice(("auto", "none", "writeback")),
+                     "cache=" + self.rng.choice(("auto", "auto", "none")),
+                     "behind=" + self.rng.choice(("64K", "1M", "32M")),
                      "zero=" + self.rng.choice(("encrypt", "punch")),
                      *self.rng.choice(SETTINGS)]
         self.did("start", *arguments)

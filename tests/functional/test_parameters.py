@@ -11,19 +11,19 @@ import lab
 from test_start_image import names
 
 WORDS = {
-    "cache": ["auto", "none", "writethrough", "writearound", "writeback"],
+    "cache": ["auto", "none", "writearound"],
     "trim": ["auto", "on", "off"],
     "extents": ["auto", "off"],
     "engine": ["auto", "librbd", "openssl"],
     "zero": ["encrypt"],
 }
-ALL = ["image", "key", "profiles", "conf", "user", "cluster", "ceph.rbd_cache",
-       "engine", "cache", "trim", "zero", "extents", "peers", "unlock-limit",
-       "shutdown-timeout"]
+ALL = ["image", "key", "profiles", "conf", "user", "cluster",
+       "ceph.rbd_op_threads", "engine", "cache", "behind", "trim", "zero",
+       "extents", "peers", "unlock-limit", "shutdown-timeout"]
 FIRST = {"image": "rbd/x", "key": "file:/x", "profiles": "/x", "conf": "/x",
-         "user": "x", "cluster": "x", "ceph.rbd_cache": "true",
-         "engine": "librbd", "cache": "none", "trim": "off", "zero": "encrypt",
-         "extents": "off", "peers": "unix", "unlock-limit": "10",
+         "user": "x", "cluster": "x", "ceph.rbd_op_threads": "1",
+         "engine": "librbd", "cache": "none", "behind": "1M", "trim": "off",
+         "zero": "encrypt", "extents": "off", "peers": "unix", "unlock-limit": "10",
          "shutdown-timeout": "10"}
 
 
@@ -44,7 +44,7 @@ def test_holes_for_zeros_need_the_engine_that_reads_them(servers, key):
               "zero=punch", "engine=openssl")
 
 
-@pytest.mark.parametrize("name", ["engine", "cache", "trim", "zero",
+@pytest.mark.parametrize("name", ["engine", "cache", "behind", "trim", "zero",
                                   "extents", "peers"])
 def test_another_word_is_refused(servers, key, name):
     names(servers.refused("rbd/x", key, name + "=perhaps"), name, "perhaps")
@@ -90,7 +90,7 @@ def test_unknown_parameter_is_refused(servers, key, name):
 
 
 @pytest.mark.parametrize("name", ["profiles", "conf", "user", "cluster",
-                                  "ceph.rbd_cache", "unlock-limit",
+                                  "ceph.rbd_op_threads", "unlock-limit",
                                   "shutdown-timeout", "cache"])
 def test_value_of_4_kib_is_refused(servers, images, key, name):
     refusal = servers.refused(
@@ -246,7 +246,7 @@ def test_more_than_sixteen_keys_are_refused(servers):
 def test_help_has_a_line_for_every_parameter(plugin):
     text = lab.run("nbdkit", plugin, "--help").stdout.decode()
     for name in ALL:
-        name = name.replace("ceph.rbd_cache", "ceph.OPTION")
+        name = name.replace("ceph.rbd_op_threads", "ceph.OPTION")
         assert re.search(r"^(\[image=\]|%s=)" % re.escape(name), text,
                          re.M), name
     # The man page's heads, which test-docs.sh holds together with the code.

@@ -123,7 +123,7 @@ def test_few_workers_answer_no_errors_either(servers, images, key, options):
 def test_idle_clients_leave_and_the_log_is_quiet(servers, images, key,
                                                  signum):
     image = images.luks()
-    server = servers.start(image, key, "cache=writeback")
+    server = servers.start(image, key)
     c = server.connect()
     c.flush()
     c.write(lab.pattern(4096, 3), 0)
@@ -248,7 +248,7 @@ def test_on_standard_input(servers, images, key, cluster, tmp_path, how):
     log = tmp_path / "log"
     with open(log, "wb") as f, theirs:
         p = subprocess.Popen(["nbdkit", "-s", servers.plugin, image.spec, key,
-                              "cache=writeback", "conf=" + cluster.conf],
+                              "conf=" + cluster.conf],
                              stdin=theirs, stdout=theirs, stderr=f,
                              env=servers.env)
     try:

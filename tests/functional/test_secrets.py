@@ -226,10 +226,8 @@ def test_literal_secrets_are_refused_and_not_repeated(servers, parameter):
     ("ceph.rbd_plugins=parent_cache,pwl_cache", "rbd_plugins"),
     ("ceph.rbd_sparse_read_threshold_bytes=65536",
      "rbd_sparse_read_threshold_bytes"),
-    ("ceph.rbd_disable_zero_copy_writes=false",
-     "rbd_disable_zero_copy_writes"),
-    ("ceph.rbd_disable_zero_copy_writes=00",
-     "rbd_disable_zero_copy_writes"),
+    ("ceph.rbd_cache=true", "rbd_cache"),
+    ("ceph.rbd_cache=2", "rbd_cache"),
 ])
 def test_options_that_leak_are_refused(servers, key, option, word):
     names(servers.refused("rbd/x", key, option), word)

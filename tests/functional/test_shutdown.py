@@ -36,10 +36,10 @@ def test_sigterm_without_any_client_ever(servers, images, key, cluster):
 def test_signal_flushes_what_was_acknowledged(servers, images, key, signum,
                                               cluster):
     image = images.luks()
-    server = servers.start(image, key, "cache=writeback")
+    server = servers.start(image, key, "cache=auto")
     c = server.connect()
     c.write(lab.pattern(4096, 99), 0)
-    c.flush()  # from here on the cache writes back
+    c.flush()  # from here on writes are answered early
     for i in range(64):
         c.write(lab.pattern(4096, i), i * 65536)
     server.process.send_signal(signum)
@@ -53,7 +53,7 @@ def test_signal_flushes_what_was_acknowledged(servers, images, key, signum,
 
 def test_sigterm_with_writes_in_flight(servers, images, key, cluster):
     image = images.luks()
-    server = servers.start(image, key, "cache=writeback")
+    server = servers.start(image, key, "cache=auto")
     c = server.connect()
     c.flush()
     pending, done = [], []
@@ -78,7 +78,7 @@ def test_frozen_osds_end_in_the_limit_and_not_with_zero(
         servers, images, key, cluster):
     image = images.luks()
     server = servers.start(image, key, "shutdown-timeout=6",
-                           "cache=writeback")
+                           "cache=auto")
     c = server.connect()
     c.write(lab.pattern(MIB), 0)
     c.flush()
@@ -125,7 +125,7 @@ def test_frozen_osds_with_requests_in_flight_end_in_the_limit(
 def test_osds_that_come_back_in_time_lose_nothing(servers, images, key,
                                                   cluster):
     image = images.luks()
-    server = servers.start(image, key, "cache=writeback")
+    server = servers.start(image, key, "cache=auto")
     c = server.connect()
     c.write(lab.pattern(MIB), 0)
     c.flush()

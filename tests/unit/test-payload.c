@@ -32,6 +32,8 @@
  */
 struct memory {
   pthread_mutex_t lock;
+  pthread_cond_t left;
+  struct held *first; /* whose turn it is: what behind.c does */
   unsigned char *bytes;
   int fail_read, fail_write; /* -errno of the calls from now on */
   unsigned fail_after;       /* that many writes still succeed */
@@ -51,6 +53,45 @@ memory_read (void *opaque, void *buf, size_t count, uint64_t offset)
   return 0;
 }
 
+struct held {
+  uint64_t start, end;
+  struct held *next;
+  unsigned char buf[];
+};
+
+static bool
+is_held (const struct memory *m, uint64_t start, uint64_t end)
+{
+  for (const struct held *h = m->first; h; h = h->next)
+    if (h->start < end && start < h->end)
+      return true;
+  return false;
+}
+
+static void *
+memory_begin (void *opaque, size_t count, uint64_t offset, bool alone,
+              unsigned char **buf, int *err)
+{
+  struct memory *m = opaque;
+  struct held *h = malloc (sizeof *h + count);
+
+  (void)alone;
+  if (!h)
+    *err = -ENOMEM;
+  if (!h)
+    return NULL;
+  h->start = offset;
+  h->end = offset + count;
+  pthread_mutex_lock (&m->lock);
+  while (is_held (m, h->start, h->end))
+    pthread_cond_wait (&m->left, &m->lock);
+  h->next = m->first;
+  m->first = h;
+  pthread_mutex_unlock (&m->lock);
+  *buf = h->buf;
+  return h;
+}
+
 static int
 memory_write (void *opaque, const void *buf, size_t count, uint64_t offset)
 {
@@ -67,6 +108,24 @@ memory_write (void *opaque, const void *buf, size_t count, uint64_t offset)
     sched_yield ();
   }
   return 0;
+}
+
+static int
+memory_end (void *opaque, void *place, int err)
+{
+  struct memory *m = opaque;
+  struct held *h = place, **link = &m->first;
+
+  if (err == 0)
+    err = memory_write (m, h->buf, h->end - h->start, h->start);
+  pthread_mutex_lock (&m->lock);
+  while (*link != h)
+    link = &(*link)->next;
+  *link = h->next;
+  pthread_cond_broadcast (&m->left);
+  pthread_mutex_unlock (&m->lock);
+  free (h);
+  return err;
 }
 
 static int
@@ -118,6 +177,7 @@ setup (uint32_t sector_size)
     bytes[i] = (unsigned char)(i * 7);
   key = secret_copy (bytes, sizeof bytes);
   pthread_mutex_init (&f.memory.lock, NULL);
+  pthread_cond_init (&f.memory.left, NULL);
   f.memory.bytes = calloc (1, OFFSET + ROOM);
   assert_non_null (f.memory.bytes);
   if (payload_new (&header, key, &f.payload, &why) < 0)
@@ -132,7 +192,8 @@ store (struct fixture *f)
 {
   f->store = (struct payload_store){
     .read = memory_read,
-    .write = memory_write,
+    .begin = memory_begin,
+    .end = memory_end,
     .zero = memory_zero,
     .discard = memory_discard,
     .opaque = &f->memory,

@@ -40,7 +40,6 @@ unit_tests = \
 	tests/unit/test-payload \
 	tests/unit/test-pem \
 	tests/unit/test-profile \
-	tests/unit/test-ranges \
 	tests/unit/test-reason \
 	tests/unit/test-record \
 	tests/unit/test-recheck \
@@ -141,8 +140,6 @@ tests_unit_test_luks_header_CFLAGS = $(unit_cflags)
 tests_unit_test_luks_header_LDADD = $(unit_ldadd)
 tests_unit_test_payload_CFLAGS = $(unit_cflags)
 tests_unit_test_payload_LDADD = $(unit_ldadd)
-tests_unit_test_ranges_CFLAGS = $(unit_cflags)
-tests_unit_test_ranges_LDADD = $(unit_ldadd)
 tests_unit_test_recheck_CFLAGS = $(unit_cflags)
 tests_unit_test_recheck_LDADD = $(unit_ldadd)
 tests_unit_test_record_CFLAGS = $(unit_cflags)

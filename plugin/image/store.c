@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* The image as write-behind's store, and what the log and the session
+ * hear of writes that failed after they were answered.
+ */
+
+#include "config.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "image.h"
+
+static int
+admit (void *opaque, struct behind_op *op)
+{
+  struct session *s = opaque;
+
+  return requests_pin (&s->requests, op->generation, &op->store);
+}
+
+/* librbd holds this back until nothing of its own points to the buffer any
+ * more.
+ */
+static void
+completed (rbd_completion_t c, void *arg)
+{
+  const int result = rbd_aio_get_return_value (c);
+
+  rbd_aio_release (c);
+  behind_complete (arg, result);
+}
+
+static int
+submit_change (struct behind_op *op, rbd_completion_t c)
+{
+  const struct behind_change *change = &op->change;
+  int flags = 0;
+
+  switch (change->what) {
+  case BEHIND_WRITE:
+    return rbd_aio_write (op->store, change->offset, change->count,
+                          (const char *)op->buffer.bytes, c);
+  case BEHIND_DISCARD:
+    return rbd_aio_discard (op->store, change->offset, change->count, c);
+  case BEHIND_ZERO_THICK:
+    flags = RBD_WRITE_ZEROES_FLAG_THICK_PROVISION;
+    /* fallthrough */
+  case BEHIND_ZERO:
+    return rbd_aio_write_zeroes (op->store, change->offset, change->count, c,
+                                 flags, 0);
+  }
+  return -EINVAL;
+}
+
+static int
+submit (void *opaque, struct behind_op *op)
+{
+  rbd_completion_t c;
+  int r;
+
+  (void)opaque;
+  r = rbd_aio_create_completion (op, completed, &c);
+  if (r < 0)
+    return r;
+  r = submit_change (op, c);
+  if (r < 0)
+    rbd_aio_release (c);
+  return r;
+}
+
+/* A write that was answered has failed with ERR. */
+static void
+take_loss (struct session *s, unsigned generation, int err)
+{
+  pthread_mutex_lock (&s->lock);
+  s->lost_writes = true;
+  if (err == -ESHUTDOWN && !atomic_load (&s->stopping) &&
+      generation == s->info.generation)
+    s->lost = s->refresh_wanted = true; /* see checked () in blocks.c */
+  pthread_cond_broadcast (&s->changed);
+  pthread_mutex_unlock (&s->lock);
+}
+
+static void
+done (void *opaque, struct behind_op *op, int result)
+{
+  struct session *s = opaque;
+
+  if (result < 0 && op->answered)
+    take_loss (s, op->generation, result);
+  requests_unpin (&s->requests, op->generation);
+}
+
+const struct behind_store session_store = { admit, submit, done };
+
+/* librbd's encryption reads and writes an object for a part of a sector. */
+struct behind_geometry
+session_geometry (const struct volume *v)
+{
+  const bool encrypted = v->params->nr_keys > 0;
+  const bool by_librbd = encrypted && !v->payload;
+
+  return (struct behind_geometry){
+    .sector = encrypted ? v->header.sector_size : 1,
+    .object = by_librbd ? v->geometry.stripe_period : 0,
+    .base = by_librbd ? v->header.data_offset % v->geometry.stripe_period : 0,
+  };
+}
+
+void
+session_client_open (struct session *s, const struct session_info *info,
+                     struct session_client *c)
+{
+  c->generation = info->generation;
+  behind_client_open (&s->behind, &c->behind);
+}
+
+void
+session_report_lost (struct session *s)
+{
+  struct debts_range range;
+
+  s->reported_ms = monotonic_ms ();
+  while (behind_take_range (&s->behind, &range))
+    s->params.log->error ("writes that were acknowledged have failed: %llu, "
+                          "between the bytes %llu and %llu: %s",
+                          (unsigned long long)range.nr,
+                          (unsigned long long)range.start,
+                          (unsigned long long)range.end, strerror (-range.err));
+}
+
+bool
+session_may_report (const struct session *s)
+{
+  return s->lost_writes &&
+         monotonic_ms () - s->reported_ms >= SESSION_REPORT_MS;
+}

@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Writes that are answered before the OSDs have them: whatever is lost of
+them is told by a flush, and by nothing else."""
+
+import errno
+import signal
+
+import nbd
+import pytest
+
+import lab
+from lab import MIB
+
+ENGINES = pytest.mark.parametrize("engine", ["engine=librbd",
+                                             "engine=openssl"])
+KIB = 1024
+LOST = "writes that were acknowledged have failed"
+
+
+def fails(call, *arguments, **kwargs):
+    with pytest.raises(nbd.Error) as error:
+        call(*arguments, **kwargs)
+    return error.value.errnum
+
+
+@pytest.fixture
+def half(images, servers, key, files, cluster):
+    """half(*PARAMETERS): a server whose user may read everything and write
+    everything but data; its image holds lab.pattern (MIB)."""
+    cluster.ceph("auth", "get-or-create", "client.half", "mon", "profile rbd",
+                 "osd", "allow r pool=rbd, allow class-read,"
+                 " allow rwx pool=rbd object_prefix rbd_header,"
+                 " allow rwx pool=rbd object_prefix rbd_object_map,"
+                 " allow rwx pool=rbd object_prefix rbd_children")
+    keyring = files("keyring", "[client.half]\nkey = %s\n"
+                    % cluster.key("half"))
+    image = images.luks()
+    with servers.start(image, key).connect() as c:
+        c.write(lab.pattern(MIB), 0)
+        c.flush()
+
+    def start(*parameters):
+        return servers.start(image, key, "user=half",
+                             "ceph.keyring=" + keyring, *parameters)
+    return start
+
+
+@ENGINES
+def test_flush_after_a_write_that_timed_out_fails(servers, images, key,
+                                                  cluster, engine):
+    """It succeeded, while librbd's cache acknowledged."""
+    image = images.luks()
+    server = servers.start(image, key, engine, "ceph.rados_osd_op_timeout=3")
+    c = server.connect()
+    c.write(lab.pattern(MIB), 0)
+    c.flush()
+    cluster.freeze()
+    try:
+        c.write(bytes(4096), 4096, timeout=10)
+        server.says(LOST)
+        assert fails(c.flush) in (errno.EIO, errno.ETIMEDOUT)
+    finally:
+        cluster.thaw()
+    c.flush()
+    c.write(bytes(4096), 4096)
+    c.flush()
+    assert server.stop() == 0
+
+
+def test_every_open_connection_is_told_once_and_by_its_flush(half):
+    server = half("engine=openssl")
+    one, two = server.connect(), server.connect()
+    one.flush()
+    two.flush()
+    one.write(bytes(4096), 8192)
+    server.says(LOST)
+    assert fails(two.flush) == errno.EPERM
+    two.flush()
+    # Only what it does itself is a matter of a write with FUA.
+    assert fails(one.write, bytes(4096), 0,
+                 flags=nbd.CMD_FLAG_FUA) == errno.EPERM
+    with server.connect() as three:  # it has lost nothing
+        three.flush()
+    assert fails(one.flush) == errno.EPERM
+    one.flush()
+    assert one.read(MIB, 0) == lab.pattern(MIB)
+    assert "1, between the bytes" in server.stderr()
+    assert server.stop() == 0
+
+
+def test_what_nobody_was_told_is_told_to_who_comes_next(half):
+    server = half("engine=librbd")
+    with server.connect() as c:
+        c.flush()
+        c.write(bytes(4096), 8192)
+        server.says(LOST)
+    with server.connect() as c:
+        c.read(4096, 0)
+    with server.connect() as c:
+        assert fails(c.flush) == errno.EPERM
+        c.flush()
+    assert server.stop() == 0
+
+
+def test_end_with_a_loss_that_nobody_was_told_is_a_failure(half):
+    server = half("engine=librbd")
+    c = server.connect()
+    c.flush()
+    c.write(bytes(4096), 8192)
+    server.says(LOST)
+    assert server.stop() > 0
+    server.says("no client was told")
+    server.expected_status = None
+
+
+@pytest.mark.parametrize("how", ["first", "none", "fua", "zeroes"])
+def test_what_is_not_answered_early_fails_by_itself(half, how):
+    """Until the first flush, with cache=none and with FUA."""
+    server = half("engine=" + ("openssl" if how in ("none", "zeroes")
+                               else "librbd"),
+                  "cache=" + ("none" if how == "none" else "auto"))
+    with server.connect() as c:
+        if how != "first":
+            c.flush()
+        if how == "zeroes":
+            assert fails(c.zero, 4096, 8192,
+                         flags=nbd.CMD_FLAG_FUA) == errno.EPERM
+        else:
+            assert fails(c.write, bytes(4096), 8192,
+                         flags=nbd.CMD_FLAG_FUA if how == "fua"
+                         else 0) == errno.EPERM
+        c.flush()
+    assert server.stop() == 0
+    assert LOST not in server.stderr()
+
+
+def resident(server):
+    with open("/proc/%d/status" % server.pid) as f:
+        for line in f:
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * KIB
+    raise AssertionError("no VmRSS")
+
+
+@ENGINES
+def test_silent_osds_hold_writers_back_and_lose_nothing(
+        servers, images, key, cluster, engine):
+    """No more than behind= is answered; it all goes on afterwards."""
+    server = servers.start(images.luks(), key, engine, "behind=1M")
+    clients = [server.connect() for _ in range(4)]
+    clients[0].write(lab.pattern(16 * MIB), 0)
+    for c in clients:
+        c.flush()
+    before = resident(server)
+    cluster.freeze()
+    try:
+        sent = [lab.pattern(64 * KIB, i + 1) for i in range(256)]
+        for i, b in enumerate(sent):
+            clients[i % 4].handle.aio_pwrite(b, i * 64 * KIB)
+
+        def answered():
+            for c in clients:
+                c.handle.poll(10)
+            return 256 - sum(c.handle.aio_in_flight() for c in clients)
+        lab.await_(lambda: answered() >= 16, 20, "1 MiB is answered")
+        for _ in range(20):
+            assert answered() == 16
+        assert resident(server) - before < 48 * MIB
+    finally:
+        cluster.thaw()
+    lab.await_(lambda: answered() == 256, 60, "all of it is answered")
+    for c in clients:
+        c.flush()
+    assert clients[0].read(16 * MIB, 0) == b"".join(sent)
+    assert server.stop() == 0
+
+
+def test_sigterm_with_writers_held_back_ends_in_the_limit(
+        servers, images, key, cluster):
+    server = servers.start(images.luks(), key, "behind=64K",
+                           "shutdown-timeout=6")
+    c = server.connect()
+    c.write(lab.pattern(MIB), 0)
+    c.flush()
+    cluster.freeze()
+    try:
+        pending = [c.handle.aio_pwrite(bytes(32 * KIB), i * 32 * KIB)
+                   for i in range(16)]
+        lab.await_(lambda: c.handle.poll(100) >= 0
+                   and c.handle.aio_in_flight() < 16, 10, "some are answered")
+        assert pending and c.handle.aio_in_flight() > 0
+        status = server.stop(15)
+    finally:
+        cluster.thaw()
+    assert status > 0
+    server.says("may be lost")
+    server.expected_status = None
+
+
+@ENGINES
+def test_two_servers_in_turn_read_what_the_other_has_flushed(
+        servers, images, key, engine):
+    """Nothing is kept that another server may have overwritten; parts of
+    sectors neither."""
+    image = images.luks()
+    clients = [servers.start(image, key, engine).connect() for _ in range(2)]
+    expected = bytearray(16 * KIB)
+    for turn in range(8):
+        writer, reader = clients[turn % 2], clients[1 - turn % 2]
+        for at in (turn * 512, 8 * KIB + turn * 256 // 512 * 512):
+            expected[at:at + 512] = lab.pattern(512, turn + 1)
+            writer.write(lab.pattern(512, turn + 1), at)
+        writer.flush()
+        assert reader.read(16 * KIB, 0) == bytes(expected), turn
+
+
+@ENGINES
+def test_overlapping_writes_stay_in_order(servers, images, key, engine):
+    """One after the other, each answered before the next is sent, while
+    none of them is waited for by a flush; parts of sectors, too."""
+    server = servers.start(images.luks(), key, engine)
+    with server.connect() as c:
+        c.write(lab.pattern(MIB), 0)
+        c.flush()
+        expected = bytearray(lab.pattern(MIB))
+        for i in range(600):
+            at, count = (i * 1536) % (64 * KIB), 512 * (1 + i % 9)
+            b = lab.pattern(count, i + 7)
+            c.write(b, at)
+            expected[at:at + count] = b
+            if i % 7 == 0:
+                assert c.read(8 * KIB, at // 512 * 512) \
+                    == bytes(expected[at:at + 8 * KIB])
+        c.flush()
+        assert c.read(MIB, 0) == bytes(expected)
+    assert server.stop(30) == 0
+    assert "ERANGE" not in server.stderr()
+
+
+def test_what_was_answered_is_no_hole(servers, images, key):
+    server = servers.start(images.luks(), key, "engine=openssl")
+    with server.connect() as c:
+        c.flush()
+        for i in range(12):
+            c.write(lab.pattern(MIB, i), i * 4 * MIB)
+            assert c.extents(MIB, i * 4 * MIB)[0] == (MIB, 0), i
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+def test_what_was_flushed_survives_and_sigterm_flushes(
+        servers, images, key, signum):
+    image = images.luks()
+    server = servers.start(image, key)
+    c = server.connect()
+    c.flush()
+    for i in range(64):
+        c.write(lab.pattern(4096, i), i * 4096)
+    if signum == signal.SIGKILL:
+        c.flush()
+    server.process.send_signal(signum)
+    server.process.wait(30)
+    c.vanish()
+    with servers.start(image, key, options=["-r"]).connect() as c:
+        for i in range(64):
+            assert c.read(4096, i * 4096) == lab.pattern(4096, i)
+
+
+@pytest.mark.parametrize("cache", ["writethrough", "writeback"])
+def test_caches_that_nobody_invalidates_are_refused(servers, key, cache):
+    assert "another server" in servers.refused(
+        "rbd/x", key, "cache=" + cache).sentence
+
+
+@pytest.mark.parametrize("size", ["63K", "2G"])
+def test_behind_out_of_bounds_is_refused(servers, key, size):
+    assert "behind" in servers.refused(
+        "rbd/x", key, "behind=" + size).sentence
