@@ -86,7 +86,7 @@ extern void requests_await (struct requests *rs);
  */
 extern void requests_hold (struct requests *rs);
 
-/* Wait while clients are held; for whoever would tell one that the server
+/* Wait while clients are held: before one would be told that the server
  * ends.
  */
 extern void requests_await_release (struct requests *rs);

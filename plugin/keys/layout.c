@@ -53,7 +53,7 @@ layout_check_cinder_id (const char *ident, struct reason *why)
   return reason_set (why, EINVAL,
                      "a key id of zeros is that of Cinder's ConfKeyManager, "
                      "which keeps no keys: the passphrase is \"fixed_key\" of "
-                     "[key_manager] in cinder.conf, in small letters; put it "
+                     "[key_manager] in cinder.conf, in lower case; put it "
                      "into a file and use key=line:PATH");
 }
 

@@ -44,7 +44,7 @@ cpu_seconds (void)
   return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
 }
 
-/* Seconds of N iterations of one block, or 0 when that cannot be had. */
+/* Seconds of N iterations of one block, or 0 when that cannot be measured. */
 static double
 sample_pbkdf2 (const EVP_MD *md, int n)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* A server that takes its time after the rehearsal: preloaded, whoever would
- * wait for a child leaves a file "waits" in $RBDCRYPT_TEST_REHEARSED and stays
- * until there is a file "go" as well.
+/* Makes a server pause after the rehearsal.  Preloaded: before it waits for its
+ * child it leaves a file "waits" in $RBDCRYPT_TEST_REHEARSED, and goes on once
+ * there is a file "go" as well.
  */
 
 #define _GNU_SOURCE

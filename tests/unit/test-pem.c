@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* PEM files, and everything that is none: nothing of it reaches a library
+/* PEM files, and everything that is not: nothing of it reaches a library
  * that has not been parsed before.
  */
 
