@@ -174,10 +174,13 @@ behind_end (struct behind_op *op, struct behind_client *client, bool fua);
 extern void behind_cancel (struct behind_op *op);
 
 /* Wait until the store has completed all that was answered and overlaps.
+ * ALONE: NULL, or what the caller has begun alone around all of it.  That
+ * overlaps with nothing before it; and what comes after it, answered or
+ * not, waits for it, so it must not wait for that.
  * 0 or -errno of behind_abandon.
  */
-extern int
-behind_before_read (struct behind *b, uint64_t offset, uint64_t count);
+extern int behind_before_read (struct behind *b, const struct behind_op *alone,
+                               uint64_t offset, uint64_t count);
 
 /* Wait until the store has completed all that was answered.  0, or -errno:
  * of behind_abandon, or what is to be reported.

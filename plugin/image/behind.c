@@ -351,7 +351,8 @@ answered_within (const struct behind *b, uint64_t start, uint64_t end)
 }
 
 int
-behind_before_read (struct behind *b, uint64_t offset, uint64_t count)
+behind_before_read (struct behind *b, const struct behind_op *alone,
+                    uint64_t offset, uint64_t count)
 {
   const uint64_t mask = b->geometry.sector - 1;
   struct behind_reader reader = {
@@ -363,7 +364,8 @@ behind_before_read (struct behind *b, uint64_t offset, uint64_t count)
   behind_lock (b);
   r = -b->abandoned;
   reader.since = b->clock;
-  reader.blockers = answered_within (b, reader.start, reader.end);
+  if (!alone || MUTANT (ALONE))
+    reader.blockers = answered_within (b, reader.start, reader.end);
   if (r == 0 && reader.blockers > 0 && !MUTANT (READ)) {
     fall_asleep (b, &reader.waiter, NULL);
     TAILQ_INSERT_TAIL (&b->readers, &reader, link);

@@ -50,6 +50,7 @@ struct visit {
   struct session *session;
   struct asker asker;
   struct behind_client *client;
+  struct behind_op *alone; /* what it has begun, and nothing is before */
   bool fua;
   struct payload *payload; /* held; NULL: the image's own business */
   struct payload_store store;
@@ -60,7 +61,7 @@ static int
 read_image (void *opaque, void *buf, size_t count, uint64_t offset)
 {
   const struct visit *v = opaque;
-  int r = behind_before_read (&v->session->behind, offset, count);
+  int r = behind_before_read (&v->session->behind, v->alone, offset, count);
 
   return r < 0 ? r : request_read (&v->asker, buf, count, offset);
 }
@@ -70,13 +71,14 @@ begin_write (void *opaque, size_t count, uint64_t offset, bool alone,
              unsigned char **buf, int *err)
 {
   const struct behind_change change = { BEHIND_WRITE, offset, count };
-  const struct visit *v = opaque;
+  struct visit *v = opaque;
   struct behind_op *op;
 
   *err = behind_begin (&v->session->behind, v->asker.generation, &change, alone,
                        &op);
   if (*err < 0)
     return NULL;
+  v->alone = alone ? op : NULL;
   *buf = op->buffer.bytes;
   return op;
 }
@@ -84,8 +86,9 @@ begin_write (void *opaque, size_t count, uint64_t offset, bool alone,
 static int
 end_write (void *opaque, void *place, int err)
 {
-  const struct visit *v = opaque;
+  struct visit *v = opaque;
 
+  v->alone = NULL;
   if (err == 0)
     return behind_end (place, v->client, v->fua);
   behind_cancel (place);
@@ -302,7 +305,7 @@ session_extents (struct session *s, unsigned generation, uint64_t count,
   if (!of.payload && !of.fast_diff)
     return fn (opaque, offset, count, false);
   /* What was answered is data. */
-  r = behind_before_read (&s->behind,
+  r = behind_before_read (&s->behind, NULL,
                           offset + (of.payload ? of.payload_offset : 0), count);
   if (r == 0)
     r = extents_report (&s->requests, generation, &of, count, offset, fn,

@@ -237,6 +237,38 @@ def test_overlapping_writes_stay_in_order(servers, images, key, engine):
     assert "ERANGE" not in server.stderr()
 
 
+def test_parts_and_wholes_of_sectors_wait_for_no_later_ones(
+        servers, images, key):
+    """A part of a sector is written once what is before it is done, and
+    waits for nothing that comes after it, though that is answered."""
+    server = servers.start(images.luks(sector=4096), key, "engine=openssl")
+    clients = [server.connect() for _ in range(2)]
+    clients[0].write(bytes(32 * KIB), 0)
+    for c in clients:
+        c.flush()
+    written = [{0} for _ in range(64)]  # by units of 512 bytes
+
+    def idle():
+        for c in clients:
+            c.handle.poll(10)
+        return not any(c.handle.aio_in_flight() for c in clients)
+    for turn in range(20):
+        for i in range(48):
+            c, value = clients[i % 2], turn * 12 + i // 4 + 1
+            first, count = (i * 37 % 64, 1) if i % 3 else (i // 3 * 8 % 64, 8)
+            for unit in range(first, first + count):
+                written[unit].add(value)
+            c.handle.aio_pwrite(bytes([value]) * 512 * count, first * 512)
+            if i % 16 > 13:
+                c.handle.aio_flush()
+        lab.await_(idle, 20, "all of it is answered")
+    seen = clients[0].read(32 * KIB, 0)
+    for unit in range(64):
+        values = set(seen[unit * 512:unit * 512 + 512])
+        assert len(values) == 1 and values <= written[unit], unit
+    assert server.stop() == 0
+
+
 def test_what_was_answered_is_no_hole(servers, images, key):
     server = servers.start(images.luks(), key, "engine=openssl")
     with server.connect() as c:

@@ -178,7 +178,7 @@ run_worker (void *arg)
           write_own (client, offset, value, what == 0) == 0 ? value : 0;
     }
     else if (what < 9) {
-      check (behind_before_read (&behind, offset, OWN) == 0);
+      check (behind_before_read (&behind, NULL, offset, OWN) == 0);
       pthread_mutex_lock (&image_lock);
       if (last[sector] && error_percent == 0)
         check (image[offset] == last[sector] &&

@@ -29,6 +29,7 @@ enum mutant {
   OVERLAP,
   TURN,
   READ,
+  ALONE,
   SECTOR,
   OBJECT,
   FLUSH,
@@ -47,9 +48,10 @@ enum mutant {
 };
 
 static const char *const mutant_names[NR_MUTANTS] = {
-  "none",      "overlap",   "turn",      "read",         "sector",   "object",
-  "flush",     "1st flush", "fua",       "fua collects", "debt",     "once",
-  "everybody", "room",      "own write", "buffer",       "forsaken", "dropped",
+  "none",         "overlap", "turn",     "read",      "alone",
+  "sector",       "object",  "flush",    "1st flush", "fua",
+  "fua collects", "debt",    "once",     "everybody", "room",
+  "own write",    "buffer",  "forsaken", "dropped",
 };
 
 static enum mutant mutant;
@@ -438,7 +440,7 @@ work_read (struct worker *w)
                                        up (offset + count, SECTOR_BYTES)));
   }
   w->slept = false;
-  r = behind_before_read (&v->behind, offset, count);
+  r = behind_before_read (&v->behind, NULL, offset, count);
   if (r < 0)
     return false;
   if (w->slept && !must_wait)
@@ -446,6 +448,27 @@ work_read (struct worker *w)
   memcpy (seen, v->image + offset, count);
   check_read (v, seen, offset, count, begun);
   return true;
+}
+
+/* What is to stay of OP's sectors, as payload.c reads it.  0 or -errno. */
+static int
+read_edges (struct worker *w, struct behind_op *op, uint64_t begun)
+{
+  const struct behind_change *c = &op->change;
+  struct volume *v = w->v;
+  int r;
+
+  if (roll (2))
+    yield ();
+  w->slept = false;
+  r = behind_before_read (&v->behind, op, c->offset, c->count);
+  if (w->slept)
+    fail ("an operation waited for what waits for it");
+  if (r < 0)
+    return r;
+  memcpy (op->buffer.bytes, v->image + c->offset, c->count);
+  check_read (v, op->buffer.bytes, c->offset, c->count, begun);
+  return 0;
 }
 
 static bool
@@ -487,8 +510,11 @@ work_change (struct worker *w)
   }
   op->store = r;
   if (op->buffer.bytes) {
-    if (change.count != r->count)
-      memcpy (op->buffer.bytes, v->image + change.offset, change.count);
+    if (change.count != r->count && read_edges (w, op, r->begun) < 0) {
+      behind_cancel (op);
+      r->count = 0;
+      return false;
+    }
     if (roll (2))
       yield ();
     memset (op->buffer.bytes + (r->offset - change.offset), r->value, r->count);
