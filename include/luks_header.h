@@ -54,6 +54,12 @@ luks_wrong_key (int err)
   return err == -EPERM || err == -ENOENT;
 }
 
+/* What a passphrase that fits none of NR keyslots did: "opens none of the 3
+ * keyslots", or "does not open the only keyslot".  BUF or a literal.
+ */
+#define LUKS_OPENS_NONE_MAX 64
+extern const char *luks_opens_none (unsigned nr, char buf[LUKS_OPENS_NONE_MAX]);
+
 /* The most that an unlock may cost (unlock-limit=SECONDS[,MIB]).
  *
  * What takes no memory, PBKDF2 alone, has a limit of its own by default:

@@ -109,9 +109,10 @@ struct volume {
 /* How volume_open asks for what it does not know. */
 struct volume_hooks {
   /* The step that begins: "opening the image volumes/vol-1", so that
-   * whoever loses patience can say where it hangs.  May be NULL.
+   * what loses patience can say where it hangs, and that it waited for OSDs
+   * only.  May be NULL.
    */
-  void (*step) (void *opaque, const char *what);
+  void (*step) (void *opaque, const char *what, bool osds);
   /* The passphrase of layer I, child first: a loan until volume_open
    * returns.  SUBJECT is the image that was opened.  0 or one of the
    * errors of reason.h.

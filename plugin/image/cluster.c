@@ -120,6 +120,20 @@ conf_get (rados_t rados, const char *name, char buf[VALUE_MAX])
   return buf;
 }
 
+/* librados has looked, and does not tell where.  (What CEPH_CONF names has
+ * become conf=.)
+ */
+static int
+no_configuration (const char *name, struct reason *why)
+{
+  return reason_set (why, ENOENT,
+                     "there is no Ceph configuration: looked for "
+                     "/etc/ceph/%s.conf, ~/.ceph/%s.conf and ./%s.conf; name "
+                     "one with conf=FILE, or the monitors with "
+                     "ceph.mon_host=ADDRESSES",
+                     name, name, name);
+}
+
 static int
 read_configuration (rados_t rados, const struct cluster_params *params,
                     struct reason *why)
@@ -131,10 +145,7 @@ read_configuration (rados_t rados, const struct cluster_params *params,
   if (r == -ENOENT && optional)
     r = 0;
   if (r == -ENOENT && !params->conf)
-    return reason_set (why, ENOENT,
-                       "no Ceph configuration was found for cluster \"%s\": "
-                       "name one with conf=FILE",
-                       params->name ? params->name : "ceph");
+    return no_configuration (params->name ? params->name : "ceph", why);
   if (r < 0)
     return reason_set (why, -r, "cannot read the Ceph configuration %s: %s",
                        params->conf ? params->conf : "", strerror (-r));

@@ -16,14 +16,14 @@
 
 static void
 begin_step (const struct volume_hooks *hooks, const char *verb,
-            const struct image_spec *spec)
+            const struct image_spec *spec, bool osds)
 {
   char what[IMAGE_SPEC_TEXT_MAX + 64], name[IMAGE_SPEC_TEXT_MAX];
 
   if (!hooks->step)
     return;
   snprintf (what, sizeof what, "%s %s", verb, image_spec_text (spec, name));
-  hooks->step (hooks->opaque, what);
+  hooks->step (hooks->opaque, what, osds);
 }
 
 static int
@@ -203,11 +203,11 @@ open_and_check (struct cluster *cluster, struct volume *v,
   const struct image_spec *spec = &v->params->spec;
   int r;
 
-  begin_step (hooks, "looking for the pool of", spec);
+  begin_step (hooks, "looking for the pool of", spec, false);
   r = open_pool (v, cluster, why);
   if (r < 0)
     return r;
-  begin_step (hooks, "opening the image", spec);
+  begin_step (hooks, "opening the image", spec, true);
   r = open_image (v, mode, why);
   if (r == 0)
     r = set_snapshot (v, why);
@@ -237,7 +237,7 @@ open_and_check (struct cluster *cluster, struct volume *v,
     v->trims = v->trim_offered = true;
     return 0;
   }
-  begin_step (hooks, "unlocking", spec);
+  begin_step (hooks, "unlocking", spec, true);
   return volume_unlock (v, mode, hooks, why);
 }
 

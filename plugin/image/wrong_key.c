@@ -64,21 +64,34 @@ try_ancestor (void *arg, rbd_image_t ancestor, struct reason *why)
   return s->found;
 }
 
+/* On which keyslots no key is tried; "" on none. */
+static const char *
+untried (const struct luks_header *h, char buf[128])
+{
+  char ignored[64] = "", unbound[64] = "";
+
+  if (h->ignored > 0)
+    snprintf (ignored, sizeof ignored, "%u with the priority \"ignore\"",
+              h->ignored);
+  if (h->unbound > 0)
+    snprintf (unbound, sizeof unbound, "%u without the volume key", h->unbound);
+  if (!ignored[0] && !unbound[0])
+    return "";
+  snprintf (buf, 128, " (not tried: %s%s%s)", ignored,
+            ignored[0] && unbound[0] ? ", " : "", unbound);
+  return buf;
+}
+
 static int
 own_key (const struct volume *v, const struct secret *key, struct reason *why)
 {
   const struct luks_header *h = &v->header;
-  char name[IMAGE_SPEC_TEXT_MAX], untried[128] = "";
+  char name[IMAGE_SPEC_TEXT_MAX], none[LUKS_OPENS_NONE_MAX], others[128];
 
-  if (h->ignored + h->unbound > 0)
-    snprintf (untried, sizeof untried,
-              " (not tried: %u with the priority \"ignore\", %u without the "
-              "volume key)",
-              h->ignored, h->unbound);
-  return reason_set (why, EPERM,
-                     "the key opens none of the %u keyslots of \"%s\"%s%s",
-                     h->keyslots, image_spec_text (&v->params->spec, name),
-                     untried, secret_oddity (key));
+  return reason_set (why, EPERM, "the key %s of \"%s\"%s%s",
+                     luks_opens_none (h->keyslots, none),
+                     image_spec_text (&v->params->spec, name),
+                     untried (h, others), secret_oddity (key));
 }
 
 /* A key= that is missing, or a wrong one. */

@@ -145,8 +145,8 @@ advice_for_key (enum kind kind)
   case PRIVATE_KEY:
     return "holds a private key in PEM that is damaged";
   case PROTECTED_KEY:
-    return "is protected by a passphrase, and nobody is there to type a "
-           "password: openssl pkey -in FILE -out NEW writes it without";
+    return "is protected by a passphrase, and nobody is there to type it: "
+           "openssl pkey -in FILE -out NEW writes it without";
   case OPENSSH_KEY:
     return "is in OpenSSH's own format, not PEM: ssh-keygen -p -m PEM -f FILE "
            "converts it";
@@ -207,7 +207,7 @@ bad_key (const struct secret *text, const char *name, struct reason *why)
 
 /* ---- into OpenSSL ---- */
 
-/* Nobody is there who could type a password. */
+/* Nobody is there who could type it. */
 static int
 no_password (char *buf, int size, int rwflag, void *opaque)
 {
@@ -257,6 +257,20 @@ present (SSL_CTX *ctx, X509 *cert, int n)
                 : SSL_CTX_add1_chain_cert (ctx, cert);
 }
 
+/* NAME after what OTHER begins with as well: the file alone, in a sentence
+ * that has named the profile before.
+ */
+static const char *
+without_place (const char *name, const char *other)
+{
+  const char *p;
+
+  for (p = name; *p && *p == *other; p++)
+    other++;
+  p = strstr (p, ": ");
+  return p ? p + 2 : name;
+}
+
 /* A protected key beside another one is refused as well: which of them a
  * library takes, and what it does about the passphrase, is its own matter.
  */
@@ -274,7 +288,7 @@ use_key (const struct pem *pem, SSL_CTX *ctx, struct reason *why)
   else if (X509_check_private_key (SSL_CTX_get0_certificate (ctx), key) != 1) {
     ERR_clear_error ();
     r = reason_set (why, EINVAL, "%s does not belong to %s", pem->key_name,
-                    pem->cert_name);
+                    without_place (pem->cert_name, pem->key_name));
   }
   else if (SSL_CTX_use_PrivateKey (ctx, key) != 1)
     r = bad (pem->key_name, "cannot be used", why);

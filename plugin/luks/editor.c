@@ -141,6 +141,7 @@ luks_editor_unlock (struct luks_editor *e, const struct secret *passphrase,
                     int *slot, struct reason *why)
 {
   struct luks_copy *c = &e->copy;
+  char none[LUKS_OPENS_NONE_MAX];
   int r = luks_copy_keyslots (c, why);
 
   if (r < 0)
@@ -150,9 +151,9 @@ luks_editor_unlock (struct luks_editor *e, const struct secret *passphrase,
                                     (const char *)passphrase->bytes,
                                     passphrase->length, 0);
   if (luks_wrong_key (r))
-    return reason_set (why, EPERM,
-                       "the key opens none of the %u keyslots of the volume%s",
-                       e->header.keyslots, secret_oddity (passphrase));
+    return reason_set (why, EPERM, "the key %s of the volume%s",
+                       luks_opens_none (e->header.keyslots, none),
+                       secret_oddity (passphrase));
   if (r < 0)
     return reason_set (why, -r, "the keyslots cannot be tried: %s",
                        c->last_words[0] ? c->last_words : strerror (-r));

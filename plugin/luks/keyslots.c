@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "json.h"
@@ -312,4 +313,13 @@ keyslots_read (struct crypt_device *cd, uint32_t mk_digest_iterations,
                        "the LUKS header does not tell the size of its key: it "
                        "is damaged");
   return 0;
+}
+
+const char *
+luks_opens_none (unsigned nr, char buf[LUKS_OPENS_NONE_MAX])
+{
+  if (nr == 1)
+    return "does not open the only keyslot";
+  snprintf (buf, LUKS_OPENS_NONE_MAX, "opens none of the %u keyslots", nr);
+  return buf;
 }

@@ -112,7 +112,7 @@ parse_image (const char *value)
   struct reason why;
 
   if (image_spec_parse (value, &parameters.volume.spec, &why) < 0) {
-    nbdkit_error ("image: %s", why.text);
+    nbdkit_error ("%s", why.text);
     return -1;
   }
   return 0;
@@ -328,48 +328,55 @@ parse_unlock_limit (const char *value)
   return 0;
 }
 
+/* nbdkit_parse_unsigned calls "abc" an empty string, and takes 010 for 8. */
+static int
+parse_seconds (const char *name, const char *value, unsigned min, unsigned max,
+               unsigned *ret)
+{
+  char shown[REASON_NAME_MAX];
+  const size_t digits = strspn (value, "0123456789");
+  const unsigned long seconds = strtoul (value, NULL, 10);
+
+  if (digits == 0 || value[digits] || seconds < min || seconds > max) {
+    nbdkit_error ("%s=%s: must be a number of seconds between %u and %u", name,
+                  reason_name (shown, value), min, max);
+    return -1;
+  }
+  *ret = seconds;
+  return 0;
+}
+
 static int
 parse_shutdown_timeout (const char *value)
 {
   unsigned seconds;
 
-  if (nbdkit_parse_unsigned ("shutdown-timeout", value, &seconds) == -1)
+  if (parse_seconds ("shutdown-timeout", value, 1, 3600, &seconds) == -1)
     return -1;
-  if (seconds < 1 || seconds > 3600) {
-    nbdkit_error ("shutdown-timeout is between 1 and 3600 seconds");
-    return -1;
-  }
   parameters.shutdown_timeout = seconds;
-  return 0;
-}
-
-static int
-parse_seconds (const char *name, const char *value, unsigned max, int64_t *ms)
-{
-  unsigned seconds;
-
-  if (nbdkit_parse_unsigned (name, value, &seconds) == -1)
-    return -1;
-  if (seconds > max) {
-    nbdkit_error ("%s is between 0 and %u seconds", name, max);
-    return -1;
-  }
-  *ms = seconds * (int64_t)1000;
   return 0;
 }
 
 static int
 parse_recheck (const char *value)
 {
-  return parse_seconds ("recheck", value, RECHECK_MAX,
-                        &parameters.recheck.every_ms);
+  unsigned seconds;
+
+  if (parse_seconds ("recheck", value, 0, RECHECK_MAX, &seconds) == -1)
+    return -1;
+  parameters.recheck.every_ms = seconds * (int64_t)1000;
+  return 0;
 }
 
 static int
 parse_grace (const char *value)
 {
-  return parse_seconds ("grace", value, GRACE_MAX,
-                        &parameters.recheck.grace_ms);
+  unsigned seconds;
+
+  if (parse_seconds ("grace", value, 0, GRACE_MAX, &seconds) == -1)
+    return -1;
+  parameters.recheck.grace_ms = seconds * (int64_t)1000;
+  return 0;
 }
 
 static int

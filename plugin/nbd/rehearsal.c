@@ -60,7 +60,8 @@ enum message_type {
 
 struct message {
   enum message_type type;
-  unsigned index; /* REFERENCE, KEY, LOGIN: the layer; PATIENCE */
+  unsigned index; /* REFERENCE, KEY, LOGIN: the layer; PATIENCE; STEP: 1 when
+                   * it waits for OSDs alone */
   size_t length;  /* bytes that follow, below SECRET_PASSPHRASE_MAX + 1 */
 };
 
@@ -109,9 +110,9 @@ tell_text (const struct child *child, enum message_type type, const char *text)
 }
 
 static void
-child_step (void *opaque, const char *what)
+child_step (void *opaque, const char *what, bool osds)
 {
-  tell_text (opaque, STEP, what);
+  tell (opaque, STEP, osds, what, strlen (what));
 }
 
 /* The child's copies of the keys; the process ends soon. */
@@ -439,6 +440,7 @@ listen_to_child (int sock, struct rehearsed *ret, struct reason *why)
   const int64_t begin = monotonic_ms ();
   struct deadline deadline = deadline_in_ms (REHEARSAL_SECONDS * 1000, NULL);
   struct reason step = { "starting" }, text;
+  bool osds = false;
 
   for (;;) {
     struct secret *body CLEANUP_SECRET = NULL;
@@ -453,13 +455,15 @@ listen_to_child (int sock, struct rehearsed *ret, struct reason *why)
       body->length = m.length;
     }
     if (r == -ETIMEDOUT)
-      return reason_set (why, ETIMEDOUT, "gave up after %d seconds while %s",
-                         (int)((monotonic_ms () - begin) / 1000), step.text);
+      return reason_set (why, ETIMEDOUT, "gave up after %d seconds while %s%s",
+                         (int)((monotonic_ms () - begin) / 1000), step.text,
+                         osds ? ": the cluster's OSDs do not answer" : "");
     if (r < 0 || !body)
       return reason_set (why, EIO, "the rehearsal died while %s", step.text);
     switch (m.type) {
     case STEP:
       keep_text (&step, body);
+      osds = m.index;
       nbdkit_debug ("rehearsal: %s", step.text);
       break;
     case WARNING:

@@ -85,7 +85,7 @@ def test_secret_data_that_ends_in_a_newline_is_told(servers, encrypted, kmip,
                                                     profile):
     ident = kmip.key(PASSPHRASE + b"\n", kind="secret")
     names(servers.refused(encrypted, "key=t:" + ident, profile()),
-          "keyslots", "ends in a newline")
+          "keyslot", "ends in a newline")
 
 
 @pytest.mark.parametrize("mode", ["gcm", "cbc"])
@@ -327,7 +327,7 @@ def test_version_that_the_server_does_not_speak(servers, encrypted, profile,
 def test_wrong_key_is_not_the_server_s_fault(servers, encrypted, kmip,
                                              profile):
     names(servers.refused(encrypted, "key=t:" + kmip.key(RAW), profile()),
-          "keyslots", encrypted.spec)
+          "keyslot", encrypted.spec)
 
 
 # A server that misbehaves.
@@ -457,7 +457,7 @@ def test_profile_that_is_refused(servers, profile, members, words):
 
 def test_private_key_of_another_certificate(servers, kmip, profile):
     names(servers.refused("rbd/x", "key=t:1", profile(
-        client_key=kmip.file("tenant-b.key"))), "client_key", "client_cert")
+        client_key=kmip.file("tenant-b.key"))), "client_key", "tenant-a.pem")
 
 
 def test_private_key_with_a_password(servers, kmip, files, profile):
@@ -465,7 +465,7 @@ def test_private_key_with_a_password(servers, kmip, files, profile):
             "-passout", "pass:x", "-out", kmip.file("locked.key"))
     os.chmod(kmip.file("locked.key"), 0o600)
     names(servers.refused("rbd/x", "key=t:1", profile(
-        client_key=kmip.file("locked.key"))), "client_key", "password")
+        client_key=kmip.file("locked.key"))), "client_key", "passphrase")
 
 
 def test_private_key_that_others_can_read(servers, kmip, files, profile):

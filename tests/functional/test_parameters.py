@@ -117,10 +117,34 @@ def test_unlock_limit_bounds_time_and_memory(servers, images, key):
         assert c.size == image.size
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "3601", "soon", "1.5"])
-def test_bad_shutdown_timeout_is_refused(servers, key, value):
-    names(servers.refused("rbd/x", key, "shutdown-timeout=" + value),
-          "shutdown-timeout")
+@pytest.mark.parametrize("name,most", [
+    ("shutdown-timeout", 3600), ("recheck", 86400), ("grace", 2592000)])
+def test_bad_seconds_are_refused(servers, key, name, most):
+    for value in ("-1", str(most + 1), "soon", "1.5", " 1", "+1", "0x10",
+                  "99999999999999999999", "4294967297"):
+        names(servers.refused("rbd/x", key, "%s=%s" % (name, value)),
+              "%s=%s: must be a number of seconds between" % (name, value),
+              str(most))
+
+
+def test_a_shutdown_takes_a_second_at_least(servers, key):
+    names(servers.refused("rbd/x", key, "shutdown-timeout=0"),
+          "between 1 and 3600")
+
+
+def test_too_many_slashes_name_the_image_once(servers, key):
+    sentence = servers.refused("a/b/c/d", key).sentence
+    assert sentence.count("image \"a/b/c/d\"") == 1
+    assert "image: image" not in sentence
+
+
+def test_no_configuration_says_where_it_was_looked_for(servers, key):
+    names(servers.refused("rbd/x", key, "cluster=none", conf=False,
+                          env={"CEPH_CONF": None}),
+          "/etc/ceph/none.conf", "~/.ceph/none.conf", "ceph.mon_host=")
+    names(servers.refused("rbd/x", key, conf=False,
+                          env={"CEPH_CONF": "/nonexistent/x.conf"}),
+          "/nonexistent/x.conf")
 
 
 def test_user_names_the_cephx_user(servers, images, key, files, cluster):

@@ -106,7 +106,10 @@ def test_what_cannot_be_used_is_told_by_its_name(servers, encrypted, pems,
                                                  arguments, way):
     for part, bad, word in BAD if way == "openbao" else SOME:
         args, env = arguments(way, members(pems, part, bad))
-        names(servers.refused(encrypted, *args, env=env), pems(bad), word)
+        refusal = servers.refused(encrypted, *args, env=env)
+        names(refusal, pems(bad), word)
+        # It begins with the profile, and does not go on with it.
+        assert refusal.sentence.count("profiles.json") <= 1
     # And what can be goes on to the server, where nobody listens.
     args, env = arguments(way, members(pems))
     names(servers.refused(encrypted, *args, env=env), "127.0.0.1:1")

@@ -33,12 +33,14 @@ def refused(servers, tmp_path):
 @pytest.fixture
 def changed(images, tmp_path):
     """changed(*ARGUMENTS, **KEYWORDS of lab.run) -> an image whose header
-    cryptsetup has changed so."""
-    def make(*arguments, **kwargs):
+    cryptsetup has changed so, and then by THEN."""
+    def make(*arguments, then=None, **kwargs):
         path = str(tmp_path / "header")
         shutil.copy(images.header(), path)
         lab.run("cryptsetup", arguments[0], "-q", *arguments[1:], path,
                 **kwargs)
+        if then:
+            lab.run("cryptsetup", *then, path)
         return images.imported(path)
     return make
 
@@ -88,8 +90,7 @@ def test_a_layer_that_refuses_its_key_is_named(servers, refused, family,
     names(refused(line[0], *keys[:2], keys[1]), "key= number 3",
           "\"%s\"" % grandparent)
     # Another order: the child's own comes first.
-    names(refused(line[0], *reversed(keys)), "none of the 1 keyslots of",
-          child)
+    names(refused(line[0], *reversed(keys)), "the only keyslot of", child)
 
 
 def test_a_wrong_key_beside_an_unbound_keyslot(refused, changed, files):
@@ -99,7 +100,19 @@ def test_a_wrong_key_beside_an_unbound_keyslot(refused, changed, files):
                     "--key-file", "-", input=b"opens no volume")
     for wrong in b"opens no volume", b"nor does this":
         names(refused(image, "key=file:" + files("k", wrong)),
-              "none of the 1 keyslots of", "1 without the volume key")
+              "the key does not open the only keyslot of",
+              "(not tried: 1 without the volume key)")
+
+
+def test_a_wrong_key_beside_a_keyslot_that_is_ignored(refused, changed, files):
+    image = changed(
+        "luksAddKey", "--key-slot", "1", "--pbkdf", "pbkdf2",
+        "--pbkdf-force-iterations", "1000", "--new-keyfile",
+        files("new", b"another"), "--key-file", "-", input=lab.PASSPHRASE,
+        then=["config", "--priority", "ignore", "--key-slot", "1"])
+    names(refused(image, "key=file:" + files("k", b"nor does this")),
+          "the key does not open the only keyslot of",
+          "(not tried: 1 with the priority \"ignore\")")
 
 
 def test_an_only_keyslot_that_is_never_tried(refused, changed, key):

@@ -220,7 +220,7 @@ test_a_key_of_another_certificate (void **state)
 {
   (void)state;
   bad_key (private_key (other, NULL),
-           "client_key: /key does not belong to client_cert: /cert");
+           "client_key: /key does not belong to /cert");
 }
 
 static void
