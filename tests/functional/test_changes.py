@@ -204,6 +204,13 @@ def adds_a_keyslot(image):
         image.overwrite(f.read(4 * MIB))
 
 
+def takes_back(image):
+    pool, name = image.spec.split("/")
+    [ident] = [i["id"] for i in image.cluster.json("rbd", "trash", "ls", pool)
+               if i["name"] == name]
+    image.cluster.rbd("trash", "restore", "%s/%s" % (pool, ident))
+
+
 HARMLESS = {
     "snapshot": rbd("snap", "create", "--no-progress", "IMAGE@later"),
     "protect": rbd("snap", "protect", "IMAGE@later"),
@@ -215,6 +222,8 @@ HARMLESS = {
     "fast-diff": rbd("feature", "enable", "IMAGE", "fast-diff"),
     "mirror": rbd("mirror", "image", "enable", "IMAGE", "snapshot"),
     "no mirror": rbd("mirror", "image", "disable", "IMAGE"),
+    "trash": rbd("trash", "mv", "IMAGE"),
+    "no trash": takes_back,
     "name": rbd("rename", "IMAGE", "IMAGE-renamed"),
 }
 

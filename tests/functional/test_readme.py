@@ -300,6 +300,33 @@ def test_example_grow(quickstart):
         quickstart.stop(name)
 
 
+def test_no_example_waits_for_ever():
+    for name, text in examples().items():
+        for line in text.splitlines():
+            if re.search(r"\b(until|while)\b", line):
+                assert line.startswith("timeout "), (name, line)
+
+
+def test_the_unit_waits_for_the_longest_start():
+    """With one key, and the limits that nobody has changed."""
+    def number(pattern, *path):
+        return int(re.search(pattern, read(*path)).group(1))
+    unlock = number(r"\.pbkdf2_seconds = (\d+)", "include", "luks_header.h")
+    longest = (
+        number(r"define REHEARSAL_SECONDS (\d+)", "plugin", "nbd", "nbd.h")
+        + number(r"define PROFILE_TIMEOUT_MAX_S (\d+)", "include", "keys.h")
+        + number(r"VOLUME_TURN_MS (\d+)", "include", "volume.h") / 1000
+        + 10 * unlock
+        + number(r"SESSION_PATIENCE_MS (\d+)", "include", "session.h") / 1000
+        + unlock)
+    unit = read("contrib", "systemd", "nbdkit-rbdcrypt@.service")
+    limit = int(re.search(r"^TimeoutStartSec=(\d+)$", unit, re.M).group(1))
+    assert longest < limit
+    said = "%d seconds at the very most" % longest
+    assert said in " ".join(read("plugin", "nbd",
+                                 "nbdkit-rbdcrypt-plugin.pod").split())
+
+
 def test_the_man_page_grows_a_disk_in_the_same_way():
     pod = read("plugin", "nbd", "nbdkit-rbdcrypt-plugin.pod")
     [block] = re.findall(r'^ \{ "execute": "blockdev-add"(?:.*\n)(?: .*\n)+',

@@ -52,6 +52,14 @@ compare ()
 
 compare "parameters" "--help" "$(helped)" "the man page" "$(documented)"
 
+compare "required settings of Ceph" "cluster.c" \
+  "$(sed -n '/required_options\[\] = {/,/^};/p' \
+       "$srcdir/plugin/image/cluster.c" |
+       sed -n 's/^  { "\([a-z_]*\)", "\([^"]*\)" },$/\1=\2/p' | sort)" \
+  "the man page" \
+  "$(sed -n "/^For the data's sake/,/^=back/p" "$pod" |
+       sed -n 's/^=item C<\(.*\)>$/\1/p' | sort)"
+
 compare "settings of Ceph" "tuning.c" \
   "$(grep -o '{ "[a-z_]*",' "$srcdir/plugin/image/tuning.c" |
        tr -d '{ ",' | sort -u)" \
