@@ -370,7 +370,9 @@ do_close (struct session *s)
     wipe_payload (s); /* its requests were abandoned */
   behind_wipe (&s->behind);
   drained = requests_drain (&s->requests, &close_by) == 0;
-  session_report_lost (s);
+  if (!drained && !revoked)
+    leave_open (s);
+  session_report_lost (s); /* with what was just forsaken */
   if (drained) {
     int r = close_volume (s);
 
@@ -380,8 +382,6 @@ do_close (struct session *s)
                             "lost");
     tell_closed (s, r);
   }
-  else if (!revoked)
-    leave_open (s);
   /* An image that was left open before has the volume key, too. */
   if (revoked && (!drained || s->payload || s->left_open)) {
     session_stuck (s);
