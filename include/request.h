@@ -45,6 +45,7 @@ struct requests {
    * lock for it, from whoever is writing to the image.
    */
   atomic_bool wrote;
+  atomic_bool blocklisted; /* since then, says librbd */
 };
 
 extern void requests_init (struct requests *rs);
@@ -129,6 +130,15 @@ extern void requests_leave (struct asker *a);
 extern int
 requests_pin (struct requests *rs, unsigned generation, rbd_image_t *image);
 extern void requests_unpin (struct requests *rs, unsigned generation);
+
+/* What RESULT, librbd's word on something of GENERATION, is to clients.
+ * "Cannot send after transport endpoint shutdown" is what librbd says once
+ * this client is on the blocklist.  For NBD that word means that the server
+ * is going away, which a client may answer by reconnecting and trusting
+ * what it wrote before: so it is an I/O error.
+ */
+extern int
+requests_result (struct requests *rs, unsigned generation, int result);
 
 /* The requests.  Each waits for its completion and returns 0 or -errno;
  * exactly COUNT bytes were moved on success.  Any thread.

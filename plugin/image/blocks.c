@@ -18,22 +18,16 @@
  */
 #define ZEROES_BYTES (64 * 1024 * 1024)
 
-/* librbd says "cannot send after transport endpoint shutdown" once this
- * client is on the blocklist.  For NBD that word means that the server
- * is going away, which a client may answer by reconnecting and trusting
- * what it wrote before: so it is an I/O error.
- */
+/* R, and the session's thread hears when the cluster refused it. */
 static int
-checked (struct session *s, unsigned generation, int r)
+checked (struct session *s, int r)
 {
-  if (r != -ESHUTDOWN || atomic_load (&s->stopping))
-    return r;
-  pthread_mutex_lock (&s->lock);
-  if (generation == s->info.generation) /* not of an image before */
-    s->lost = s->refresh_wanted = true;
-  pthread_cond_broadcast (&s->changed);
-  pthread_mutex_unlock (&s->lock);
-  return -EIO;
+  if (r == -EIO && atomic_load (&s->requests.blocklisted)) {
+    pthread_mutex_lock (&s->lock);
+    session_note_blocklisted (s);
+    pthread_mutex_unlock (&s->lock);
+  }
+  return r;
 }
 
 static bool
@@ -127,7 +121,7 @@ visit_end (struct visit *v, int r)
   /* In this order: once nothing is under way, nobody holds the payload. */
   pthread_rwlock_unlock (&v->session->payload_lock);
   requests_leave (&v->asker);
-  return checked (v->session, v->asker.generation, r);
+  return checked (v->session, r);
 }
 
 /* COUNT bytes at OFFSET; BEYOND: the errno when they are not inside the
@@ -154,7 +148,7 @@ visit_begin (struct visit *v, struct session *s, struct session_client *c,
   };
   r = requests_enter (&v->asker);
   if (r < 0)
-    return checked (s, c->generation, r);
+    return checked (s, r);
   pthread_rwlock_rdlock (&s->payload_lock);
   v->payload = s->payload;
   /* Only now: the size may be another one when a pause is over. */
@@ -215,15 +209,13 @@ session_flush (struct session *s, struct session_client *c)
   if (r < 0) {
     if (r == -EIO || r == -EACCES) /* the session that C belongs to is over */
       behind_told (&s->behind, &c->behind);
-    return checked (s, c->generation, r);
+    return checked (s, r);
   }
   r = behind_flush (&s->behind, &c->behind);
-  if (r == -ESHUTDOWN && !atomic_load (&s->stopping))
-    r = -EIO; /* what was lost may be of an image before: see checked () */
   if (r == 0)
     r = request_flush (&asker);
   requests_leave (&asker);
-  return checked (s, c->generation, r);
+  return checked (s, r);
 }
 
 int
@@ -310,5 +302,5 @@ session_extents (struct session *s, unsigned generation, uint64_t count,
   if (r == 0)
     r = extents_report (&s->requests, generation, &of, count, offset, fn,
                         opaque);
-  return checked (s, generation, r);
+  return checked (s, r);
 }

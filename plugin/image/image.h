@@ -59,7 +59,7 @@ struct session {
   bool revoked; /* of CLOSING: the volume key must leave this process */
   bool untold;  /* and SESSION_EVENT_REVOKED is still to be told */
   bool given_up;
-  bool lost;        /* librbd says that this client was blocklisted */
+  bool lost;        /* this client was blocklisted */
   bool look_failed; /* and the log says so */
   int64_t looked_at_ms;
   uint64_t looks_wanted, looks_done; /* by connections */
@@ -134,6 +134,11 @@ session_abandon (struct session *s, int err)
 #define SESSION_REPORT_MS 1000
 
 extern const struct behind_store session_store;
+
+/* Has the cluster refused this client?  Then have it looked at.  With the
+ * lock held.
+ */
+extern void session_note_blocklisted (struct session *s);
 
 /* Of the volume that is open. */
 extern struct behind_geometry session_geometry (const struct volume *v);

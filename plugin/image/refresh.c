@@ -84,7 +84,7 @@ look_again (struct session *s, bool *lost, struct reason *why)
       s->params.log->debug ("the size is now %llu", (unsigned long long)size);
     if (r == 0)
       r = volume_look (s->volume, why);
-    *lost = r == -ESHUTDOWN; /* as in checked () */
+    *lost = r == -ESHUTDOWN; /* as in requests_result () */
   }
   if (*lost)
     return reason_set (why, EIO,

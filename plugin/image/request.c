@@ -69,6 +69,7 @@ requests_admit (struct requests *rs, rbd_image_t image)
   rs->nr = 0; /* what an older image never answered is not waited for */
   generation = ++rs->generation;
   atomic_store (&rs->wrote, false);
+  atomic_store (&rs->blocklisted, false);
   pthread_mutex_unlock (&rs->lock);
   return generation;
 }
@@ -330,13 +331,26 @@ request_begin (struct requests *rs, unsigned generation, size_t buf_size,
   return NULL;
 }
 
+int
+requests_result (struct requests *rs, unsigned generation, int result)
+{
+  if (result != -ESHUTDOWN)
+    return result;
+  pthread_mutex_lock (&rs->lock);
+  if (generation == rs->generation)
+    atomic_store (&rs->blocklisted, true);
+  pthread_mutex_unlock (&rs->lock);
+  return -EIO;
+}
+
 /* Called by whoever finished the work; R may be gone afterwards. */
 static void
 request_complete (struct request *r, ssize_t result)
 {
   int pending = PENDING;
 
-  r->result = result;
+  r->result =
+      result < 0 ? requests_result (r->rs, r->generation, result) : result;
   atomic_compare_exchange_strong (&r->state, &pending, DONE);
   sem_post (&r->wake); /* see request_finish: also when it was abandoned */
   request_unref (r);

@@ -605,7 +605,6 @@ session_stop (struct session *s, const struct deadline *deadline,
   pthread_mutex_lock (&s->lock);
   if (!atomic_load (&s->stopping)) {
     s->stop_by = *deadline;
-    /* First, so that no refusal is taken for the cluster's: checked (). */
     atomic_store (&s->stopping, true);
     requests_hold (&s->requests);
     recheck_end (s->recheck);

@@ -26,9 +26,11 @@ static void
 completed (rbd_completion_t c, void *arg)
 {
   const int result = rbd_aio_get_return_value (c);
+  struct behind_op *op = arg;
+  struct session *s = op->behind->opaque;
 
   rbd_aio_release (c);
-  behind_complete (arg, result);
+  behind_complete (op, requests_result (&s->requests, op->generation, result));
 }
 
 static int
@@ -69,15 +71,22 @@ submit (void *opaque, struct behind_op *op)
   return r;
 }
 
-/* A write that was answered has failed with ERR. */
+void
+session_note_blocklisted (struct session *s)
+{
+  if (!atomic_load (&s->requests.blocklisted) || atomic_load (&s->stopping))
+    return;
+  s->lost = s->refresh_wanted = true;
+  pthread_cond_broadcast (&s->changed);
+}
+
+/* A write that was answered has failed. */
 static void
-take_loss (struct session *s, unsigned generation, int err)
+take_loss (struct session *s)
 {
   pthread_mutex_lock (&s->lock);
   s->lost_writes = true;
-  if (err == -ESHUTDOWN && !atomic_load (&s->stopping) &&
-      generation == s->info.generation)
-    s->lost = s->refresh_wanted = true; /* see checked () in blocks.c */
+  session_note_blocklisted (s);
   pthread_cond_broadcast (&s->changed);
   pthread_mutex_unlock (&s->lock);
 }
@@ -88,7 +97,7 @@ done (void *opaque, struct behind_op *op, int result)
   struct session *s = opaque;
 
   if (result < 0 && op->answered)
-    take_loss (s, op->generation, result);
+    take_loss (s);
   requests_unpin (&s->requests, op->generation);
 }
 
