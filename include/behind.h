@@ -155,6 +155,10 @@ behind_admit (struct behind *b, const struct behind_geometry *geometry);
 
 extern void behind_client_open (struct behind *b, struct behind_client *client);
 
+/* No operation of CLIENT's is left.  What it was not told of others are. */
+extern void
+behind_client_close (struct behind *b, const struct behind_client *client);
+
 /* A place for CHANGE, and a buffer to fill for a write.  Waits for room.
  * ALONE: and until nothing that overlaps is before it, so that what is
  * there can be read.  0 and *RET, to be given to behind_end or
@@ -209,7 +213,7 @@ extern void behind_wipe (struct behind *b);
 /* Give the memory back that is not needed now. */
 extern void behind_give_back (struct behind *b);
 
-/* Was something lost that no connection was told of? */
+/* Was something lost that is still to be told?  See debts.h. */
 extern bool behind_owes (struct behind *b);
 
 /* See debts_take_range. */

@@ -3,8 +3,10 @@
 /* Writes that were answered and failed afterwards, and who must be told.
  *
  * The next flush of every connection that was open then fails, once.
- * What no connection was told is a debt: the next flush of any connection,
- * an old one or one that comes later, is told.
+ * What no connection was told is a debt, and so is what one that has closed
+ * was not told, whatever others were: it may be the one that wrote, and
+ * connect anew.  The first flush of every connection that comes later
+ * fails, until one has.
  *
  * No locks: the caller has one.
  */
@@ -27,8 +29,8 @@ struct debts_range {
 
 struct debts {
   uint64_t failed;   /* how many have failed since the server started */
-  uint64_t reported; /* how many of them some connection was told of */
-  int err;           /* of the oldest that nobody was told of; negative */
+  uint64_t reported; /* how many of them are no debt; those after are */
+  int err;           /* of the oldest debt; negative */
   struct debts_range ranges[DEBTS_RANGES];
   size_t nr_ranges;
 };
@@ -38,8 +40,11 @@ struct debtor {
   uint64_t told;
 };
 
-/* A connection begins.  It owes nothing for what others were told of. */
+/* A connection begins.  It is told of what is a debt now. */
 extern void debts_open (const struct debts *debts, struct debtor *debtor);
+
+/* It is over. */
+extern void debts_close (struct debts *debts, const struct debtor *debtor);
 
 /* A write of [START, END) that was answered failed with ERR. */
 extern void
@@ -48,7 +53,7 @@ debts_add (struct debts *debts, uint64_t start, uint64_t end, int err);
 /* What a flush must answer: 0, or -errno, once. */
 extern int debts_collect (struct debts *debts, struct debtor *debtor);
 
-/* Is there anything that no connection was told of? */
+/* Is there a debt? */
 extern bool debts_any (const struct debts *debts);
 
 /* Take a range for the log.  False when there is none.  Ranges that touch

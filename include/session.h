@@ -168,6 +168,10 @@ extern void
 session_client_open (struct session *s, const struct session_info *info,
                      struct session_client *c);
 
+/* It is over: no request of its is left. */
+extern void
+session_client_close (struct session *s, const struct session_client *c);
+
 /* Block operations of a connection; 0 or -errno, -EACCES once the key was
  * refused.  They wait while I/O is paused.  Beyond the present end (a
  * shrunk image) reads fail with -EIO, writes with -ENOSPC.  FUA: it is on

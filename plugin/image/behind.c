@@ -64,6 +64,14 @@ behind_client_open (struct behind *b, struct behind_client *client)
   behind_unlock (b);
 }
 
+void
+behind_client_close (struct behind *b, const struct behind_client *client)
+{
+  behind_lock (b);
+  debts_close (&b->debts, &client->debtor);
+  behind_unlock (b);
+}
+
 /* --- places --- */
 
 /* What OP must not share with another. */

@@ -11,7 +11,14 @@
 void
 debts_open (const struct debts *debts, struct debtor *debtor)
 {
-  debtor->told = debts->failed;
+  debtor->told = MUTANT (DEBT) ? debts->failed : debts->reported;
+}
+
+void
+debts_close (struct debts *debts, const struct debtor *debtor)
+{
+  if (debtor->told < debts->reported && !MUTANT (CLOSE))
+    debts->reported = debtor->told;
 }
 
 static bool
@@ -51,14 +58,16 @@ debts_add (struct debts *debts, uint64_t start, uint64_t end, int err)
 int
 debts_collect (struct debts *debts, struct debtor *debtor)
 {
-  const bool own = debtor->told < debts->failed && !MUTANT (EVERYBODY);
-  const bool left = debts_any (debts) && !MUTANT (DEBT);
-
-  if (!own && !left)
+  if (debtor->told == debts->failed ||
+      (MUTANT (EVERYBODY) && !debts_any (debts)))
     return 0;
+  /* Else what a connection has left was before this one's time, or this one
+   * was told of it: it is for others.
+   */
+  if (debtor->told <= debts->reported)
+    debts->reported = debts->failed;
   if (!MUTANT (ONCE))
     debtor->told = debts->failed;
-  debts->reported = debts->failed;
   return debts->err;
 }
 

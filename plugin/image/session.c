@@ -451,8 +451,8 @@ do_stop (struct session *s)
   s->err = r;
   if (r == 0 && behind_owes (&s->behind))
     s->err = reason_set (&s->why, EIO,
-                         "writes that were acknowledged have failed, and no "
-                         "client was told: none has flushed since");
+                         "writes that were acknowledged have failed, and a "
+                         "client was not told: it has not flushed since");
   else if (r == 0 && s->left_open) /* librados is still at work: session.h */
     s->err = reason_set (&s->why, EIO,
                          "requests of a session that had to end never came "

@@ -126,6 +126,12 @@ session_client_open (struct session *s, const struct session_info *info,
 }
 
 void
+session_client_close (struct session *s, const struct session_client *c)
+{
+  behind_client_close (&s->behind, &c->behind);
+}
+
+void
 session_report_lost (struct session *s)
 {
   struct debts_range range;

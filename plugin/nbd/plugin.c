@@ -304,6 +304,8 @@ rbdcrypt_close (void *handle)
 {
   struct connection *c = handle;
 
+  if (!shutdown_begun ()) /* else the session may be gone */
+    session_client_close (session, &c->client);
   trail_detach (&c->attachment);
   peers_secured (-c->secured);
   free (c);

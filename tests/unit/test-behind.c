@@ -38,6 +38,7 @@ enum mutant {
   FUA_COLLECTS,
   DEBT,
   ONCE,
+  CLOSE,
   EVERYBODY,
   ROOM,
   OWN_WRITE,
@@ -48,10 +49,10 @@ enum mutant {
 };
 
 static const char *const mutant_names[NR_MUTANTS] = {
-  "none",         "overlap", "turn",     "read",      "alone",
-  "sector",       "object",  "flush",    "1st flush", "fua",
-  "fua collects", "debt",    "once",     "everybody", "room",
-  "own write",    "buffer",  "forsaken", "dropped",
+  "none",         "overlap",   "turn",   "read",      "alone",
+  "sector",       "object",    "flush",  "1st flush", "fua",
+  "fua collects", "debt",      "once",   "close",     "everybody",
+  "room",         "own write", "buffer", "forsaken",  "dropped",
 };
 
 static enum mutant mutant;
@@ -565,14 +566,16 @@ work_flush (struct worker *w)
         !v->records[i].over)
       fail ("a flush did not wait for what was answered");
   for (unsigned i = 0; i < v->nr_failures; i++)
-    owes = owes || v->failures[i].owed[self] || !v->failures[i].reported;
+    owes = owes || v->failures[i].owed[self];
   if (r == 0 && owes)
     fail ("a flush hid a lost write");
   if (r < 0 && !owes)
     fail ("a flush failed for nothing");
   for (unsigned i = 0; r < 0 && i < v->nr_failures; i++) {
-    v->failures[i].owed[self] = false;
-    v->failures[i].reported = true;
+    struct failure *f = &v->failures[i];
+
+    f->reported = f->reported || f->owed[self];
+    f->owed[self] = false;
   }
   return true;
 }
@@ -586,7 +589,19 @@ open_client (struct volume *v, struct client *c)
     return;
   c->generation = v->generation;
   c->open = true;
+  for (unsigned i = 0; i < v->nr_failures; i++)
+    v->failures[i].owed[c - v->clients] = !v->failures[i].reported;
   behind_client_open (&v->behind, &c->client);
+}
+
+static void
+close_client (struct volume *v, struct client *c)
+{
+  c->open = false;
+  for (unsigned i = 0; i < v->nr_failures; i++)
+    if (v->failures[i].owed[c - v->clients])
+      v->failures[i].reported = false;
+  behind_client_close (&v->behind, &c->client);
 }
 
 static void
@@ -610,7 +625,7 @@ work (struct worker *w)
       yield ();
   }
   if (--w->c->workers == 0)
-    w->c->open = false;
+    close_client (w->v, w->c);
 }
 
 static void
