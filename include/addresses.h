@@ -58,7 +58,8 @@ extern char *addresses_names (const struct address_list *list);
 /* Which one to ask.  Any thread. */
 struct addresses {
   size_t nr;
-  atomic_size_t kept; /* the one that answered last */
+  atomic_size_t kept;  /* the one that answered last */
+  atomic_bool strange; /* with nonsense */
 };
 
 struct round {
@@ -99,5 +100,10 @@ extern int round_failed (const struct round *r, struct reason *why);
 
 /* After a round: AT, which was kept, does not answer any more. */
 extern void addresses_leave (struct addresses *of, size_t at);
+
+/* After a round: the kept one answered, and with nonsense.  It is an answer,
+ * and the next round begins with another.
+ */
+extern void addresses_distrust (struct addresses *of);
 
 #endif /* RBDCRYPT_ADDRESSES_H */

@@ -365,6 +365,10 @@ extern const char *http_server_address (const struct http_server *server);
  * on.  How many there are.
  */
 extern size_t http_server_leave (const struct http_server *server);
+/* What came is not of the service that was asked: the next question goes to
+ * another first.
+ */
+extern void http_server_distrust (const struct http_server *server);
 /* All of them, as text. */
 extern const char *http_server_names (const struct http_server *server);
 extern bool http_server_is_unix (const struct http_server *server);
@@ -406,9 +410,9 @@ struct http_reply {
 };
 
 /* Ask the addresses of SERVER in turn, as addresses.h says.  Besides
- * failures of connections, 408, 412, 429, 472, 473 and 5xx are no answers, nor are
- * redirects (307, 308) to the same path, which standbys give: to one of
- * the addresses they are followed.  When no address answers better, the
+ * failures of connections, 408, 412, 425, 429, 472, 473 and 5xx are no
+ * answers, nor are redirects (307, 308) to the same path, which standbys
+ * give: to one of the addresses they are followed.  When no address answers better, the
  * last of these is the reply.
  *
  * 0 means that some status came; the caller calls http_reply_free in any

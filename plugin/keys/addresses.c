@@ -97,8 +97,12 @@ addresses_names (const struct address_list *list)
 struct round
 round_begin (struct addresses *of)
 {
-  const size_t at = atomic_load (&of->kept);
+  size_t at = atomic_load (&of->kept);
 
+  if (atomic_exchange (&of->strange, false)) {
+    addresses_leave (of, at);
+    at = atomic_load (&of->kept);
+  }
   return (struct round){
     .of = of, .at = at, .tried = 1, .seen = 1u << at, .said = { "" }
   };
@@ -173,6 +177,7 @@ void
 round_keep (const struct round *r)
 {
   atomic_store (&r->of->kept, r->at);
+  atomic_store (&r->of->strange, false);
 }
 
 int
@@ -191,4 +196,10 @@ void
 addresses_leave (struct addresses *of, size_t at)
 {
   atomic_compare_exchange_strong (&of->kept, &at, (at + 1) % of->nr);
+}
+
+void
+addresses_distrust (struct addresses *of)
+{
+  atomic_store (&of->strange, true);
 }

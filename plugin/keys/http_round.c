@@ -14,8 +14,8 @@ cannot_say (const struct http_reply *reply)
 {
   const long status = reply->status;
 
-  return status == 408 || status == 412 || status == 429 || status == 472 ||
-         status == 473 || status >= 500 || reply->next > 0;
+  return http_is_outage (status) || status == 412 || status == 472 ||
+         status == 473 || reply->next > 0;
 }
 
 /* What was answered, for when another address answers worse. */
@@ -104,9 +104,9 @@ http_ask (const struct http_server *server, const struct http_request *request,
 
     err = http_exchange (server, r.at, request, round_connect_ms (&r, deadline),
                          &share, reply, &own);
+    taken = taken || reply->taken;
     if (err == 0 ? !cannot_say (reply) : err != -EAGAIN)
       break;
-    taken = taken || reply->taken;
     next = reply->next;
     put_by (&r, server, &best, reply, err, &own);
     more = next > 0 && next < HTTP_STANDBY ? round_go (&r, next - 1, deadline)
@@ -119,6 +119,10 @@ http_ask (const struct http_server *server, const struct http_request *request,
   else if (err == 0) {
     round_keep (&r);
     reply->elsewhere = r.said;
+  }
+  else if (err == -EBADMSG) {
+    round_keep (&r);
+    addresses_distrust (server->addresses);
   }
   if (best.there)
     http_reply_free (&best.reply);

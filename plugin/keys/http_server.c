@@ -283,6 +283,12 @@ http_server_leave (const struct http_server *server)
   return of->nr;
 }
 
+void
+http_server_distrust (const struct http_server *server)
+{
+  addresses_distrust (server->addresses);
+}
+
 const char *
 http_server_names (const struct http_server *server)
 {

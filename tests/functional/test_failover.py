@@ -273,6 +273,28 @@ def test_definite_answer_is_not_asked_elsewhere(servers, encrypted, profile,
     assert second.connections == 0
 
 
+@pytest.mark.parametrize("reply", [
+    fake_kms.answer("200 OK", b"<html>"),
+    fake_kms.answer("404 Not Found", b"<html>"),
+    fake_kms.says(b"SSH-2.0-x\r\n"),
+], ids=["html-200", "html-404", "not-HTTP"])
+def test_address_that_answers_nonsense_is_left_by_the_next_question(
+        servers, images, profile, fake, reply):
+    """It is an outage until another address is asked, and no longer."""
+    first, second = [fake(fake_kms.answer("200 OK", KEY)) for _ in range(2)]
+    server = servers.start(
+        images.luks(), "key=t:vol", "recheck=1", "grace=60",
+        profile([first.address, second.address],
+                auth={"method": "token", "token": "t"}))
+    serves(server)
+    assert second.connections == 0
+    first.reply = reply
+    lab.await_(lambda: second.connections >= 2, 30, "another is asked")
+    lab.await_(lambda: "the KMS answers again" in server.stderr(), 30,
+               "the end of it")
+    assert server.stop() == 0
+
+
 def test_redirect_to_one_of_the_addresses_is_followed(servers, encrypted,
                                                       profile, fake):
     leader = fake(fake_kms.answer("200 OK", KEY))
@@ -373,6 +395,7 @@ def test_kmip_goes_on_with_the_next_address(servers, images, kmip, files):
                                    "recheck=1", "grace=60", in_file(files, p))
             serves(server)
             assert second.connections > 0 and third.connections == 0
+            server.says("warning: not all addresses answer: " + p["addresses"][0])
         lab.await_(lambda: third.connections >= 2, 30, "rechecks go on")
         assert server.stop() == 0
     assert "cannot be said" not in server.stderr()
@@ -400,6 +423,27 @@ def test_kmip_server_that_is_lost_in_the_middle_is_left(
                                kmip.file("server.key"), hangs_up) as first:
         p = kmip.profile(address=..., addresses=[first.address, kmip.address])
         serves(servers.start(encrypted, "key=t:" + ident, in_file(files, p)))
+
+
+def test_kmip_server_that_answers_nonsense_is_left(servers, images, kmip,
+                                                   files):
+    ident = kmip.key(lab.PASSPHRASE, kind="secret")
+
+    def honest(_server, connection, message):
+        connection.sendall(kmip.ask(message))
+
+    def strange(_server, connection, _message):
+        connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    with kmip_server.Pretender(kmip.file("server.pem"),
+                               kmip.file("server.key"), honest) as first:
+        p = kmip.profile(address=..., addresses=[first.address, kmip.address])
+        server = servers.start(images.luks(), "key=t:" + ident, "recheck=1",
+                               "grace=60", in_file(files, p))
+        serves(server)
+        first.reply = strange
+        lab.await_(lambda: "the KMS answers again" in server.stderr(), 30,
+                   "another is asked")
+        assert server.stop() == 0
 
 
 def test_kmip_names_each_address(servers, encrypted, kmip, files):

@@ -66,6 +66,10 @@ answer (int fd)
     poll (NULL, 0, l->delay_ms);
   if (l->part && l->status == 0)
     return;
+  if (l->part && l->status < 0) {
+    send (fd, l->body, strlen (l->body), MSG_NOSIGNAL);
+    return;
+  }
   snprintf (text, sizeof text,
             "HTTP/1.1 %d x\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n"
             "%s",

@@ -17,7 +17,7 @@
   "\"renewable\":true,\"num_uses\":0,\"token_type\":\"service\"}}"
 
 /* What is answered to requests whose head holds PART, in order; TIMES 0:
- * always.  Status 0: hang up.
+ * always.  Status 0: hang up; below: BODY alone, without HTTP.
  */
 struct line {
   const char *part;

@@ -221,6 +221,28 @@ test_leaving_an_address_that_others_left (void **state)
   assert_int_equal (three.kept, 0);
 }
 
+/* It answered, and with nonsense: nobody else is asked the same. */
+static void
+test_the_next_round_begins_after_nonsense (void **state)
+{
+  struct addresses two = { .nr = 2 }, one = { .nr = 1 };
+  struct round r = round_begin (&two);
+
+  (void)state;
+  round_keep (&r);
+  addresses_distrust (&two);
+  assert_int_equal (two.kept, 0); /* for sentences */
+  r = round_begin (&two);
+  assert_int_equal (r.at, 1);
+  assert_int_equal (round_begin (&two).at, 1);
+  /* A good answer to another question came after it. */
+  addresses_distrust (&two);
+  round_keep (&r);
+  assert_int_equal (round_begin (&two).at, 1);
+  addresses_distrust (&one);
+  assert_int_equal (round_begin (&one).at, 0);
+}
+
 /* ---- servers ---- */
 
 static int
@@ -334,6 +356,7 @@ main (void)
     cmocka_unit_test (test_every_address_is_named),
     cmocka_unit_test (test_one_address_speaks_for_itself),
     cmocka_unit_test (test_leaving_an_address_that_others_left),
+    cmocka_unit_test (test_the_next_round_begins_after_nonsense),
     cmocka_unit_test (test_the_same_server_twice),
     cmocka_unit_test (test_an_entry_that_is_no_address),
     cmocka_unit_test (test_where_a_redirect_leads),

@@ -308,10 +308,11 @@ test_the_request_id_goes_to_the_audit_trail (void **state)
 }
 
 static void
-test_unauthorised_is_denied (void **state)
+test_unauthorised_is_not_of_openbao (void **state)
 {
   (void)state;
-  refused (401, "{\"errors\":[\"no\"]}", EACCES, false, "401: no");
+  refused (401, "{\"errors\":[\"no\"]}", EINVAL, false, "401: no");
+  refused (401, "{\"errors\":[]}", EINVAL, false, "401");
 }
 
 /* A proxy's or a gateway's word, which is no definite no. */
@@ -326,6 +327,11 @@ test_who_is_not_openbao_denies_nothing (void **state)
   refused (403, "{\"errors\":[{\"status\":\"403\"}]}", EBADMSG, false,
            "not as");
   refused (404, gateway, EBADMSG, false, "not as OpenBao does");
+  refused (404, "{\"errors\":[\"no route\"]}", EINVAL, false,
+           "answered 404: no route");
+  refused (404, "{\"errors\":[\"\"]}", EINVAL, false, "answered 404");
+  refused (404, "{\"data\":{\"message\":\"no route\"}}", EINVAL, false,
+           "answered 404");
   refused (407, "<html></html>", EBADMSG, false, "407");
   refused (503, gateway, EAGAIN, true, "503");
 }
@@ -440,7 +446,7 @@ main (void)
     cmocka_unit_test (test_a_missing_version_is_gone),
     cmocka_unit_test (test_refusals_of_transit),
     cmocka_unit_test (test_the_request_id_goes_to_the_audit_trail),
-    cmocka_unit_test (test_unauthorised_is_denied),
+    cmocka_unit_test (test_unauthorised_is_not_of_openbao),
     cmocka_unit_test (test_who_is_not_openbao_denies_nothing),
     cmocka_unit_test (test_a_redirect_is_not_followed),
     cmocka_unit_test (test_a_standby_without_a_leader_is_an_outage),

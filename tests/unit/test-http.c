@@ -99,6 +99,87 @@ get (const struct script *script, struct http_reply *reply, struct reason *why)
   return get_until (script, &d, no_headers, reply, why);
 }
 
+/* ---- several addresses ---- */
+
+/* One question to a server with ADDRESS and another, where nobody is. */
+static int
+get_of_two (struct http_server *server, const char *head,
+            struct http_reply *reply)
+{
+  const struct deadline d = deadline_in_ms (5000, NULL);
+  const struct http_request question = { .method = "GET",
+                                         .path = "v1/x",
+                                         .headers = no_headers };
+  struct script s = { .head = head };
+  struct reason why = { "" };
+  pthread_t thread;
+  int r;
+
+  assert_int_equal (pthread_create (&thread, NULL, serve, &s), 0);
+  r = http_ask (server, &question, &d, reply, &why);
+  pthread_join (thread, NULL);
+  return r;
+}
+
+static struct http_server *
+server_of_two (void)
+{
+  const struct address_list two = {
+    .text = { address, "unix:///nonexistent/socket" }, .nr = 2, .several = true
+  };
+  const struct http_options o = { .addresses = &two,
+                                  .setting = "the test",
+                                  .ca_setting = "no CA" };
+  struct http_server *server = NULL;
+
+  assert_int_equal (http_server_new (&o, &server, NULL), 0);
+  return server;
+}
+
+static void
+test_what_is_no_answer_is_asked_elsewhere (void **state)
+{
+  static const int statuses[] = { 408, 412, 425, 429, 472, 473, 500, 503 };
+
+  (void)state;
+  for (size_t i = 0; i < sizeof statuses / sizeof statuses[0]; i++) {
+    struct http_server *server = server_of_two ();
+    struct http_reply reply;
+    char head[64];
+
+    snprintf (head, sizeof head, "HTTP/1.1 %d x\r\nContent-Length: 0\r\n\r\n",
+              statuses[i]);
+    assert_int_equal (get_of_two (server, head, &reply), 0);
+    assert_int_equal (reply.status, statuses[i]);
+    assert_non_null (strstr (reply.elsewhere.text, "No such file"));
+    http_reply_free (&reply);
+    http_server_free (server);
+  }
+}
+
+/* That was the answer, and may have been worked on; the next question
+ * begins with the other address.
+ */
+static void
+test_an_address_that_answers_nonsense_is_left (void **state)
+{
+  struct http_server *server = server_of_two ();
+  struct http_reply reply;
+
+  (void)state;
+  assert_int_equal (get_of_two (server, "SSH-2.0-x\r\n", &reply), -EBADMSG);
+  assert_true (reply.taken);
+  assert_string_equal (http_server_address (server), address);
+  http_reply_free (&reply);
+  assert_int_equal (get_of_two (server,
+                                "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+                                &reply),
+                    0);
+  assert_non_null (strstr (reply.elsewhere.text, "No such file"));
+  http_reply_free (&reply);
+  http_server_free (server);
+}
+
 static void
 fails (const struct script *script, int err, const char *part)
 {
@@ -353,6 +434,8 @@ main (void)
     cmocka_unit_test (test_a_server_that_drips_is_given_up),
     cmocka_unit_test (test_shutdown_ends_a_request),
     cmocka_unit_test (test_a_refused_connection_may_be_tried_again),
+    cmocka_unit_test (test_what_is_no_answer_is_asked_elsewhere),
+    cmocka_unit_test (test_an_address_that_answers_nonsense_is_left),
   };
 
   return cmocka_run_group_tests (tests, setup, teardown);

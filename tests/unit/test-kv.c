@@ -179,6 +179,32 @@ test_version_2_read_as_version_1 (void **state)
          "holds KV version 2, and was asked as version 1");
 }
 
+/* The token is good: then only OpenBao's own words deny a key. */
+static void
+test_words_of_a_gateway_deny_no_key (void **state)
+{
+  struct line strange[] = {
+    ALWAYS ("lookup-self", 200, "{\"data\":{}}"),
+    ALWAYS ("GET /v1/secret/data/vol", 403, ERROR ("Forbidden by rule 1")),
+    END,
+  };
+  struct line empty[] = {
+    ALWAYS ("lookup-self", 200, "{\"data\":{}}"),
+    ALWAYS ("GET /v1/secret/data/vol", 403, NOTHING),
+    END,
+  };
+  struct line real[] = {
+    ALWAYS ("lookup-self", 200, "{\"data\":{}}"),
+    ALWAYS ("GET /v1/secret/data/vol", 403, POLICY),
+    END,
+  };
+
+  (void)state;
+  fails (ENGINE_KV2, "vol", false, strange, EINVAL, "403: Forbidden by rule");
+  fails (ENGINE_KV2, "vol", false, empty, EINVAL, "answered 403");
+  fails (ENGINE_KV2, "vol", false, real, EACCES, "the token is good");
+}
+
 int
 main (void)
 {
@@ -190,6 +216,7 @@ main (void)
         test_data_in_the_path_is_configuration_until_a_key_came_from_there),
     cmocka_unit_test (test_what_is_no_mount_is_configuration),
     cmocka_unit_test (test_version_2_read_as_version_1),
+    cmocka_unit_test (test_words_of_a_gateway_deny_no_key),
   };
 
   return cmocka_run_group_tests (tests, login_server_up, login_server_down);

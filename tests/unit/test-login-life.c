@@ -60,7 +60,8 @@ test_an_unwrapped_secret_id_that_is_used_up_denies_nothing (void **state)
     ALWAYS ("wrapping/lookup", 200, ORIGIN),
     ALWAYS ("wrapping/unwrap", 200, "{\"data\":{\"secret_id\":\"u\"}}"),
     ONCE ("POST /v1/auth/approle/login", 200, GRANT ("s.1")),
-    ALWAYS ("POST /v1/auth/approle/login", 400, ERROR ("invalid secret ID")),
+    ALWAYS ("POST /v1/auth/approle/login", 400,
+            ERROR ("invalid role or secret ID")),
     ALWAYS ("GET /v1/key", 200, "{}"),
     END,
   };

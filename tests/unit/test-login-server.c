@@ -59,8 +59,15 @@ test_refusals_of_a_login (void **state)
                EAGAIN, true, "connection refused");
   login_fails (KUBERNETES, 403, ERROR ("service account name not authorized"),
                EACCES, false, "not authorized");
+  login_fails (KUBERNETES, 403,
+               ERROR ("invalid expiration time (exp) claim: token is expired"),
+               EACCES, false, "expired");
   login_fails (KUBERNETES, 403, BARE, EAGAIN, true, "Kubernetes API");
   login_fails (APPROLE, 403, BARE, EACCES, false, "permission denied");
+  login_fails (JWT, 400, ERROR ("error validating token: token is expired"),
+               EACCES, false, "expired");
+  login_fails (APPROLE, 400, ERROR ("no client certificate found"), EACCES,
+               false, "no client certificate");
   login_fails (APPROLE, 404, ERROR ("namespace not found"), EINVAL, false,
                "no namespace");
   login_fails (APPROLE, 404, ERROR ("no handler for route"), EINVAL, false,
@@ -81,10 +88,27 @@ static void
 test_a_secret_in_an_error_is_not_repeated (void **state)
 {
   (void)state;
-  login_fails (APPROLE, 400, ERROR ("no such secret id: " HEALTHY), EACCES,
-               false, "logging in");
-  login_fails (JWT, 400, ERROR ("bad token " HEALTHY), EACCES, false,
+  login_fails (APPROLE, 400, ERROR ("no such secret id: " HEALTHY), EINVAL,
+               false, "400 without a reason");
+  login_fails (JWT, 400, ERROR ("bad token " HEALTHY), EINVAL, false,
                "logging in");
+}
+
+/* In OpenBao's form, but not its words. */
+static void
+test_words_of_a_gateway_refuse_no_login (void **state)
+{
+  (void)state;
+  login_fails (APPROLE, 403, ERROR ("Forbidden by rule 942100"), EINVAL, false,
+               "403 Forbidden by rule");
+  login_fails (JWT, 400, ERROR ("Bad Request"), EINVAL, false, "Bad Request");
+  login_fails (JWT, 403, ERROR ("the page could not be found"), EINVAL, false,
+               "the page");
+  login_fails (APPROLE, 401, ERROR ("Unauthorized"), EINVAL, false, "401");
+  login_fails (APPROLE, 401, ERROR ("invalid role or secret ID"), EINVAL, false,
+               "401");
+  login_fails (APPROLE, 403, "{\"errors\":[]}", EINVAL, false,
+               "403 without a reason");
 }
 
 /* ---- refused a second time ---- */
@@ -152,8 +176,8 @@ test_what_cannot_be_read_again_says_nothing (void **state)
 }
 
 /* A server may have used a secret id up for a login whose answer was
- * lost: the refusal that follows says nothing about who asks.  The next
- * one does.
+ * lost: the refusals that follow say nothing about who asks, until the file
+ * holds another.
  */
 static void
 test_a_login_after_a_lost_one_is_no_refusal (void **state)
@@ -169,12 +193,54 @@ test_a_login_after_a_lost_one_is_no_refusal (void **state)
 
   (void)state;
   script = lines;
-  begin (APPROLE, "secret");
+  begin (APPROLE, "s3cr3t");
   assert_int_equal (ask (&q, &status, &why), -EAGAIN);
   assert_int_equal (ask (&q, &status, &why), -EKEYREJECTED);
   assert_non_null (strstr (why.text, "got no answer"));
+  assert_int_equal (ask (&q, &status, &why), -EKEYREJECTED);
+  assert_non_null (strstr (why.text, "got no answer"));
+  write_file ("another");
   assert_int_equal (ask (&q, &status, &why), -EACCES);
   assert_null (strstr (why.text, "got no answer"));
+  login_close (&login);
+}
+
+static void
+test_a_login_after_a_lost_one_that_works_ends_the_doubt (void **state)
+{
+  struct line lines[] = {
+    ONCE ("POST /v1/auth/", 500, ERROR ("forwarding failed")),
+    ONCE ("POST /v1/auth/", 200, GRANT ("s.1")),
+    ALWAYS ("POST /v1/auth/", 400, ERROR ("invalid role or secret ID")),
+    ALWAYS ("GET /v1/key", 200, "{}"),
+    END,
+  };
+
+  (void)state;
+  script = lines;
+  begin (APPROLE, "s3cr3t");
+  asks (EAGAIN, 0);
+  asks (0, 200);
+  login.token.end_ms = 1; /* long ago */
+  asks (EACCES, 0);
+  login_close (&login);
+}
+
+/* What came in place of an answer was sent the secret id, too. */
+static void
+test_a_login_that_got_no_http_is_lost (void **state)
+{
+  struct line lines[] = {
+    ONCE ("POST /v1/auth/", -1, "SSH-2.0-x\r\n"),
+    ALWAYS ("POST /v1/auth/", 400, ERROR ("invalid role or secret ID")),
+    END,
+  };
+
+  (void)state;
+  script = lines;
+  begin (APPROLE, "s3cr3t");
+  asks (EBADMSG, 0);
+  asks (EKEYREJECTED, 0);
   login_close (&login);
 }
 
@@ -188,6 +254,7 @@ test_a_fresh_token_that_is_refused_bare_is_not_called_good (void **state)
     ALWAYS ("POST /v1/auth/approle/login", 200, GRANT ("s.1")),
     ALWAYS ("GET /v1/key", 403, BARE),
     ALWAYS ("lookup-self", 403, BARE),
+    ALWAYS ("revoke-self", 204, ""),
     END,
   };
   struct key_question q = question ();
@@ -196,10 +263,37 @@ test_a_fresh_token_that_is_refused_bare_is_not_called_good (void **state)
 
   (void)state;
   script = lines;
-  begin (APPROLE, "secret");
+  begin (APPROLE, "s3cr3t");
   assert_int_equal (ask (&q, &status, &why), -EKEYREJECTED);
   assert_non_null (strstr (why.text, "perhaps not from this address"));
   assert_int_equal (lines[0].asked, 2); /* one more */
+  assert_int_equal (lines[3].asked, 2); /* neither is left */
+  login_close (&login);
+}
+
+/* The secret id was for one login. */
+static void
+test_the_login_after_such_a_token_may_be_refused (void **state)
+{
+  struct line lines[] = {
+    ONCE ("POST /v1/auth/approle/login", 200, GRANT ("s.1")),
+    ALWAYS ("POST /v1/auth/approle/login", 400,
+            ERROR ("invalid role or secret ID")),
+    ALWAYS ("GET /v1/key", 403, BARE),
+    ALWAYS ("revoke-self", 204, ""),
+    END,
+  };
+  struct key_question q = question ();
+  struct reason why = { "" };
+  long status;
+
+  (void)state;
+  script = lines;
+  begin (APPROLE, "s3cr3t");
+  assert_int_equal (ask (&q, &status, &why), -EKEYREJECTED);
+  assert_non_null (strstr (why.text, "perhaps not from this address"));
+  assert_int_equal (lines[1].asked, 1);
+  assert_int_equal (lines[3].asked, 1);
   login_close (&login);
 }
 
@@ -218,7 +312,7 @@ test_a_token_that_ended_is_replaced_once (void **state)
 
   (void)state;
   script = lines;
-  begin (APPROLE, "secret");
+  begin (APPROLE, "s3cr3t");
   asks (0, 200); /* with s.1 */
   asks (0, 200); /* with s.2 */
   assert_int_equal (lines[1].asked, 1);
@@ -239,7 +333,7 @@ test_a_good_tokens_denial_stands (void **state)
 
   (void)state;
   script = lines;
-  begin (APPROLE, "secret");
+  begin (APPROLE, "s3cr3t");
   asks (0, 200);
   asks (0, 403);
   assert_int_equal (lines[0].asked, 1);
@@ -258,7 +352,7 @@ test_a_fresh_logins_denial_needs_no_lookup (void **state)
 
   (void)state;
   script = lines;
-  begin (APPROLE, "secret");
+  begin (APPROLE, "s3cr3t");
   asks (0, 403);
   login_close (&login);
 }
@@ -433,7 +527,7 @@ test_many_questions_share_one_login (void **state)
 
   (void)state;
   script = lines;
-  begin (APPROLE, "secret");
+  begin (APPROLE, "s3cr3t");
   many_ask (200);
   assert_int_equal (lines[0].asked, 1);
   assert_int_equal (lines[1].asked, THREADS);
@@ -452,7 +546,7 @@ test_many_questions_share_a_refusal (void **state)
 
   (void)state;
   script = lines;
-  begin (APPROLE, "secret");
+  begin (APPROLE, "s3cr3t");
   many_ask (-EACCES);
   assert_int_equal (lines[0].asked, 1);
   login_close (&login);
@@ -467,7 +561,7 @@ test_waiting_for_a_login_ends_with_the_deadline (void **state)
   long status;
 
   (void)state;
-  begin (APPROLE, "secret");
+  begin (APPROLE, "s3cr3t");
   login.flight.busy = true;
   assert_int_equal (ask (&q, &status, &why), -EAGAIN);
   assert_non_null (strstr (why.text, "under way"));
@@ -508,11 +602,15 @@ main (void)
   const struct CMUnitTest tests[] = {
     cmocka_unit_test (test_refusals_of_a_login),
     cmocka_unit_test (test_a_secret_in_an_error_is_not_repeated),
+    cmocka_unit_test (test_words_of_a_gateway_refuse_no_login),
     cmocka_unit_test (test_what_was_read_again_is_refused),
     cmocka_unit_test (test_what_cannot_be_read_again_says_nothing),
     cmocka_unit_test (test_a_login_after_a_lost_one_is_no_refusal),
+    cmocka_unit_test (test_a_login_after_a_lost_one_that_works_ends_the_doubt),
+    cmocka_unit_test (test_a_login_that_got_no_http_is_lost),
     cmocka_unit_test (
         test_a_fresh_token_that_is_refused_bare_is_not_called_good),
+    cmocka_unit_test (test_the_login_after_such_a_token_may_be_refused),
     cmocka_unit_test (test_a_token_that_ended_is_replaced_once),
     cmocka_unit_test (test_a_good_tokens_denial_stands),
     cmocka_unit_test (test_a_fresh_logins_denial_needs_no_lookup),

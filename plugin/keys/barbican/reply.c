@@ -132,6 +132,9 @@ os_ask (const struct http_server *server, const struct os_request *request,
                   http.elsewhere.text);
     take_reply (reply, &http,
                 request->hidden ? request->hidden : request->token);
+    if (!reply->json && reply->status != 204 &&
+        strcmp (reply->type, bytes) != 0)
+      http_server_distrust (server);
   }
   else {
     question->again = http.again;

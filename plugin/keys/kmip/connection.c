@@ -37,6 +37,7 @@ struct connection {
   int fd;
   SSL_CTX *ctx;
   SSL *ssl;
+  struct reason elsewhere;
 };
 
 /* ---- waiting ---- */
@@ -309,8 +310,10 @@ connect_in_turn (struct connection *c, const struct deadline *deadline,
     return round_failed (&round, why);
   }
   c->deadline = round_share (&round, deadline);
-  if (r == 0)
+  if (r == 0) {
     round_keep (&round);
+    c->elsewhere = round.said;
+  }
   return r;
 }
 
@@ -341,6 +344,12 @@ const char *
 connection_address (const struct connection *c)
 {
   return c->at->text;
+}
+
+const char *
+connection_elsewhere (const struct connection *c)
+{
+  return c->elsewhere.text;
 }
 
 bool

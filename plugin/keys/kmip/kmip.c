@@ -271,9 +271,15 @@ kmip_fetch (void *state, struct key_question *question, struct secret **ret,
                            &question->again, &t.connection, why);
 
   if (r == 0) {
+    if (connection_elsewhere (t.connection)[0])
+      reason_set (&question->warning, 0, "not all addresses answer: %s",
+                  connection_elsewhere (t.connection));
     r = get_passphrase (&t, k, ret, why);
     if (r == -EAGAIN && connection_leave (t.connection))
       question->again = true;
+    /* Whatever is there, the next question goes to another. */
+    if (r == -EBADMSG || r == -EINVAL)
+      connection_leave (t.connection);
   }
   secret_free (t.message);
   connection_close (t.connection);

@@ -161,6 +161,8 @@ extern int connection_open (const struct kmip_server *server,
                             const struct deadline *deadline, bool *again,
                             struct connection **ret, struct reason *why);
 extern const char *connection_address (const struct connection *c);
+/* What addresses before it said, or "". */
+extern const char *connection_elsewhere (const struct connection *c);
 /* Send REQUEST, wait for a whole message: *REPLY is the caller's, has
  * passed ttlv_check and is TTLV_MESSAGE_MAX bytes long at most.
  */

@@ -209,6 +209,15 @@ answer_has_metadata (const struct answer *a)
   return json_is_object (metadata_of (a));
 }
 
+/* OpenBao says nothing of a key that is not there; a gateway has words. */
+static bool
+is_silent (const struct answer *a)
+{
+  json_t *errors = json_object_get (a->body, "errors");
+
+  return json_is_array (errors) && json_array_size (errors) == 0;
+}
+
 static int
 not_found (const struct openbao_key *k, const struct answer *a,
            struct reason *why)
@@ -227,6 +236,9 @@ not_found (const struct openbao_key *k, const struct answer *a,
   r = wrong_place (k, a, why);
   if (r < 0)
     return r;
+  if (!is_silent (a))
+    return reason_set (why, EINVAL, "%s answered 404%s%s", address,
+                       a->text[0] ? ": " : "", a->text);
   if (k->version > 0)
     return reason_set (why, ENOENT,
                        "there is no version %u of the key " REASON_QUOTED
@@ -353,9 +365,6 @@ refused (const struct openbao_key *k, const struct answer *a, bool *again,
                        "%s answered %ld and not as OpenBao does: is that its "
                        "address, and http or https right?",
                        address, a->status);
-  if (a->status == 401)
-    return reason_set (why, EACCES, "%s answered 401%s%s", address, colon,
-                       a->text);
   if (strstr (a->text, "Upgrading from non-versioned"))
     return unavailable (k, a, again, why);
   return reason_set (why, EINVAL, "%s answered %ld%s%s", address, a->status,

@@ -33,9 +33,12 @@ openbao_send (const struct openbao *b, const struct openbao_request *request,
                                          request->token->length };
   *answer = (struct answer){ .status = 0 };
   err = http_ask (b->server, &r, &question->deadline, &reply, why);
-  if (err == 0)
+  if (err == 0) {
     answer_read (answer, &reply,
                  request->hidden ? request->hidden : request->token);
+    if (!answer->body && answer->status != 204)
+      http_server_distrust (b->server);
+  }
   else
     question->again = reply.again;
   answer->taken = reply.taken;
@@ -81,6 +84,15 @@ good_for_nothing (const struct openbao *b, struct reason *why)
                      http_server_address (b->server), b->login->setting);
 }
 
+/* The login after such a token may be refused for its sake: the secret id
+ * was for one.  An alarm is told in any case.
+ */
+static bool
+is_refusal (int r, const struct key_question *question)
+{
+  return (r == -EACCES || r == -EKEYREJECTED) && !question->alarm;
+}
+
 /* A new token may be refused too, and be replaced while we ask. */
 #define TOKENS_MAX 3
 
@@ -103,14 +115,14 @@ openbao_ask (const struct openbao *b, const char *method, const char *path,
     int r = login_token (b->login, question, &token, &generation, &fresh, why);
 
     if (r < 0)
-      return r;
+      return again && is_refusal (r, question) ? good_for_nothing (b, why) : r;
     request.token = token;
     r = openbao_send (b, &request, question, answer, why);
     if (r < 0 || answer->status != 403 || !answer->body ||
         (fresh && login_says_policy (answer)))
       return r;
     if (fresh)
-      login_drop (b->login, generation);
+      login_drop (b->login, generation, &question->deadline);
     else
       r = login_doubt (b->login, generation, answer, question, why);
     if (r == -EACCES)
@@ -168,7 +180,7 @@ openbao_ask_for_key (const struct openbao_key *k, const char *method,
   if (r < 0)
     return r;
   answer_note_id (answer, question);
-  if (answer->status == 403 && answer->body)
+  if (answer->status == 403 && strstr (answer->text, "permission denied"))
     return denied (k, why);
   if (answer->status != 200 || !answer->body)
     return answer_refusal (k, answer, &question->again, why);

@@ -149,10 +149,12 @@ send_login (const struct login *l, const struct openbao_request *request,
             struct key_question *question, struct answer *a, struct reason *why)
 {
   size_t tries = 0;
+  bool taken = false;
   int r;
 
   for (;;) {
     r = openbao_send (l->bao, request, question, a, why);
+    a->taken = taken = taken || a->taken;
     if (r < 0 || !refusal_is_bare (a) ||
         ++tries >= http_server_leave (l->bao->server))
       return r;
@@ -209,7 +211,8 @@ log_in_once (struct login *l, struct key_question *question, struct token *t,
   int r;
 
   credential_refresh (&l->role_id);
-  credential_refresh (&l->secret_id);
+  if (credential_refresh (&l->secret_id))
+    l->login_lost = false;
   credential_refresh (&l->jwt);
   r = wrapping_open (l, question, &unwrapped, why);
   if (r == 0)
@@ -381,12 +384,21 @@ login_doubt (struct login *l, unsigned generation, const struct answer *denial,
 }
 
 void
-login_drop (struct login *l, unsigned generation)
+login_drop (struct login *l, unsigned generation,
+            const struct deadline *deadline)
 {
+  const struct deadline d = deadline_sooner (deadline, LEARN_MS);
+  struct token t = { .id = NULL };
+
   pthread_mutex_lock (&l->flight.lock);
-  if (l->generation == generation)
+  if (l->generation == generation) {
+    t = l->token;
+    l->token = (struct token){ .id = NULL };
     drop (l);
+  }
   pthread_mutex_unlock (&l->flight.lock);
+  revoke (l, &t, &d);
+  token_clear (&t);
 }
 
 /* ---- what is known of a token ---- */

@@ -73,8 +73,8 @@ struct login {
   struct secret *unwrapped;      /* the secret id out of WRAPPED */
   struct secret *unwrapped_from; /* the wrapping token that held it */
   bool unwrap_lost;              /* asked, and never got an answer */
-  bool login_lost; /* the same of a login, which may have used up what is
-                    * for a few logins */
+  bool login_lost; /* the same of a login, which may have used up a secret
+                    * id: until one works, or the file holds another */
 };
 
 /* L is zeroed.  login_close in any case. */
@@ -90,8 +90,11 @@ extern int login_token (struct login *l, struct key_question *question,
                         struct secret **ret, unsigned *generation, bool *fresh,
                         struct reason *why);
 
-/* The server refused the token of GENERATION, which is new: do without. */
-extern void login_drop (struct login *l, unsigned generation);
+/* The server refused the token of GENERATION, which is new: revoke it and
+ * do without.
+ */
+extern void login_drop (struct login *l, unsigned generation,
+                        const struct deadline *deadline);
 
 /* The server answered DENIAL, a 403, to the token of GENERATION.  0: it
  * was the token, and there may be another now: ask again.  -EACCES: the token is

@@ -27,14 +27,17 @@ static const char *const outages[] = {
   "failed to get",      "EOF",
 };
 
-/* Nobody set up what the profile names. */
-static const char *const unconfigured[] = {
-  "could not load configuration",
-  "not configured",
-  "could not load backend configuration",
-  "no known role type",
-  "missing client token",
-  "missing secret_id",
+/* A definite no, each as the real server says it.  Other words may be those
+ * of a gateway, or of an administrator's mistake.
+ */
+static const char *const denials[] = {
+  "invalid role or secret ID",
+  "error validating token: ",
+  "\" could not be found", /* role "x" */
+  "invalid expiration time (exp) claim: ",
+  "service account name not authorized",
+  "no client certificate found",
+  "invalid certificate or no client certificate supplied",
 };
 
 #define HAS(table, text) has (table, sizeof table / sizeof table[0], text)
@@ -155,12 +158,10 @@ refusal_of_login (struct login *l, const struct answer *a,
     question->again = true;
     return reason_set (why, EAGAIN, "%s (%s)", a->text, l->setting);
   }
-  if (HAS (unconfigured, a->text) ||
-      (a->status != 400 && a->status != 401 && a->status != 403))
-    return reason_set (why, EINVAL, "%ld %s (%s%s)", a->status, a->text,
-                       l->setting, lack);
-  return reason_set (why, EACCES, "%s (%s%s)",
-                     a->text[0] ? a->text : "no reason was given", l->setting,
+  if ((a->status == 400 || a->status == 403) && HAS (denials, a->text))
+    return reason_set (why, EACCES, "%s (%s%s)", a->text, l->setting, lack);
+  return reason_set (why, EINVAL, "%ld %s (%s%s)", a->status,
+                     a->text[0] ? a->text : "without a reason", l->setting,
                      lack);
 }
 
@@ -187,11 +188,9 @@ refusal_with_credentials (struct login *l, int r, bool unwrapped,
       reason_prefix (why, "%s", all[i]->trouble.text);
     old = old || all[i]->stale;
   }
-  /* Said once: by the next refusal nothing is in doubt any more. */
   if (refused && l->login_lost && l->secret_id.text) {
     reason_append (why, "a login before it got no answer, and may have used "
                         "the secret id up");
-    l->login_lost = false;
     old = true;
   }
   return refused && old ? -EKEYREJECTED : r;

@@ -163,7 +163,7 @@ unwrap (struct login *l, struct key_question *question, struct reason *why)
                why);
 
   /* One address may have unwrapped it before another refused. */
-  if (r < 0 || a.taken)
+  if (a.taken)
     l->unwrap_lost = true;
   if (r < 0)
     return r;
