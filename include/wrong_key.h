@@ -15,11 +15,11 @@
  *
  * librbd does not say which layer refused, so for a clone each is tried
  * again, the image itself on the header in OWN: at most the cost of another
- * unlock.
+ * unlock.  Without SEARCH that is left out.
  */
-extern int
-wrong_key_explain (struct volume *volume, struct luks_device *own,
-                   const struct layers *layers,
-                   const struct secret *const *keys, struct reason *why);
+extern int wrong_key_explain (struct volume *volume, struct luks_device *own,
+                              const struct layers *layers,
+                              const struct secret *const *keys, bool search,
+                              struct reason *why);
 
 #endif /* RBDCRYPT_WRONG_KEY_H */

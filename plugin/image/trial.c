@@ -31,8 +31,15 @@ lend_key (void *opaque, size_t i, const struct subject *subject,
           const struct secret **ret, struct reason *why)
 {
   const struct trial *t = opaque;
+  bool open;
 
-  (void)subject, (void)why;
+  (void)subject;
+  pthread_mutex_lock (&t->s->lock);
+  open = t->s->state == SESSION_OPEN;
+  pthread_mutex_unlock (&t->s->lock);
+  /* The drain waits for what comes now, which may be long. */
+  if (!open)
+    return reason_set (why, ESHUTDOWN, "the volume is being closed");
   *ret = t->keys[i];
   return 0;
 }

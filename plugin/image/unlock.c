@@ -284,8 +284,8 @@ unlock_here (struct volume *v, struct unlock *u,
 }
 
 static int
-load_with (struct volume *v, struct unlock *u, const struct volume_hooks *hooks,
-           struct reason *why)
+load_with (struct volume *v, struct unlock *u, enum volume_mode mode,
+           const struct volume_hooks *hooks, struct reason *why)
 {
   int r;
 
@@ -297,7 +297,8 @@ load_with (struct volume *v, struct unlock *u, const struct volume_hooks *hooks,
       explain_load (v, -r, why);
   }
   if (luks_wrong_key (r))
-    return wrong_key_explain (v, u->device, &u->layers, u->keys, why);
+    return wrong_key_explain (v, u->device, &u->layers, u->keys,
+                              mode != VOLUME_TRIAL, why);
   /* librbd has read the header itself, and what was bounded is our copy. */
   if (r == 0 && v->engine == ENGINE_LIBRBD)
     r = facts_header_unchanged (v, why);
@@ -320,8 +321,10 @@ load_in_turn (struct volume *v, struct unlock *u, enum volume_mode mode,
       mode == VOLUME_TRIAL ? 0 : VOLUME_TURN_MS, hooks->cancelled);
   int slot, r;
 
+  if (hooks->cancelled && atomic_load (hooks->cancelled))
+    return reason_set (why, ESHUTDOWN, "the server is shutting down");
   if (!v->costly || u->volume_key)
-    return load_with (v, u, hooks, why);
+    return load_with (v, u, mode, hooks, why);
   if (hooks->patience)
     hooks->patience (hooks->opaque, patience_ms (v));
   slot = unlock_slot_take (&v->header, &turn);
@@ -331,7 +334,7 @@ load_in_turn (struct volume *v, struct unlock *u, enum volume_mode mode,
     return reason_set (why, EAGAIN, "others unlock volumes now");
   if (slot < 0 && hooks->log)
     hooks->log->debug ("unlocking out of turn: %s", strerror (-slot));
-  r = load_with (v, u, hooks, why);
+  r = load_with (v, u, mode, hooks, why);
   heap_give_back (); /* what Argon2id took */
   unlock_slot_give (slot);
   return r;

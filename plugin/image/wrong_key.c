@@ -117,12 +117,20 @@ ancestors_key (const struct search *s, struct reason *why)
 int
 wrong_key_explain (struct volume *v, struct luks_device *own,
                    const struct layers *layers,
-                   const struct secret *const *keys, struct reason *why)
+                   const struct secret *const *keys, bool search,
+                   struct reason *why)
 {
   struct search s = { .volume = v, .keys = keys };
-
+  char name[IMAGE_SPEC_TEXT_MAX];
   /* The openssl engine tries the key on the image itself only. */
-  if (v->engine == ENGINE_LIBRBD && layers->nr > 0 && !refuses (own, keys[0]))
+  const bool several = v->engine == ENGINE_LIBRBD && layers->nr > 0;
+
+  if (several && !search)
+    return reason_set (why, EPERM,
+                       "a keyslot of \"%s\", or of an image from which it was "
+                       "cloned, does not open",
+                       image_spec_text (&v->params->spec, name));
+  if (several && !refuses (own, keys[0]))
     volume_ancestors (v, try_ancestor, &s, NULL);
   return s.found ? ancestors_key (&s, why) : own_key (v, keys[0], why);
 }

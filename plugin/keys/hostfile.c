@@ -11,13 +11,18 @@
 #include "config.h"
 
 #include <ctype.h>
+#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
+
+#include <linux/posix_acl.h>
+#include <linux/posix_acl_xattr.h>
 
 #include "keys.h"
 
@@ -71,11 +76,51 @@ check_regular (const struct stat *st, const char *name,
   return 0;
 }
 
+/* Does its access control list, if there is one, name anybody but us?
+ * systemd names a unit's user in those of its credentials.
+ */
+static bool
+lets_others_in (int fd)
+{
+  struct {
+    struct posix_acl_xattr_header head;
+    struct posix_acl_xattr_entry entries[16];
+  } list;
+  const ssize_t n =
+      fgetxattr (fd, "system.posix_acl_access", &list, sizeof list);
+  const struct posix_acl_xattr_entry *e = list.entries;
+
+  if (n < 0)
+    return errno == ERANGE;
+  for (; (const char *)(e + 1) <= (const char *)&list + n; e++)
+    if (le16toh (e->e_tag) == ACL_GROUP ||
+        (le16toh (e->e_tag) == ACL_USER && le32toh (e->e_id) != geteuid ()))
+      return true;
+  return false;
+}
+
+/* The mode of a file with such a list shows what its entries may allow at
+ * most, in the place of the group's.
+ */
+static int
+check_list (int fd, mode_t mode, const char *name,
+            const struct hostfile_rules *rules, struct reason *why)
+{
+  if (!(mode & 040) || !(rules->forbidden & 004) || !lets_others_in (fd))
+    return 0;
+  return reason_set (why, EINVAL,
+                     "the %s " REASON_QUOTED " has an access control list, "
+                     "which may let other users read it: setfacl "
+                     "-b " REASON_QUOTED,
+                     rules->what, reason_quoted (name), reason_quoted (name));
+}
+
 static int
 check_descriptor (int fd, const char *name, const struct hostfile_rules *rules,
                   mode_t *mode, struct reason *why)
 {
   struct stat st;
+  int r;
 
   if (fstat (fd, &st) == -1) {
     const int err = errno == EBADF ? EINVAL : errno;
@@ -85,8 +130,10 @@ check_descriptor (int fd, const char *name, const struct hostfile_rules *rules,
   }
   if (mode)
     *mode = st.st_mode & 07777;
-  if (S_ISREG (st.st_mode))
-    return check_regular (&st, name, rules, why);
+  if (S_ISREG (st.st_mode)) {
+    r = check_regular (&st, name, rules, why);
+    return r < 0 ? r : check_list (fd, st.st_mode, name, rules, why);
+  }
   if (rules->streams && (S_ISFIFO (st.st_mode) || S_ISSOCK (st.st_mode)))
     return 0;
   return reason_set (why, EINVAL,

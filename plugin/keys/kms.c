@@ -35,6 +35,7 @@ struct flight {
   struct secret *secret;
   struct reason why;
   char request_id[KEY_REQUEST_ID_MAX];
+  unsigned version;
 };
 
 static struct kms *all;
@@ -292,6 +293,7 @@ join_flight (struct kms *kms, struct flight *f, struct key_question *q,
     r = *ret ? 0 : reason_set (why, ENOMEM, "out of memory");
   }
   memcpy (q->request_id, f->request_id, sizeof q->request_id);
+  q->version = f->version;
   f->waiting--;
   kms->joined--;
   pthread_cond_broadcast (&kms->changed);
@@ -318,6 +320,7 @@ fly (struct kms *kms, const struct kms_call *call, struct key_question *q,
   kms->flights = &f;
   f.r = ask_in_turn (kms, call, q, &f.secret, &f.why);
   memcpy (f.request_id, q->request_id, sizeof f.request_id);
+  f.version = q->version;
   f.landed = true;
   leave_list (kms, &f);
   pthread_cond_broadcast (&kms->changed);

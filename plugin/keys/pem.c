@@ -190,6 +190,10 @@ bad_certificate (const struct secret *text, const char *name,
 {
   const enum kind kind = kind_of (text);
 
+  /* It was read, and is too weak for the host's policy. */
+  if (kind == CERTIFICATE &&
+      ERR_GET_LIB (ERR_peek_last_error ()) == ERR_LIB_SSL)
+    return bad (name, "cannot be used", why);
   if (kind != CERTIFICATE)
     ERR_clear_error ();
   return bad (name, advice_for_certificate (kind), why);

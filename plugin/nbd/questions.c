@@ -168,7 +168,7 @@ is_news (struct value *v, const struct secret *value, unsigned version)
   return v->on_trial;
 }
 
-/* Keys of this host are what they were. */
+/* Keys of this host are read again: no recheck asks for them. */
 static struct secret *
 local_value (size_t layer, const struct subject *subject,
              const struct deadline *deadline)
@@ -202,6 +202,15 @@ want_trial (struct secret *now[VOLUME_LAYERS_MAX],
   memset (now, 0, nr * sizeof now[0]);
 }
 
+static bool
+has_local_keys (void)
+{
+  for (size_t i = 0; i < parameters.volume.nr_keys; i++)
+    if (key_is_local (parameters.keys[i]))
+      return true;
+  return false;
+}
+
 static void
 say_changed (size_t layer, unsigned version, int r, const struct reason *why)
 {
@@ -214,9 +223,13 @@ say_changed (size_t layer, unsigned version, int r, const struct reason *why)
   if (r == -EPERM)
     reason_set (&sentence, 0,
                 "the key %.256s has changed where it is kept%s, and does not "
-                "open the volume any more: this server goes on with what it "
+                "open the volume any more%s: this server goes on with what it "
                 "has, the next start will fail: %.512s",
-                name, in, why->text);
+                name, in,
+                has_local_keys () ? ", with the keys of this host as they are "
+                                    "now"
+                                  : "",
+                why->text);
   else
     reason_set (&sentence, 0,
                 "the key %.256s has changed where it is kept%s, and whether it "

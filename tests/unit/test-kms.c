@@ -98,6 +98,7 @@ answer (void *arg, struct key_question *question, struct secret **ret,
   }
   pthread_mutex_unlock (&q->lock);
   snprintf (question->request_id, sizeof question->request_id, "id");
+  question->version = 7;
   if (r == 0)
     *ret = secret_copy ("key", 3);
   return r;
@@ -112,8 +113,10 @@ ask_for (struct question *q, int64_t ms, const atomic_bool *cancelled,
   struct reason why = { "" };
   const int r = kms_ask (q->kms, &call, &question, ret, &why);
 
-  if (r == 0)
+  if (r == 0) {
     assert_string_equal (question.request_id, "id");
+    assert_int_equal (question.version, 7);
+  }
   else
     assert_true (why.text[0] != '\0');
   return r;

@@ -6,6 +6,7 @@
 
 #include "config.h"
 
+#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -16,7 +17,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
+
+#include <linux/posix_acl.h>
+#include <linux/posix_acl_xattr.h>
 
 #include <cmocka.h>
 
@@ -203,6 +208,46 @@ test_a_sink_of_the_default_mode_is_taken (void **state)
   login_close (&l);
   assert_non_null (strstr (why.text, "chmod g-w,o= "));
   assert_non_null (strstr (why.text, "\"mode\" of its sink"));
+}
+
+/* One that names USER in an access control list, as setfacl makes it. */
+static void
+let_in (uint32_t user)
+{
+  struct {
+    struct posix_acl_xattr_header head;
+    struct posix_acl_xattr_entry entries[5];
+  } list = { { htole32 (POSIX_ACL_XATTR_VERSION) },
+             { { htole16 (ACL_USER_OBJ), htole16 (6), htole32 (-1) },
+               { htole16 (ACL_USER), htole16 (4), htole32 (user) },
+               { htole16 (ACL_GROUP_OBJ), htole16 (0), htole32 (-1) },
+               { htole16 (ACL_MASK), htole16 (4), htole32 (-1) },
+               { htole16 (ACL_OTHER), htole16 (0), htole32 (-1) } } };
+
+  assert_int_equal (
+      setxattr (path, "system.posix_acl_access", &list, sizeof list, 0), 0);
+}
+
+/* The mode shows 0640, and it is no group that may read it. */
+static void
+test_a_sink_that_names_other_users_is_refused (void **state)
+{
+  struct login l = { .method = NULL };
+  struct reason why = { "" };
+  const char *format = "{\"method\":\"token_file\",\"path\":\"%s\"}";
+
+  (void)state;
+  write_file (path, "s3cr3t", 0600);
+  let_in (geteuid ());
+  assert_int_equal (parse (&l, format, &why), 0);
+  login_close (&l);
+  l = (struct login){ .method = NULL };
+  let_in (geteuid () + 1);
+  assert_int_equal (parse (&l, format, &why), -EINVAL);
+  login_close (&l);
+  assert_non_null (strstr (why.text, "has an access control list"));
+  assert_non_null (strstr (why.text, "setfacl -b "));
+  unlink (path);
 }
 
 /* What a command printed, with no blank that would betray it. */
@@ -589,6 +634,7 @@ main (void)
     cmocka_unit_test (test_what_would_leave_its_place_is_refused),
     cmocka_unit_test (test_files_that_others_can_read_are_refused),
     cmocka_unit_test (test_a_sink_of_the_default_mode_is_taken),
+    cmocka_unit_test (test_a_sink_that_names_other_users_is_refused),
     cmocka_unit_test (test_json_in_place_of_a_credential_is_told),
     cmocka_unit_test (test_a_file_that_changed_is_read_again),
     cmocka_unit_test (test_what_was_read_stays_when_the_file_is_bad),

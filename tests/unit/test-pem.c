@@ -19,6 +19,7 @@
 #include <openssl/ec.h>
 #include <openssl/pem.h>
 #include <openssl/pkcs12.h>
+#include <openssl/rsa.h>
 #include <openssl/x509.h>
 
 #include "keys.h"
@@ -295,6 +296,24 @@ test_damage_is_told (void **state)
   secret_free (k);
 }
 
+/* 512 bits are too few for any policy of today's. */
+static void
+test_a_certificate_that_is_too_weak_is_not_damaged (void **state)
+{
+  EVP_PKEY *weak = EVP_RSA_gen (512);
+  X509 *c = X509_dup (cert);
+  BIO *bio = BIO_new (BIO_s_mem ());
+
+  (void)state;
+  assert_int_equal (X509_set_pubkey (c, weak), 1);
+  assert_true (X509_sign (c, key, EVP_sha256 ()) > 0);
+  assert_int_equal (PEM_write_bio_X509 (bio, c), 1);
+  check (NULL, text_of (bio), private_key (weak, NULL),
+         "client_cert: /cert cannot be used (ee key too small)");
+  X509_free (c);
+  EVP_PKEY_free (weak);
+}
+
 static void
 test_half_a_pair_is_refused_before_it_is_read (void **state)
 {
@@ -339,6 +358,7 @@ main (void)
     cmocka_unit_test (test_other_forms_are_told_with_the_command_that_helps),
     cmocka_unit_test (test_rubbish_is_told),
     cmocka_unit_test (test_damage_is_told),
+    cmocka_unit_test (test_a_certificate_that_is_too_weak_is_not_damaged),
     cmocka_unit_test (test_half_a_pair_is_refused_before_it_is_read),
   };
 

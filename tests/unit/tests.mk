@@ -49,6 +49,7 @@ unit_tests = \
 	tests/unit/test-kdf \
 	tests/unit/test-unlock-limit \
 	tests/unit/test-unlock-slot \
+	tests/unit/test-wrong-key \
 	tests/unit/test-xts
 check_PROGRAMS = $(unit_tests)
 TESTS += $(unit_tests)
@@ -154,6 +155,8 @@ tests_unit_test_ttlv_CFLAGS = $(unit_cflags)
 tests_unit_test_ttlv_LDADD = $(unit_ldadd)
 tests_unit_test_unlock_slot_CFLAGS = $(unit_cflags)
 tests_unit_test_unlock_slot_LDADD = $(unit_ldadd)
+tests_unit_test_wrong_key_CFLAGS = $(unit_cflags)
+tests_unit_test_wrong_key_LDADD = $(unit_ldadd)
 tests_unit_test_tuning_CFLAGS = $(unit_cflags)
 tests_unit_test_tuning_LDADD = $(unit_ldadd)
 tests_unit_test_kdf_CFLAGS = $(unit_cflags)
