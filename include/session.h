@@ -71,7 +71,7 @@ enum session_event {
   SESSION_EVENT_PAUSED,
   SESSION_EVENT_RESUMED,
   SESSION_EVENT_REVOKED, /* requests fail from now on */
-  SESSION_EVENT_CLOSED,  /* the image is; ERR is that of the last flush */
+  SESSION_EVENT_CLOSED,  /* the image is; ERR is what closing it said */
   /* A key was refused, and its image cannot be closed: the process must
    * end.  session_stop returns at once.
    */

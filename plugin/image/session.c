@@ -377,9 +377,8 @@ do_close (struct session *s)
     int r = close_volume (s);
 
     if (r < 0)
-      s->params.log->error ("the last flush failed: writes that were "
-                            "acknowledged since the flush before it may be "
-                            "lost");
+      s->params.log->error ("the image could not be closed rightly: %s",
+                            strerror (-r));
     tell_closed (s, r);
   }
   /* An image that was left open before has the volume key, too. */
@@ -449,18 +448,19 @@ do_stop (struct session *s)
   pthread_mutex_lock (&s->lock);
   s->state = SESSION_STOPPED;
   s->err = r;
-  if (r == 0 && behind_owes (&s->behind))
+  if (behind_owes (&s->behind))
     s->err = reason_set (&s->why, EIO,
                          "writes that were acknowledged have failed, and a "
                          "client was not told: it has not flushed since");
-  else if (r == 0 && s->left_open) /* librados is still at work: session.h */
+  else if (s->left_open) /* librados is still at work: session.h */
     s->err = reason_set (&s->why, EIO,
                          "requests of a session that had to end never came "
                          "back: what they wrote may be lost");
   else if (r < 0)
+    /* librbd keeps nothing back: what was answered is there or told. */
     reason_set (&s->why, -r,
-                "the last flush failed (%s): writes that were acknowledged "
-                "since the flush before it may be lost",
+                "the image could not be closed rightly (%s): its lock may "
+                "stay until another client breaks it",
                 strerror (-r));
   pthread_cond_broadcast (&s->changed);
 }

@@ -232,7 +232,9 @@ def test_blocklisted_while_it_ends_is_an_io_error(
         cluster.thaw()
     for cookie in cookies:
         assert fails(c.wait, cookie, 30) == errno.EIO
-    server.wait()
+    assert server.wait() > 0
+    server.says("closed rightly")
+    assert "may be lost" not in server.stderr()  # it is, and was told
 
 
 def test_sigterm_with_writers_held_back_ends_in_the_limit(
