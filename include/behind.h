@@ -104,7 +104,8 @@ struct behind_store {
    */
   int (*submit) (void *opaque, struct behind_op *op);
   /* Nothing more comes of OP: RESULT is 0 or -errno.  The last that is
-   * heard of it.
+   * heard of it.  With the lock, when no buffer could be had for what was
+   * admitted, else without.
    */
   void (*done) (void *opaque, struct behind_op *op, int result);
 };

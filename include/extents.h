@@ -33,8 +33,8 @@ extern bool extents_fast_diff (rbd_image_t image);
 
 /* Call FN for consecutive extents that begin at OFFSET and cover COUNT
  * bytes, or less: as much as can be looked at in a short time.
- * Writes that were acknowledged before the call are seen (librbd flushes
- * its cache first).  0 or -errno.  Any thread; FN is called in it.
+ * Sees what the OSDs have: what was answered and is still under way is for
+ * the caller to wait for.  0 or -errno.  Any thread; FN is called in it.
  */
 extern int extents_report (struct requests *rs, unsigned generation,
                            const struct extents_of *of, uint64_t count,

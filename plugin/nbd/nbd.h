@@ -43,7 +43,6 @@
 enum tristate { AUTO, ON, OFF };
 enum peers { PEERS_UNIX, PEERS_TLS, PEERS_ANY };
 
-/* The face's one global variable. */
 /* When a write is acknowledged. */
 enum cache {
   CACHE_AUTO,
@@ -51,6 +50,7 @@ enum cache {
   CACHE_WRITEAROUND, /* an older word for CACHE_AUTO */
 };
 
+/* The face's one global variable. */
 struct parameters {
   struct volume_params volume;
   struct cluster_params cluster;
