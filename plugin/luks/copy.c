@@ -251,22 +251,26 @@ keep_last_words (int level, const char *msg, void *opaque)
               (int)strcspn (msg, "\n"), msg);
 }
 
+/* What is said before there is a device that has a callback. */
+static void
+keep_nothing (int level, const char *msg, void *opaque)
+{
+  (void)level, (void)msg, (void)opaque;
+}
+
 /* The lock guards libcryptsetup's own one-time initialisation.  Locking
  * of metadata is off for the process: all that it loads here and in
  * librbd is private memory, and /run/cryptsetup is not for everybody.
  */
 static int
-device_load (struct luks_copy *c)
+device_load (struct luks_copy *c, const char *path)
 {
   static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-  char path[64];
   int r;
 
-  snprintf (path, sizeof path, "/proc/self/fd/%d", c->fd);
-  if (access (path, F_OK) == -1)
-    return -ENOSYS;
   pthread_mutex_lock (&lock);
   crypt_metadata_locking (NULL, 0);
+  crypt_set_log_callback (NULL, keep_nothing, NULL);
   r = crypt_init (&c->cd, path);
   if (r == 0) {
     crypt_set_log_callback (c->cd, keep_last_words, c);
@@ -276,14 +280,42 @@ device_load (struct luks_copy *c)
   return r;
 }
 
+/* libcryptsetup says EINVAL of a damaged header.  Whatever else it says is
+ * about this process, which has no descriptor or no memory left: nothing
+ * was learnt about the header, and nobody may conclude that from the error.
+ */
+static int
+refuse_load (const struct luks_copy *c, int r, struct reason *why)
+{
+  const char *words = c->last_words;
+
+  if (r == -EINVAL)
+    return reason_set (why, EINVAL,
+                       "the LUKS%u header is damaged%s%s: restore it from a "
+                       "backup (cryptsetup luksHeaderRestore)",
+                       c->version, words[0] ? ", " : "", words);
+  if (r == -ENOMEM)
+    return reason_set (why, ENOMEM, "memory for the LUKS header");
+  return reason_set (why, EIO,
+                     "the LUKS header cannot be looked at: %s (are file "
+                     "descriptors short?)",
+                     words[0] ? words : strerror (-r));
+}
+
 static int
 load (struct luks_copy *c, struct reason *why)
 {
   int r = c->version == 2 ? read_luks2 (c, false, why) : 0;
+  char path[64];
 
   if (r < 0)
     return r;
-  r = device_load (c);
+  snprintf (path, sizeof path, "/proc/self/fd/%d", c->fd);
+  if (access (path, F_OK) == -1)
+    return reason_set (why, ENOSYS,
+                       "the LUKS header cannot be looked at: /proc is not "
+                       "mounted");
+  r = device_load (c, path);
   if (r == -EINVAL && c->version == 2 && c->filled < c->mapped &&
       c->filled < c->size) {
     /* The first copy is broken: the second may be further behind. */
@@ -293,20 +325,9 @@ load (struct luks_copy *c, struct reason *why)
     r = read_luks2 (c, true, why);
     if (r < 0)
       return r;
-    r = device_load (c);
+    r = device_load (c, path);
   }
-  if (r == -ENOSYS)
-    return reason_set (why, ENOSYS,
-                       "the LUKS header cannot be looked at: /proc is not "
-                       "mounted");
-  if (r == -ENOMEM)
-    return reason_set (why, ENOMEM, "memory for the LUKS header");
-  if (r < 0)
-    return reason_set (why, EINVAL,
-                       "the LUKS%u header is damaged%s%s: restore it from a "
-                       "backup (cryptsetup luksHeaderRestore)",
-                       c->version, c->last_words[0] ? ", " : "", c->last_words);
-  return 0;
+  return r < 0 ? refuse_load (c, r, why) : 0;
 }
 
 /* Copy LENGTH bytes at OFFSET of the image to the same place. */

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -293,6 +294,48 @@ random_bytes_behind_the_magic_are_refused (void **state)
   image_refuse (&image, EINVAL, "damaged");
 }
 
+/* Open IMAGE's header while the process may open NR more descriptors. */
+static int
+opened_with (struct image *image, unsigned nr, struct reason *why)
+{
+  struct luks_header header;
+  struct rlimit before, few;
+  int r, lowest = dup (STDIN_FILENO);
+
+  assert_true (lowest >= 0);
+  close (lowest);
+  assert_int_equal (getrlimit (RLIMIT_NOFILE, &before), 0);
+  few = before;
+  few.rlim_cur = (rlim_t)lowest + nr;
+  assert_int_equal (setrlimit (RLIMIT_NOFILE, &few), 0);
+  r = luks_header_read (image_read, image, image->size, &header, why);
+  assert_int_equal (setrlimit (RLIMIT_NOFILE, &before), 0);
+  return r;
+}
+
+/* EINVAL would end a session, and send its owner for a backup. */
+static void
+a_sound_header_is_not_damaged_when_descriptors_are_short (void **state)
+{
+  const struct recipe *recipes[] = { &luks1, &luks2 };
+
+  (void)state;
+  for (size_t i = 0; i < 2; i++) {
+    CLEANUP_IMAGE struct image image = image_make (recipes[i]);
+    struct reason why = { "" };
+    unsigned nr = 0, refused = 0;
+    int r;
+
+    while ((r = opened_with (&image, nr++, &why)) < 0) {
+      if ((r != -EMFILE && r != -EIO) || strstr (why.text, "damaged"))
+        fail_msg ("with %u descriptors: %d, %s", nr - 1, r, why.text);
+      refused += r == -EIO;
+      assert_true (nr < 16);
+    }
+    assert_true (refused > 0); /* by libcryptsetup */
+  }
+}
+
 int
 main (void)
 {
@@ -311,6 +354,7 @@ main (void)
     cmocka_unit_test (a_flood_of_json_is_refused_in_little_memory),
     cmocka_unit_test (no_keyslot_means_no_key),
     cmocka_unit_test (random_bytes_behind_the_magic_are_refused),
+    cmocka_unit_test (a_sound_header_is_not_damaged_when_descriptors_are_short),
   };
 
   return cmocka_run_group_tests (tests, NULL, NULL);
