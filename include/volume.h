@@ -247,8 +247,9 @@ extern int engine_begin (struct volume *volume, const struct layers *layers,
                          const struct secret *volume_key, struct reason *why);
 
 /* Is the pool of IMAGE's data erasure-coded?  No, when the user may not
- * ask.
+ * ask.  0 or -errno: the cluster did not answer.
  */
-extern bool volume_is_erasure_coded (struct volume *volume, rbd_image_t image);
+extern int volume_is_erasure_coded (struct volume *volume, rbd_image_t image,
+                                    bool *ret, struct reason *why);
 
 #endif /* RBDCRYPT_VOLUME_H */

@@ -100,18 +100,24 @@ describe_parent (rbd_image_t image, char ret[FACTS_PARENT_MAX])
   return 0;
 }
 
-/* A user who may not ask about mirrors is told by the first write. */
-static bool
-is_demoted (rbd_image_t image)
+/* A user who may not ask about mirrors is told by the first write.  Where
+ * there is no mirroring, no copy is a mirror's; where the cluster does not
+ * answer, nobody knows.
+ */
+static int
+find_demoted (rbd_image_t image, bool *ret)
 {
   rbd_mirror_image_info_t info;
-  bool ret;
+  const int r = rbd_mirror_image_get_info (image, &info, sizeof info);
 
-  if (rbd_mirror_image_get_info (image, &info, sizeof info) < 0)
-    return false;
-  ret = info.state == RBD_MIRROR_IMAGE_ENABLED && !info.primary;
+  *ret = false;
+  if (r == -EPERM || r == -EACCES || r == -EOPNOTSUPP || r == -ENOENT)
+    return 0;
+  if (r < 0)
+    return r;
+  *ret = info.state == RBD_MIRROR_IMAGE_ENABLED && !info.primary;
   rbd_mirror_image_get_info_cleanup (&info);
-  return ret;
+  return 0;
 }
 
 int
@@ -125,13 +131,14 @@ facts_gather (const struct volume *v, rbd_image_t image, struct facts *ret,
     r = rbd_get_flags (image, &flags);
   if (r == 0)
     r = describe_parent (image, ret->parent);
+  if (r == 0)
+    r = find_demoted (image, &ret->demoted);
   if (r < 0)
     return reason_set (why, -r, "cannot look at the image: %s", strerror (-r));
   ret->data_pool = rbd_get_data_pool_id (image);
   ret->fast_diff =
       ret->features & RBD_FEATURE_FAST_DIFF &&
       !(flags & (RBD_FLAG_FAST_DIFF_INVALID | RBD_FLAG_OBJECT_MAP_INVALID));
-  ret->demoted = is_demoted (image);
   r = check_features (v, ret->features, why);
   return r == 0 ? check_settings (v, image, why) : r;
 }

@@ -85,7 +85,11 @@ look_at (void *arg, rbd_image_t ancestor, struct reason *why)
                        "cannot read the size of the image's parent: %s",
                        strerror (-r));
   look->layers->depth++;
-  v->erasure_coded = v->erasure_coded || volume_is_erasure_coded (v, ancestor);
+  if (!v->erasure_coded) {
+    r = volume_is_erasure_coded (v, ancestor, &v->erasure_coded, why);
+    if (r < 0)
+      return r;
+  }
   v->fast_diff = v->fast_diff && extents_fast_diff (ancestor);
   r = look->plain ? -ENODATA
                   : luks_device_open (volume_read_raw, ancestor, size, &header,

@@ -14,6 +14,10 @@
 #include "json.h"
 #include "volume.h"
 
+/* Others have named the pool of an image's data. */
+#define DATA_POOL_NAME_MAX 512
+#define COMMAND_MAX 4096
+
 static void
 begin_step (const struct volume_hooks *hooks, const char *verb,
             const struct image_spec *spec, bool osds)
@@ -139,32 +143,52 @@ set_snapshot (struct volume *v, struct reason *why)
                      strerror (-r));
 }
 
-/* Only such a pool has an erasure_code_profile. */
-bool
-volume_is_erasure_coded (struct volume *v, rbd_image_t image)
+/* Only such a pool has an erasure_code_profile: the monitors say EACCES of
+ * another one, as they do to a user who may not ask.
+ */
+static int
+has_profile (rados_t rados, const char *pool)
 {
-  const rados_t rados = rados_ioctx_get_cluster (v->io);
-  const int64_t id = rbd_get_data_pool_id (image);
-  char pool[POOL_NAME_MAX + 1], text[512];
-  char *out = NULL, *status = NULL;
+  json_t *command CLEANUP_JSON =
+      json_pack ("{s:s, s:s, s:s}", "prefix", "osd pool get", "pool", pool,
+                 "var", "erasure_code_profile");
+  char text[COMMAND_MAX], *out = NULL, *status = NULL;
   const char *argv[] = { text };
   size_t text_len, out_len = 0, status_len = 0;
-  json_t *command CLEANUP_JSON = NULL;
   int r;
 
-  if (id < 0 || rados_pool_reverse_lookup (rados, id, pool, sizeof pool) < 0)
-    return false;
-  command = json_pack ("{s:s, s:s, s:s}", "prefix", "osd pool get", "pool",
-                       pool, "var", "erasure_code_profile");
   text_len = command ? json_dumpb (command, text, sizeof text, 0) : 0;
   if (text_len == 0 || text_len >= sizeof text)
-    return false;
+    return command ? -ENAMETOOLONG : -ENOMEM;
   text[text_len] = '\0';
   r = rados_mon_command (rados, argv, 1, NULL, 0, &out, &out_len, &status,
                          &status_len);
   rados_buffer_free (out);
   rados_buffer_free (status);
-  return r == 0;
+  if (r == -EACCES || r == -EPERM || r == -ENOENT)
+    return 0;
+  return r < 0 ? r : 1;
+}
+
+int
+volume_is_erasure_coded (struct volume *v, rbd_image_t image, bool *ret,
+                         struct reason *why)
+{
+  const rados_t rados = rados_ioctx_get_cluster (v->io);
+  const int64_t id = rbd_get_data_pool_id (image);
+  char pool[DATA_POOL_NAME_MAX];
+  int r = id < 0 ? (int)id
+                 : rados_pool_reverse_lookup (rados, id, pool, sizeof pool);
+
+  if (r >= 0)
+    r = has_profile (rados, pool);
+  if (r < 0)
+    return reason_set (why, -r,
+                       "cannot see whether the pool of the image's data is "
+                       "erasure-coded: %s",
+                       strerror (-r));
+  *ret = r > 0;
+  return 0;
 }
 
 int
@@ -231,7 +255,9 @@ open_and_check (struct cluster *cluster, struct volume *v,
    * the clone has not: a doubt about extents is decided for the data.
    */
   v->extents = COMPAT_DIFF_ITERATE3 && v->fast_diff && !v->facts.parent[0];
-  v->erasure_coded = volume_is_erasure_coded (v, v->image);
+  r = volume_is_erasure_coded (v, v->image, &v->erasure_coded, why);
+  if (r < 0)
+    return r;
   v->loaded = true;
   if (v->params->nr_keys == 0) {
     v->trims = v->trim_offered = true;

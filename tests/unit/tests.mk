@@ -49,6 +49,7 @@ unit_tests = \
 	tests/unit/test-kdf \
 	tests/unit/test-unlock-limit \
 	tests/unit/test-unlock-slot \
+	tests/unit/test-volume \
 	tests/unit/test-wrong-key \
 	tests/unit/test-xts
 check_PROGRAMS = $(unit_tests)
@@ -189,6 +190,11 @@ tests_unit_test_example_CFLAGS = $(unit_cflags)
 tests_unit_test_example_LDADD = $(unit_ldadd)
 tests_unit_test_http_CFLAGS = $(unit_cflags)
 tests_unit_test_http_LDADD = $(unit_ldadd)
+tests_unit_test_volume_SOURCES = \
+	$(luks_image) \
+	tests/unit/test-volume.c
+tests_unit_test_volume_CFLAGS = $(unit_cflags)
+tests_unit_test_volume_LDADD = $(unit_ldadd)
 tests_unit_test_xts_CFLAGS = $(unit_cflags)
 tests_unit_test_xts_LDADD = $(unit_ldadd)
 endif
