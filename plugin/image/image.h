@@ -62,6 +62,7 @@ struct session {
   bool lost;        /* this client was blocklisted */
   bool look_failed; /* and the log says so */
   int64_t looked_at_ms;
+  int64_t doubted_at_ms; /* a look wants the session to end; 0: none does */
   uint64_t looks_wanted, looks_done; /* by connections */
   bool lost_writes;                  /* there is something for the log */
   int64_t reported_ms;               /* when the log was told last */
@@ -113,6 +114,11 @@ extern void refresh_tell_start (struct session *s);
  */
 extern void refresh_want (struct session *s);
 extern bool refresh_by_connection (const struct session *s);
+
+/* How soon after a look that wants a session to end comes the one that is
+ * believed: longer than others need between two steps of one change.
+ */
+#define REFRESH_DOUBT_MS 200
 
 /* With the lock held: is it time for a look?  Look, and let go of the lock
  * meanwhile.

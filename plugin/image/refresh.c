@@ -61,8 +61,13 @@ refresh_want (struct session *s)
 bool
 refresh_due (const struct session *s)
 {
+  const int64_t now = monotonic_ms ();
+
+  /* Meanwhile a session to be resumed stays paused. */
+  if (s->doubted_at_ms != 0 && !s->lost)
+    return now - s->doubted_at_ms >= REFRESH_DOUBT_MS;
   return s->refresh_wanted || s->resume_wanted ||
-         monotonic_ms () - s->looked_at_ms >= SESSION_LOOK_MS;
+         now - s->looked_at_ms >= SESSION_LOOK_MS;
 }
 
 bool
@@ -103,6 +108,23 @@ tell_failure (struct session *s, int r, const struct reason *why)
   s->look_failed = r < 0;
 }
 
+/* Between the steps of a change by others an image may seem to be removed,
+ * or its parent; a moment later it is there.  So what ends a session for
+ * good must be found twice.  There is no doubt about a feature that is on,
+ * and no harm in opening the image again.
+ */
+static bool
+in_doubt (struct session *s, int r)
+{
+  const bool first = s->doubted_at_ms == 0;
+
+  s->doubted_at_ms = 0;
+  if (!first || !facts_definite (r) || r == -ESTALE || r == -ENOTSUP)
+    return false;
+  s->doubted_at_ms = monotonic_ms ();
+  return true;
+}
+
 /* Called with the lock held; lets go of it meanwhile. */
 void
 refresh_run (struct session *s)
@@ -116,9 +138,11 @@ refresh_run (struct session *s)
   pthread_mutex_unlock (&s->lock);
   r = look_again (s, &lost, &why);
   pthread_mutex_lock (&s->lock);
+  s->lost = s->lost || lost;
+  if (!lost && in_doubt (s, r))
+    return;
   s->looked_at_ms = monotonic_ms ();
   s->looks_done = wanted;
-  s->lost = s->lost || lost;
   if (r == 0)
     s->extents_of.fast_diff =
         s->volume->fast_diff && s->volume->facts.fast_diff;

@@ -289,6 +289,9 @@ do_open (struct session *s)
   s->look_failed = false;
   /* What changed between the look at it and the watch told nobody. */
   s->refresh_wanted = s->watching;
+  s->doubted_at_ms = 0;
+  /* An opening is a look, also for who asked for one before it. */
+  s->looks_done = s->looks_wanted;
   s->looked_at_ms = monotonic_ms ();
   fill_info (s);
   s->state = SESSION_OPEN;
@@ -479,14 +482,16 @@ do_report (struct session *s)
 static void
 rest (struct session *s)
 {
-  const struct deadline quiet =
-      deadline_in_ms (s->lost_writes ? SESSION_REPORT_MS : QUIET_MS, NULL);
+  const unsigned ms = s->doubted_at_ms != 0 ? REFRESH_DOUBT_MS
+                      : s->lost_writes      ? SESSION_REPORT_MS
+                                            : QUIET_MS;
+  const struct deadline quiet = deadline_in_ms (ms, NULL);
   const struct timespec abstime = deadline_timespec (&quiet);
   const uint64_t before = requests_begun (&s->requests);
 
   if (pthread_cond_timedwait (&s->changed, &s->lock, &abstime) == 0 ||
       requests_begun (&s->requests) != before || s->trimmed_at == before ||
-      s->lost_writes)
+      ms < QUIET_MS)
     return;
   s->trimmed_at = before;
   pthread_mutex_unlock (&s->lock);

@@ -7,8 +7,10 @@ would not is let alone.  RBDCRYPT_ALL_CHANGES=1 (tests/long/changes) tries all
 of it, a run of tests/run every other cell.
 """
 
+import concurrent.futures
 import json
 import os
+import time
 
 import nbd
 import pytest
@@ -362,6 +364,23 @@ def test_demoted_image_is_read_only_until_it_is_promoted(
         d.flush()
         assert d.read(MIB, 5 * MIB) == DATA
     assert "was promoted" in server.stderr()
+
+
+def test_reopened_image_keeps_no_connection_waiting(served, cluster):
+    """One of them has a look begun that has the image opened again; the
+    others come meanwhile and want another look.  The opening is one: with
+    no watch, the next comes by the clock, after 10 s."""
+    image, _, server = served("openssl", False)
+    cluster.rbd("mirror", "image", "enable", image.spec, "snapshot")
+    cluster.rbd("mirror", "image", "demote", image.spec)
+
+    def connect(_):
+        begin = time.monotonic()
+        with server.connect():
+            return time.monotonic() - begin
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        assert max(threads.map(connect, range(8))) < 9
+    assert "was demoted" in server.stderr()
 
 
 # --- two servers ---

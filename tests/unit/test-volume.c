@@ -352,6 +352,114 @@ test_monitor_that_does_not_answer_says_nothing_of_a_pool (void **state)
   assert_int_equal (asked (-ESHUTDOWN, &ret), -ESHUTDOWN);
 }
 
+/* --- looking twice --- */
+
+static void
+log_nothing (const char *fmt, ...)
+{
+  (void)fmt;
+}
+
+static const struct logger logger = { log_nothing, log_nothing };
+
+static struct session *
+session (void)
+{
+  const struct session_params p = { .volume = &params, .log = &logger };
+  struct session *s = session_new (&p, NULL);
+
+  assert_non_null (s);
+  s->state = SESSION_OPEN;
+  s->volume = &volume;
+  s->looked_at_ms = monotonic_ms ();
+  return s;
+}
+
+/* The next look, once it is due; how long that took in ms. */
+static int64_t
+next_look (struct session *s)
+{
+  const int64_t begin = monotonic_ms ();
+
+  pthread_mutex_lock (&s->lock);
+  while (!refresh_due (s)) {
+    const struct deadline tick = deadline_in_ms (5, NULL);
+    const struct timespec abstime = deadline_timespec (&tick);
+
+    pthread_cond_timedwait (&s->changed, &s->lock, &abstime);
+  }
+  refresh_run (s);
+  pthread_mutex_unlock (&s->lock);
+  return monotonic_ms () - begin;
+}
+
+static void
+want_look (struct session *s)
+{
+  pthread_mutex_lock (&s->lock);
+  refresh_want (s);
+  pthread_mutex_unlock (&s->lock);
+}
+
+static void
+test_image_that_is_back_a_moment_later_was_not_removed (void **state)
+{
+  const int answers[] = { -ENOENT, -EINVAL, -ENODATA, -EFBIG };
+  struct session *s = session ();
+
+  (void)state;
+  for (size_t i = 0; i < sizeof answers / sizeof answers[0]; i++) {
+    want_look (s);
+    rbd.open = answers[i];
+    next_look (s);
+    assert_int_equal (s->state, SESSION_OPEN);
+    /* Who waits for a look waits on. */
+    assert_true (s->looks_done < s->looks_wanted);
+    rbd.open = 0;
+    next_look (s);
+    assert_int_equal (s->state, SESSION_OPEN);
+    assert_int_equal (s->looks_done, s->looks_wanted);
+  }
+  session_free (s);
+}
+
+static void
+test_image_that_stays_away_was_removed (void **state)
+{
+  struct session *s = session ();
+  int64_t ms;
+
+  (void)state;
+  want_look (s);
+  rbd.open = -ENOENT;
+  next_look (s);
+  want_look (s); /* what others' changes want meanwhile comes no sooner */
+  ms = next_look (s);
+  assert_true (ms >= REFRESH_DOUBT_MS && ms < SESSION_LOOK_MS / 2);
+  assert_int_equal (s->state, SESSION_CLOSING);
+  assert_int_equal (s->err, -ENOENT);
+  assert_non_null (strstr (s->why.text, "was removed"));
+  assert_int_equal (rbd.opened, 2);
+  session_free (s);
+}
+
+static void
+test_what_cannot_be_doubted_ends_a_session_at_once (void **state)
+{
+  const int answers[] = { -ESHUTDOWN, -ENOTSUP, -ESTALE };
+
+  (void)state;
+  for (size_t i = 0; i < sizeof answers / sizeof answers[0]; i++) {
+    struct session *s = session ();
+
+    want_look (s);
+    rbd.open = answers[i];
+    next_look (s);
+    assert_int_equal (s->state, SESSION_CLOSING);
+    session_free (s);
+  }
+}
+
 int
 main (void)
 {
@@ -360,6 +468,9 @@ main (void)
     TEST (mirrors_copy_is_not_promoted_by_silence),
     TEST (no_mirroring_means_no_mirrors_copy),
     TEST (monitor_that_does_not_answer_says_nothing_of_a_pool),
+    TEST (image_that_is_back_a_moment_later_was_not_removed),
+    TEST (image_that_stays_away_was_removed),
+    TEST (what_cannot_be_doubted_ends_a_session_at_once),
   };
 
   return cmocka_run_group_tests (tests, NULL, NULL);
