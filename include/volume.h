@@ -73,8 +73,8 @@ struct volume_params {
 enum volume_mode {
   VOLUME_SERVE,    /* read-write where that is possible */
   VOLUME_REHEARSE, /* read-only, no watch, no costly unlock by librbd */
-  VOLUME_TRIAL,    /* read-only, no watch, no wait for a turn, nor an unlock
-                    * that takes more than VOLUME_TRIAL_SECONDS */
+  VOLUME_TRIAL,    /* read-only, no watch, no wait for a turn, no unlock by
+                    * librbd, nor one of more than VOLUME_TRIAL_SECONDS */
 };
 
 struct volume {
@@ -84,7 +84,7 @@ struct volume {
   bool readonly;       /* a snapshot, a mirror's copy, or the user may
                         * not write */
   bool costly;         /* the header asks for a costly unlock */
-  bool loaded;         /* false only when a rehearsal left that out */
+  bool loaded;         /* a rehearsal or a trial may leave that out */
   bool erasure_coded;  /* the data pool is, or an ancestor's */
   bool exclusive_lock; /* the image has the feature */
   bool fast_diff;      /* and this one, as all that it was cloned from */

@@ -22,4 +22,13 @@ extern int wrong_key_explain (struct volume *volume, struct luks_device *own,
                               const struct secret *const *keys, bool search,
                               struct reason *why);
 
+/* Would KEYS, handed out as above, open every layer of VOLUME as librbd
+ * does it?  On the caller's thread, with nothing loaded: librbd may stretch
+ * keys on a thread that the requests of the whole cluster handle wait for.
+ * Each layer is tried once.  0, -EPERM with the same sentence, or -errno.
+ */
+extern int wrong_key_try (struct volume *volume, struct luks_device *own,
+                          const struct layers *layers,
+                          const struct secret *const *keys, struct reason *why);
+
 #endif /* RBDCRYPT_WRONG_KEY_H */

@@ -287,12 +287,26 @@ unlock_here (struct volume *v, struct unlock *u,
   return r;
 }
 
+/* A trial shares its cluster handle, and with it librbd's threads, with the
+ * volume that is served.
+ */
+static int
+try_here (struct volume *v, struct unlock *u, struct reason *why)
+{
+  v->loaded = false;
+  if (v->params->nr_keys > u->layers.nr + 1)
+    return explain_load (v, EINVAL, why); /* as librbd would */
+  return wrong_key_try (v, u->device, &u->layers, u->keys, why);
+}
+
 static int
 load_with (struct volume *v, struct unlock *u, enum volume_mode mode,
            const struct volume_hooks *hooks, struct reason *why)
 {
   int r;
 
+  if (mode == VOLUME_TRIAL && v->engine == ENGINE_LIBRBD)
+    return try_here (v, u, why);
   if (v->engine == ENGINE_OPENSSL)
     r = unlock_here (v, u, hooks, why);
   else {

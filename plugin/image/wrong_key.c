@@ -21,9 +21,10 @@ refuses (struct luks_device *device, const struct secret *passphrase)
 }
 
 struct search {
-  const struct volume *volume;
+  struct volume *volume;
   const struct secret *const *keys;
-  size_t layer; /* the last ancestor that was tried: 1 is the parent */
+  size_t layer; /* the last that was tried: 1 is the parent */
+  size_t known; /* the one that refuses its key, once that is known */
   bool found;   /* it refuses its key, and this is its name */
   char name[IMAGE_SPEC_TEXT_MAX];
 };
@@ -112,6 +113,55 @@ ancestors_key (const struct search *s, struct reason *why)
                      "which it was cloned: give one key= for each layer, child "
                      "first",
                      name, s->name);
+}
+
+/* Not 0 ends the search: this is the one, or it is there no longer. */
+static int
+name_ancestor (void *arg, rbd_image_t ancestor, struct reason *why)
+{
+  struct search *s = arg;
+  size_t size = sizeof s->name;
+
+  (void)why;
+  s->layer++;
+  if (s->layer < s->known)
+    return 0;
+  if (rbd_get_name (ancestor, s->name, &size) < 0)
+    s->name[0] = '\0';
+  return 1;
+}
+
+static int
+refused (struct search *s, struct reason *why)
+{
+  const size_t layer = s->layer;
+
+  if (layer == 0)
+    return own_key (s->volume, s->keys[0], why);
+  s->known = layer;
+  s->layer = 0;
+  volume_ancestors (s->volume, name_ancestor, s, NULL);
+  s->layer = layer;
+  return ancestors_key (s, why);
+}
+
+int
+wrong_key_try (struct volume *v, struct luks_device *own,
+               const struct layers *layers, const struct secret *const *keys,
+               struct reason *why)
+{
+  struct search s = { .volume = v, .keys = keys };
+  int r = 0;
+
+  for (; r == 0 && s.layer <= layers->nr; s.layer++) {
+    CLEANUP_SECRET struct secret *volume_key = NULL;
+
+    r = luks_device_unlock (s.layer == 0 ? own : layers->devices[s.layer - 1],
+                            key_of (&s), &volume_key, why);
+    if (r == -EPERM)
+      return refused (&s, why);
+  }
+  return r;
 }
 
 int

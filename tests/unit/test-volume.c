@@ -460,6 +460,85 @@ test_what_cannot_be_doubted_ends_a_session_at_once (void **state)
   }
 }
 
+/* --- trials --- */
+
+static const struct secret *trial_keys[2];
+
+static int
+lend (void *opaque, size_t i, const struct subject *subject,
+      const struct secret **ret, struct reason *why)
+{
+  (void)opaque, (void)subject, (void)why;
+  *ret = trial_keys[i];
+  return 0;
+}
+
+static int
+tried (struct reason *why)
+{
+  const struct volume_hooks hooks = { .key = lend };
+
+  why->text[0] = '\0';
+  return volume_unlock (&volume, VOLUME_TRIAL, &hooks, why);
+}
+
+static void
+test_trial_leaves_librbd_alone (void **state)
+{
+  CLEANUP_IMAGE struct image image = image_make (&(struct recipe){ 0 });
+  CLEANUP_SECRET struct secret *right = secret_copy (PASSPHRASE, 16);
+  CLEANUP_SECRET struct secret *wrong = secret_copy ("another one", 11);
+  struct reason why;
+
+  (void)state;
+  rbd.bytes[0] = &image;
+  params.nr_keys = 1;
+  trial_keys[0] = right;
+  if (tried (&why) != 0)
+    fail_msg ("%s", why.text);
+  trial_keys[0] = wrong;
+  assert_int_equal (tried (&why), -EPERM);
+  assert_non_null (
+      strstr (why.text, "does not open the only keyslot of \"p/layer-0\""));
+  assert_int_equal (rbd.loads, 0);
+  assert_false (volume.loaded);
+}
+
+static void
+test_trial_tries_the_ancestors (void **state)
+{
+  CLEANUP_IMAGE struct image image = image_make (&(struct recipe){ 0 });
+  CLEANUP_IMAGE struct image parent = image_make (&(struct recipe){ 0 });
+  CLEANUP_SECRET struct secret *right = secret_copy (PASSPHRASE, 16);
+  CLEANUP_SECRET struct secret *wrong = secret_copy ("another one", 11);
+  struct reason why;
+  int r;
+
+  (void)state;
+  rbd.bytes[0] = &image;
+  rbd.bytes[1] = &parent;
+  params.nr_keys = 1; /* which the parent has, too */
+  trial_keys[0] = right;
+  if (tried (&why) != 0)
+    fail_msg ("%s", why.text);
+  params.nr_keys = 2;
+  trial_keys[1] = wrong;
+  r = tried (&why);
+  assert_int_equal (rbd.loads, 0);
+  if (!COMPAT_ENCRYPTION_LOAD2) {
+    assert_int_equal (r, -EINVAL);
+    assert_non_null (strstr (why.text, "librbd 18"));
+    return;
+  }
+  assert_int_equal (r, -EPERM);
+  assert_non_null (strstr (why.text, "key= number 2 opens no keyslot of "
+                                     "\"layer-1\""));
+  trial_keys[0] = wrong;
+  assert_int_equal (tried (&why), -EPERM);
+  assert_non_null (strstr (why.text, "of \"p/layer-0\""));
+  assert_int_equal (rbd.loads, 0);
+}
+
 int
 main (void)
 {
@@ -471,6 +550,8 @@ main (void)
     TEST (image_that_is_back_a_moment_later_was_not_removed),
     TEST (image_that_stays_away_was_removed),
     TEST (what_cannot_be_doubted_ends_a_session_at_once),
+    TEST (trial_leaves_librbd_alone),
+    TEST (trial_tries_the_ancestors),
   };
 
   return cmocka_run_group_tests (tests, NULL, NULL);
