@@ -131,7 +131,7 @@ def test_hostile_pbkdf2_cost_is_refused_before_it_is_paid(
         f.write(struct.pack(">I", 0xffffffff))
     refusal = servers.refused(damaged(change, version=1), key)
     # What limit to set is said only where that could be meant.
-    names(refusal, "unlocking this LUKS header", "the limit of 10 s")
+    names(refusal, "unlocking this LUKS header", "the limit of 60 s")
     assert refusal.seconds <= lab.START_LIMIT
 
 
