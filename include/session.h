@@ -134,6 +134,7 @@ struct session_info {
   uint32_t sector_size; /* LUKS sector in bytes; 0 when plain */
   enum engine engine;   /* of what is not plain */
   bool readonly;
+  bool may_not_write;  /* because the Ceph user may not */
   bool extents;        /* can be had */
   bool trims;          /* TRIM frees space, and cuts no sector in two */
   bool trim_offered;   /* and by default */

@@ -83,6 +83,7 @@ struct volume {
   const struct volume_params *params;
   bool readonly;       /* a snapshot, a mirror's copy, or the user may
                         * not write */
+  bool may_not_write;  /* the user, by Ceph's capabilities */
   bool costly;         /* the header asks for a costly unlock */
   bool loaded;         /* a rehearsal or a trial may leave that out */
   bool erasure_coded;  /* the data pool is, or an ancestor's */

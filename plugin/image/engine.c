@@ -45,7 +45,8 @@ refused (const struct layer *l)
   const struct luks_header *h = l->header;
 
   if (l->journaling)
-    return OF (l, "journal would hold plaintext (rbd feature disable)");
+    return OF (l, "journal would hold plaintext (\"rbd feature disable IMAGE "
+                  "journaling\")");
   if (h && !cipher_known (h))
     return OF (l, "cipher is not aes-xts-plain64");
   if (h && h->clone_magic && !COMPAT_ENCRYPTION_LOAD2)
@@ -133,10 +134,10 @@ openssl_cannot (const struct volume *v, const struct layers *layers)
 }
 
 static int
-refuse (const char *engine, const char *because, struct reason *why)
+refuse (const char *engine, const char *because, bool other, struct reason *why)
 {
-  return reason_set (why, EINVAL, "engine=%s cannot serve this volume: %s",
-                     engine, because);
+  return reason_set (why, EINVAL, "engine=%s cannot serve this volume: %s%s",
+                     engine, because, other ? "; engine=openssl can" : "");
 }
 
 static int
@@ -146,7 +147,7 @@ choose_librbd (const struct volume *v, const struct layers *layers,
   const char *cannot = librbd_cannot (v, layers);
 
   if (cannot)
-    return refuse ("librbd", cannot, why);
+    return refuse ("librbd", cannot, !openssl_cannot (v, layers), why);
   ret->engine = ENGINE_LIBRBD;
   ret->readonly = librbd_spoils (layers) != NULL;
   if (layers->scattered)
@@ -170,7 +171,7 @@ choose_openssl (const struct volume *v, const struct layers *layers,
   const char *cannot = openssl_cannot (v, layers);
 
   if (cannot)
-    return refuse ("openssl", cannot, why);
+    return refuse ("openssl", cannot, false, why);
   ret->engine = ENGINE_OPENSSL;
   ret->trim_offered = true;
   return 0;
@@ -216,6 +217,11 @@ choose_any (const struct volume *v, const struct layers *layers,
   if (against || (noise && !openssl)) {
     ret->engine = ENGINE_OPENSSL;
     ret->because = against ? against : noise;
+    if (layers->scattered)
+      ret->warning = "what librbd itself has written to this striped volume "
+                     "earlier, through this plugin or QEMU, reads as random "
+                     "bytes; engine=librbd is there for rescue, see Striped "
+                     "images in the manual";
     /* Where librbd reads the rest of the volume, it must read zeros. */
     ret->trim_offered =
         layers->foreign || layers->scattered || v->erasure_coded;

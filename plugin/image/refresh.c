@@ -196,7 +196,7 @@ name_others (struct session *s)
   for (size_t i = 0; i < nr; i++)
     if ((uint64_t)others[i].id != own) {
       s->params.log->error (
-          "warning: %s is open for writing elsewhere, too: client.%" PRId64
+          "warning: another client has %s open for writing: client.%" PRId64
           " at %s%s, or one that ended less than half a minute ago without "
           "saying so; see LOCKING AND SHARING in the manual",
           v->subject_image, others[i].id, others[i].addr,

@@ -230,6 +230,7 @@ fill_info (struct session *s)
     .sector_size = v->params->nr_keys > 0 ? v->header.sector_size : 0,
     .engine = v->engine,
     .readonly = v->readonly,
+    .may_not_write = v->may_not_write && !v->facts.demoted,
     .extents = v->extents,
     .trims = v->trims,
     .trim_offered = v->trim_offered,

@@ -82,8 +82,10 @@ open_image (struct volume *v, enum volume_mode mode, struct reason *why)
     if (r == 0)
       v->readonly = false;
   }
-  if (may_not_write (r))
+  if (may_not_write (r)) {
+    v->may_not_write = mode == VOLUME_SERVE && !spec->snap[0];
     r = rbd_open_read_only (v->io, spec->image, &v->image, NULL);
+  }
   if (r == 0)
     return 0;
   v->image = NULL;

@@ -255,6 +255,22 @@ rbdcrypt_preconnect (int readonly)
   return shutdown_begun () ? -1 : 0;
 }
 
+/* Once for each time that the image was opened: without -r, which is not
+ * known any earlier, writing was expected.
+ */
+static void
+tell_readonly (const struct session_info *info)
+{
+  static atomic_uint told;
+  char name[IMAGE_SPEC_TEXT_MAX];
+
+  if (info->may_not_write &&
+      atomic_exchange (&told, info->generation) != info->generation)
+    nbdkit_error ("warning: %s is served read-only: the Ceph user may not "
+                  "write to it (its capabilities)",
+                  image_spec_text (&parameters.volume.spec, name));
+}
+
 static void *
 rbdcrypt_open (int readonly)
 {
@@ -264,7 +280,6 @@ rbdcrypt_open (int readonly)
   struct reason why;
   int r;
 
-  (void)readonly; /* nbdkit itself refuses writes then */
   refusal = peers_refusal (parameters.peers);
   if (refusal) {
     trail_refusal (&peer, -ECONNREFUSED, refusal);
@@ -292,6 +307,8 @@ rbdcrypt_open (int readonly)
     errno = client_errno (-r);
     return NULL;
   }
+  if (!readonly) /* else nbdkit itself refuses writes */
+    tell_readonly (&c->info);
   session_client_open (session, &c->info, &c->client);
   trail_attach (&c->attachment, &peer);
   c->secured = nbdkit_is_tls () == 1;

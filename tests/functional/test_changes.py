@@ -388,8 +388,8 @@ def test_reopened_image_keeps_no_connection_waiting(served, cluster):
 def test_second_server_names_the_first(served, servers, cluster):
     """Once, idle or writing, and it is no error; the first says nothing."""
     image, arguments, first = served("openssl", True)
-    name = "%s is open for writing elsewhere" % image.spec
-    assert "elsewhere" not in first.stderr()
+    name = "another client has %s open for writing" % image.spec
+    assert name not in first.stderr()
     for writes in (False, True):
         if writes:
             with first.connect() as c:
@@ -407,7 +407,15 @@ def test_second_server_names_the_first(served, servers, cluster):
         assert ("which has the lock" in lines[0]) == bool(
             cluster.lockers(image))
         servers.forget(second)
-    assert "elsewhere" not in first.stderr()
+    assert name not in first.stderr()
+    # A reader learns it once, too, and not that it writes itself.
+    reader = servers.start(*arguments, options=["-r"])
+    for _ in range(2):
+        with reader.connect() as c:
+            assert c.read(MIB, 0) == DATA
+    [line] = reader.lines()
+    assert name in line
+    servers.forget(reader)
     # One that was killed watches for a while; the line says that, too.
     first.kill()
     third = servers.start(*arguments)

@@ -158,6 +158,7 @@ def test_user_names_the_cephx_user(servers, images, key, files, cluster):
                                "ceph.keyring=" + keyring, options=["-r"])
         with server.connect() as c:
             assert c.size == image.size
+        assert server.lines() == []
 
 
 def test_user_that_may_only_read_is_served_read_only(
@@ -169,9 +170,12 @@ def test_user_that_may_only_read_is_served_read_only(
     image = images.luks()
     server = servers.start(image, key, "user=reader",
                            "ceph.keyring=" + keyring)
-    with server.connect() as c:
-        assert c.size == image.size
-        assert c.handle.is_read_only()
+    for _ in range(2):
+        with server.connect() as c:
+            assert c.size == image.size
+            assert c.handle.is_read_only()
+    [line] = server.lines()
+    assert "%s is served read-only: the Ceph user may not" % image.spec in line
 
 
 def test_cluster_is_part_of_the_search_for_the_configuration(
