@@ -14,9 +14,10 @@
  * (recheck.h).  What it finds acts at once on the requests; the session's
  * thread follows.
  *
- * A failure is remembered for SESSION_REMEMBER_MS, because nbdinfo opens
- * three times and a wrong passphrase may cost seconds; the next
- * connection after that makes the thread try again.
+ * A failure to open is remembered for SESSION_REMEMBER_MS, because nbdinfo
+ * opens three times and a wrong passphrase may cost seconds; the next
+ * connection after that makes the thread try again.  After a session that
+ * was open the next one does so at once.
  */
 
 #ifndef RBDCRYPT_SESSION_H

@@ -152,7 +152,7 @@ volume_open (struct cluster *cluster, const struct volume_params *params,
              enum volume_mode mode, const struct volume_hooks *hooks,
              struct volume **ret, struct reason *why);
 
-/* The size of the payload now, quickly. */
+/* The size of the payload now, quickly: 0 when the image ends before it. */
 extern int
 volume_resized (struct volume *volume, uint64_t *size, struct reason *why);
 

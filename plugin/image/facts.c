@@ -36,8 +36,13 @@ check_features (const struct volume *v, uint64_t features, struct reason *why)
   if (v->engine == ENGINE_LIBRBD && features & RBD_FEATURE_JOURNALING)
     return reason_set (why, ENOTSUP,
                        "librbd cannot serve \"%s\" any longer: its journal "
-                       "would hold plaintext (rbd feature disable)",
-                       name);
+                       "would hold plaintext: \"rbd feature disable %s "
+                       "journaling\", or %s",
+                       name, v->subject_image,
+                       v->params->engine == ENGINE_LIBRBD
+                           ? "restart this server with engine=openssl"
+                           : "connect anew, or restart this server, which then "
+                             "takes openssl");
   return 0;
 }
 
@@ -183,9 +188,19 @@ read_mark (const struct volume *v, rbd_image_t image, struct luks_mark *ret,
   if (r < 0)
     return reason_set (why, -r, "cannot read the image's size: %s",
                        strerror (-r));
+  image_spec_text (&v->params->spec, name);
   r = luks_mark_read (volume_read_raw, image, size, ret, why);
+  if (r == -ENODATA) /* not what a start says: it was formatted */
+    return reason_set (why, ENODATA,
+                       "the LUKS header of \"%s\" is gone: restore it from a "
+                       "backup (do not format the image, its data would be "
+                       "lost)",
+                       name);
   if (r < 0)
-    reason_prefix (why, "%s", image_spec_text (&v->params->spec, name));
+    reason_prefix (why, "%s", name);
+  /* A header that is cut off is not one that is being written. */
+  if (r == -EINVAL && size <= v->header.data_offset)
+    r = -EFBIG;
   return r;
 }
 

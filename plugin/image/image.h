@@ -75,6 +75,7 @@ struct session {
   int err; /* of CLOSING, FAILED or STOPPED; negative */
   struct reason why;
   int64_t failed_at_ms;
+  bool refusal_told; /* the log has it for a connection that came later */
 };
 
 /* Tell whoever wants to know.  Without the lock. */

@@ -84,11 +84,14 @@ look_again (struct session *s, bool *lost, struct reason *why)
   int r = 0;
 
   if (!*lost) {
-    r = volume_resized (s->volume, &size, why);
+    /* In this order: librbd since 18 aborts when it is asked for the size of
+     * an encrypted image that is smaller than its header.
+     */
+    r = volume_look (s->volume, why);
+    if (r == 0)
+      r = volume_resized (s->volume, &size, why);
     if (r == 0 && atomic_exchange (&s->size, size) != size)
       s->params.log->debug ("the size is now %llu", (unsigned long long)size);
-    if (r == 0)
-      r = volume_look (s->volume, why);
     *lost = r == -ESHUTDOWN; /* as in requests_result () */
   }
   if (*lost)
@@ -110,8 +113,8 @@ tell_failure (struct session *s, int r, const struct reason *why)
 
 /* Between the steps of a change by others an image may seem to be removed,
  * or its parent; a moment later it is there.  So what ends a session for
- * good must be found twice.  There is no doubt about a feature that is on,
- * and no harm in opening the image again.
+ * good must be found twice.  There is no doubt about a feature that is on or
+ * a size, and no harm in opening the image again.
  */
 static bool
 in_doubt (struct session *s, int r)
@@ -119,7 +122,8 @@ in_doubt (struct session *s, int r)
   const bool first = s->doubted_at_ms == 0;
 
   s->doubted_at_ms = 0;
-  if (!first || !facts_definite (r) || r == -ESTALE || r == -ENOTSUP)
+  if (!first || !facts_definite (r) || r == -ESTALE || r == -ENOTSUP ||
+      r == -EFBIG)
     return false;
   s->doubted_at_ms = monotonic_ms ();
   return true;

@@ -258,6 +258,7 @@ set_failed (struct session *s, int err, const struct reason *why)
   s->err = err;
   s->why = *why;
   s->failed_at_ms = monotonic_ms ();
+  s->refusal_told = false;
   pthread_cond_broadcast (&s->changed);
 }
 
@@ -393,11 +394,8 @@ do_close (struct session *s)
   }
   pthread_mutex_lock (&s->lock);
   set_failed (s, err, &why);
-  /* A new client of the cluster, or another way to open it, may well
-   * succeed: try at once.
-   */
-  if (s->lost || err == -ESTALE)
-    s->failed_at_ms -= SESSION_REMEMBER_MS + 1;
+  /* It was open and not tried since: the next connection does so at once. */
+  s->failed_at_ms -= SESSION_REMEMBER_MS + 1;
 }
 
 void
@@ -539,6 +537,22 @@ session_start (struct session *s)
   return -err;
 }
 
+/* A failure that is remembered refuses one more connection: the log has its
+ * reason once more, further up.  Called with the lock held.
+ */
+static void
+tell_refusal (struct session *s, const struct reason *why)
+{
+  const struct logger *log = s->params.log;
+  const int64_t ago_ms = monotonic_ms () - s->failed_at_ms;
+
+  (s->refusal_told ? log->debug : log->error) (
+      "a client is refused without another try, as the last one has failed "
+      "%lld s ago: %s",
+      (long long)(ago_ms / 1000), why->text);
+  s->refusal_told = true;
+}
+
 /* Is there anything to wait for?  LOOK: the connection's own, which must
  * have taken place.  Called with the lock held; begins to open what failed
  * some time ago.
@@ -554,7 +568,7 @@ will_open (struct session *s, uint64_t look)
     pthread_cond_broadcast (&s->changed);
   }
   return s->state == SESSION_OPENING ||
-         (s->state == SESSION_CLOSING && s->err == -ESTALE) ||
+         (s->state == SESSION_CLOSING && !s->revoked) ||
          (s->state == SESSION_OPEN && (s->paused || s->looks_done < look));
 }
 
@@ -566,9 +580,11 @@ session_wait (struct session *s, struct session_info *info, struct reason *why)
   const struct deadline deadline = deadline_in_ms (limit, NULL);
   const struct timespec abstime = deadline_timespec (&deadline);
   uint64_t look = 0;
+  bool remembered;
   int err = 0;
 
   pthread_mutex_lock (&s->lock);
+  remembered = !will_open (s, 0) && s->state == SESSION_FAILED;
   if (s->state == SESSION_OPEN && refresh_by_connection (s)) {
     refresh_want (s);
     look = s->looks_wanted;
@@ -591,6 +607,8 @@ session_wait (struct session *s, struct session_info *info, struct reason *why)
   else if (s->state == SESSION_FAILED || s->state == SESSION_CLOSING) {
     *why = s->why;
     err = s->err;
+    if (remembered)
+      tell_refusal (s, why);
   }
   else
     err = reason_set (why, ETIMEDOUT, "the image is still being opened");

@@ -403,11 +403,5 @@ volume_unlock (struct volume *v, enum volume_mode mode,
   if (r < 0 || !v->loaded)
     return r;
   v->subject.tokens = NULL;
-  r = rbd_get_size (v->image, &v->size);
-  if (r < 0)
-    return reason_set (why, -r, "cannot read the volume's size: %s",
-                       strerror (-r));
-  if (v->payload)
-    v->size = payload_size (&v->header, v->size);
-  return 0;
+  return volume_resized (v, &v->size, why);
 }

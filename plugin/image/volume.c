@@ -289,6 +289,17 @@ volume_open (struct cluster *cluster, const struct volume_params *params,
   return 0;
 }
 
+/* Of an image that is smaller than its header librbd says less than nothing,
+ * as a number without a sign.
+ */
+static uint64_t
+sane_size (const struct volume *v, uint64_t size)
+{
+  if (v->engine == ENGINE_OPENSSL)
+    return payload_size (&v->header, size);
+  return size > INT64_MAX ? 0 : size;
+}
+
 int
 volume_resized (struct volume *v, uint64_t *size, struct reason *why)
 {
@@ -297,8 +308,7 @@ volume_resized (struct volume *v, uint64_t *size, struct reason *why)
   if (r < 0)
     return reason_set (why, -r, "cannot read the image's size: %s",
                        strerror (-r));
-  if (v->payload)
-    *size = payload_size (&v->header, *size);
+  *size = sane_size (v, *size);
   return 0;
 }
 

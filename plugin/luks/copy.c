@@ -134,11 +134,13 @@ refuse_no_magic (const struct luks_copy *c, struct reason *why)
   if (all_zero (c->bytes, c->filled))
     return reason_set (why, ENODATA,
                        "there is no LUKS header on the image (it starts with "
-                       "zeros): format it first, as with rbd encryption "
-                       "format, or give key=none to serve a plain image");
+                       "zeros): if it was never formatted, format it (rbd "
+                       "encryption format), or give key=none to serve a plain "
+                       "image; else restore the header from a backup");
   return reason_set (why, ENODATA,
                      "there is no LUKS header on the image: if it is a plain "
-                     "image, give key=none to serve it as it is");
+                     "image, give key=none to serve it as it is; else "
+                     "restore the header from a backup");
 }
 
 int

@@ -58,18 +58,17 @@ copy_name (const char *what, const char *name, char *buf, size_t size,
   return 0;
 }
 
-/* Where the payload starts, behind the header and inside the image. */
-static int
-read_layout (struct crypt_device *cd, const struct luks_copy *c,
-             struct luks_header *header, struct reason *why)
+int
+luks_copy_layout (const struct luks_copy *c, struct luks_header *header,
+                  struct reason *why)
 {
-  const uint64_t sectors = crypt_get_data_offset (cd);
+  const uint64_t sectors = crypt_get_data_offset (c->cd);
   uint64_t metadata = 0, keyslots = 0, end;
 
-  if (crypt_get_metadata_size (cd, &metadata, &keyslots) < 0)
+  if (crypt_get_metadata_size (c->cd, &metadata, &keyslots) < 0)
     return reason_set (why, EINVAL, "the LUKS header has no size");
   /* LUKS2 has two copies of the metadata. */
-  end = metadata * header->version + keyslots;
+  end = metadata * c->version + keyslots;
   if (c->size < end)
     return luks_refuse_cut_off (c, end, why);
   if (sectors == 0)
@@ -132,7 +131,7 @@ luks_copy_describe (const struct luks_copy *c, struct luks_header *header,
   if (r == 0)
     r = read_cipher (c->cd, header, why);
   if (r == 0)
-    r = read_layout (c->cd, c, header, why);
+    r = luks_copy_layout (c, header, why);
   if (r == 0)
     r = keyslots_read (c->cd, iterations, header, why);
   return r;

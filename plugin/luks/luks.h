@@ -76,6 +76,12 @@ luks_copy_fill (struct luks_copy *copy, uint64_t until, struct reason *why);
  */
 extern int luks_copy_keyslots (struct luks_copy *copy, struct reason *why);
 
+/* Where the payload starts: HEADER's data_offset.  -EINVAL, -EFBIG: header and
+ * payload do not fit into the image.
+ */
+extern int luks_copy_layout (const struct luks_copy *copy,
+                             struct luks_header *header, struct reason *why);
+
 /* Fill HEADER, which is all zeros. */
 extern int luks_copy_describe (const struct luks_copy *copy,
                                struct luks_header *header, struct reason *why);

@@ -102,8 +102,11 @@ luks_mark_read (luks_read_fn read, void *opaque, uint64_t size,
                 struct luks_mark *ret, struct reason *why)
 {
   __attribute__ ((cleanup (luks_copy_close))) struct luks_copy c;
+  struct luks_header header;
   int r = luks_copy_open (&c, read, opaque, size, why);
 
+  if (r == 0)
+    r = luks_copy_layout (&c, &header, why);
   return r == 0 ? mark (&c, ret, why) : r;
 }
 
