@@ -99,7 +99,8 @@ struct volume {
   uint64_t size;       /* bytes of payload */
   struct geometry geometry;
   struct luks_header header; /* of the image itself; unset without keys */
-  struct payload *payload;   /* of the openssl engine, once loaded */
+  struct payload *payload;   /* of the openssl engine, once loaded: until
+                              * somebody takes it over, and leaves NULL */
 
   /* For whoever gets the keys; valid until the volume is closed. */
   struct subject subject;

@@ -42,10 +42,11 @@ struct session {
   bool left_open; /* a volume that could not be closed */
 
   /* The volume's payload, with the openssl engine; held for reading by
-   * every request while it works on it.
+   * every request while it works on it.  Once it is here it is nobody
+   * else's, and any thread may wipe it.
    */
   pthread_rwlock_t payload_lock;
-  struct payload *payload;
+  struct payload *_Atomic payload;
 
   atomic_uint_fast64_t size;
   atomic_bool stopping; /* cancels a key that is being fetched */
@@ -94,6 +95,12 @@ session_tell (struct session *s, enum session_event event, int err,
  */
 extern bool session_begin_closing (struct session *s, int err, bool revoked,
                                    const struct reason *why);
+
+/* The openssl engine's volume key is wiped, once no request works with it;
+ * after some seconds it stays.  Any thread, without the lock, once requests
+ * were abandoned.
+ */
+extern void session_wipe_payload (struct session *s);
 
 /* Nobody waits for the session's thread any more: it hangs in a call of
  * librbd's, and the process must end.  Called with the lock held.

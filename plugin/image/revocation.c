@@ -205,6 +205,10 @@ stop (struct session *s, int answer, const struct reason *why)
   s->untold = false;
   pthread_cond_broadcast (&s->changed);
   pthread_mutex_unlock (&s->lock);
+  /* The session's thread does so, too, unless it hangs in a look.  No new
+   * payload can come meanwhile: recheck_settle.
+   */
+  session_wipe_payload (s);
   watch_closing (s);
 }
 

@@ -134,20 +134,25 @@ set_payload (struct session *s, struct payload *payload)
   return 0;
 }
 
-/* The volume key goes before anything that may hang.  While somebody still
- * works with it, it stays in s->payload, and volume_close does not see it.
- */
+void
+session_wipe_payload (struct session *s)
+{
+  if (s->payload)
+    set_payload (s, NULL);
+}
+
+/* The volume key goes before anything that may hang. */
 static void
 wipe_payload (struct session *s)
 {
   struct payload *p = s->volume ? s->volume->payload : NULL;
 
-  if (p && p != s->payload)
-    payload_free (p); /* it was never lent */
-  else if (s->payload)
-    set_payload (s, NULL);
-  if (s->volume)
+  if (!p)
+    session_wipe_payload (s);
+  else { /* it was never lent */
+    payload_free (p);
     s->volume->payload = NULL;
+  }
 }
 
 /* A request of before that was left behind may still write a sector that
@@ -165,6 +170,7 @@ lend_payload (struct session *s, struct reason *why)
     return reason_set (why, EIO,
                        "requests of before have not ended: restart "
                        "this server");
+  s->volume->payload = NULL; /* the session's from here on */
   return 0;
 }
 
@@ -238,7 +244,7 @@ fill_info (struct session *s)
   };
   behind_admit (&s->behind, &geometry);
   s->extents_of = (struct extents_of){
-    .payload = v->payload != NULL,
+    .payload = v->engine == ENGINE_OPENSSL,
     .payload_offset = v->header.data_offset,
     .sector_size = v->header.sector_size,
     .object_size = v->geometry.object_size,

@@ -108,7 +108,7 @@ struct behind_geometry
 session_geometry (const struct volume *v)
 {
   const bool encrypted = v->params->nr_keys > 0;
-  const bool by_librbd = encrypted && !v->payload;
+  const bool by_librbd = v->engine == ENGINE_LIBRBD;
 
   return (struct behind_geometry){
     .sector = encrypted ? v->header.sector_size : 1,

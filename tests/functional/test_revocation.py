@@ -504,6 +504,39 @@ def test_revoked_while_the_osds_are_silent_ends_the_process(
     server.says("the volume key leaves its memory")
 
 
+@pytest.mark.timeout(240)
+def test_revoked_while_a_look_hangs_wipes_the_key_first(
+        volume, cluster, images, files, tmp_path):
+    """The session's thread waits for the OSDs: it cannot do so."""
+    cluster.ceph("auth", "get-or-create", "client.looker", "mon",
+                 "profile rbd", "osd", "profile rbd-read-only")
+    keyring = files("looker", "[client.looker]\nkey = %s\n"
+                    % cluster.key("looker"))
+    key = volume_key(images, PASSPHRASE, files, tmp_path)
+    # Without a watch each connection has the image looked at.
+    server = volume.start("engine=openssl", "user=looker",
+                          "ceph.keyring=" + keyring)
+    server.expected_status = None
+    c = server.connect()
+    c.read(4096, 0)
+    assert places(server.pid, key[:32])
+    cluster.freeze()
+    try:
+        looks = threading.Thread(target=lambda: pytest.raises(
+            lab.Refused, server.connect), daemon=True)
+        looks.start()
+        cookie = c.handle.aio_pread(bytearray(4096), 8 * MIB)
+        volume.remove_policy()
+        fails_with(c, cookie, errno.EPERM)
+        lab.await_(lambda: places(server.pid, key[:32]) == [], 5,
+                   "the volume key is gone")
+        assert server.process.poll() is None, "it waits for the OSDs"
+        assert server.wait(20) > 0, server.stderr()
+    finally:
+        cluster.thaw()
+    server.says("the volume key leaves its memory")
+
+
 @pytest.fixture
 def held(lab_dir, tmp_path):
     """held.c, compiled, and the environment of a server to be held up."""
