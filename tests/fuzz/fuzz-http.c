@@ -10,7 +10,7 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <semaphore.h>
+#include <sched.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -31,11 +31,13 @@ static struct sockaddr_un place = { .sun_family = AF_UNIX };
 static struct http_server *server;
 static int listener = -1;
 
-/* The answer under way: the client waits until it was sent. */
+/* The answer to each question that comes: libFuzzer's, for as long as a run
+ * lasts, so that the server, which may be late, sends a copy.
+ */
+static pthread_mutex_t answer_lock = PTHREAD_MUTEX_INITIALIZER;
 static const uint8_t *answer_bytes;
 static size_t answer_size;
 static bool in_pieces;
-static sem_t answered;
 
 static void
 require (int condition)
@@ -57,30 +59,56 @@ send_bytes (int fd, const uint8_t *data, size_t size)
   }
 }
 
+static void
+send_answer (int fd)
+{
+  uint8_t *copy;
+  size_t size, first;
+  bool pieces;
+
+  pthread_mutex_lock (&answer_lock);
+  size = answer_size;
+  pieces = in_pieces;
+  copy = malloc (size + 1);
+  require (copy != NULL);
+  if (size > 0)
+    memcpy (copy, answer_bytes, size);
+  pthread_mutex_unlock (&answer_lock);
+  first = pieces ? size / 2 : size;
+  send_bytes (fd, copy, first);
+  if (pieces)
+    sched_yield ();
+  send_bytes (fd, copy + first, size - first);
+  free (copy);
+}
+
 static void *
 serve (void *opaque)
 {
   (void)opaque;
   for (;;) {
     int fd;
-    size_t first;
     char request[4096];
 
     do
       fd = accept (listener, NULL, NULL);
     while (fd == -1 && errno == EINTR); /* libFuzzer's own alarm */
     require (fd != -1);
-    first = in_pieces ? answer_size / 2 : answer_size;
-    if (recv (fd, request, sizeof request, 0) > 0) {
-      send_bytes (fd, answer_bytes, first);
-      if (in_pieces)
-        sched_yield ();
-      send_bytes (fd, answer_bytes + first, answer_size - first);
-    }
+    if (recv (fd, request, sizeof request, 0) > 0)
+      send_answer (fd);
     close (fd);
-    sem_post (&answered);
   }
   return NULL;
+}
+
+static void
+set_answer (const uint8_t *bytes, size_t size, bool pieces)
+{
+  pthread_mutex_lock (&answer_lock);
+  answer_bytes = bytes;
+  answer_size = size;
+  in_pieces = pieces;
+  pthread_mutex_unlock (&answer_lock);
 }
 
 static void
@@ -106,7 +134,6 @@ begin (void)
   require (listener != -1);
   require (bind (listener, (struct sockaddr *)&place, sizeof place) == 0);
   atexit (remove_socket);
-  require (sem_init (&answered, 0, 0) == 0);
   require (listen (listener, 8) == 0);
   require (key_global_init () == 0);
   require (http_server_new (&options, &server, NULL) == 0);
@@ -138,18 +165,18 @@ as_openbao (const struct http_reply *reply)
   const struct layout layout = { .kind = LAYOUT_RAW };
   struct reason why = { "" };
   struct secret *s = NULL;
-  struct answer answer;
+  struct answer a;
   bool again = false;
 
-  answer_read (&answer, reply, NULL);
-  require (answer_refusal (&k, &answer, &again, &why) < 0 && why.text[0]);
-  if (answer.body && layout_passphrase (&layout, answer.body, &s, NULL) == 0)
+  answer_read (&a, reply, NULL);
+  require (answer_refusal (&k, &a, &again, &why) < 0 && why.text[0]);
+  if (a.body && layout_passphrase (&layout, a.body, &s, NULL) == 0)
     require (s->length > 0 && s->length <= SECRET_PASSPHRASE_MAX);
   secret_free (s);
-  answer_note_id (&answer, &question);
+  answer_note_id (&a, &question);
   require (memchr (question.request_id, '\0', sizeof question.request_id) !=
            NULL);
-  answer_free (&answer);
+  answer_free (&a);
 }
 
 static void
@@ -222,9 +249,7 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
     begin ();
   if (size == 0)
     return 0;
-  answer_bytes = data + 1;
-  answer_size = size - 1;
-  in_pieces = data[0] & 4;
+  set_answer (data + 1, size - 1, data[0] & 4);
   switch (data[0] & 3) {
   case 0:
     ask_openbao ("GET");
@@ -235,6 +260,6 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
   default:
     ask_barbican (data[0] & 1);
   }
-  sem_wait (&answered); /* DATA is the fuzzer's */
+  set_answer (NULL, 0, false);
   return 0;
 }
