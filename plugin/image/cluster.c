@@ -32,11 +32,19 @@ debugs_from (const char *value, int level)
   return atoi (value) >= level || (slash && atoi (slash + 1) >= level);
 }
 
-/* Ceph takes any number for a boolean: only what is certainly false is. */
+/* Ceph takes any number for a boolean, "00" too: only what is certainly
+ * false, or true, is.
+ */
 static bool
 is_false (const char *value)
 {
   return strcasecmp (value, "false") == 0 || strcmp (value, "0") == 0;
+}
+
+static bool
+is_true (const char *value)
+{
+  return strcasecmp (value, "true") == 0 || strcmp (value, "1") == 0;
 }
 
 /* The settings that this plugin cannot be safe with.  NULL: acceptable;
@@ -59,6 +67,9 @@ setting_refusal (const char *name, const char *value)
   if (strcmp (name, "rbd_cache") == 0 && value[0] && !is_false (value))
     return "librbd's cache forgets errors and serves what another server has "
            "overwritten; cache= and behind= say when a write is acknowledged";
+  if (strcmp (name, "rbd_disable_zero_copy_writes") == 0 && value[0] &&
+      !is_true (value))
+    return "librbd 16 then never completes a write that it refuses";
   if (strcmp (name, "rbd_sparse_read_threshold_bytes") == 0 &&
       strcmp (value, "1") != 0)
     return "with any value but 1, blocks that were never written read as "
@@ -68,7 +79,8 @@ setting_refusal (const char *name, const char *value)
 
 static const char *const guarded_settings[] = {
   "debug_auth",  "debug_rbd", "rbd_persistent_cache_mode",
-  "rbd_plugins", "rbd_cache", NULL
+  "rbd_plugins", "rbd_cache", "rbd_disable_zero_copy_writes",
+  NULL
 };
 
 int
@@ -176,12 +188,14 @@ set_option (rados_t rados, const char *name, const char *value,
  * is a sparse one, and holes are zeros (Ceph pull request 43859).
  *
  * Writes are acknowledged by ourselves, from buffers that stay until librbd
- * has done with them (behind.h).
+ * has done with them (behind.h).  It copies them all the same: librbd 16 waits
+ * for the last reference to a buffer of ours before it completes a write, and
+ * never lets go of that of a write that it refuses (past the end).
  */
 static const struct cluster_option required_options[] = {
   { "rbd_sparse_read_threshold_bytes", "1" },
   { "rbd_cache", "false" },
-  { "rbd_disable_zero_copy_writes", "false" },
+  { "rbd_disable_zero_copy_writes", "true" },
   { NULL, NULL }
 };
 

@@ -150,6 +150,26 @@ facts_gather (const struct volume *v, rbd_image_t image, struct facts *ret,
 
 /* --- a second look --- */
 
+/* For a user who may not read the pool's directory, which an open by id
+ * looks into.  -EACCES: nothing can be said, another image, or none, has
+ * its name by now.
+ */
+static int
+open_by_name (const struct volume *v, rbd_image_t *ret)
+{
+  char id[VOLUME_ID_MAX];
+  int r = rbd_open_read_only (v->io, v->params->spec.image, ret, NULL);
+
+  if (r < 0)
+    return r == -ENOENT ? -EACCES : r;
+  r = rbd_get_id (*ret, id, sizeof id);
+  if (r == 0 && strcmp (id, v->subject_id) != 0)
+    r = -EACCES;
+  if (r < 0)
+    rbd_close (*ret);
+  return r;
+}
+
 /* By its id: another image may have its name by now. */
 static int
 open_again (const struct volume *v, rbd_image_t *ret, struct reason *why)
@@ -158,6 +178,8 @@ open_again (const struct volume *v, rbd_image_t *ret, struct reason *why)
   rbd_image_t image;
   int r = rbd_open_by_id_read_only (v->io, v->subject_id, &image, NULL);
 
+  if (r == -EPERM || r == -EACCES)
+    r = open_by_name (v, &image);
   image_spec_text (&v->params->spec, name);
   if (r == -ENOENT)
     return reason_set (why, ENOENT, "the image \"%s\" was removed", name);
