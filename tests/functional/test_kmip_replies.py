@@ -63,4 +63,6 @@ def test_blanks_in_a_name_can_be_seen(servers, encrypted, kmip, profile):
     by_name = {"lookup": "name", "prefix": "kmip/"}
     names(servers.refused(encrypted, "key=t:blank ", profile(**by_name)),
           'the name "kmip/blank "')
-    names(servers.refused(encrypted, "key=t: 7", profile()), 'object " 7"')
+    # No number: SQLite would take " 7" for 7, which exists later in a run.
+    names(servers.refused(encrypted, "key=t: seven", profile()),
+          'object " seven"')
