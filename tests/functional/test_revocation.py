@@ -466,7 +466,8 @@ def test_a_rotated_key_is_no_revocation(volume, bao):
         while time.monotonic() < end:
             c.write(lab.pattern(4096), 0)
     assert server.stop() == 0
-    assert server.lines() == []
+    assert [line for line in server.lines()
+            if "has changed where it is kept" not in line] == []
 
 
 @pytest.mark.timeout(240)
