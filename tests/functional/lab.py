@@ -218,14 +218,6 @@ class Cluster:
     def thaw(self):
         for pid in self.osd_pids():
             os.kill(pid, signal.SIGCONT)
-        try:
-            await_(lambda: b"laggy" not in self.ceph("pg", "stat"), 20,
-                   "no placement group is laggy")
-        except AssertionError:
-            # An OSD that stood still may leave one so for ever (Ceph 16):
-            # peering anew ends that.
-            for osd in self.json("ceph", "osd", "ls"):
-                self.ceph("osd", "down", osd)
         self.healthy()
 
     def restart_monitor(self):
