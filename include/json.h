@@ -38,6 +38,13 @@ struct json_member {
 extern int json_members (json_t *object, const char *where,
                          const struct json_member *members, struct reason *why);
 
+/* The string VALUE of "MEMBER" in the object WHERE is none of WORDS (a list
+ * for people): -EINVAL.
+ */
+extern int
+json_wrong_word (const char *where, const char *member, const json_t *value,
+                 const char *words, struct reason *why);
+
 /* jansson.h has the function, for json_auto_t. */
 #define CLEANUP_JSON __attribute__ ((cleanup (json_decrefp)))
 

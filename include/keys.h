@@ -251,13 +251,6 @@ pem_use (const struct pem *pem, struct ssl_ctx_st *ctx, struct reason *why);
 extern void pem_free (struct pem *pem);
 #define CLEANUP_PEM __attribute__ ((cleanup (pem_free)))
 
-/* "MEMBER" of the profile (or a part of it) WHERE is none of WORDS:
- * -EINVAL.
- */
-extern int
-profile_wrong_word (const char *where, const char *member, const json_t *value,
-                    const char *words, struct reason *why);
-
 /* Drop white space from the end: for tokens, which hold none. */
 extern void hostfile_trim (struct secret *text);
 

@@ -173,3 +173,14 @@ json_members (json_t *object, const char *where,
                          m->name);
   return 0;
 }
+
+int
+json_wrong_word (const char *where, const char *member, const json_t *value,
+                 const char *words, struct reason *why)
+{
+  char buf[REASON_NAME_MAX];
+
+  return reason_set (why, EINVAL, "%s: \"%s\" is \"%s\": it must be %s", where,
+                     member, reason_name (buf, json_string_value (value)),
+                     words);
+}

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "image_spec.h"
+#include "text.h"
 
 #define GRAMMAR "[POOL/[NAMESPACE/]]IMAGE[@SNAP]"
 
@@ -33,15 +34,6 @@ copy_part (const char *what, const char *str, size_t length, char *buf,
   memcpy (buf, str, length);
   buf[length] = '\0';
   return 0;
-}
-
-static bool
-has_controls (const char *str)
-{
-  for (const unsigned char *p = (const unsigned char *)str; *p; p++)
-    if (*p < 0x20 || *p == 0x7f)
-      return true;
-  return false;
 }
 
 /* POOL/ and NAMESPACE/; moves *STR past them. */
@@ -101,7 +93,7 @@ image_spec_parse (const char *str, struct image_spec *ret, struct reason *why)
   char name[REASON_NAME_MAX];
   int r;
 
-  if (has_controls (str))
+  if (text_has_controls (str, strlen (str)))
     r = reason_set (why, EINVAL, "it holds control characters");
   else if (at && strchr (at, '/'))
     /* Else "a@b/c" would be an image c of a pool "a@b". */

@@ -10,6 +10,7 @@
 #include <jansson.h>
 
 #include "keys.h"
+#include "text.h"
 
 #define SCHEME_MAX 64
 
@@ -52,41 +53,6 @@ scheme_length (const char *ref)
   while (n > 0 && ref[n] && strchr ("._-", ref[n]))
     n += 1 + strspn (ref + n + 1, alnum);
   return ref[n] == ':' && n <= SCHEME_MAX ? n : 0;
-}
-
-static bool
-has_controls (const char *str)
-{
-  for (; *str; str++)
-    if ((unsigned char)*str < 0x20 || *str == 0x7f)
-      return true;
-  return false;
-}
-
-int
-reference_check_path (const char *path, const char *what, struct reason *why)
-{
-  const char *start = path;
-
-  if (has_controls (path) || strpbrk (path, "?#%\\"))
-    return reason_set (why, EINVAL,
-                       "%s may not hold control characters, '?', '#', '%%' "
-                       "or '\\'",
-                       what);
-  for (const char *p = path;; p++) {
-    if (*p && *p != '/')
-      continue;
-    if (p == start)
-      return reason_set (why, EINVAL,
-                         "%s is empty or has an empty part between slashes",
-                         what);
-    if (p[-1] == '.')
-      return reason_set (
-          why, EINVAL, "%s may not have a part that is or ends in \".\"", what);
-    if (!*p)
-      return 0;
-    start = p + 1;
-  }
 }
 
 static struct reference
@@ -165,7 +131,7 @@ key_parse (const char *ref, struct key **ret, struct reason *why)
                        KEY_REFERENCE_MAX);
   if (!word && n == 0)
     return not_a_reference ("is not a key reference", why);
-  if (has_controls (ref))
+  if (text_has_controls (ref, strlen (ref)))
     return not_a_reference ("holds control characters", why);
 
   key = calloc (1, sizeof *key);
@@ -219,7 +185,8 @@ key_adopt (struct key *key, const char *ref, const char *profiles,
 
   if (key->state && strcmp (key->name, ref) == 0)
     return 0;
-  if (n == 0 || strlen (ref) > KEY_REFERENCE_MAX || has_controls (ref))
+  if (n == 0 || strlen (ref) > KEY_REFERENCE_MAX ||
+      text_has_controls (ref, strlen (ref)))
     return reason_set (why, EINVAL,
                        "the image does not record a key reference");
   release (key);

@@ -217,17 +217,6 @@ profile_allows (const struct profile *profile, const char *image)
   return false;
 }
 
-int
-profile_wrong_word (const char *where, const char *member, const json_t *value,
-                    const char *words, struct reason *why)
-{
-  char buf[REASON_NAME_MAX];
-
-  return reason_set (why, EINVAL, "%s: \"%s\" is \"%s\": it must be %s", where,
-                     member, reason_name (buf, json_string_value (value)),
-                     words);
-}
-
 void
 profile_free (struct profile *profile)
 {

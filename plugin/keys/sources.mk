@@ -37,6 +37,7 @@ keys_sources += \
 	plugin/keys/openbao/answer.c \
 	plugin/keys/openbao/ask.c \
 	plugin/keys/openbao/environment.c \
+	plugin/keys/openbao/exchange.c \
 	plugin/keys/openbao/handover.c \
 	plugin/keys/openbao/jwt.c \
 	plugin/keys/openbao/kv.c \
@@ -54,6 +55,7 @@ keys_sources += \
 	plugin/keys/pem.c \
 	plugin/keys/profile.c \
 	plugin/keys/provider.c \
-	plugin/keys/record.c
+	plugin/keys/record.c \
+	plugin/keys/reference.c
 # For KMIP, and libcurl's SSL_CTX (http.c).
 librbdcrypt_la_LIBADD += -lssl

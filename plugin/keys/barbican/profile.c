@@ -209,8 +209,8 @@ set_identity (struct keystone *ks, json_t *auth, const struct profile *profile,
     return set_credential (&ks->identity, auth, profile, ks->setting, why);
   if (strcmp (name, "password") == 0)
     return set_password (&ks->identity, auth, profile, ks->setting, why);
-  return profile_wrong_word (ks->setting, "method", method,
-                             "application_credential or password", why);
+  return json_wrong_word (ks->setting, "method", method,
+                          "application_credential or password", why);
 }
 
 /* ---- servers ---- */
@@ -314,8 +314,8 @@ set_place (struct keystone *ks, const struct settings *s,
 
   if (strcmp (interface, "public") != 0 &&
       strcmp (interface, "internal") != 0 && strcmp (interface, "admin") != 0)
-    return profile_wrong_word (profile->where, "interface", s->interface,
-                               "public, internal or admin", why);
+    return json_wrong_word (profile->where, "interface", s->interface,
+                            "public, internal or admin", why);
   /* A member that means nothing here would only deceive its reader. */
   if (list.nr > 0 && (s->region || s->interface))
     return reason_set (why, EINVAL,
@@ -339,8 +339,8 @@ set_layout (struct barbican *b, const struct settings *s,
                              : LAYOUT_CASTELLAN;
 
   if (kind != LAYOUT_CASTELLAN && kind != LAYOUT_RAW)
-    return profile_wrong_word (profile->where, "layout", s->layout,
-                               "castellan or raw", why);
+    return json_wrong_word (profile->where, "layout", s->layout,
+                            "castellan or raw", why);
   b->layout.kind = kind;
   return 0;
 }

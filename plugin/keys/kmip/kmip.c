@@ -28,23 +28,6 @@ struct kmip_key {
   char *doing;
 };
 
-int
-kmip_check_id (const char *text, const char *what, struct reason *why)
-{
-  json_t *utf8 CLEANUP_JSON = json_string (text);
-  const size_t n = strlen (text);
-
-  for (size_t i = 0; i < n; i++)
-    if ((unsigned char)text[i] < 0x20 || text[i] == 0x7f)
-      return reason_set (why, EINVAL, "%s holds control characters", what);
-  if (n == 0 || n > KMIP_ID_MAX)
-    return reason_set (why, EINVAL, "%s must have 1 to %d bytes", what,
-                       KMIP_ID_MAX);
-  if (!utf8)
-    return reason_set (why, EINVAL, "%s is not UTF-8", what);
-  return 0;
-}
-
 /* ---- talking ---- */
 
 struct talk {

@@ -80,6 +80,12 @@ extern int
 message_read (const struct secret *message, enum kmip_operation operation,
               struct kmip_reply *ret, struct reason *why);
 
+/* The grammar of identifiers and names: UTF-8 without control characters,
+ * 1 to KMIP_ID_MAX bytes.  -EINVAL; TEXT is not repeated.
+ */
+extern int
+kmip_check_id (const char *text, const char *what, struct reason *why);
+
 /* What the payload of a success says.  IDENT must be the identifier that
  * was asked for.  -EBADMSG, -ENOMEM, and of reply_located -ENOENT: none,
  * -EINVAL: more than one.
@@ -190,11 +196,5 @@ struct kmip {
 /* 0, -EINVAL, -ENOENT, -EACCES, -ENOMEM; *K is freed by kmip_close. */
 extern int kmip_from_profile (struct kmip *k, const struct profile *profile,
                               struct reason *why);
-
-/* The grammar of identifiers and names: UTF-8 without control characters,
- * 1 to KMIP_ID_MAX bytes.  -EINVAL; TEXT is not repeated.
- */
-extern int
-kmip_check_id (const char *text, const char *what, struct reason *why);
 
 #endif /* RBDCRYPT_KMIP_H */

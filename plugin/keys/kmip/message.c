@@ -13,7 +13,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "json.h"
 #include "kmip.h"
+#include "text.h"
 
 enum {
   TAG_ATTRIBUTE = 0x420008,
@@ -322,6 +324,22 @@ message_read (const struct secret *message, enum kmip_operation operation,
   return r;
 }
 
+int
+kmip_check_id (const char *text, const char *what, struct reason *why)
+{
+  json_t *utf8 CLEANUP_JSON = json_string (text);
+  const size_t n = strlen (text);
+
+  if (text_has_controls (text, n))
+    return reason_set (why, EINVAL, "%s holds control characters", what);
+  if (n == 0 || n > KMIP_ID_MAX)
+    return reason_set (why, EINVAL, "%s must have 1 to %d bytes", what,
+                       KMIP_ID_MAX);
+  if (!utf8)
+    return reason_set (why, EINVAL, "%s is not UTF-8", what);
+  return 0;
+}
+
 /* ---- payloads ---- */
 
 /* What will stand in sentences and in the next request. */
@@ -331,9 +349,8 @@ copy_id (const struct ttlv_item *item, char ret[KMIP_ID_MAX + 1],
 {
   if (item->length == 0 || item->length > KMIP_ID_MAX)
     return nonsense (why, "has an identifier that is empty or too long");
-  for (size_t i = 0; i < item->length; i++)
-    if (item->value[i] < 0x20 || item->value[i] == 0x7f)
-      return nonsense (why, "has an identifier with a control character");
+  if (text_has_controls (item->value, item->length))
+    return nonsense (why, "has an identifier with a control character");
   memcpy (ret, item->value, item->length);
   ret[item->length] = '\0';
   return 0;

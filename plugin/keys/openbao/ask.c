@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* One question to the server, under the login. */
+/* One question to the server under the login, and again where a new token
+ * may help.
+ */
 
 #include "config.h"
 
@@ -8,48 +10,6 @@
 #include <string.h>
 
 #include "login.h"
-
-int
-openbao_send (const struct openbao *b, const struct openbao_request *request,
-              struct key_question *question, struct answer *answer,
-              struct reason *why)
-{
-  struct http_header headers[4] = { { "X-Vault-Request", "true", 4 } };
-  const struct http_request r = { .method = request->method,
-                                  .path = request->path,
-                                  .headers = headers,
-                                  .body = request->body,
-                                  .wanted = "Retry-After" };
-  struct http_reply reply;
-  size_t n = 1;
-  int err;
-
-  if (request->namespace)
-    headers[n++] =
-        (struct http_header){ "X-Vault-Namespace", request->namespace,
-                              strlen (request->namespace) };
-  if (request->token)
-    headers[n++] = (struct http_header){ "X-Vault-Token", request->token->bytes,
-                                         request->token->length };
-  *answer = (struct answer){ .status = 0 };
-  err = http_ask (b->server, &r, &question->deadline, &reply, why);
-  if (err == 0) {
-    answer_read (answer, &reply,
-                 request->hidden ? request->hidden : request->token);
-    if (!answer->body && answer->status != 204)
-      http_server_distrust (b->server);
-  }
-  else
-    question->again = reply.again;
-  answer->taken = reply.taken;
-  question->soon = question->soon || answer->standby;
-  if (reply.elsewhere.text[0])
-    reason_set (&question->warning, 0,
-                "not all addresses of OpenBao answer: %s",
-                reply.elsewhere.text);
-  http_reply_free (&reply);
-  return err;
-}
 
 /* Through an agent: its own token may be bad, which is not for us to
  * mend.

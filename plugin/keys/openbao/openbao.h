@@ -5,6 +5,7 @@
  *   environment.c  settings from BAO_* and VAULT_*
  *   settings.c     what both need
  *   answer.c       what the server's refusals mean
+ *   exchange.c     one request and its reply
  *   ask.c          one question, under the login
  *   kv.c           keys in the KV engine
  *   transit.c      wrapped keys that the transit engine opens
@@ -135,7 +136,7 @@ struct openbao_request {
 };
 
 /* 0: *ANSWER is the caller's, whatever its status.  Else there is none:
- * errors of http_ask.  ask.c.
+ * errors of http_ask.
  */
 extern int
 openbao_send (const struct openbao *b, const struct openbao_request *request,

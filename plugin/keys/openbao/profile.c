@@ -74,8 +74,8 @@ set_layout (struct openbao *b, const struct settings *s,
     return missing (profile, "layout", "the engine is KV", why);
   kind = layout_kind_of (json_string_value (s->layout));
   if (kind < 0)
-    return profile_wrong_word (profile->where, "layout", s->layout,
-                               "castellan, ceph-csi, rgw, field or raw", why);
+    return json_wrong_word (profile->where, "layout", s->layout,
+                            "castellan, ceph-csi, rgw, field or raw", why);
   if (kind == LAYOUT_FIELD && !s->field)
     return missing (profile, "field", "the layout is \"field\"", why);
   if (kind != LAYOUT_FIELD && (s->field || s->encoding))
@@ -84,8 +84,8 @@ set_layout (struct openbao *b, const struct settings *s,
   if (s->encoding)
     encoding = layout_encoding_of (json_string_value (s->encoding));
   if (encoding < 0)
-    return profile_wrong_word (profile->where, "encoding", s->encoding,
-                               "text, hex or base64", why);
+    return json_wrong_word (profile->where, "encoding", s->encoding,
+                            "text, hex or base64", why);
   b->layout.kind = kind;
   b->layout.encoding = encoding;
   return settings_copy (json_string_value (s->field), &b->layout.field, why);
@@ -110,9 +110,8 @@ set_transit (struct openbao *b, const struct settings *s,
                                     : "encoding",
                          "a KV engine", why);
   if (kind != LAYOUT_RAW && kind != LAYOUT_CASTELLAN)
-    return profile_wrong_word (profile->where, "layout", s->layout,
-                               "raw or castellan for the engine \"transit\"",
-                               why);
+    return json_wrong_word (profile->where, "layout", s->layout,
+                            "raw or castellan for the engine \"transit\"", why);
   r = reference_check_path (name, "\"key\"", why);
   if (r == 0 && strchr (name, '/'))
     r = reason_set (why, EINVAL, "\"key\" may not hold a slash");
@@ -137,8 +136,8 @@ set_engine (struct openbao *b, const struct settings *s,
   }
   b->engine = strcmp (engine, "kv2") == 0 ? ENGINE_KV2 : ENGINE_KV1;
   if (b->engine == ENGINE_KV1 && strcmp (engine, "kv1") != 0)
-    return profile_wrong_word (profile->where, "engine", s->engine,
-                               "kv1, kv2 or transit", why);
+    return json_wrong_word (profile->where, "engine", s->engine,
+                            "kv1, kv2 or transit", why);
   if (s->key || s->derived)
     return out_of_place (profile, s->key ? "key" : "derived",
                          "the engine \"transit\"", why);
