@@ -24,7 +24,7 @@ struct command {
 
 #define ADMIN_PROFILES "/etc/rbdcrypt/profiles.json"
 
-/* A step that may take a while, for whoever watches a terminal. */
+/* output.c: a step that may take a while, for people at a terminal. */
 extern void admin_step (const struct command *command, const char *fmt, ...)
     __attribute__ ((format (printf, 2, 3)));
 

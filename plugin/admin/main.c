@@ -4,11 +4,9 @@
 
 #include <getopt.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "admin.h"
 #include "key.h"
@@ -58,44 +56,6 @@ static const struct option options[] = {
   { "version", no_argument, NULL, 'V' },
   { NULL, 0, NULL, 0 },
 };
-
-static void __attribute__ ((format (printf, 1, 0)))
-say (const char *fmt, va_list args, const char *end)
-{
-  fputs ("rbdcrypt: ", stderr);
-  vfprintf (stderr, fmt, args);
-  fputs (end, stderr);
-}
-
-void
-admin_step (const struct command *command, const char *fmt, ...)
-{
-  va_list args;
-
-  if (command->json || !isatty (STDERR_FILENO))
-    return;
-  va_start (args, fmt);
-  say (fmt, args, " ...\n");
-  va_end (args);
-}
-
-static void __attribute__ ((format (printf, 1, 2)))
-log_error (const char *fmt, ...)
-{
-  va_list args;
-
-  va_start (args, fmt);
-  say (fmt, args, "\n");
-  va_end (args);
-}
-
-static void __attribute__ ((format (printf, 1, 2)))
-log_nothing (const char *fmt, ...)
-{
-  (void)fmt;
-}
-
-const struct logger admin_logger = { .error = log_error, .debug = log_nothing };
 
 /* An argument is not repeated: it may be a secret that somebody typed. */
 static int

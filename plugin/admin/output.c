@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* What the rbdcrypt command tells people while it works: on stderr, since
+ * stdout is for results.
+ */
+
+#include "config.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "admin.h"
+
+static void __attribute__ ((format (printf, 1, 0)))
+say (const char *fmt, va_list args, const char *end)
+{
+  fputs ("rbdcrypt: ", stderr);
+  vfprintf (stderr, fmt, args);
+  fputs (end, stderr);
+}
+
+void
+admin_step (const struct command *command, const char *fmt, ...)
+{
+  va_list args;
+
+  if (command->json || !isatty (STDERR_FILENO))
+    return;
+  va_start (args, fmt);
+  say (fmt, args, " ...\n");
+  va_end (args);
+}
+
+static void __attribute__ ((format (printf, 1, 2)))
+log_error (const char *fmt, ...)
+{
+  va_list args;
+
+  va_start (args, fmt);
+  say (fmt, args, "\n");
+  va_end (args);
+}
+
+static void __attribute__ ((format (printf, 1, 2)))
+log_nothing (const char *fmt, ...)
+{
+  (void)fmt;
+}
+
+const struct logger admin_logger = { .error = log_error, .debug = log_nothing };
