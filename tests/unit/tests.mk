@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # One program per module; TESTS is what "make check" runs.
 
-TESTS = tests/unit/test-docs.sh
+TESTS = tests/unit/test-docs.sh tests/unit/test-arrows.py
 
 if HAVE_CMOCKA
 unit_tests = \
