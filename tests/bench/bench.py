@@ -38,11 +38,14 @@ class Clock:
 
 
 class Bench:
-    """PLUGIN: the build under test.  IMAGE: bytes of payload."""
+    """PLUGIN: the build under test.  IMAGE: bytes of payload.  PRELOAD: a
+    build of preload.c."""
 
-    def __init__(self, directory, pool, plugin, image, rounds, seconds):
+    def __init__(self, directory, pool, plugin, image, rounds, seconds,
+                 preload=None):
         self.directory, self.pool, self.plugin = directory, pool, plugin
         self.image, self.rounds, self.seconds = image, rounds, seconds
+        self.preload = preload
         self.clock = Clock()
         self.env = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL": "C",
                     "HOME": directory, "TMPDIR": directory,
@@ -232,6 +235,8 @@ def key(workload, peer):
 
 def applies(workload, peer, complete):
     """Is there such a cell?"""
+    if peer.writes_only and not workload.writes:
+        return False
     if workload.connections > 1:
         return peer.connections and (
             complete or peer.ident in peers_.CONNECTED)

@@ -22,9 +22,9 @@ YARDSTICK = "fio-default"
 # times, in either direction; what is less than this is nothing in any case.
 LEAST = 0.03
 # What must be the same.
-SAME = ("seconds", "image_mib", "pool", "latency")
-# And where the figures go into one table.
-EXACTLY = SAME + ("rounds", "system", "cpu", "cores", "memory", "ceph",
+SAME = ("seconds", "image_mib", "pool", "latency", "flushes")
+# And of parts that go into one run's results; each has tables of its own.
+EXACTLY = ("seconds", "image_mib", "pool", "latency", "rounds", "system", "cpu", "cores", "memory", "ceph",
                   "nbdkit", "qemu", "fio", "openssl")
 
 

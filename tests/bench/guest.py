@@ -2,6 +2,7 @@
 """The same from inside a virtual machine: one disk for each peer, with an
 I/O thread of its own; software emulation, since that runs everywhere."""
 
+import copy
 import os
 import shlex
 import socket
@@ -86,7 +87,8 @@ class Disk(peers_.Peer):
         return text
 
 
-def disks():
+def disks(variants=()):
+    """VARIANTS: peers of another part, which are a disk each as well."""
     return [
         Disk("guest-plain", "QEMU rbd plain",
              peers_.QemuNbd("guest-plain", "")),
@@ -99,11 +101,15 @@ def disks():
         Disk("guest-cinder", "NBD to rbdcrypt on QEMU LUKS1, openssl",
              peers_.Rbdcrypt("guest-cinder", "", "qemu-luks1",
                              parameters=["engine=openssl"])),
-    ]
+        *(Disk("guest-" + p.ident, "NBD to " + p.title, copy.copy(p))
+          for p in variants)]
+
+
+DRIVES = "abcdefghijklmnop"
 
 
 def drive(number):
-    return "/dev/vd" + "abcdefgh"[number]
+    return "/dev/vd" + DRIVES[number]
 
 
 def kernel(bench):
@@ -259,9 +265,14 @@ class Guest(Booted, bench_.Cells):
     section = "guest"
     OVERHEAD = 1.2
 
-    def __init__(self, bench, names):
-        super().__init__(bench, disks(),
+    def __init__(self, bench, names, variants=()):
+        super().__init__(bench, disks(variants),
                          [w for w in WORKLOADS if w.name in names])
+
+    def needs(self):
+        if len(self.peers) > len(DRIVES):
+            raise peers_.Missing("more than %d disks" % len(DRIVES))
+        super().needs()
 
     def prepare(self):
         for d in self.peers:
@@ -282,8 +293,6 @@ class Guest(Booted, bench_.Cells):
             ["--name=job", "--ioengine=libaio", "--direct=1",
              "--filename=" + drive(number),
              *workload.fio(self.bench.image, turn, self.bench.seconds)])
-        if workload.writes:
-            args.append("--end_fsync=1")
         pids = {"qemu_cpu": self.machine.process.pid}
         if disk.pid:
             pids["server_cpu"] = disk.pid

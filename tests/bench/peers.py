@@ -105,6 +105,7 @@ class Peer:
 
     kind = "plain"  # of its image; None: it has none
     connections = True  # can a client have several?
+    writes_only = False  # its reads are those of another column
 
     def __init__(self, ident, title, without=None):
         self.ident, self.title = ident, title
@@ -128,7 +129,11 @@ class Peer:
         return self.server and self.server.pid
 
     def client_env(self):
-        return self.bench.env
+        """A connection begins with a flush: see preload.c."""
+        env = dict(self.bench.env)
+        if self.bench.preload:
+            env["LD_PRELOAD"] = self.bench.preload
+        return env
 
     def argv(self):
         raise NotImplementedError
@@ -227,7 +232,7 @@ class Nbdkit(Peer):
     """nbdkit and what it serves."""
 
     preload = None
-    variables = {}  # of its environment
+    variables = {}  # of its environment; BENCH_SNDBUF: see preload.c
 
     def needs(self):
         program("nbdkit")
@@ -236,8 +241,11 @@ class Nbdkit(Peer):
 
     def server_env(self):
         env = dict(self.bench.env, **self.variables)
-        if self.preload == "tcmalloc":
-            env["LD_PRELOAD"] = tcmalloc()
+        some = [tcmalloc()] if self.preload == "tcmalloc" else []
+        if "BENCH_SNDBUF" in self.variables:
+            some.append(self.bench.preload)
+        if some:
+            env["LD_PRELOAD"] = " ".join(some)
         return env
 
     def options(self):
@@ -273,8 +281,10 @@ class Rbdcrypt(Nbdkit):
     """This plugin.  PLUGIN: a build of it, else the one under test."""
 
     def __init__(self, ident, title, kind, plugin=None, preload=None,
-                 parameters=(), threads=None):
+                 parameters=(), threads=None, variables=None,
+                 writes_only=False):
         super().__init__(ident, title)
+        self.variables, self.writes_only = variables or {}, writes_only
         self.kind, self.plugin, self.preload = kind, plugin, preload
         self.parameters, self.threads = list(parameters), threads
 
@@ -381,16 +391,18 @@ def settings_of(peer):
 
 PLUGIN = "rbdcrypt-luks2"
 OPENSSL = "rbdcrypt-openssl"
+THROUGH = "cache-none"
 LIMITS = ("fio-default", "fio-ours")
 HOP = "null"
 # Every row for every column would take two hours.  These get the rows of
 # workloads.BRIEF, which hold all that has a limit among the targets; the rows
 # with several connections are for the others.
-BRIEFLY = ("rbdcrypt-luks1", "rbdcrypt-none", "rbdcrypt-tcmalloc",
+BRIEFLY = (THROUGH, "rbdcrypt-none", "rbdcrypt-tcmalloc",
            "fio-ours")
 # And these those of workloads.FEW.
-BARELY = ("qemu-luks2-slim", "luks-filter", "rbdcrypt-cinder")
-QUICKLY = ("qemu-plain", "qemu-luks2", "qemu-luks1", PLUGIN, OPENSSL,
+BARELY = ("qemu-luks2-slim", "luks-filter", "rbdcrypt-cinder",
+          "rbdcrypt-luks1")
+QUICKLY = ("qemu-plain", "qemu-luks2", "qemu-luks1", PLUGIN, OPENSSL, THROUGH,
            "rbdcrypt-tcmalloc", *LIMITS, HOP)
 CONNECTED = ("qemu-plain", "qemu-luks2", PLUGIN, OPENSSL, HOP)
 
@@ -406,6 +418,8 @@ def standard():
         Rbdcrypt(PLUGIN, "rbdcrypt LUKS2", "luks2"),
         Rbdcrypt(OPENSSL, "rbdcrypt LUKS2, openssl", "luks2",
                  parameters=["engine=openssl"]),
+        Rbdcrypt(THROUGH, "rbdcrypt LUKS2, cache=none", "luks2",
+                 parameters=["cache=none"], writes_only=True),
         Rbdcrypt("rbdcrypt-cinder", "rbdcrypt on QEMU LUKS1, openssl",
                  "qemu-luks1", parameters=["engine=openssl"]),
         Rbdcrypt("rbdcrypt-luks1", "rbdcrypt LUKS1", "luks1"),
@@ -420,9 +434,20 @@ def standard():
 
 def extra():
     """By name only."""
-    return [Memory("memory", "nbdkit memory"),
-            QemuNbd("qemu-plain-slim", "qemu-nbd plain, image without "
-                    "fast-diff", "fast-diff")]
+    found = [Memory("memory", "nbdkit memory"),
+             QemuNbd("qemu-plain-slim", "qemu-nbd plain, image without "
+                     "fast-diff", "fast-diff")]
+    for threads in "2", "4", "8", "32":
+        found.append(Rbdcrypt(
+            "threads-" + threads, "rbdcrypt LUKS2, nbdkit -t " + threads,
+            "luks2", threads=threads))
+    # What stock Debian allows, which it is without, too; and what a sysctl
+    # could allow.
+    for size in "212992", "4194304":
+        found.append(Rbdcrypt(
+            "sndbuf-" + size, "rbdcrypt LUKS2, send buffer of %s bytes"
+            % size, "luks2", variables={"BENCH_SNDBUF": size}))
+    return found
 
 
 def variant(text, plugins):
@@ -450,9 +475,8 @@ def variant(text, plugins):
     peer = Rbdcrypt(name, name, "plain" if kind == "none" else kind,
                     plugin=plugins.get(plugin),
                     preload=words.pop("preload", None),
-                    threads=words.pop("threads", None),
+                    threads=words.pop("threads", None), variables=variables,
                     parameters=["%s=%s" % w for w in words.items()])
-    peer.variables = variables
     return peer
 
 

@@ -30,7 +30,7 @@ within each round.
   `key=none`.
 - qemu-nbd serves what `rbd create` makes by default, an image with `fast-diff`,
   of which it asks for holes before each read; one column shows it without.
-- LUKS2 has sectors of 4096 bytes here, QEMU's LUKS1 always of 512.
+%(flushes)s- LUKS2 has sectors of 4096 bytes here, QEMU's LUKS1 always of 512.
 - Targets were set before the first line was written, those of the openssl
   engine, TRIM and sparse images before that engine; "within the spread" means
   that another run may say otherwise.
@@ -47,6 +47,10 @@ LATENCIES = {
     "completion: what a client does within that call, such as librbd filling "
     "its cache or libnbd writing to a socket, is not in it",
 }
+FLUSHES = """- Each client's connection begins with a flush, as a virtual machine's does, and
+  rows of writes end with one, which is in their time; one column shows this
+  plugin with `cache=none`.
+"""
 README_ROWS = workloads.QUICK + [
     workloads.Workload("1M", "read", 1), workloads.Workload("1M", "write", 1),
     workloads.Workload("16K", "write", 1), workloads.Workload("4K", "read", 1)]
@@ -226,7 +230,17 @@ def guest_rate(figures, w, disk):
 def guest_disks(figures):
     """Those that were measured."""
     import guest
-    return [d for d in guest.disks()
+    disks = guest.disks()
+    known = [d.ident for d in disks]
+    titles = figures.results["peers"]
+    for name in figures.results.get("guest", {}):
+        ident = name.partition("|")[2]
+        if ident not in known:
+            known.append(ident)
+            variant = ident.replace("guest-", "", 1)
+            disks.append(guest.Disk(ident, "NBD to " + titles[variant],
+                                    peers_.Rbdcrypt(variant, "", "luks2")))
+    return [d for d in disks
             if any(guest_rate(figures, w, d) for w in guest.WORKLOADS)]
 
 
@@ -327,6 +341,7 @@ def text(results, charts=()):
     identity = results["identity"]
     head = HEAD % dict(
         identity, date=results["date"], minutes=results["minutes"],
+        flushes=FLUSHES if "flushes" in identity else "",
         where="The cluster is not this benchmark's own." if
         identity.get("pool") else "Client, server and OSD share the machine.",
         partial="" if results["full"] else ", a part only",
@@ -346,7 +361,8 @@ def text(results, charts=()):
 def readme_guest(figures):
     """What README shows of the guest: medians."""
     import guest
-    disks = guest_disks(figures)
+    standard = [d.ident for d in guest.disks()]
+    disks = [d for d in guest_disks(figures) if d.ident in standard]
     words = {"guest-plain": "QEMU, rbd, no encryption",
              "guest-luks": "QEMU `luks` over `rbd`",
              "guest-librbd": "QEMU, librbd decrypts",

@@ -238,10 +238,13 @@ def load(path):
 
 
 def make_part(name, b, chosen, choice):
+    standard = [p.ident for p in peers.standard()]
+    ours = [p for p in chosen if p.ident not in standard
+            and isinstance(p, peers.Rbdcrypt)]
     if name == "cells":
         return bench.Cells(b, chosen, choice.workloads, choice.complete)
     if name == "guest":
-        return Guest(b, [w.name for w in choice.workloads])
+        return Guest(b, [w.name for w in choice.workloads], ours)
     return PARTS[name](b)
 
 
@@ -282,12 +285,12 @@ def measure(args, choice, builds, state, commit, whole=None):
     pool = Pool(directory, args.pool, args.pool and os.path.realpath(
         args.conf or DEFAULT_CONF))
     b = bench.Bench(directory, pool, builds[""], choice.image,
-                    choice.rounds, choice.seconds)
+                    choice.rounds, choice.seconds, preload(state))
     chosen, missing = present(choose_peers(args, builds))
     about = machine.about(builds[""])
     identity = dict(
         about, commit=commit, rounds=choice.rounds, seconds=choice.seconds,
-        image_mib=choice.image // MIB, latency="total",
+        image_mib=choice.image // MIB, latency="total", flushes="first, last",
         workloads=[w.name for w in choice.workloads],
         peers=[p.ident for p in chosen], sections=choice.sections,
         builds={name: digest(path) for name, path in builds.items()},
@@ -340,6 +343,12 @@ def execute(b, parts, ledger):
                 failed[part.section] = str(e).splitlines()[0]
                 say("%s failed: %s" % (part.section, e))
     return failed
+
+
+def preload(state):
+    return build.compiled(
+        os.path.join(os.path.dirname(os.path.abspath(__file__)), "preload.c"),
+        os.path.join(state, "preload.so"), "-shared", "-fPIC")
 
 
 def sweep(directory):

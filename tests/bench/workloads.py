@@ -68,13 +68,16 @@ class Workload:
         return step % max(half // (4 * MIB), 1) * 4 * MIB, half
 
     def fio(self, image, turn, seconds):
-        """fio's arguments, but for the engine."""
+        """fio's arguments, but for the engine.  Writes are done when they
+        are flushed."""
         offset, size = self.window(image, turn)
         args = ["--rw=" + self.rw, "--bs=%d" % self.bytes,
                 "--iodepth=%d" % self.depth, "--time_based",
                 "--runtime=%g" % seconds,
                 # Other blocks in each round, the same for every peer.
                 "--randseed=%d" % zlib.crc32(b"%d" % turn)]
+        if self.writes:
+            args.append("--end_fsync=1")
         if self.rw == "randrw":
             args.append("--rwmixread=70")
         if self.connections > 1:

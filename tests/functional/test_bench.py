@@ -17,9 +17,12 @@ BENCH = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..",
 sys.path.insert(0, BENCH)
 
 import bench  # noqa: E402
+import build  # noqa: E402
 import compare  # noqa: E402
 import figures  # noqa: E402
+import fio  # noqa: E402
 import guest  # noqa: E402
+import lab  # noqa: E402
 import peers  # noqa: E402
 import pool  # noqa: E402
 import report  # noqa: E402
@@ -237,6 +240,56 @@ def test_a_full_run_is_planned_for_90_minutes_at_most(tmp_path):
         session.make_part(name, b, peers.standard(), choice).plan(ledger)
     # Three minutes are for the cluster, the first images and the end.
     assert b.clock.left() / 60 <= 87
+
+
+def preload(directory):
+    return build.compiled(os.path.join(BENCH, "preload.c"),
+                          str(directory / "preload.so"), "-shared", "-fPIC")
+
+
+def test_writers_flush_first_and_last(tmp_path):
+    """What write-behind is measured with."""
+    client = fio.command(["--name=job", "--ioengine=nbd", "--uri=$uri",
+                          *Workload("4K", "write", 4).fio(64 * MIB, 0, 1)])
+    log = tmp_path / "log"
+    lab.run("nbdkit", "-U", "-", "--filter=log", "memory", "64M",
+            "logfile=%s" % log, "--run", "LD_PRELOAD=%s timeout 30 %s" % (
+                preload(tmp_path), " ".join(client)))
+    # The first connection asks for the size only.
+    asked = re.findall(r"connection=2 (Write|Flush) ", log.read_text())
+    assert (asked[0], asked[1], asked[-1]) == ("Flush", "Write", "Flush")
+    assert "--end_fsync=1" not in ROW.fio(64 * MIB, 0, 1)
+
+
+def test_a_send_buffer_is_that_of_accepted_connections(tmp_path):
+    text = "import socket\n" \
+        "s = socket.create_server(('127.0.0.1', 0))\n" \
+        "c = socket.create_connection(s.getsockname())\n" \
+        "print(s.accept()[0].getsockopt(socket.SOL_SOCKET, " \
+        "socket.SO_SNDBUF))"
+    out = lab.run("/usr/bin/python3", "-c", text, env=dict(
+        os.environ, LD_PRELOAD=preload(tmp_path), BENCH_SNDBUF="50000"))
+    assert int(out.stdout) == 100000  # the kernel doubles it
+
+
+def test_a_column_that_only_writes_has_no_reads():
+    through = [p for p in peers.standard() if p.ident == peers.THROUGH][0]
+    for complete in True, False:
+        assert bench.applies(Workload("4K", "write", 16), through, complete)
+        assert not bench.applies(ROW, through, complete)
+
+
+def test_variants_are_disks_of_the_guest(tmp_path):
+    b = bench.Bench(str(tmp_path), pool.Pool(str(tmp_path)), "plugin", 1, 1,
+                    1)
+    extra = peers.variant("t2:threads=2", {})
+    part = guest.Guest(b, [ROW.name], [extra])
+    assert "%s|guest-t2" % ROW.name in part.keys()
+    assert part.peers[-1].peer is not extra
+    data = results(rbdcrypt_luks2=[5] * 3)
+    data["peers"]["t2"] = "t2"
+    data["guest"] = {"%s|guest-t2" % ROW.name: [sample(7 * MIB)] * 3}
+    assert "| workload | NBD to t2 |" in report.text(data)
 
 
 def test_interrupted_run_goes_on(tmp_path):
