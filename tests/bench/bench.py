@@ -68,6 +68,7 @@ class Part:
     once, in rounds."""
 
     section = None
+    own_pool = False  # not the one that the others share
 
     def __init__(self, bench):
         self.bench = bench

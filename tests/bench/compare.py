@@ -10,6 +10,7 @@ from figures import Figures
 MEASURES = {
     "cells": (("rate", True), ("p99", False)),
     "guest": (("rate", True),),
+    "remote": (("rate", True),),
     "copies": (("rate", True),),
     "crowd": (("rate", True), ("rss", False)),
     "trim": (("trimmed", False), ("exact", False)),

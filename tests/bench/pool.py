@@ -47,11 +47,13 @@ def check_room(directory, needed):
 
 
 class Pool:
-    def __init__(self, directory, name=None, conf=None):
-        self.directory = directory
+    def __init__(self, directory, name=None, conf=None, cluster=None,
+                 size=OSD_SIZE):
+        self.directory, self.size = directory, size
         self.foreign = name is not None
         self.name = name or "rbd"
-        self.cluster = lab.Cluster(os.path.join(directory, "cluster"))
+        self.cluster = cluster or lab.Cluster(
+            os.path.join(directory, "cluster"))
         if self.foreign:
             self.cluster.conf = conf
             self.cluster.env["CEPH_CONF"] = conf
@@ -66,8 +68,8 @@ class Pool:
             os.fchmod(f.fileno(), 0o600)
             f.write(lab.PASSPHRASE)
         if not self.foreign:
-            check_room(self.directory, OSD_SIZE + BESIDES)
-            os.environ["OSD_SIZE"] = str(OSD_SIZE)
+            check_room(self.directory, self.size + BESIDES)
+            os.environ["OSD_SIZE"] = str(self.size)
             self.cluster.up()
             return
         known = self.cluster.json("ceph", "osd", "pool", "ls")

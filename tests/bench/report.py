@@ -6,6 +6,7 @@ import os
 
 import attach
 import peers as peers_
+import remote
 import targets
 import workloads
 from figures import Figures
@@ -54,7 +55,7 @@ FLUSHES = """- Each client's connection begins with a flush, as a virtual machin
 README_ROWS = workloads.QUICK + [
     workloads.Workload("1M", "read", 1), workloads.Workload("1M", "write", 1),
     workloads.Workload("16K", "write", 1), workloads.Workload("4K", "read", 1)]
-SECTIONS = ("cells", "attach", "copies", "crowd", "guest", "trim")
+SECTIONS = ("remote", "cells", "attach", "copies", "crowd", "guest", "trim")
 UNITS = """CPU: in seconds per GiB for rows in MiB/s, in microseconds per
 operation for the others."""
 
@@ -222,6 +223,96 @@ def crowd_table(figures):
         if rows else ""
 
 
+def place_rate(figures, place, w, peer):
+    return figures.of("remote", "%s|%s|%s" % (place.ident, w.name, peer),
+                      "rate", w.rate(1))
+
+
+def remote_peers(figures):
+    """{ident: title} of those that were measured beyond a link."""
+    titles = {p.ident: p.title for p in peers_.standard() + peers_.extra()}
+    titles.update(figures.results["peers"])
+    found = {name.split("|")[2] for name in figures.results.get("remote", {})
+             if name.count("|") == 2}
+    order = [*remote.PEERS, *titles]
+    return {p: titles[p] for p in sorted(found, key=order.index)}
+
+
+def calibration(figures, place):
+    """What the link was, in words."""
+    trip = figures.of("remote", "link|" + place.ident, "round_trip")
+    rate = figures.of("remote", "link|" + place.ident, "rate", 8e-6)
+    return "%s. Measured: round trip %s µs, %s Mbit/s." % (
+        place.title, trip.text(), rate.text()) if trip else place.title + "."
+
+
+def place_table(figures, place):
+    """Rates, and ours as multiples of the others'."""
+    shown = remote_peers(figures)
+    rates, ratios = [], []
+    for w in remote.WORKLOADS:
+        some = {p: place_rate(figures, place, w, p) for p in shown}
+        if not any(some.values()):
+            continue
+        rates.append([label(w)] + [text_of(some[p]) for p in shown])
+        for ours in (peers_.PLUGIN, peers_.OPENSSL):
+            if some.get(ours):
+                ratios.append([label(w), shown[ours]] + [
+                    (some[ours] / some[p]).text(2) if some.get(p) else ""
+                    for p in remote.OTHERS])
+    if not rates:
+        return ""
+    found = [calibration(figures, place),
+             table(["workload"] + list(shown.values()), rates)]
+    if ratios:
+        titles = {p.ident: p.title for p in peers_.standard()}
+        found.append(table(["workload", "as a multiple"] + [
+            "of " + titles[p] for p in remote.OTHERS], ratios))
+    return "\n\n".join(found)
+
+
+def published_table(figures):
+    """What encryption leaves of a plain image's rate: an operator's own
+    figures, and ours on a link that is as fast as his."""
+    place, rows = remote.PLACES[0], []
+    for w in remote.WORKLOADS:
+        theirs = remote.PUBLISHED.get(w.name)
+        plain = place_rate(figures, place, w, remote.PLAIN)
+        if not theirs or not plain:
+            continue
+        rows.append([label(w), "{:,g}".format(theirs[0])]
+                    + ["%.2f" % (t / theirs[0]) for t in theirs[1:]]
+                    + ["{:,.0f}".format(plain.median)])
+        for p in (remote.QEMU_LUKS, remote.LIBRBD, peers_.PLUGIN,
+                  peers_.OPENSSL):
+            rate = place_rate(figures, place, w, p)
+            rows[-1].append(text_of(rate and rate / plain, 2).split(" ")[0])
+    return table(
+        ["of the plain image's rate", "an operator: plain", "QEMU LUKS",
+         "librbd", "here: plain", "QEMU LUKS", "librbd", "this plugin",
+         "openssl engine"], rows) if rows else ""
+
+
+REMOTE = """The cluster is in a network namespace of its own, at the other end of a link that
+delays and limits what goes each way; images have %d MiB, a cell takes %g s. On the
+first link fio's rbd engine reads a plain image as fast as an operator's volume of
+his own cluster did in a virtual machine with processors of its own. The OSD still
+shares the processors: small requests stay limited by them, and his disks
+are slower than this memory at writes. His QEMU LUKS and librbd ran inside QEMU,
+these inside qemu-nbd."""
+
+
+def remote_text(figures):
+    tables = [place_table(figures, place) for place in remote.PLACES]
+    if not any(tables):
+        return ""
+    identity = figures.results["identity"]
+    head = REMOTE % (min(identity["image_mib"], remote.IMAGE >> 20),
+                     min(identity["seconds"], remote.SECONDS))
+    return "\n\n".join(filter(None, [
+        head, published_table(figures), *tables]))
+
+
 def guest_rate(figures, w, disk):
     return figures.of("guest", "%s|%s" % (w.name, disk.ident), "rate",
                       w.rate(1))
@@ -307,10 +398,13 @@ def settings(results):
 
 def sections(results):
     figures = Figures(results)
+    beyond = remote_text(figures)
+    if beyond:
+        yield "## The cluster beyond a link\n\n" + beyond
     yield target_table(results, peers_.PLUGIN)
     if peers_.OPENSSL in figures.peers:
         yield target_table(results, peers_.OPENSSL)
-    if figures.rows and peers_.PLUGIN in figures.peers:
+    if figures.results["cells"] and peers_.PLUGIN in figures.peers:
         yield "## Ratios\n\n" + ratios(figures, peers_.PLUGIN)
     if figures.results["cells"]:
         yield "## Rates\n\n" + cell_table(
@@ -398,7 +492,9 @@ def readme_ratios(figures):
 def readme(results):
     """The tables that README has between two marks."""
     figures = Figures(results)
-    return "%s\n\n%s\n" % (readme_guest(figures), readme_ratios(figures))
+    return "\n\n".join(filter(None, (
+        published_table(figures), readme_guest(figures),
+        readme_ratios(figures)))) + "\n"
 
 
 def json_text(results):

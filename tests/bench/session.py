@@ -29,10 +29,12 @@ from crowd import Crowd
 from guest import Guest, GuestError
 from ledger import Ledger
 from pool import Pool, Refused, check_pool
+from remote import PEERS as REMOTELY
+from remote import Remote
 from trim import Trim
 from workloads import MIB
 
-PARTS = {"cells": None, "attach": Attach, "copies": Copies, "crowd": Crowd,
+PARTS = {"remote": Remote, "cells": None, "attach": Attach, "copies": Copies, "crowd": Crowd,
          "guest": Guest, "trim": Trim}
 DEFAULT_CONF = "/etc/ceph/ceph.conf"
 
@@ -60,15 +62,17 @@ class Choice:
     def __init__(self, args):
         quick = args.quick
         self.rounds = args.rounds or (3 if quick else 5)
-        self.seconds = args.seconds or (2 if quick else 3)
+        self.seconds = args.seconds or 2
         self.image = (args.image or (512 if quick else 1024)) * MIB
         if self.rounds < 1 or self.seconds < 1 or self.image < 64 * MIB:
             raise ValueError("at least one round, 1 s, 64 MiB")
         self.workloads = workloads.QUICK if quick else workloads.ALL
         if args.only:
             self.workloads = workloads.named(args.only.split(";"))
-        sections = args.sections or ("cells" if quick or args.only
-                                     else ",".join(PARTS))
+        # A cluster that was given is where it is.
+        sections = args.sections or (
+            "cells" if quick or args.only else ",".join(
+                s for s in PARTS if s != "remote" or not args.pool))
         self.sections = sections.split(",")
         for s in self.sections:
             if s not in PARTS:
@@ -76,6 +80,7 @@ class Choice:
                     s, ", ".join(PARTS)))
         self.complete = args.complete or quick or bool(
             args.only or args.peers)
+        self.all_rows = args.complete or bool(args.only)
         self.full = not (quick or args.only or args.peers or args.sections)
 
 
@@ -243,6 +248,9 @@ def make_part(name, b, chosen, choice):
             and isinstance(p, peers.Rbdcrypt)]
     if name == "cells":
         return bench.Cells(b, chosen, choice.workloads, choice.complete)
+    if name == "remote":
+        return Remote(b, [p for p in chosen if p.ident in REMOTELY] + ours,
+                      choice.workloads, choice.all_rows)
     if name == "guest":
         return Guest(b, [w.name for w in choice.workloads], ours)
     return PARTS[name](b)
@@ -320,6 +328,13 @@ def measure(args, choice, builds, state, commit, whole=None):
     return results, ledger, list(failed)
 
 
+def start_pool(b, settings):
+    say("the pool " + b.pool.name if b.pool.foreign else "starting a Ceph")
+    b.pool.up()
+    if settings:
+        b.settings()
+
+
 def execute(b, parts, ledger):
     """{part: why it failed}; the others are measured all the same.
     Whatever happens, nothing stays."""
@@ -330,12 +345,11 @@ def execute(b, parts, ledger):
         for part in parts:
             end.callback(part.stop)
         end.callback(say, "putting everything away")
-        say("the pool " + b.pool.name if b.pool.foreign
-            else "starting a Ceph")
-        b.pool.up()
-        if "fio-ours" in ledger.identity["peers"]:
-            b.settings()
+        up = False
         for part in parts:
+            if not part.own_pool and not up:
+                up = True
+                start_pool(b, "fio-ours" in ledger.identity["peers"])
             try:
                 part.run(ledger)
             except (RuntimeError, AssertionError, fio.FioError, GuestError,

@@ -178,7 +178,8 @@ def openssl(figures, subject):
             found.append(Target("%s, against QEMU LUKS" % w.name, got,
                                 needed, only(w)))
     return found + in_a_guest(figures, READ8, "guest-cinder", "guest-luks",
-                              1.8) + space(figures)
+                              1.8) + space(figures) \
+        + on_a_link(figures, subject)
 
 
 def space(figures):
@@ -236,6 +237,46 @@ def guests(figures):
     return found
 
 
+def on_a_link(figures, subject):
+    """What the hop and encryption may cost where the network limits, and
+    what is gained on QEMU's LUKS there."""
+    import remote
+    found, gains = [], []
+
+    def ratio(w, other):
+        some = [figures.of("remote", "%s|%s|%s" % (
+            remote.PLACES[0].ident, w.name, p), "rate")
+            for p in (subject, other)]
+        return some[0] / some[1] if all(some) else None
+
+    small = 0.95 if subject == peers_.OPENSSL else 0.92
+    needed = {("1M", "read", 1): 0.89, ("16K", "read", 8): small,
+              ("4K", "read", 8): small}
+    needed.update({("1M", rw, depth): 0.98 for rw in ("read", "write")
+                   for depth in (8, 16)})
+    command = "tests/bench/run --sections remote"
+    for w in remote.WORKLOADS:
+        least = needed.get((w.size, w.rw, w.depth))
+        plain, luks = ratio(w, remote.PLAIN), ratio(w, remote.QEMU_LUKS)
+        one = '%s --only "%s"' % (command, w.name)
+        if least and plain:
+            found.append(Target(
+                "on the operator's link, %s, against fio rbd plain" % w.name,
+                plain, least, one))
+        if luks:
+            gains.append(luks)
+            found.append(Target(
+                "on the operator's link, %s, against QEMU LUKS" % w.name,
+                luks, 0.97, one))
+    if len(gains) > 1:
+        found.append(Target(
+            "on the operator's link, all rows, against QEMU LUKS, geometric "
+            "mean", Spread(map(statistics.geometric_mean,
+                               zip(*(g.values for g in gains)))), 1.15,
+            command))
+    return found
+
+
 def copies(figures):
     ours = figures.of("copies", "out: nbdcopy|rbdcrypt", "rate")
     theirs = figures.of("copies", "out: qemu-img convert|direct", "rate")
@@ -253,5 +294,6 @@ def evaluate(results, subject=peers_.PLUGIN):
     found = rates(figures, subject) + costs(figures, subject) \
         + memory(figures, subject)
     if subject == peers_.PLUGIN:
-        found += attaches(figures) + guests(figures) + copies(figures)
+        found += attaches(figures) + guests(figures) + copies(figures) \
+            + on_a_link(figures, subject)
     return found

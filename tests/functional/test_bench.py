@@ -23,8 +23,10 @@ import figures  # noqa: E402
 import fio  # noqa: E402
 import guest  # noqa: E402
 import lab  # noqa: E402
+import link  # noqa: E402
 import peers  # noqa: E402
 import pool  # noqa: E402
+import remote  # noqa: E402
 import report  # noqa: E402
 import session  # noqa: E402
 import targets  # noqa: E402
@@ -242,6 +244,71 @@ def test_a_full_run_is_planned_for_90_minutes_at_most(tmp_path):
     assert b.clock.left() / 60 <= 87
 
 
+def on_a_link(**rates):
+    """Those of the operator's link, 1M read, depth 8, in MiB/s."""
+    data = results(rbdcrypt_luks2=[5] * 3)
+    data["cells"] = {}
+    data["remote"] = {
+        "%s|%s|%s" % (remote.PLACES[0].ident, ROW.name, i.replace("_", "-")):
+        [sample(r * MIB) for r in values] for i, values in rates.items()}
+    data["remote"]["link|operator"] = [
+        {"round_trip": 750, "rate": 366e6}] * 3
+    return data
+
+
+def test_rates_beyond_a_link_stand_beside_an_operator_s_own():
+    data = on_a_link(fio_default=[340, 350, 345], qemu_luks1=[200] * 3,
+                     qemu_luks2=[300] * 3, rbdcrypt_luks2=[345, 343, 344],
+                     rbdcrypt_openssl=[340] * 3, threads_2=[200] * 3)
+    text = report.text(data)
+    assert "2,930 Mbit/s and 350 µs each way. Measured: round trip " \
+        "750 (750–750) µs, 2928 (2928–2928) Mbit/s." in text
+    own = "| 1M read, depth 8, MiB/s | 349 | 0.57 | 0.99 | 345 | 0.58 | " \
+        "0.87 | 1.00 | 0.99 |"
+    assert own in text and own in report.readme(data)
+    assert text.index(own) < text.index("## Targets")
+    assert "| rbdcrypt LUKS2, nbdkit -t 2 |" in text
+
+
+def test_targets_on_a_link_are_those_of_each_engine():
+    data = on_a_link(fio_default=[350] * 3, qemu_luks1=[200] * 3,
+                     rbdcrypt_luks2=[340] * 3, rbdcrypt_openssl=[349] * 3)
+    data["peers"]["rbdcrypt-openssl"] = "openssl"
+
+    def met(subject):
+        return {t.figure: t.met for t in targets.evaluate(data, subject)
+                if "link" in t.figure}
+    plain = "on the operator's link, 1M read, depth 8, against fio rbd plain"
+    luks = "on the operator's link, 1M read, depth 8, against QEMU LUKS"
+    assert met(peers.PLUGIN) == {plain: False, luks: True}
+    assert met(peers.OPENSSL) == {plain: True, luks: True}
+
+
+def test_rows_beyond_a_link_are_rows_of_the_table():
+    names = [w.name for w in workloads.ALL]
+    assert all(w.name in names for w in remote.WORKLOADS)
+    rows = [w.name for w in remote.WORKLOADS]
+    assert all(n in rows for n in remote.ELSEWHERE + remote.WRITES
+               + list(remote.PUBLISHED))
+
+
+def test_a_link_delays_limits_and_ends_what_runs_beyond_it(tmp_path):
+    there = link.Link(remote.program(str(tmp_path)))
+    try:
+        there.set(3000, 400)
+        found = there.calibrate()
+        assert 6000 < found["round_trip"] < 60000
+        assert 5e6 < found["rate"] < 1.05 * 50e6
+        program = tmp_path / "sleeper"
+        program.symlink_to("/usr/bin/sleep")
+        lab.run(*there.far(["sh", "-c", str(program) + " 600 & :"]),
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        assert link.processes("sleeper", str(tmp_path))
+    finally:
+        there.stop()
+    assert not link.processes("sleeper", str(tmp_path))
+
+
 def preload(directory):
     return build.compiled(os.path.join(BENCH, "preload.c"),
                           str(directory / "preload.so"), "-shared", "-fPIC")
@@ -277,6 +344,7 @@ def test_a_column_that_only_writes_has_no_reads():
     for complete in True, False:
         assert bench.applies(Workload("4K", "write", 16), through, complete)
         assert not bench.applies(ROW, through, complete)
+        assert not remote.applies(remote.PLACES[0], ROW, through, complete)
 
 
 def test_variants_are_disks_of_the_guest(tmp_path):
