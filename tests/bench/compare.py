@@ -11,6 +11,7 @@ MEASURES = {
     "cells": (("rate", True), ("p99", False)),
     "guest": (("rate", True),),
     "remote": (("rate", True),),
+    "remote-guest": (("rate", True),),
     "copies": (("rate", True),),
     "crowd": (("rate", True), ("rss", False)),
     "trim": (("trimmed", False), ("exact", False)),

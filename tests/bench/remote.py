@@ -3,9 +3,11 @@
 
 import copy
 import os
+import shutil
 
 import bench as bench_
 import build
+import guest
 import lab
 import peers as peers_
 from bench import say, turned
@@ -106,13 +108,15 @@ class FarCluster(lab.Cluster):
         return processes("ceph-osd", self.dir)
 
 
-class Remote(bench_.Cells):
-    section = "remote"
-    own_pool = True
-    OVERHEAD = 0.5
+class Beyond:
+    """A part whose cluster is beyond a link, with images of its own."""
 
-    def __init__(self, bench, peers, workloads, complete=True):
-        self.outer = bench.directory
+    own_pool = True
+    link = None
+
+    @staticmethod
+    def of(bench):
+        """A bench for such a part of BENCH."""
         directory = os.path.join(bench.directory, "remote")
         inner = bench_.Bench(
             directory,
@@ -121,20 +125,10 @@ class Remote(bench_.Cells):
             bench.plugin, min(bench.image, IMAGE), bench.rounds,
             min(bench.seconds, SECONDS), bench.preload)
         inner.clock = bench.clock
-        # These have images of their own.
-        super().__init__(inner, [copy.copy(p) for p in peers], [])
-        names = [w.name for w in workloads]
-        self.steps = {
-            place: [w for w in WORKLOADS if w.name in names]
-            for place in PLACES}
-        self.by_key = {key(place, w, p): p
-                       for place in PLACES for w in self.steps[place]
-                       for p in self.peers
-                       if applies(place, w, p, complete)}
-        self.link = None
+        return inner
 
     def connect(self):
-        self.link = Link(program(os.path.dirname(self.outer)))
+        self.link = Link(program(os.path.dirname(self.bench.directory)))
 
     def needs(self):
         super().needs()
@@ -164,9 +158,19 @@ class Remote(bench_.Cells):
                 super().run(ledger)
         finally:
             self.disconnect()
+            # The next part's cluster is another one.
+            shutil.rmtree(self.bench.directory, ignore_errors=True)
 
     def set(self, place):
         self.link.set(place.microseconds, place.mbit)
+
+    def at(self, place, ledger, turn):
+        """The link as PLACE says, and what it then is."""
+        self.set(place)
+        found = self.link.calibrate()
+        say("%s: round trip %.0f us, %.0f MiB/s" % (
+            place.title, found["round_trip"], found["rate"] / MIB))
+        ledger.add(self.section, "link|" + place.ident, turn, found)
 
     def remove(self):
         """The cluster goes, too."""
@@ -174,17 +178,51 @@ class Remote(bench_.Cells):
     def look(self, ledger, turn):
         """Memory is another part's."""
 
+
+class Remote(Beyond, bench_.Cells):
+    section = "remote"
+    OVERHEAD = 0.5
+
+    def __init__(self, bench, peers, workloads, complete=True):
+        # These have images of their own.
+        super().__init__(self.of(bench), [copy.copy(p) for p in peers], [])
+        names = [w.name for w in workloads]
+        self.steps = {
+            place: [w for w in WORKLOADS if w.name in names]
+            for place in PLACES}
+        self.by_key = {key(place, w, p): p
+                       for place in PLACES for w in self.steps[place]
+                       for p in self.peers
+                       if applies(place, w, p, complete)}
+
     def round(self, ledger, turn):
         osds = self.bench.pool.osds()
         for place in PLACES:
-            self.set(place)
-            found = self.link.calibrate()
-            say("%s: round trip %.0f us, %.0f MiB/s" % (
-                place.title, found["round_trip"], found["rate"] / MIB))
-            ledger.add(self.section, "link|" + place.ident, turn, found)
+            self.at(place, ledger, turn)
             for number, w in enumerate(self.steps[place]):
                 for p in turned(self.peers, turn, number):
                     if key(place, w, p) in self.by_key:
                         self.record(ledger, key(place, w, p), turn, lambda:
                                     self.measure(p, w, turn, osds))
             self.progress(turn, place.title)
+
+
+class RemoteGuest(Beyond, guest.Guest):
+    """The guest on the operator's link."""
+
+    section = "remote-guest"
+
+    def __init__(self, bench, names, variants=()):
+        super().__init__(self.of(bench), names, variants)
+
+    def prepare(self):
+        self.set(FAST)
+        super().prepare()
+
+    def start(self):
+        self.set(FAST)
+        super().start()
+
+    def round(self, ledger, turn):
+        self.at(PLACES[0], ledger, turn)
+        super().round(ledger, turn)

@@ -55,7 +55,8 @@ FLUSHES = """- Each client's connection begins with a flush, as a virtual machin
 README_ROWS = workloads.QUICK + [
     workloads.Workload("1M", "read", 1), workloads.Workload("1M", "write", 1),
     workloads.Workload("16K", "write", 1), workloads.Workload("4K", "read", 1)]
-SECTIONS = ("remote", "cells", "attach", "copies", "crowd", "guest", "trim")
+SECTIONS = ("remote", "cells", "attach", "copies", "crowd", "guest", "trim",
+            "remote-guest")
 UNITS = """CPU: in seconds per GiB for rows in MiB/s, in microseconds per
 operation for the others."""
 
@@ -238,10 +239,10 @@ def remote_peers(figures):
     return {p: titles[p] for p in sorted(found, key=order.index)}
 
 
-def calibration(figures, place):
+def calibration(figures, place, section="remote"):
     """What the link was, in words."""
-    trip = figures.of("remote", "link|" + place.ident, "round_trip")
-    rate = figures.of("remote", "link|" + place.ident, "rate", 8e-6)
+    trip = figures.of(section, "link|" + place.ident, "round_trip")
+    rate = figures.of(section, "link|" + place.ident, "rate", 8e-6)
     return "%s. Measured: round trip %s µs, %s Mbit/s." % (
         place.title, trip.text(), rate.text()) if trip else place.title + "."
 
@@ -313,41 +314,44 @@ def remote_text(figures):
         head, published_table(figures), *tables]))
 
 
-def guest_rate(figures, w, disk):
-    return figures.of("guest", "%s|%s" % (w.name, disk.ident), "rate",
+def guest_rate(figures, w, disk, section="guest"):
+    return figures.of(section, "%s|%s" % (w.name, disk.ident), "rate",
                       w.rate(1))
 
 
-def guest_disks(figures):
+def guest_disks(figures, section="guest"):
     """Those that were measured."""
     import guest
     disks = guest.disks()
     known = [d.ident for d in disks]
     titles = figures.results["peers"]
-    for name in figures.results.get("guest", {}):
+    for name in figures.results.get(section, {}):
         ident = name.partition("|")[2]
-        if ident not in known:
+        if ident not in known and name.partition("|")[0] != "link":
             known.append(ident)
             variant = ident.replace("guest-", "", 1)
             disks.append(guest.Disk(ident, "NBD to " + titles[variant],
                                     peers_.Rbdcrypt(variant, "", "luks2")))
     return [d for d in disks
-            if any(guest_rate(figures, w, d) for w in guest.WORKLOADS)]
+            if any(guest_rate(figures, w, d, section)
+                   for w in guest.WORKLOADS)]
 
 
-def guest_table(figures):
+def guest_table(figures, section="guest"):
     """Rates, and ours as multiples of the others'."""
     import guest
-    disks = guest_disks(figures)
+    disks = guest_disks(figures, section)
+
+    def rate(w, disk):
+        return guest_rate(figures, w, disk, section)
     others = [d for d in disks if not d.serves]
-    rates = [[label(w)] + [text_of(guest_rate(figures, w, d)) for d in disks]
+    rates = [[label(w)] + [text_of(rate(w, d)) for d in disks]
              for w in guest.WORKLOADS]
     rates = [r for r in rates if any(r[1:])]
     ratios = []
     for d in (d for d in disks if d.serves):
         for w in guest.WORKLOADS:
-            some = [(guest_rate(figures, w, d), guest_rate(figures, w, o))
-                    for o in others]
+            some = [(rate(w, d), rate(w, o)) for o in others]
             if any(a and b for a, b in some):
                 ratios.append([label(w), d.title] + [
                     (a / b).text(2) if a and b else "" for a, b in some])
@@ -355,6 +359,12 @@ def guest_table(figures):
         table(["workload"] + [d.title for d in disks], rates),
         table(["workload", "as a multiple"] + [
             "of " + o.title for o in others], ratios)) if rates else ""
+
+
+def remote_guest_text(figures):
+    some = guest_table(figures, "remote-guest")
+    return some and "%s\n\n%s" % (
+        calibration(figures, remote.PLACES[0], "remote-guest"), some)
 
 
 def trim_table(figures):
@@ -423,6 +433,8 @@ def sections(results):
             ("Several images at once", crowd_table(figures)),
             ("In a guest", guest_table(figures)),
             ("CPU in a guest", guest_costs(figures)),
+            ("In a guest, the cluster beyond a link",
+             remote_guest_text(figures)),
             ("TRIM", trim_table(figures))):
         if some:
             yield "## %s\n\n%s" % (head, some)

@@ -30,12 +30,14 @@ from guest import Guest, GuestError
 from ledger import Ledger
 from pool import Pool, Refused, check_pool
 from remote import PEERS as REMOTELY
-from remote import Remote
+from remote import Remote, RemoteGuest
 from trim import Trim
 from workloads import MIB
 
 PARTS = {"remote": Remote, "cells": None, "attach": Attach, "copies": Copies, "crowd": Crowd,
-         "guest": Guest, "trim": Trim}
+         "guest": Guest, "trim": Trim, "remote-guest": RemoteGuest}
+# What a whole run has no time for.
+BY_NAME = ("remote-guest",)
 DEFAULT_CONF = "/etc/ceph/ceph.conf"
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -72,7 +74,8 @@ class Choice:
         # A cluster that was given is where it is.
         sections = args.sections or (
             "cells" if quick or args.only else ",".join(
-                s for s in PARTS if s != "remote" or not args.pool))
+                s for s in PARTS if s not in BY_NAME
+                and not (s == "remote" and args.pool)))
         self.sections = sections.split(",")
         for s in self.sections:
             if s not in PARTS:
@@ -142,7 +145,7 @@ def print_list():
         print("  %-18s %s" % (p.ident, p.title))
     print("parts (--sections):")
     for s in PARTS:
-        print("  " + s)
+        print("  " + s + (" (by name only)" if s in BY_NAME else ""))
 
 
 def stop_when_told(inside):
@@ -251,8 +254,8 @@ def make_part(name, b, chosen, choice):
     if name == "remote":
         return Remote(b, [p for p in chosen if p.ident in REMOTELY] + ours,
                       choice.workloads, choice.all_rows)
-    if name == "guest":
-        return Guest(b, [w.name for w in choice.workloads], ours)
+    if name in ("guest", "remote-guest"):
+        return PARTS[name](b, [w.name for w in choice.workloads], ours)
     return PARTS[name](b)
 
 

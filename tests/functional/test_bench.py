@@ -358,6 +358,11 @@ def test_variants_are_disks_of_the_guest(tmp_path):
     data["peers"]["t2"] = "t2"
     data["guest"] = {"%s|guest-t2" % ROW.name: [sample(7 * MIB)] * 3}
     assert "| workload | NBD to t2 |" in report.text(data)
+    data["remote-guest"] = dict(data.pop("guest"), **{"link|operator": [
+        {"round_trip": 750, "rate": 366e6}] * 3})
+    text = report.text(data).partition("## In a guest, the cluster")[2]
+    assert "Measured: round trip 750 (750–750)" in text
+    assert "| workload | NBD to t2 |" in text
 
 
 def test_interrupted_run_goes_on(tmp_path):
