@@ -4,6 +4,7 @@ is tried, once, and said."""
 
 import json
 import shutil
+import struct
 
 import pytest
 
@@ -109,7 +110,6 @@ def test_key_that_still_opens_the_volume_is_no_news(volume, images, files,
 
 
 def test_costly_header_is_tried_once(volume, images):
-    """Or not at all, where that would take too long."""
     volume.image = images.costly()
     put(volume, lab.PASSPHRASE.decode())
     server = volume.start()
@@ -118,6 +118,28 @@ def test_costly_header_is_tried_once(volume, images):
     lab.await_(lambda: CHANGED in server.stderr(), 90, "the trial")
     rechecks(volume, 3)
     assert server.stderr().count(CHANGED) == 1
+    serves(server)
+
+
+def test_unlock_of_more_than_5_seconds_is_not_tried(volume, images, files,
+                                                    tmp_path):
+    """The first keyslot opens the volume at once; the second one would take
+    minutes, and every new passphrase would be tried on it."""
+    path = str(tmp_path / "costly")
+    shutil.copy(images.header(version=1, passphrase=PASSPHRASE), path)
+    with open(path, "r+b") as f:
+        f.seek(208 + 48)  # LUKS1: the second keyslot is active; iterations
+        f.write(struct.pack(">II", 0x00ac71f3, 100000000))
+    volume.image = images.imported(path)
+    trail = files("trail", "")
+    server = volume.start("unlock-limit=3600", "audit=" + trail)
+    serves(server)
+    put(volume, "another passphrase")
+    says(server, "cannot be tried: it would take about")
+    rechecks(volume, 2)
+    assert server.stderr().count(CHANGED) == 1
+    events = [e for e in audited(trail) if e["event"] == "recheck"]
+    assert [e["outcome"] for e in events] == ["too-costly"]
     serves(server)
 
 

@@ -228,6 +228,8 @@ def test_literal_secrets_are_refused_and_not_repeated(servers, parameter):
      "rbd_sparse_read_threshold_bytes"),
     ("ceph.rbd_cache=true", "rbd_cache"),
     ("ceph.rbd_cache=2", "rbd_cache"),
+    ("ceph.rbd_disable_zero_copy_writes=false",
+     "rbd_disable_zero_copy_writes"),
 ])
 def test_options_that_leak_are_refused(servers, key, option, word):
     names(servers.refused("rbd/x", key, option), word)
