@@ -139,15 +139,28 @@ def test_units_as_large_as_objects_are_no_stripes(servers, images, key):
     assert chosen(server).startswith("librbd, because")
 
 
-def test_librbds_engine_serves_stripes_for_rescue_only(servers, images, key,
-                                                       cluster):
+def test_librbds_engine_serves_stripes_for_rescue_only(
+        servers, images, key, files, cluster):
+    """What librbd wrote is there for requests like those that wrote it."""
     image = images.luks(args=STRIPES, offset=16 * MIB)
+    pool, name = image.spec.split("/")
+    lab.run("qemu-io", "--object",
+            "secret,id=s,file=" + files("k", lab.PASSPHRASE), "--image-opts",
+            "driver=rbd,pool=%s,image=%s,conf=%s,encrypt.format=luks2,"
+            "encrypt.key-secret=s" % (pool, name, cluster.conf),
+            "-c", "write -P 0x41 0 1M", "-c", "flush", timeout=120)
+    server = servers.start(image, key)
+    with server.connect() as c:
+        assert c.read(MIB, 0) != b"\x41" * MIB
+    servers.forget(server)
     server = servers.start(image, key, LIBRBD)
     [warning] = warnings(server)
     assert "read-only" in warning and "no right reader" in warning
     with server.connect() as c:
         assert c.handle.is_read_only()
-        c.read(65536, 0)
+        assert c.read(MIB, 0) == b"\x41" * MIB
+        pieces = [c.read(65536, at) for at in range(0, MIB, 65536)]
+        assert b"".join(pieces) != b"\x41" * MIB
     assert cluster.watchers(image) == [] and cluster.lockers(image) == []
 
 
