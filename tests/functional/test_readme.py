@@ -322,7 +322,7 @@ def test_the_unit_waits_for_the_longest_start():
     unit = read("contrib", "systemd", "nbdkit-rbdcrypt@.service")
     limit = int(re.search(r"^TimeoutStartSec=(\d+)$", unit, re.M).group(1))
     assert longest < limit
-    said = "%d seconds at the very most" % longest
+    said = "at most %d seconds" % longest
     assert said in " ".join(read("plugin", "nbd",
                                  "nbdkit-rbdcrypt-plugin.pod").split())
 

@@ -57,14 +57,14 @@ compare "required settings of Ceph" "cluster.c" \
        "$srcdir/plugin/image/cluster.c" |
        sed -n 's/^  { "\([a-z_]*\)", "\([^"]*\)" },$/\1=\2/p' | sort)" \
   "the man page" \
-  "$(sed -n "/^For the data's sake/,/^=back/p" "$pod" |
+  "$(sed -n "/^For correctness/,/^=back/p" "$pod" |
        sed -n 's/^=item C<\(.*\)>$/\1/p' | sort)"
 
 compare "settings of Ceph" "tuning.c" \
   "$(grep -o '{ "[a-z_]*",' "$srcdir/plugin/image/tuning.c" |
        tr -d '{ ",' | sort -u)" \
   "the man page" \
-  "$(sed -n '/^For speed, unless/,/^The allocator/p' "$pod" |
+  "$(sed -n '/^For speed, unless/,/^The default allocator/p' "$pod" |
        grep '^=item' | grep -o 'C<[a-z_]*>' | tr -d 'C<>' | sort -u)"
 
 compare "lines of --dump-plugin" "plugin/nbd" \
