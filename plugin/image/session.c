@@ -155,17 +155,23 @@ wipe_payload (struct session *s)
   }
 }
 
-/* A request of before that was left behind may still write a sector that
- * it read then, with what others have changed since.  Only the exclusive
- * lock, which it would have to take again, keeps it from that.
+/* A request of before that was left behind may still write its data, or a
+ * sector that it read then, over what is written from now on.  Only the
+ * exclusive lock, which it would have to take again, keeps it from that.
  */
 static int
-lend_payload (struct session *s, struct reason *why)
+check_left_behind (struct session *s, struct reason *why)
 {
-  if (s->left_open && s->volume->payload && !s->volume->exclusive_lock)
+  if (s->left_open && !s->volume->readonly && !s->volume->exclusive_lock)
     return reason_set (why, EIO,
                        "requests of before may still write to the image, "
                        "which has no exclusive-lock: restart this server");
+  return 0;
+}
+
+static int
+lend_payload (struct session *s, struct reason *why)
+{
   if (set_payload (s, s->volume->payload) < 0)
     return reason_set (why, EIO,
                        "requests of before have not ended: restart "
@@ -199,6 +205,8 @@ open_volume (struct session *s, struct reason *why)
   if (r == -EPERM && s->params.explain)
     s->params.explain (s->params.opaque, why);
   wipe_keys (s);
+  if (r == 0)
+    r = check_left_behind (s, why);
   if (r == 0)
     r = refresh_watch (s, why);
   if (r == 0 && (s->volume->payload || s->payload))

@@ -259,6 +259,35 @@ def test_sigterm_with_writers_held_back_ends_in_the_limit(
     server.expected_status = None
 
 
+@pytest.mark.parametrize("features", ["layering", "layering,exclusive-lock"])
+def test_what_was_left_behind_overwrites_nothing_newer(
+        servers, images, cluster, lab_dir, tmp_path, features):
+    """Its writes may come at any time, after those of a new session, which
+    only the lock keeps apart."""
+    path = os.path.join(lab_dir, "kept.so")
+    lab.run("cc", "-shared", "-fPIC", "-o", path,
+            os.path.join(lab.HERE, "kept.c"))
+    kept = tmp_path / "kept"
+    image = images.plain(args=("--image-feature", features))
+    server = servers.start(image, "key=none", env={
+        "LD_PRELOAD": path, "RBDCRYPT_TEST_KEPT": str(kept)})
+    server.expected_status = None
+    c = server.connect()
+    c.flush()
+    kept.touch()
+    c.write(lab.pattern(4096), 0)
+    setting = ("rbd_cache", "true")
+    cluster.rbd("config", "image", "set", image.spec, *setting)
+    server.says("the image stays open")
+    cluster.rbd("config", "image", "remove", image.spec, setting[0])
+    if "exclusive-lock" in features:
+        server.connect().close()
+    else:
+        with pytest.raises(lab.Refused):
+            server.connect()
+        server.says("restart this server")
+
+
 @ENGINES
 def test_two_servers_in_turn_read_what_the_other_has_flushed(
         servers, images, key, engine):
