@@ -362,15 +362,15 @@ int
 behind_before_read (struct behind *b, const struct behind_op *alone,
                     uint64_t offset, uint64_t count)
 {
-  const uint64_t mask = b->geometry.sector - 1;
-  struct behind_reader reader = {
-    .start = offset & ~mask,
-    .end = (offset + count + mask) & ~mask,
-  };
+  struct behind_reader reader = { 0 };
+  uint64_t mask;
   int r;
 
   behind_lock (b);
   r = -b->abandoned;
+  mask = b->geometry.sector - 1;
+  reader.start = offset & ~mask;
+  reader.end = (offset + count + mask) & ~mask;
   reader.since = b->clock;
   if (!alone || MUTANT (ALONE))
     reader.blockers = answered_within (b, reader.start, reader.end);
