@@ -214,7 +214,9 @@ extern void behind_wipe (struct behind *b);
 /* Give the memory back that is not needed now. */
 extern void behind_give_back (struct behind *b);
 
-/* Was something lost that is still to be told?  See debts.h. */
+/* Was something lost that is still to be told, were it only to one of the
+ * connections that are open?  See debts.h.
+ */
 extern bool behind_owes (struct behind *b);
 
 /* See debts_take_range. */

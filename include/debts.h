@@ -28,9 +28,10 @@ struct debts_range {
 };
 
 struct debts {
-  uint64_t failed;   /* how many have failed since the server started */
-  uint64_t reported; /* how many of them are no debt; those after are */
-  int err;           /* of the oldest debt; negative */
+  uint64_t failed;      /* how many have failed since the server started */
+  uint64_t reported;    /* how many of them are no debt; those after are */
+  size_t open, settled; /* connections; those that were told of all */
+  int err;              /* of the oldest debt; negative */
   struct debts_range ranges[DEBTS_RANGES];
   size_t nr_ranges;
 };
@@ -41,7 +42,7 @@ struct debtor {
 };
 
 /* A connection begins.  It is told of what is a debt now. */
-extern void debts_open (const struct debts *debts, struct debtor *debtor);
+extern void debts_open (struct debts *debts, struct debtor *debtor);
 
 /* It is over. */
 extern void debts_close (struct debts *debts, const struct debtor *debtor);
@@ -53,7 +54,7 @@ debts_add (struct debts *debts, uint64_t start, uint64_t end, int err);
 /* What a flush must answer: 0, or -errno, once. */
 extern int debts_collect (struct debts *debts, struct debtor *debtor);
 
-/* Is there a debt? */
+/* Is there a debt, or would there be one if all connections closed now? */
 extern bool debts_any (const struct debts *debts);
 
 /* Take a range for the log.  False when there is none.  Ranges that touch

@@ -9,14 +9,18 @@
 #endif
 
 void
-debts_open (const struct debts *debts, struct debtor *debtor)
+debts_open (struct debts *debts, struct debtor *debtor)
 {
   debtor->told = MUTANT (DEBT) ? debts->failed : debts->reported;
+  debts->open++;
+  debts->settled += debtor->told == debts->failed;
 }
 
 void
 debts_close (struct debts *debts, const struct debtor *debtor)
 {
+  debts->open--;
+  debts->settled -= debtor->told == debts->failed;
   if (debtor->told < debts->reported && !MUTANT (CLOSE))
     debts->reported = debtor->told;
 }
@@ -43,6 +47,7 @@ debts_add (struct debts *debts, uint64_t start, uint64_t end, int err)
   if (debts->failed == debts->reported)
     debts->err = err;
   debts->failed++;
+  debts->settled = 0;
   for (size_t i = 0; i < debts->nr_ranges; i++)
     if (touches (&debts->ranges[i], start, end)) {
       widen (&debts->ranges[i], start, end);
@@ -59,22 +64,25 @@ int
 debts_collect (struct debts *debts, struct debtor *debtor)
 {
   if (debtor->told == debts->failed ||
-      (MUTANT (EVERYBODY) && !debts_any (debts)))
+      (MUTANT (EVERYBODY) && debts->reported == debts->failed))
     return 0;
   /* Else what a connection has left was before this one's time, or this one
    * was told of it: it is for others.
    */
   if (debtor->told <= debts->reported)
     debts->reported = debts->failed;
-  if (!MUTANT (ONCE))
+  if (!MUTANT (ONCE)) {
     debtor->told = debts->failed;
+    debts->settled++;
+  }
   return debts->err;
 }
 
 bool
 debts_any (const struct debts *debts)
 {
-  return debts->reported < debts->failed;
+  return debts->reported < debts->failed ||
+         (debts->settled < debts->open && !MUTANT (OPEN));
 }
 
 bool

@@ -139,6 +139,20 @@ def test_end_with_a_loss_that_nobody_was_told_is_a_failure(half):
     server.expected_status = None
 
 
+def test_end_with_one_client_that_was_not_told_is_a_failure(half):
+    """Whatever others were told: it may be the one that wrote."""
+    server = half("engine=openssl")
+    writer, other = server.connect(), server.connect()
+    writer.flush()
+    writer.write(bytes(4096), 8192)
+    server.says(LOST)
+    assert fails(other.flush) == errno.EPERM
+    other.flush()
+    assert server.stop() > 0
+    server.says("a client was not told")
+    server.expected_status = None
+
+
 @pytest.mark.parametrize("how", ["first", "none", "fua", "zeroes"])
 def test_what_is_not_answered_early_fails_by_itself(half, how):
     """Until the first flush, with cache=none and with FUA."""

@@ -45,14 +45,15 @@ enum mutant {
   BUFFER,
   FORSAKEN,
   DROPPED,
+  OPEN,
   NR_MUTANTS,
 };
 
 static const char *const mutant_names[NR_MUTANTS] = {
-  "none",         "overlap",   "turn",   "read",      "alone",
-  "sector",       "object",    "flush",  "1st flush", "fua",
-  "fua collects", "debt",      "once",   "close",     "everybody",
-  "room",         "own write", "buffer", "forsaken",  "dropped",
+  "none",     "overlap", "turn",      "read", "alone",        "sector",
+  "object",   "flush",   "1st flush", "fua",  "fua collects", "debt",
+  "once",     "close",   "everybody", "room", "own write",    "buffer",
+  "forsaken", "dropped", "open",
 };
 
 static enum mutant mutant;
@@ -594,9 +595,26 @@ open_client (struct volume *v, struct client *c)
   behind_client_open (&v->behind, &c->client);
 }
 
+/* A session that ends now knows whether everybody was told. */
+static void
+check_owes (struct volume *v)
+{
+  bool owes = false;
+
+  for (unsigned i = 0; i < v->nr_failures; i++) {
+    owes = owes || !v->failures[i].reported;
+    for (unsigned j = 0; j < v->nr_clients; j++)
+      owes = owes || (v->clients[j].open && v->failures[i].owed[j]);
+  }
+  if (behind_owes (&v->behind) != owes)
+    fail (owes ? "nobody knows that a client was not told"
+               : "something is owed, and everybody was told");
+}
+
 static void
 close_client (struct volume *v, struct client *c)
 {
+  check_owes (v);
   c->open = false;
   for (unsigned i = 0; i < v->nr_failures; i++)
     if (v->failures[i].owed[c - v->clients])
