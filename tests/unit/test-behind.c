@@ -46,6 +46,7 @@ enum mutant {
   FORSAKEN,
   DROPPED,
   OPEN,
+  WIPE,
   NR_MUTANTS,
 };
 
@@ -53,7 +54,7 @@ static const char *const mutant_names[NR_MUTANTS] = {
   "none",     "overlap", "turn",      "read", "alone",        "sector",
   "object",   "flush",   "1st flush", "fua",  "fua collects", "debt",
   "once",     "close",   "everybody", "room", "own write",    "buffer",
-  "forsaken", "dropped", "open",
+  "forsaken", "dropped", "open",      "wipe",
 };
 
 static enum mutant mutant;
@@ -674,16 +675,30 @@ lose_all (struct volume *v)
   behind_forsake (&v->behind);
 }
 
+/* Of the pool that only one volume uses. */
+static void
+check_wiped (void)
+{
+  static const unsigned char nothing[IMAGE_BYTES];
+  struct chunk *c;
+
+  TAILQ_FOREACH (c, &pool.buffers.sizes[0], link)
+    for (unsigned i = 0; i < c->nr_free; i++)
+      if (memcmp (address_of (c, c->free[i]), nothing, sizeof nothing) != 0)
+        fail ("a free buffer was not wiped");
+}
+
 /* The session ends in the middle of everything, and begins anew. */
 static void
 end_session (struct worker *w)
 {
   struct volume *v = w->v;
+  const bool wipe = roll (2);
 
   for (unsigned i = 5 + roll (roll (2) ? 60 : 20); i > 0; i--)
     yield ();
   behind_abandon (&v->behind, EACCES);
-  if (roll (2))
+  if (wipe)
     behind_wipe (&v->behind);
   for (unsigned i = roll (30); i > 0; i--)
     yield ();
@@ -694,6 +709,8 @@ end_session (struct worker *w)
       yield ();
     v->generation++;
   }
+  if (wipe && nr_volumes == 1)
+    check_wiped ();
   admit (v);
 }
 
