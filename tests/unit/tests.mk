@@ -14,6 +14,7 @@ unit_tests = \
 	tests/unit/test-buffers \
 	tests/unit/test-ceph-csi \
 	tests/unit/test-deadline \
+	tests/unit/test-debts \
 	tests/unit/test-destination \
 	tests/unit/test-encoding \
 	tests/unit/test-engines \
@@ -80,6 +81,8 @@ tests_unit_test_barbican_CFLAGS = $(unit_cflags)
 tests_unit_test_barbican_LDADD = $(unit_ldadd)
 tests_unit_test_deadline_CFLAGS = $(unit_cflags)
 tests_unit_test_deadline_LDADD = $(unit_ldadd)
+tests_unit_test_debts_CFLAGS = $(unit_cflags)
+tests_unit_test_debts_LDADD = $(unit_ldadd)
 tests_unit_test_destination_CFLAGS = $(unit_cflags)
 tests_unit_test_destination_LDADD = $(unit_ldadd)
 tests_unit_test_encoding_CFLAGS = $(unit_cflags)
