@@ -337,7 +337,7 @@ class Images:
                          "1000"]
             if version == 2:
                 argv += ["--sector-size", str(sector or 4096)]
-            run(*argv, *args, path + ".new", input=passphrase)
+            run(*argv, *args, path + ".new", input=passphrase, timeout=120)
             os.rename(path + ".new", path)
         return path
 
@@ -362,13 +362,15 @@ class Images:
         return self._keep(spec, image.passphrase, image.size + image.offset,
                           image.offset)
 
-    def costly(self):
-        """The unlock takes a second or more, and 256 MiB where as much was
-        free: cryptsetup takes less then.  (What librbd formats costs as much
+    def costly(self, passes=4):
+        """By what is told of it, and yet soon done: each of PASSES is said
+        to take a third of a second.  The unlock takes 256 MiB where as much
+        was free: cryptsetup takes less then.  (What librbd formats costs as much
         as the machine can do at that moment.)"""
         return self.luks(format_args=(
             "--pbkdf", "argon2id", "--pbkdf-memory", "262144",
-            "--pbkdf-force-iterations", "16", "--pbkdf-parallel", "1"))
+            "--pbkdf-force-iterations", str(passes),
+            "--pbkdf-parallel", "1"))
 
     def librbd(self, version=2, passphrase=PASSPHRASE, size=64 * MIB,
                args=()):

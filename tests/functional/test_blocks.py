@@ -360,7 +360,7 @@ def test_unsafe_setting_made_during_the_unlock_stops_the_session(
         servers, images, key, cluster):
     """The settings are looked at before the unlock, which takes seconds,
     and the image is watched after it."""
-    image = images.costly()
+    image = images.costly(passes=16)
     server = servers.begin(image, key)
     server.expected_status = None
     lab.await_(lambda: cluster.watchers(image), 30, "the image is opened")

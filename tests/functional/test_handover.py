@@ -18,13 +18,6 @@ UNIT = os.path.join(lab.HERE, "..", "..", "contrib", "systemd",
                     "nbdkit-rbdcrypt@.service")
 
 
-def costly(images):
-    """By what is told of it, and yet soon done."""
-    return images.luks(format_args=(
-        "--pbkdf", "argon2id", "--pbkdf-memory", "262144",
-        "--pbkdf-force-iterations", "4", "--pbkdf-parallel", "1"))
-
-
 def audited(path):
     with open(path) as f:
         return [(e["event"], e["outcome"])
@@ -39,7 +32,7 @@ def peak_mib(pid):
 
 def test_wrong_key_of_a_costly_header_fails_the_start(servers, images, files,
                                                       tmp_path):
-    image = costly(images)
+    image = images.costly()
     trail = str(tmp_path / "trail")
     refusal = servers.refused(image, "key=file:" + files("wrong", "wrong"),
                               OPENSSL, "audit=" + trail, limit=60)
@@ -50,7 +43,7 @@ def test_wrong_key_of_a_costly_header_fails_the_start(servers, images, files,
 
 def test_costly_header_is_unlocked_once_and_not_by_the_server(
         servers, images, key, tmp_path):
-    image = costly(images)
+    image = images.costly()
     trail = str(tmp_path / "trail")
     server = servers.begin(image, key, OPENSSL, "audit=" + trail)
     lab.await_(lambda: os.path.exists(server.pidfile)
@@ -141,7 +134,7 @@ def test_unit_waits_for_a_volume_that_librbd_unlocks(servers, images, key,
     """Its costly unlock comes after the start: the unit must not be green
     with a volume that nobody can use, and the log says why."""
     server = servers.start(
-        costly(images), key if good else "key=file:" + files("w", "wrong"),
+        images.costly(), key if good else "key=file:" + files("w", "wrong"),
         "engine=librbd")
     server.expected_status = 0 if good else None
     assert (after_the_start(server) == 0) == good
