@@ -207,6 +207,17 @@ def key(files):
     return "key=file:" + files("passphrase", lab.PASSPHRASE)
 
 
+@pytest.fixture
+def half(cluster, files):
+    """The parameters of a user who may read everything, and write everything
+    but data."""
+    return ["user=half", "ceph.keyring=" + files("keyring", cluster.keyring(
+        "half", "allow r pool=rbd, allow class-read,"
+        " allow rwx pool=rbd object_prefix rbd_header,"
+        " allow rwx pool=rbd object_prefix rbd_object_map,"
+        " allow rwx pool=rbd object_prefix rbd_children"))]
+
+
 @pytest.fixture(scope="session")
 def dump(plugin):
     """What nbdkit --dump-plugin says, as a dictionary."""

@@ -142,6 +142,7 @@ class Cluster:
         self.conf = os.path.join(self.dir, "ceph.conf")
         self.env = dict(os.environ, CEPH_CONF=self.conf)
         self.env.pop("CEPH_ARGS", None)
+        self.keys = {}  # of users
 
     def up(self):
         run(os.path.join(ENV, "cluster"), "up", self.dir, timeout=300)
@@ -167,7 +168,17 @@ class Cluster:
             return re.search(r"^%s = (.*)$" % name, f.read(), re.M).group(1)
 
     def key(self, user="admin"):
-        return self.ceph("auth", "get-key", "client." + user).decode().strip()
+        if user not in self.keys:
+            self.keys[user] = self.ceph("auth", "get-key",
+                                        "client." + user).decode().strip()
+        return self.keys[user]
+
+    def keyring(self, user, osd, mon="profile rbd"):
+        """The text of a keyring of USER, who is made once."""
+        if user not in self.keys:
+            self.ceph("auth", "get-or-create", "client." + user, "mon", mon,
+                      "osd", osd)
+        return "[client.%s]\nkey = %s\n" % (user, self.key(user))
 
     def watchers(self, image):
         """Who has the image open for writing."""

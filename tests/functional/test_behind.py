@@ -25,24 +25,16 @@ def fails(call, *arguments, **kwargs):
 
 
 @pytest.fixture
-def half(images, servers, key, files, cluster):
-    """half(*PARAMETERS): a server whose user may read everything and write
-    everything but data; its image holds lab.pattern (MIB)."""
-    cluster.ceph("auth", "get-or-create", "client.half", "mon", "profile rbd",
-                 "osd", "allow r pool=rbd, allow class-read,"
-                 " allow rwx pool=rbd object_prefix rbd_header,"
-                 " allow rwx pool=rbd object_prefix rbd_object_map,"
-                 " allow rwx pool=rbd object_prefix rbd_children")
-    keyring = files("keyring", "[client.half]\nkey = %s\n"
-                    % cluster.key("half"))
+def losing(images, servers, key, half):
+    """losing(*PARAMETERS): a server whose writes fail; its image holds
+    lab.pattern (MIB)."""
     image = images.luks()
     with servers.start(image, key).connect() as c:
         c.write(lab.pattern(MIB), 0)
         c.flush()
 
     def start(*parameters):
-        return servers.start(image, key, "user=half",
-                             "ceph.keyring=" + keyring, *parameters)
+        return servers.start(image, key, *half, *parameters)
     return start
 
 
@@ -68,8 +60,8 @@ def test_flush_after_a_write_that_timed_out_fails(servers, images, key,
     assert server.stop() == 0
 
 
-def test_every_open_connection_is_told_once_and_by_its_flush(half):
-    server = half("engine=openssl")
+def test_every_open_connection_is_told_once_and_by_its_flush(losing):
+    server = losing("engine=openssl")
     one, two = server.connect(), server.connect()
     one.flush()
     two.flush()
@@ -89,8 +81,8 @@ def test_every_open_connection_is_told_once_and_by_its_flush(half):
     assert server.stop() == 0
 
 
-def test_what_nobody_was_told_is_told_to_who_comes_next(half):
-    server = half("engine=librbd")
+def test_what_nobody_was_told_is_told_to_who_comes_next(losing):
+    server = losing("engine=librbd")
     with server.connect() as c:
         c.flush()
         c.write(bytes(4096), 8192)
@@ -103,9 +95,9 @@ def test_what_nobody_was_told_is_told_to_who_comes_next(half):
     assert server.stop() == 0
 
 
-def test_who_comes_again_is_told_what_another_one_was_told(half):
+def test_who_comes_again_is_told_what_another_one_was_told(losing):
     """A guest connects anew; meanwhile somebody else has flushed."""
-    server = half("engine=openssl")
+    server = losing("engine=openssl")
 
     def told():  # once the server has seen that the guest has gone
         with server.connect() as c:
@@ -128,8 +120,8 @@ def test_who_comes_again_is_told_what_another_one_was_told(half):
     assert server.stop() == 0
 
 
-def test_end_with_a_loss_that_nobody_was_told_is_a_failure(half):
-    server = half("engine=librbd")
+def test_end_with_a_loss_that_nobody_was_told_is_a_failure(losing):
+    server = losing("engine=librbd")
     c = server.connect()
     c.flush()
     c.write(bytes(4096), 8192)
@@ -154,11 +146,11 @@ def test_end_with_one_client_that_was_not_told_is_a_failure(half):
 
 
 @pytest.mark.parametrize("how", ["first", "none", "fua", "zeroes"])
-def test_what_is_not_answered_early_fails_by_itself(half, how):
+def test_what_is_not_answered_early_fails_by_itself(losing, how):
     """Until the first flush, with cache=none and with FUA."""
-    server = half("engine=" + ("openssl" if how in ("none", "zeroes")
-                               else "librbd"),
-                  "cache=" + ("none" if how == "none" else "auto"))
+    server = losing("engine=" + ("openssl" if how in ("none", "zeroes")
+                                 else "librbd"),
+                    "cache=" + ("none" if how == "none" else "auto"))
     with server.connect() as c:
         if how != "first":
             c.flush()

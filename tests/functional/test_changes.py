@@ -27,12 +27,10 @@ DATA = lab.pattern(MIB, 7)
 
 @pytest.fixture(scope="module", autouse=True)
 def pool(cluster):
-    """Of its own, for mirroring; and a user who may only read."""
+    """Of its own, for mirroring."""
     cluster.ceph("osd", "pool", "create", POOL, "8")
     cluster.rbd("pool", "init", POOL)
     cluster.rbd("mirror", "pool", "enable", POOL, "image")
-    cluster.ceph("auth", "get-or-create", "client.onlooker", "mon",
-                 "profile rbd", "osd", "profile rbd-read-only")
 
 
 # --- the changes ---
@@ -118,8 +116,8 @@ def cells():
 @pytest.fixture
 def served(servers, images, cluster, key, files, _header_dir):
     """served(ENGINE, WATCH) -> (image, arguments, server)"""
-    keyring = files("keyring", "[client.onlooker]\nkey = %s\n"
-                    % cluster.key("onlooker"))
+    keyring = files("keyring", cluster.keyring("onlooker",
+                                               "profile rbd-read-only"))
 
     def serve(engine, watch, image=None):
         image = image or images.luks(pool=POOL)

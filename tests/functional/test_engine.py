@@ -511,23 +511,15 @@ def test_full_cluster_delays_writes_and_loses_none(servers, images, key,
 
 @pytest.mark.parametrize("engine", ["librbd", "openssl"])
 def test_write_that_fails_after_its_read_changes_nothing(
-        servers, images, key, files, cluster, engine):
+        servers, images, key, half, engine):
     """A part of a sector: the OSDs give what it is made of, and take
     nothing back."""
-    cluster.ceph("auth", "get-or-create", "client.half", "mon", "profile rbd",
-                 "osd", "allow r pool=rbd, allow class-read,"
-                 " allow rwx pool=rbd object_prefix rbd_header,"
-                 " allow rwx pool=rbd object_prefix rbd_object_map,"
-                 " allow rwx pool=rbd object_prefix rbd_children")
-    keyring = files("keyring", "[client.half]\nkey = %s\n"
-                    % cluster.key("half"))
     image, before = images.luks(), lab.pattern(MIB)
     engine = "engine=" + engine
     with servers.start(image, key, engine).connect() as c:
         c.write(before, 0)
         c.flush()
-    server = servers.start(image, key, engine, "cache=none", "user=half",
-                           "ceph.keyring=" + keyring)
+    server = servers.start(image, key, engine, "cache=none", *half)
     with server.connect() as c:
         for at, count in ((512, 512), (3584, 1024), (512, MIB - 1024)):
             with pytest.raises(nbd.Error) as error:

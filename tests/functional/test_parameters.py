@@ -148,10 +148,8 @@ def test_no_configuration_says_where_it_was_looked_for(servers, key):
 
 
 def test_user_names_the_cephx_user(servers, images, key, files, cluster):
-    cluster.ceph("auth", "get-or-create", "client.reader", "mon",
-                 "profile rbd", "osd", "profile rbd-read-only")
-    keyring = files("keyring", "[client.reader]\nkey = %s\n"
-                    % cluster.key("reader"))
+    keyring = files("keyring", cluster.keyring("reader",
+                                               "profile rbd-read-only"))
     image = images.luks()
     for user in ("reader", "client.reader"):
         server = servers.start(image, key, "user=" + user,
@@ -163,10 +161,8 @@ def test_user_names_the_cephx_user(servers, images, key, files, cluster):
 
 def test_user_that_may_only_read_is_served_read_only(
         servers, images, key, files, cluster):
-    cluster.ceph("auth", "get-or-create", "client.reader", "mon",
-                 "profile rbd", "osd", "profile rbd-read-only")
-    keyring = files("keyring", "[client.reader]\nkey = %s\n"
-                    % cluster.key("reader"))
+    keyring = files("keyring", cluster.keyring("reader",
+                                               "profile rbd-read-only"))
     image = images.luks()
     server = servers.start(image, key, "user=reader",
                            "ceph.keyring=" + keyring)

@@ -509,10 +509,8 @@ def test_revoked_while_the_osds_are_silent_ends_the_process(
 def test_revoked_while_a_look_hangs_wipes_the_key_first(
         volume, cluster, images, files, tmp_path):
     """The session's thread waits for the OSDs: it cannot do so."""
-    cluster.ceph("auth", "get-or-create", "client.looker", "mon",
-                 "profile rbd", "osd", "profile rbd-read-only")
-    keyring = files("looker", "[client.looker]\nkey = %s\n"
-                    % cluster.key("looker"))
+    keyring = files("looker", cluster.keyring("looker",
+                                              "profile rbd-read-only"))
     key = volume_key(images, PASSPHRASE, files, tmp_path)
     # Without a watch each connection has the image looked at.
     server = volume.start("engine=openssl", "user=looker",
