@@ -17,7 +17,7 @@ import lab
 import matrix
 from lab import SEED
 
-NUMBER = os.environ.get("RBDCRYPT_MATRIX", "8")
+NUMBER = os.environ.get("RBDCRYPT_MATRIX", "6")
 CASES = matrix.every() if NUMBER == "all" else \
     matrix.sample(SEED, int(NUMBER))
 

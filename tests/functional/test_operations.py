@@ -277,7 +277,6 @@ def test_operations_of_others_leave_header_and_data_alone(
     for name in chosen(engine, kind):
         v.write()
         OPERATIONS[name](v)
-        assert v.raw_header() == v.header, name
         v.write()  # what was lost or kept in its cache would show
         v.check(name)
     for other in (engine, *(e for e in ENGINES if e != engine)):

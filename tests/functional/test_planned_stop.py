@@ -17,7 +17,7 @@ import lab
 from lab import MIB
 from reconnecting import Reconnecting
 
-RESTARTS = int(os.environ.get("RBDCRYPT_RESTARTS", "3"))
+RESTARTS = int(os.environ.get("RBDCRYPT_RESTARTS", "2"))
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP]
 
 
@@ -416,11 +416,11 @@ def test_restarts_are_not_noticed(servers, images, key, engine):
     server = serve(servers, image, key, path, "engine=" + engine)
     with Reconnecting("server.type=unix,server.path=" + path) as client:
         for _ in range(RESTARTS):
-            client.goes_on(8)
+            client.goes_on(3)
             assert server.stop() == 0, server.stderr()
             quiet(server)
             server = serve(servers, image, key, path, "engine=" + engine)
-        client.goes_on(8)
+        client.goes_on(3)
     assert client.failures() == [], client.text()
     os.unlink(path)
 
@@ -436,9 +436,9 @@ def test_restart_over_tls_is_not_noticed(servers, images, key, psk):
             "server.type=inet,server.host=127.0.0.1,server.port=%d,"
             "tls-creds=t" % port, "tls-creds-psk,id=t,endpoint=client,"
             "username=qemu,dir=" + psk) as client:
-        client.goes_on(8)
+        client.goes_on(3)
         assert server.stop() == 0, server.stderr()
         quiet(server)
         servers.start(*arguments, options=options)
-        client.goes_on(8)
+        client.goes_on(3)
     assert client.failures() == [], client.text()
