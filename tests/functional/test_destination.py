@@ -14,77 +14,63 @@ from lab import MIB
 from test_revocation import fails_with, volume  # noqa: F401
 
 
-def compiled(directory, name):
-    path = os.path.join(directory, name)
-    lab.run("cc", "-std=gnu17", "-O2", "-Wall", "-o", path,
-            os.path.join(lab.HERE, name + ".c"), "-lrbd", "-lrados")
-    return path
+class Program:
+    """A program beside this file, which says what it has done, and waits to
+    be told to go on."""
 
+    def __init__(self, name, image, directory):
+        path = os.path.join(directory, name)
+        lab.run("cc", "-std=gnu17", "-O2", "-Wall", "-o", path,
+                os.path.join(lab.HERE, name + ".c"), "-lrbd", "-lrados")
+        self.process = subprocess.Popen(
+            ["timeout", "100", path, image.spec.split("/")[1]],
+            env=image.cluster.env, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
-@pytest.fixture(scope="session")
-def vectors(lab_dir):
-    """vectors.c, compiled."""
-    return compiled(lab_dir, "vectors")
+    def __enter__(self):
+        assert self.line() == b"opened"
+        return self
 
+    def __exit__(self, *exc):
+        _, said = self.process.communicate(timeout=110)
+        if exc == (None, None, None):
+            assert self.process.returncode == 0, said
 
-@pytest.fixture(scope="session")
-def handed(lab_dir):
-    """handed.c, compiled."""
-    return compiled(lab_dir, "handed")
+    def line(self):
+        return self.process.stdout.readline().strip()
+
+    def go_on(self):
+        self.process.stdin.write(b"\n")
+        self.process.stdin.flush()
 
 
 def test_librbd_looks_at_a_vector_when_the_data_is_there(
-        vectors, cluster, images, tmp_path):
+        cluster, images, tmp_path, lab_dir):
     content = tmp_path / "content"
     content.write_bytes(b"\x55" * (4 * MIB))
-    image = images.imported(str(content))
-    with subprocess.Popen(
-            ["timeout", "60", vectors, image.spec.split("/")[1]], env=cluster.env,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        def line():
-            return process.stdout.readline().strip()
-
-        def go_on():
-            process.stdin.write(b"\n")
-            process.stdin.flush()
-
-        assert line() == b"opened"
+    with Program("vectors", images.imported(str(content)), lab_dir) as p:
         cluster.freeze()
         try:
-            go_on()
-            assert line() == b"asked"
-            go_on()
-            assert line() == b"redirected"
+            p.go_on()
+            assert p.line() == b"asked"
+            p.go_on()
+            assert p.line() == b"redirected"
         finally:
             cluster.thaw()
-        assert process.wait(60) == 0
 
 
 def test_librbd_completes_a_write_when_it_has_done_with_the_buffer(
-        handed, cluster, images):
+        cluster, images, lab_dir):
     """Also one that was given up while it waits to be sent."""
-    image = images.plain()
-    with subprocess.Popen(
-            ["timeout", "100", handed, image.spec.split("/")[1]],
-            env=cluster.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE) as process:
-        def line():
-            return process.stdout.readline().strip()
-
-        def go_on():
-            process.stdin.write(b"\n")
-            process.stdin.flush()
-
-        assert line() == b"opened"
+    with Program("handed", images.plain(), lab_dir) as p:
         cluster.freeze()
         try:
-            go_on()
-            assert line() == b"asked"
-            assert line() == b"waited"
+            p.go_on()
+            assert p.line() == b"asked"
+            assert p.line() == b"waited"
         finally:
             cluster.thaw()
-        go_on()
-        assert process.wait(60) == 0, process.stderr.read()
+        p.go_on()
 
 
 def test_a_large_read_is_taken_back(volume, cluster):
