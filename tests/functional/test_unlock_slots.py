@@ -63,7 +63,7 @@ def test_unlocks_take_turns(servers, hungry, hold, key):
     started = [servers.begin(hungry(), key, options=[
         "-v", "-D", "rbdcrypt.session=1"]) for _ in range(4)]
     most, waiting = 0, list(started)
-    end = time.monotonic() + 60
+    end = time.monotonic() + 150
     while waiting and time.monotonic() < end:
         most = max(most, sum(rss_mib(s.pid) for s in started))
         for s in list(waiting):
@@ -74,8 +74,10 @@ def test_unlocks_take_turns(servers, hungry, hold, key):
     for s in started:
         with s.connect() as c:
             c.read(4096, 0)
-    # One at a time, and what each of the others needs anyway.
-    assert MIB_EACH < most < 2 * MIB_EACH + 3 * 60, most
+    # One at a time, and what each of the others needs anyway; on a slow host
+    # also who has waited for so long that it goes ahead.
+    ahead = sum("out of turn" in s.stderr() for s in started)
+    assert MIB_EACH < most < (2 + ahead) * MIB_EACH + 3 * 60, (most, ahead)
 
 
 @pytest.mark.timeout(300)
