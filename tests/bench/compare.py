@@ -47,8 +47,8 @@ class Change:
 def by_yardstick(results, section, name, spread):
     """SPREAD as a share of librbd's own rate in the same rounds: what the
     machine did that day goes out of it.  None where there is none."""
-    row, _, peer = name.partition("|")
-    if section != "cells" or peer == YARDSTICK:
+    row, _, peer = name.rpartition("|")
+    if section not in ("cells", "remote") or peer == YARDSTICK:
         return None
     other = Figures(results).of(section, "%s|%s" % (row, YARDSTICK), "rate")
     if not other or len(other.values) != len(spread.values):

@@ -295,12 +295,16 @@ def published_table(figures):
 
 
 REMOTE = """The cluster is in a network namespace of its own, at the other end of a link that
-delays and limits what goes each way; images have %d MiB, a cell takes %g s. On the
-first link fio's rbd engine reads a plain image as fast as an operator's volume of
-his own cluster did in a virtual machine with processors of its own. The OSD still
-shares the processors: small requests stay limited by them, and his disks
-are slower than this memory at writes. His QEMU LUKS and librbd ran inside QEMU,
-these inside qemu-nbd."""
+delays and limits what goes each way; images have %d MiB, a cell takes %g s. The
+first link was set so that on idle processors fio's rbd engine reads a plain image
+as fast as an operator's virtual machine, with processors of its own, read from his
+cluster (1M, depth 1 and 8). The OSD still shares the processors: small requests
+stay limited by them. His disks write more slowly than this memory. His QEMU LUKS
+and librbd ran inside QEMU, these run inside qemu-nbd."""
+README_REMOTE = """Ceph beyond a link of %s (delay and limit set so that a
+plain image is read as fast as by an operator on his own cluster): his published
+figures, and the same on that link. Encrypted images are shown as shares of the plain
+one's rate:"""
 
 
 def remote_text(figures):
@@ -504,9 +508,10 @@ def readme_ratios(figures):
 def readme(results):
     """The tables that README has between two marks."""
     figures = Figures(results)
+    beyond = published_table(figures)
     return "\n\n".join(filter(None, (
-        published_table(figures), readme_guest(figures),
-        readme_ratios(figures)))) + "\n"
+        beyond and README_REMOTE % remote.PLACES[0].title, beyond,
+        readme_guest(figures), readme_ratios(figures)))) + "\n"
 
 
 def json_text(results):

@@ -198,6 +198,13 @@ def test_comparison_takes_the_machine_s_day_out():
     assert not ours.worse, ours.text()
 
 
+def test_comparison_takes_it_out_beyond_a_link_too():
+    old = on_a_link(fio_default=[340, 350, 345], rbdcrypt_luks2=[300] * 3)
+    new = on_a_link(fio_default=[170, 175, 172], rbdcrypt_luks2=[150] * 3)
+    changes = [c for c in compare.changes(old, new) if "luks2" in c.what]
+    assert changes and not [c for c in changes if c.worse]
+
+
 def test_missing_peer_has_a_name_and_an_empty_column():
     data = results(rbdcrypt_luks2=[500, 520, 480])
     data["missing"] = {"qemu-plain": "qemu-nbd is not installed"}
