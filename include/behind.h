@@ -55,6 +55,8 @@ struct behind_pool {
 extern void behind_pool_init (struct behind_pool *pool, uint64_t limit);
 extern void behind_pool_destroy (struct behind_pool *pool);
 
+struct payload_parts;
+
 enum behind_what {
   BEHIND_WRITE,
   BEHIND_DISCARD,
@@ -71,9 +73,10 @@ struct behind_change {
 /* One operation, from behind_begin to the store's completion. */
 struct behind_op {
   struct behind_change change;
-  struct buffer buffer; /* of a write: COUNT bytes */
-  void *store;          /* for the store; NULL at first */
-  unsigned generation;  /* the same */
+  struct buffer buffer;        /* of a write: COUNT bytes */
+  void *store;                 /* for the store; NULL at first */
+  struct payload_parts *parts; /* the same: NULL, or what to write of it */
+  unsigned generation;         /* the same */
 
   /* behind.c's own; under the lock. */
   struct behind *behind;

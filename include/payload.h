@@ -3,8 +3,10 @@
 /* The payload of a LUKS volume: what lies behind its header, in plaintext
  * for the caller and in ciphertext for the store.
  *
- * Whole sectors are encrypted; what covers a part of one is read, changed
- * and written back.  That requests which change overlapping sectors take
+ * Whole sectors are encrypted.  For a part of one the sector is read,
+ * changed and encrypted, and of that only what changed is written, so that
+ * another client of the image may change the rest meanwhile: see
+ * payload_parts.  That our own requests which change overlapping sectors take
  * turns is the store's business.  A read beside a write sees any mixture of
  * before and after, as on a disk.
  */
@@ -19,6 +21,31 @@
 #include "luks_header.h"
 #include "reason.h"
 #include "secret.h"
+#include "xts.h"
+
+/* Of two sectors of 4096 bytes. */
+#define PAYLOAD_PARTS_MAX 16
+
+/* What is written of the sectors in a place where the first or the last is
+ * changed in part.  Counted in XTS_PART bytes from the place's start:
+ *
+ * - What the request covers is written, whatever is there: [FROM, TO).
+ * - Where it ends inside of XTS_PART bytes, those are written if they are
+ *   what was read before (BEFORE).  If not, all is to be done again.
+ * - What it leaves alone in a sector is written if it was, and is, unwritten
+ *   (BEFORE is NULL): with zeros, for readers that would decrypt it to
+ *   garbage.  If it is not, somebody else wrote it, and that is as good.
+ */
+struct payload_parts {
+  size_t from, to; /* equal: none */
+  bool must_match; /* any BEFORE is not NULL */
+  unsigned nr;
+  struct payload_part {
+    size_t at;
+    const unsigned char *before;
+  } list[PAYLOAD_PARTS_MAX];
+  unsigned char edges[2][XTS_PART]; /* what BEFORE points to */
+};
 
 /* The image.  Offsets are its own; everything is 0 or -errno. */
 struct payload_store {
@@ -29,10 +56,11 @@ struct payload_store {
    */
   void *(*begin) (void *opaque, size_t count, uint64_t offset, bool alone,
                   unsigned char **buf, int *err);
-  /* Write what is in it; or give the place up when ERR, which is then the
-   * result, is negative.
+  /* Write what is in it, or its PARTS unless they are NULL, which are to be
+   * freed; -EILSEQ: one that had to match did not.  Or give the place up when
+   * ERR, which is then the result, is negative.
    */
-  int (*end) (void *opaque, void *place, int err);
+  int (*end) (void *opaque, void *place, struct payload_parts *parts, int err);
   /* The range reads as zeros afterwards, all of it. */
   int (*zero) (void *opaque, uint64_t count, uint64_t offset);
   /* As much of the range as is cheap reads as zeros afterwards.  Whether a
@@ -65,7 +93,8 @@ payload_size (const struct luks_header *header, uint64_t image_size);
 
 /* COUNT bytes at OFFSET of the payload, any alignment; STORE serves this
  * one call.  0 or -errno; after an error any part of the range may have
- * been changed, and nothing outside it.  Any thread.
+ * been changed, and nothing outside it.  -EAGAIN: others went on changing
+ * the XTS_PART bytes in which it ends.  Any thread.
  */
 extern int payload_read (struct payload *p, const struct payload_store *store,
                          void *buf, size_t count, uint64_t offset);

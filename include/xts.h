@@ -7,19 +7,26 @@
  * sector size (LUKS2 On-Disk Format Specification 1.1.3, section 3.3),
  * plus the header's iv_tweak.
  *
- * A sector whose ciphertext is all zeros is one that was never written.
- * A written one of 512 bytes looks like that once in 2^4096, unless it holds
- * what another reader has decrypted such a sector to.
+ * 512 bytes of a sector whose ciphertext is all zeros were never written.
+ * Written ones look like that once in 2^4096, unless they hold what another
+ * reader has decrypted unwritten ones to.
+ *
+ * XTS encrypts each 16 bytes of a sector by themselves, so a part of one can
+ * be written without the rest.
  */
 
 #ifndef RBDCRYPT_XTS_H
 #define RBDCRYPT_XTS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "reason.h"
 #include "secret.h"
+
+/* What is unwritten, or not, as a whole: bytes. */
+#define XTS_PART 512
 
 struct xts;
 
@@ -40,8 +47,11 @@ extern void xts_free (struct xts *xts);
 extern int xts_encrypt (struct xts *xts, void *out, const void *in,
                         size_t count, uint64_t offset);
 
-/* In place; unwritten sectors become zeros, which is what they are. */
+/* In place; unwritten parts become zeros, which is what they are. */
 extern int
 xts_decrypt (struct xts *xts, void *buf, size_t count, uint64_t offset);
+
+/* Is this ciphertext of XTS_PART bytes that of a part that was never written? */
+extern bool xts_unwritten (const unsigned char *part);
 
 #endif /* RBDCRYPT_XTS_H */

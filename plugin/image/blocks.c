@@ -77,15 +77,19 @@ begin_write (void *opaque, size_t count, uint64_t offset, bool alone,
   return op;
 }
 
+/* PARTS that must match are not answered before that is known. */
 static int
-end_write (void *opaque, void *place, int err)
+end_write (void *opaque, void *place, struct payload_parts *parts, int err)
 {
+  const bool must_match = parts && parts->must_match;
+  struct behind_op *op = place;
   struct visit *v = opaque;
 
   v->alone = NULL;
+  op->parts = parts;
   if (err == 0)
-    return behind_end (place, v->client, v->fua);
-  behind_cancel (place);
+    return behind_end (op, v->client, v->fua || must_match);
+  behind_cancel (op);
   return err;
 }
 
@@ -121,6 +125,11 @@ visit_end (struct visit *v, int r)
   /* In this order: once nothing is under way, nobody holds the payload. */
   pthread_rwlock_unlock (&v->session->payload_lock);
   requests_leave (&v->asker);
+  if (r == -EAGAIN) {
+    v->session->params.log->error ("a write was given up: another client goes "
+                                   "on changing the same 512 bytes");
+    r = -EIO;
+  }
   return checked (v->session, r);
 }
 
@@ -182,7 +191,7 @@ write_plain (struct visit *v, const void *buf, size_t count, uint64_t offset)
   if (!place)
     return r;
   memcpy (copy, buf, count);
-  return end_write (v, place, 0);
+  return end_write (v, place, NULL, 0);
 }
 
 int

@@ -7,6 +7,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "image.h"
@@ -19,6 +20,14 @@ admit (void *opaque, struct behind_op *op)
   return requests_pin (&s->requests, op->generation, &op->store);
 }
 
+static void
+complete (struct behind_op *op, int result)
+{
+  struct session *s = op->behind->opaque;
+
+  behind_complete (op, requests_result (&s->requests, op->generation, result));
+}
+
 /* librbd holds this back until nothing of its own points to the buffer any
  * more.
  */
@@ -26,11 +35,9 @@ static void
 completed (rbd_completion_t c, void *arg)
 {
   const int result = rbd_aio_get_return_value (c);
-  struct behind_op *op = arg;
-  struct session *s = op->behind->opaque;
 
   rbd_aio_release (c);
-  behind_complete (op, requests_result (&s->requests, op->generation, result));
+  complete (arg, result);
 }
 
 static int
@@ -62,6 +69,8 @@ submit (void *opaque, struct behind_op *op)
   int r;
 
   (void)opaque;
+  if (op->parts)
+    return parts_submit (op, complete);
   r = rbd_aio_create_completion (op, completed, &c);
   if (r < 0)
     return r;
@@ -98,6 +107,7 @@ done (void *opaque, struct behind_op *op, int result)
 
   if (result < 0 && op->answered)
     take_loss (s);
+  free (op->parts);
   requests_unpin (&s->requests, op->generation);
 }
 

@@ -14,6 +14,11 @@
  */
 #define PIECE_BYTES (4 * 1024 * 1024)
 
+/* How often a part of XTS_PART bytes is read and changed until nobody else
+ * changed it meanwhile.
+ */
+#define TRIES 100
+
 struct payload {
   struct xts *xts;
   uint64_t data_offset;
@@ -117,48 +122,129 @@ payload_read (struct payload *p, const struct payload_store *store, void *buf,
   return r;
 }
 
-/* What the first and the last sector of [start, end) hold, into SECTORS,
- * where [from, to) does not cover them.
+static void
+add_part (struct payload_parts *parts, size_t at, const unsigned char *before)
+{
+  struct payload_part *part = &parts->list[parts->nr++];
+
+  part->at = at;
+  if (!before)
+    return;
+  /* At most the first and the last that are written end inside of one. */
+  part->before = memcpy (parts->edges[parts->must_match], before, XTS_PART);
+  parts->must_match = true;
+}
+
+/* SECTOR, as it was read, is AT in its place, of which [from, to) changes. */
+static void
+add_parts (struct payload *p, struct payload_parts *parts,
+           const unsigned char *sector, size_t at, size_t from, size_t to)
+{
+  for (size_t i = at; i < at + p->sector_size; i += XTS_PART) {
+    const unsigned char *part = sector + (i - at);
+
+    if (i + XTS_PART <= from || i >= to) {
+      if (xts_unwritten (part))
+        add_part (parts, i, NULL);
+    }
+    else if (i < from || i + XTS_PART > to)
+      add_part (parts, i, part);
+  }
+}
+
+/* A range of the payload, and the sectors it lies in. */
+struct range {
+  uint64_t from, to;
+  uint64_t start, end;
+};
+
+/* The sector at OFFSET of R, of which SECTORS holds all. */
+static int
+read_edge (struct payload *p, const struct payload_store *store,
+           unsigned char *sectors, const struct range *r, uint64_t offset,
+           struct payload_parts *parts)
+{
+  unsigned char *sector = sectors + (offset - r->start);
+  const int err = store->read (store->opaque, sector, p->sector_size,
+                               p->data_offset + offset);
+
+  if (err < 0)
+    return err;
+  add_parts (p, parts, sector, offset - r->start, r->from - r->start,
+             r->to - r->start);
+  return xts_decrypt (p->xts, sector, p->sector_size, offset);
+}
+
+/* What the first and the last sector of R hold, where it does not cover
+ * them, and which parts of them are to be written.
  */
 static int
 read_edges (struct payload *p, const struct payload_store *store,
-            unsigned char *sectors, uint64_t from, uint64_t to)
+            unsigned char *sectors, const struct range *r,
+            struct payload_parts *parts)
 {
-  const uint64_t start = round_down (p, from), end = round_up (p, to);
-  const uint64_t last = end - p->sector_size;
-  int r = 0;
+  const uint64_t last = r->end - p->sector_size;
+  int err = 0;
 
-  if (start < from)
-    r = read_sectors (p, store, sectors, p->sector_size, start);
-  if (r == 0 && to < end && (last != start || start == from))
-    r = read_sectors (p, store, sectors + (last - start), p->sector_size, last);
-  return r;
+  parts->from = (r->from - r->start + XTS_PART - 1) / XTS_PART * XTS_PART;
+  parts->to = (r->to - r->start) / XTS_PART * XTS_PART;
+  if (parts->from > parts->to)
+    parts->from = parts->to;
+  if (r->start < r->from)
+    err = read_edge (p, store, sectors, r, r->start, parts);
+  if (err == 0 && r->to < r->end && (last != r->start || r->start == r->from))
+    err = read_edge (p, store, sectors, r, last, parts);
+  return err;
 }
 
-/* What is to be in SECTORS, which is encrypted there. */
+/* What is to be in SECTORS, which is encrypted there.  PARTS is NULL where
+ * R is whole sectors.
+ */
 static int
 fill_sectors (struct payload *p, const struct payload_store *store,
-              unsigned char *sectors, const void *buf, size_t count,
-              uint64_t offset)
+              unsigned char *sectors, const void *buf, const struct range *r,
+              struct payload_parts *parts)
 {
-  const uint64_t start = round_down (p, offset);
-  const size_t whole = round_up (p, offset + count) - start;
+  const size_t whole = r->end - r->start;
   const void *plain = buf;
-  int r = 0;
+  int err = 0;
 
-  if (!buf || whole != count) {
-    r = read_edges (p, store, sectors, offset, offset + count);
+  if (!buf || parts) {
+    if (parts)
+      err = read_edges (p, store, sectors, r, parts);
     if (buf)
-      memcpy (sectors + (offset - start), buf, count);
+      memcpy (sectors + (r->from - r->start), buf, r->to - r->from);
     else
-      memset (sectors + (offset - start), 0, count);
+      memset (sectors + (r->from - r->start), 0, r->to - r->from);
     plain = sectors;
   }
-  if (r == 0)
-    r = xts_encrypt (p->xts, sectors, plain, whole, start);
-  if (r < 0)
+  if (err == 0)
+    err = xts_encrypt (p->xts, sectors, plain, whole, r->start);
+  if (err < 0)
     explicit_bzero (sectors, whole); /* what is in it is not all encrypted */
-  return r;
+  return err;
+}
+
+static int
+try_write (struct payload *p, const struct payload_store *store,
+           const void *buf, const struct range *r)
+{
+  const bool ragged = r->start != r->from || r->end != r->to;
+  struct payload_parts *parts = NULL;
+  unsigned char *sectors;
+  void *place;
+  int err;
+
+  if (ragged && !(parts = calloc (1, sizeof *parts)))
+    return -ENOMEM;
+  place = store->begin (store->opaque, r->end - r->start,
+                        p->data_offset + r->start, ragged, &sectors, &err);
+  if (!place) {
+    free (parts);
+    return err;
+  }
+  err = fill_sectors (p, store, sectors, buf, r, parts);
+  return store->end (store->opaque, place, parts, err);
 }
 
 /* Write COUNT bytes of BUF, or zeros where BUF is NULL. */
@@ -166,18 +252,21 @@ static int
 write_piece (struct payload *p, const struct payload_store *store,
              const void *buf, size_t count, uint64_t offset)
 {
-  const uint64_t start = round_down (p, offset);
-  const size_t whole = round_up (p, offset + count) - start;
-  unsigned char *sectors;
-  void *place;
-  int r;
+  const struct range r = {
+    .from = offset,
+    .to = offset + count,
+    .start = round_down (p, offset),
+    .end = round_up (p, offset + count),
+  };
 
-  place = store->begin (store->opaque, whole, p->data_offset + start,
-                        whole != count, &sectors, &r);
-  if (!place)
-    return r;
-  r = fill_sectors (p, store, sectors, buf, count, offset);
-  return store->end (store->opaque, place, r);
+  /* Whenever it fails another client has succeeded. */
+  for (unsigned i = 0; i < TRIES; i++) {
+    const int err = try_write (p, store, buf, &r);
+
+    if (err != -EILSEQ)
+      return err;
+  }
+  return -EAGAIN;
 }
 
 /* As write_piece, of any length. */

@@ -208,10 +208,37 @@ crypt_sector (const struct xts *x, EVP_CIPHER_CTX *ctx, unsigned char *out,
          n == (int)x->sector_size;
 }
 
-static bool
-is_unwritten (const unsigned char *sector, size_t size)
+bool
+xts_unwritten (const unsigned char *part)
 {
-  return sector[0] == 0 && memcmp (sector, sector + 1, size - 1) == 0;
+  return part[0] == 0 && memcmp (part, part + 1, XTS_PART - 1) == 0;
+}
+
+/* Bit I: part I of SECTOR was never written. */
+static unsigned
+unwritten_parts (const struct xts *x, const unsigned char *sector)
+{
+  unsigned parts = 0;
+
+  for (size_t i = 0; i < x->sector_size / XTS_PART; i++)
+    parts |= (unsigned)xts_unwritten (sector + i * XTS_PART) << i;
+  return parts;
+}
+
+static bool
+decrypt_sector (const struct xts *x, EVP_CIPHER_CTX *ctx, unsigned char *sector,
+                uint64_t offset)
+{
+  const unsigned unwritten = unwritten_parts (x, sector);
+
+  if (unwritten == (1U << x->sector_size / XTS_PART) - 1)
+    return true;
+  if (!crypt_sector (x, ctx, sector, sector, offset))
+    return false;
+  for (size_t i = 0; unwritten >> i != 0; i++)
+    if (unwritten >> i & 1)
+      memset (sector + i * XTS_PART, 0, XTS_PART);
+  return true;
 }
 
 int
@@ -238,12 +265,8 @@ xts_decrypt (struct xts *x, void *buf, size_t count, uint64_t offset)
 
   if (!s)
     return -ENOMEM;
-  for (size_t i = 0; good && i < count; i += x->sector_size) {
-    unsigned char *sector = (unsigned char *)buf + i;
-
-    if (!is_unwritten (sector, x->sector_size))
-      good = crypt_sector (x, s->decrypt, sector, sector, offset + i);
-  }
+  for (size_t i = 0; good && i < count; i += x->sector_size)
+    good = decrypt_sector (x, s->decrypt, (unsigned char *)buf + i, offset + i);
   schedule_give (x, s);
   return good ? 0 : -EIO;
 }

@@ -37,6 +37,10 @@ struct memory {
   unsigned char *bytes;
   int fail_read, fail_write; /* -errno of the calls from now on */
   unsigned fail_after;       /* that many writes still succeed */
+  bool writes_all;           /* whole sectors, whatever PARTS says */
+  /* Called without the lock after a read: another client of the image. */
+  void (*intrude) (struct memory *m);
+  void *intruder;
 };
 
 static int
@@ -50,6 +54,8 @@ memory_read (void *opaque, void *buf, size_t count, uint64_t offset)
   pthread_mutex_lock (&m->lock);
   memcpy (buf, m->bytes + offset, count);
   pthread_mutex_unlock (&m->lock);
+  if (m->intrude)
+    m->intrude (m);
   return 0;
 }
 
@@ -110,14 +116,52 @@ memory_write (void *opaque, const void *buf, size_t count, uint64_t offset)
   return 0;
 }
 
+/* What librbd's compare and write does. */
 static int
-memory_end (void *opaque, void *place, int err)
+memory_write_if (struct memory *m, const unsigned char *buf,
+                 const unsigned char *before, uint64_t offset)
+{
+  bool same;
+
+  pthread_mutex_lock (&m->lock);
+  same = memcmp (m->bytes + offset, before, XTS_PART) == 0;
+  if (same)
+    memcpy (m->bytes + offset, buf, XTS_PART);
+  pthread_mutex_unlock (&m->lock);
+  return same ? 0 : -EILSEQ;
+}
+
+static int
+memory_write_parts (struct memory *m, const struct held *h,
+                    const struct payload_parts *parts)
+{
+  static const unsigned char unwritten[XTS_PART];
+  int r = memory_write (m, h->buf + parts->from, parts->to - parts->from,
+                        h->start + parts->from);
+
+  for (unsigned i = 0; r == 0 && i < parts->nr; i++) {
+    const struct payload_part *part = &parts->list[i];
+
+    r = memory_write_if (m, h->buf + part->at,
+                         part->before ? part->before : unwritten,
+                         h->start + part->at);
+    if (r == -EILSEQ && !part->before)
+      r = 0;
+  }
+  return r;
+}
+
+static int
+memory_end (void *opaque, void *place, struct payload_parts *parts, int err)
 {
   struct memory *m = opaque;
   struct held *h = place, **link = &m->first;
 
-  if (err == 0)
+  if (err == 0 && parts && !m->writes_all)
+    err = memory_write_parts (m, h, parts);
+  else if (err == 0)
     err = memory_write (m, h->buf, h->end - h->start, h->start);
+  free (parts);
   pthread_mutex_lock (&m->lock);
   while (*link != h)
     link = &(*link)->next;
@@ -454,6 +498,164 @@ long_requests_are_made_in_pieces (void **unused)
   teardown (&f);
 }
 
+/* --- another server --- */
+
+/* One with the same payload; its store is the same memory. */
+struct other {
+  struct fixture *f;
+  unsigned left;  /* how often it comes between */
+  uint64_t state; /* of random_below */
+  unsigned char *model;
+  uint64_t from, to; /* within the range that it must leave alone */
+};
+
+/* Writes, or punches, anything in the sectors around, but not [from, to). */
+static void
+other_changes (struct memory *m)
+{
+  struct other *o = m->intruder;
+  struct memory own = { .bytes = m->bytes };
+  const struct payload_store its = {
+    .read = memory_read,
+    .begin = memory_begin,
+    .end = memory_end,
+    .zero = memory_zero,
+    .discard = memory_discard,
+    .opaque = &own,
+  };
+  const uint64_t at = random_below (&o->state, 24) * 512;
+  const bool punch = random_below (&o->state, 4) == 0;
+  unsigned char buf[512];
+
+  if (o->left == 0 || (at < o->to && o->from < at + sizeof buf))
+    return;
+  o->left--;
+  pthread_mutex_init (&own.lock, NULL);
+  pthread_cond_init (&own.left, NULL);
+  memset (buf, punch ? 0 : 1 + (int)random_below (&o->state, 255), sizeof buf);
+  memcpy (o->model + at, buf, sizeof buf);
+  assert_int_equal (
+      punch ? payload_punch (o->f->payload, &its, sizeof buf, at)
+            : payload_write (o->f->payload, &its, buf, sizeof buf, at),
+      0);
+  pthread_mutex_destroy (&own.lock);
+  pthread_cond_destroy (&own.left);
+}
+
+/* Does anything that two servers write in turn get lost? */
+static bool
+two_servers_undo (uint32_t sector_size, bool writes_all)
+{
+  struct fixture f = setup (sector_size);
+  unsigned char model[24 * 512] = { 0 }, buf[2048], now[sizeof model];
+  struct other other = { .f = &f, .state = 99 + sector_size, .model = model };
+  bool undone = false;
+
+  f.memory.writes_all = writes_all;
+  f.memory.intrude = other_changes;
+  f.memory.intruder = &other;
+  for (unsigned n = 0; n < 2000 && !undone; n++) {
+    const uint64_t count = (1 + random_below (&other.state, 3)) * 512;
+    const uint64_t offset = random_below (&other.state, 20) * 512;
+
+    if (n % 20 == 0) { /* all is unwritten again */
+      memset (f.memory.bytes + OFFSET, 0, sizeof model);
+      memset (model, 0, sizeof model);
+    }
+    fill (buf, count, &other.state);
+    other.from = offset;
+    other.to = offset + count;
+    other.left = 3;
+    assert_int_equal (payload_write (f.payload, store (&f), buf, count, offset),
+                      0);
+    other.left = 0;
+    memcpy (model + offset, buf, count);
+    assert_int_equal (payload_read (f.payload, store (&f), now, sizeof now, 0),
+                      0);
+    undone = memcmp (now, model, sizeof model) != 0;
+  }
+  teardown (&f);
+  return undone;
+}
+
+static void
+two_servers_do_not_undo_each_other (void **unused)
+{
+  (void)unused;
+  for (size_t i = 0; i < sizeof sector_sizes / sizeof sector_sizes[0]; i++)
+    assert_false (two_servers_undo (sector_sizes[i], false));
+  /* Which this would see. */
+  assert_true (two_servers_undo (4096, true));
+}
+
+/* Writes of 512 bytes that it changes in part, LEFT times. */
+static void
+other_changes_the_same (struct memory *m)
+{
+  struct other *o = m->intruder;
+
+  o->from = 0;
+  o->to = 0;
+  if (o->left == 0)
+    return;
+  o->left--;
+  m->bytes[OFFSET + 4096 + 512] ^= 1; /* ciphertext: of the first 16 bytes */
+}
+
+static void
+bytes_among_512_are_tried_again (void **unused)
+{
+  struct fixture f = setup (4096);
+  unsigned char buf[8192], now[8192];
+  struct other other = { .f = &f, .left = 3 };
+  uint64_t state = 5;
+
+  (void)unused;
+  fill (buf, sizeof buf, &state);
+  assert_int_equal (payload_write (f.payload, store (&f), buf, sizeof buf, 0),
+                    0);
+  f.memory.intrude = other_changes_the_same;
+  f.memory.intruder = &other;
+  assert_int_equal (payload_write (f.payload, store (&f), "new", 3, 4096 + 700),
+                    0);
+  memcpy (buf + 4096 + 700, "new", 3);
+  assert_int_equal (other.left, 0);
+  assert_int_equal (payload_read (f.payload, store (&f), now, sizeof now, 0),
+                    0);
+  assert_memory_not_equal (now + 4096 + 512, buf + 4096 + 512, 16);
+  memcpy (now + 4096 + 512, buf + 4096 + 512, 16);
+  assert_memory_equal (now, buf, sizeof buf);
+  /* Not for ever. */
+  other.left = 1000;
+  assert_int_equal (payload_write (f.payload, store (&f), "old", 3, 4096 + 700),
+                    -EAGAIN);
+  other.left = 0;
+  assert_int_equal (payload_read (f.payload, store (&f), now, 3, 4096 + 700),
+                    0);
+  assert_memory_equal (now, "new", 3);
+  teardown (&f);
+}
+
+/* For readers to which what was never written is garbage. */
+static void
+nothing_of_a_changed_sector_stays_unwritten (void **unused)
+{
+  struct fixture f = setup (4096);
+
+  (void)unused;
+  assert_int_equal (
+      payload_write (f.payload, store (&f), "x", 1, 3 * 4096 + 77), 0);
+  assert_int_equal (
+      payload_write_zeroes (f.payload, store (&f), 9000, 5 * 4096 + 512), 0);
+  for (uint64_t at = 0; at < 10 * 4096; at += 512) {
+    const uint64_t sector = at / 4096;
+
+    assert_int_equal (xts_unwritten (f.memory.bytes + OFFSET + at),
+                      sector != 3 && (sector < 5 || sector > 7));
+  }
+  teardown (&f);
+}
+
 /* --- failures --- */
 
 static void
@@ -529,6 +731,9 @@ main (void)
     cmocka_unit_test (writers_in_one_sector_keep_what_they_wrote),
     cmocka_unit_test (overlapping_writers_do_not_mix),
     cmocka_unit_test (long_requests_are_made_in_pieces),
+    cmocka_unit_test (two_servers_do_not_undo_each_other),
+    cmocka_unit_test (bytes_among_512_are_tried_again),
+    cmocka_unit_test (nothing_of_a_changed_sector_stays_unwritten),
     cmocka_unit_test (a_failed_write_changes_nothing_outside),
     cmocka_unit_test (size_is_whole_sectors_inside_the_segment),
     cmocka_unit_test (other_ciphers_are_refused_by_name),

@@ -151,6 +151,31 @@ unwritten_sectors_are_zeros (void **state)
   xts_free (x);
 }
 
+/* Each 512 bytes of a sector by themselves. */
+static void
+unwritten_parts_of_sectors_are_zeros (void **state)
+{
+  struct xts *x = make (KEY256, 4096, 0);
+  unsigned char plain[4096], bytes[4096], cipher[4096];
+  const unsigned char zeros[4096] = { 0 };
+
+  (void)state;
+  count_up (plain, sizeof plain);
+  assert_int_equal (xts_encrypt (x, cipher, plain, sizeof plain, 0), 0);
+  for (unsigned mask = 0; mask < 256; mask++) {
+    memcpy (bytes, cipher, sizeof bytes);
+    for (unsigned i = 0; i < 8; i++)
+      if (mask >> i & 1)
+        memset (bytes + i * XTS_PART, 0, XTS_PART);
+    assert_int_equal (xts_decrypt (x, bytes, sizeof bytes, 0), 0);
+    for (unsigned i = 0; i < 8; i++)
+      assert_memory_equal (bytes + i * XTS_PART,
+                           mask >> i & 1 ? zeros : plain + i * XTS_PART,
+                           XTS_PART);
+  }
+  xts_free (x);
+}
+
 static void
 bad_keys_are_refused (void **state)
 {
@@ -223,6 +248,7 @@ main (void)
     cmocka_unit_test (large_sectors_count_in_units_of_512),
     cmocka_unit_test (what_was_encrypted_comes_back),
     cmocka_unit_test (unwritten_sectors_are_zeros),
+    cmocka_unit_test (unwritten_parts_of_sectors_are_zeros),
     cmocka_unit_test (bad_keys_are_refused),
     cmocka_unit_test (threads_do_not_mix),
   };
