@@ -26,11 +26,6 @@ struct extents_of {
   bool fast_diff; /* tells which objects are absent */
 };
 
-/* Has IMAGE, or the snapshot that it is set to, a fast-diff that is valid?
- * When that cannot be asked: no.
- */
-extern bool extents_fast_diff (rbd_image_t image);
-
 /* Call FN for consecutive extents that begin at OFFSET and cover COUNT
  * bytes, or less: as much as can be looked at in a short time.
  * Sees what the OSDs have: what was answered and is still under way is for

@@ -41,6 +41,12 @@ struct facts {
 extern int facts_gather (const struct volume *v, rbd_image_t image,
                          struct facts *ret, struct reason *why);
 
+/* Does the fast-diff of IMAGE, or of the snapshot that it is set to, tell
+ * which objects there are: is it on, and not marked as invalid?  0, or what
+ * librbd answered.
+ */
+extern int facts_fast_diff (rbd_image_t image, bool *ret);
+
 /* Open V's image once more and look at it anew, also behind encryption
  * that is loaded.  Neither a watch nor the lock is taken.  On success *RET
  * is what is the case now.  -errno: nothing can be said now, or (see

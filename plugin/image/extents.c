@@ -22,10 +22,9 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include <rbd/features.h>
-
 #include "compat.h"
 #include "extents.h"
+#include "facts.h"
 
 /* How many data extents one answer may have; what lies beyond the last
  * one is then called data.
@@ -91,34 +90,15 @@ diff_callback (uint64_t offset, size_t length, int exists, void *opaque)
   return 0;
 }
 
-static int
-fast_diff_valid (rbd_image_t image)
-{
-  uint64_t flags;
-  const int r = rbd_get_flags (image, &flags);
-
-  if (r < 0)
-    return r;
-  return !(flags & (RBD_FLAG_FAST_DIFF_INVALID | RBD_FLAG_OBJECT_MAP_INVALID));
-}
-
-bool
-extents_fast_diff (rbd_image_t image)
-{
-  uint64_t features;
-
-  return rbd_get_features (image, &features) == 0 &&
-         features & RBD_FEATURE_FAST_DIFF && fast_diff_valid (image) > 0;
-}
-
 /* Librbd's own encryption. */
 static int
 iterate_objects (rbd_image_t image, struct extents_call *ec)
 {
 #if COMPAT_DIFF_ITERATE3
-  const int r = fast_diff_valid (image);
+  bool fast_diff;
+  const int r = facts_fast_diff (image, &fast_diff);
 
-  if (r <= 0)
+  if (r < 0 || !fast_diff)
     return r < 0 ? r : -EOPNOTSUPP;
   return rbd_diff_iterate3 (image, 0, ec->start, ec->end - ec->start,
                             RBD_DIFF_ITERATE_FLAG_WHOLE_OBJECT, diff_callback,
@@ -169,11 +149,12 @@ static int
 iterate_exactly (rbd_image_t image, struct extents_call *ec)
 {
   const uint64_t limit = ec->start + OBJECTS_MAX * ec->of.object_size;
-  int r = ec->of.fast_diff ? fast_diff_valid (image) : 0;
+  bool fast_diff = false;
+  int r = ec->of.fast_diff ? facts_fast_diff (image, &fast_diff) : 0;
 
   if (r < 0)
     return r;
-  if (r > 0) {
+  if (fast_diff) {
     r = iterate_periods (image, ec);
     if (r < 0 || ec->nr == 0)
       return r;                          /* all of it is a hole */

@@ -126,14 +126,28 @@ find_demoted (rbd_image_t image, bool *ret)
 }
 
 int
-facts_gather (const struct volume *v, rbd_image_t image, struct facts *ret,
-              struct reason *why)
+facts_fast_diff (rbd_image_t image, bool *ret)
 {
-  uint64_t flags = 0;
-  int r = rbd_get_features (image, &ret->features);
+  uint64_t features, flags;
+  int r = rbd_get_features (image, &features);
 
   if (r == 0)
     r = rbd_get_flags (image, &flags);
+  if (r < 0)
+    return r;
+  *ret = features & RBD_FEATURE_FAST_DIFF &&
+         !(flags & (RBD_FLAG_FAST_DIFF_INVALID | RBD_FLAG_OBJECT_MAP_INVALID));
+  return 0;
+}
+
+int
+facts_gather (const struct volume *v, rbd_image_t image, struct facts *ret,
+              struct reason *why)
+{
+  int r = rbd_get_features (image, &ret->features);
+
+  if (r == 0)
+    r = facts_fast_diff (image, &ret->fast_diff);
   if (r == 0)
     r = describe_parent (image, ret->parent);
   if (r == 0)
@@ -141,9 +155,6 @@ facts_gather (const struct volume *v, rbd_image_t image, struct facts *ret,
   if (r < 0)
     return reason_set (why, -r, "cannot look at the image: %s", strerror (-r));
   ret->data_pool = rbd_get_data_pool_id (image);
-  ret->fast_diff =
-      ret->features & RBD_FEATURE_FAST_DIFF &&
-      !(flags & (RBD_FLAG_FAST_DIFF_INVALID | RBD_FLAG_OBJECT_MAP_INVALID));
   r = check_features (v, ret->features, why);
   return r == 0 ? check_settings (v, image, why) : r;
 }

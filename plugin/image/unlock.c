@@ -16,7 +16,7 @@
 #include <rbd/features.h>
 
 #include "compat.h"
-#include "extents.h"
+#include "facts.h"
 #include "heap.h"
 #include "unlock_slot.h"
 #include "volume.h"
@@ -78,6 +78,7 @@ look_at (void *arg, rbd_image_t ancestor, struct reason *why)
   struct luks_device *device;
   struct luks_header header;
   uint64_t size;
+  bool fast_diff;
   int r = rbd_get_size (ancestor, &size);
 
   if (r < 0)
@@ -90,7 +91,8 @@ look_at (void *arg, rbd_image_t ancestor, struct reason *why)
     if (r < 0)
       return r;
   }
-  v->fast_diff = v->fast_diff && extents_fast_diff (ancestor);
+  v->fast_diff =
+      v->fast_diff && facts_fast_diff (ancestor, &fast_diff) == 0 && fast_diff;
   r = look->plain ? -ENODATA
                   : luks_device_open (volume_read_raw, ancestor, size, &header,
                                       &device, why);
