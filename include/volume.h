@@ -87,8 +87,7 @@ struct volume {
   bool costly;         /* the header asks for a costly unlock */
   bool loaded;         /* a rehearsal or a trial may leave that out */
   bool erasure_coded;  /* the data pool is, or an ancestor's */
-  bool exclusive_lock; /* the image has the feature */
-  bool fast_diff;      /* and this one, as all that it was cloned from */
+  bool fast_diff;      /* the image has it, as all that it was cloned from */
   enum engine engine;  /* whose it is; AUTO: nobody's, it is plain */
   const char *warning; /* what this engine does wrongly here, or NULL */
   bool extents;        /* can be had, and are right */

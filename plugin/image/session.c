@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <rbd/features.h>
+
 #include "heap.h"
 #include "image.h"
 
@@ -162,7 +164,9 @@ wipe_payload (struct session *s)
 static int
 check_left_behind (struct session *s, struct reason *why)
 {
-  if (s->left_open && !s->volume->readonly && !s->volume->exclusive_lock)
+  const bool locks = s->volume->facts.features & RBD_FEATURE_EXCLUSIVE_LOCK;
+
+  if (s->left_open && !s->volume->readonly && !locks)
     return reason_set (why, EIO,
                        "requests of before may still write to the image, "
                        "which has no exclusive-lock: restart this server");

@@ -251,7 +251,6 @@ open_and_check (struct cluster *cluster, struct volume *v,
   if (r < 0)
     return r;
   v->size = v->geometry.size;
-  v->exclusive_lock = v->facts.features & RBD_FEATURE_EXCLUSIVE_LOCK;
   v->fast_diff = v->facts.features & RBD_FEATURE_FAST_DIFF;
   /* With librbd's encryption parents make fast-diff answer for objects that
    * the clone has not: a doubt about extents is decided for the data.
@@ -315,14 +314,7 @@ volume_resized (struct volume *v, uint64_t *size, struct reason *why)
 int
 volume_look (struct volume *v, struct reason *why)
 {
-  struct facts now;
-  int r = facts_look (v, &now, why);
-
-  if (r < 0)
-    return r;
-  v->facts = now;
-  v->exclusive_lock = now.features & RBD_FEATURE_EXCLUSIVE_LOCK;
-  return 0;
+  return facts_look (v, &v->facts, why);
 }
 
 int
