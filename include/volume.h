@@ -109,9 +109,9 @@ struct volume {
 
 /* How volume_open asks for what it does not know. */
 struct volume_hooks {
-  /* The step that begins: "opening the image volumes/vol-1", so that
-   * what loses patience can say where it hangs, and that it waited for OSDs
-   * only.  May be NULL.
+  /* The step that begins, such as: opening the image "volumes/vol-1".  What
+   * loses patience can say where it hangs, and that it waited for OSDs only.
+   * May be NULL.
    */
   void (*step) (void *opaque, const char *what, bool osds);
   /* The passphrase of layer I, child first: a loan until volume_open

@@ -26,7 +26,7 @@ begin_step (const struct volume_hooks *hooks, const char *verb,
 
   if (!hooks->step)
     return;
-  snprintf (what, sizeof what, "%s %s", verb, image_spec_text (spec, name));
+  snprintf (what, sizeof what, "%s \"%s\"", verb, image_spec_text (spec, name));
   hooks->step (hooks->opaque, what, osds);
 }
 

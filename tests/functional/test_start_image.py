@@ -103,8 +103,8 @@ def test_osds_that_are_silent_end_the_start(servers, images, key, cluster):
     finally:
         cluster.thaw()
     assert refusal.seconds <= lab.START_LIMIT
-    names(refusal, image.spec.split("/")[-1],
-          ": the cluster's OSDs do not answer")
+    names(refusal, 'while opening the image "%s": the cluster\'s OSDs do not '
+          "answer" % image.spec)
 
 
 def test_a_refused_start_leaves_no_watcher_and_no_lock(servers, images,
