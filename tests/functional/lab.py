@@ -35,6 +35,10 @@ MIB = 1 << 20
 START_LIMIT = 12
 STOP_LIMIT = 34
 
+# What a client waits for a costly unlock: up to 20 s for its turn on this
+# host, and then for what a busy one gives it.
+UNLOCK_LIMIT = 120
+
 # Sooner than what waits for anything: the limits of a question and of a
 # start are 10 s.  How much sooner is the machine's business.
 AT_ONCE = 8

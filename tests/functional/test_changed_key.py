@@ -34,7 +34,7 @@ def put(volume, value):
 
 
 def serves(server):
-    with server.connect(timeout=120) as c:
+    with server.connect(timeout=lab.UNLOCK_LIMIT) as c:
         c.write(lab.pattern(4096), 0)
         assert c.read(4096, 0) == lab.pattern(4096)
 

@@ -103,7 +103,8 @@ def test_many_clients_while_the_image_is_being_opened(servers, images, key):
         h.aio_connect_unix(server.socket)
         handles.append(lab.Client(h))
     for c in handles:
-        c._poll(c.handle.aio_is_connecting, 40, "connecting")
+        c._poll(c.handle.aio_is_connecting, lab.UNLOCK_LIMIT,
+                "connecting")
         assert c.handle.aio_is_ready()
         assert c.size == image.size
         c.close()
@@ -130,7 +131,7 @@ def test_a_failing_open_gives_the_client_no_name_and_no_path(
     server = servers.start(image, "key=file:" + path)
     server.expected_status = None
     with pytest.raises(lab.Refused) as refused:
-        server.connect(timeout=40)
+        server.connect(timeout=lab.UNLOCK_LIMIT)
     text = str(refused.value)
     for private in (path, "secret-place", image.spec.split("/")[-1],
                     os.path.dirname(path)):

@@ -565,6 +565,7 @@ def test_header_that_would_cost_too_much_is_refused(servers, images, key):
     image = images.costly()
     names(servers.refused(image, key, OPENSSL, "unlock-limit=10,128"),
           "256 MiB", "unlock-limit")
-    with servers.start(image, key, OPENSSL).connect(timeout=60) as c:
+    server = servers.start(image, key, OPENSSL)
+    with server.connect(timeout=lab.UNLOCK_LIMIT) as c:
         c.write(lab.pattern(512), 512)
         assert c.read(512, 512) == lab.pattern(512)

@@ -95,7 +95,7 @@ def test_volume_key_of_another_header_is_not_used(
     (directory / "go").touch()
     server.ready()
     with pytest.raises(lab.Refused):
-        server.connect(timeout=40)
+        server.connect(timeout=lab.UNLOCK_LIMIT)
     server.says("keyslot")
 
 

@@ -46,7 +46,7 @@ def test_one_login_for_two_layers_and_revoking_the_parents_key(
         assert bao.tokens(role) == {}
         return
     server = servers.start(*arguments)
-    load = Load(server.connect(timeout=40))
+    load = Load(server.connect(timeout=lab.UNLOCK_LIMIT))
     lab.await_(lambda: load.count > 500, 30, "the load runs")
     assert load.errors == []
     assert len(bao.tokens(role)) == 1

@@ -113,7 +113,7 @@ def test_unlock_limit_bounds_time_and_memory(servers, images, key):
     names(servers.refused(image, key, "unlock-limit=3600,64"),
           "unlock-limit")
     server = servers.start(image, key, "unlock-limit=3600,4096")
-    with server.connect(timeout=40) as c:
+    with server.connect(timeout=lab.UNLOCK_LIMIT) as c:
         assert c.size == image.size
 
 
@@ -252,7 +252,7 @@ def test_a_clone_takes_a_key_for_each_layer(servers, images, files, cluster,
                         files("child", b"child"))
             keys.insert(0, "key=file:" + files("child", b"child"))
             server = servers.start(child, *keys)
-            with server.connect(timeout=40) as c:
+            with server.connect(timeout=lab.UNLOCK_LIMIT) as c:
                 c.write(lab.pattern(4096), 0)
                 assert c.read(4096, 0) == lab.pattern(4096)
             server.stop()

@@ -363,8 +363,8 @@ def test_key_revoked_in_barbican_ends_io_and_leaves_memory(
                          "id": credential,
                          "secret_file": files("revoked.secret", secret)}}
     profiles = "profiles=" + files("barbican.json", json.dumps({
-        "profiles": {"t": barbican.profile(who, timeout=10, **auth),
-                     "other": barbican.profile(who, timeout=10)}}))
+        "profiles": {"t": barbican.profile(who, timeout=30, **auth),
+                     "other": barbican.profile(who, timeout=30)}}))
     image = images.luks(passphrase=PASSPHRASE)
     server = servers.start(image, "key=t:" + ident, profiles, "recheck=1",
                            env={"RBDCRYPT_ALLOW_CORE": "1"})
@@ -385,8 +385,8 @@ def test_key_revoked_in_barbican_ends_io_and_leaves_memory(
         forget_acl(barbican, ident)
     else:
         barbican.delete_credential(credential)
-    load.wait(40)
-    assert load.ended_at - begin <= 1.1 + 10 + 2
+    load.wait(60)
+    assert load.ended_at - begin <= 1.1 + 30 + 2
     assert set(load.errors) == {errno.EPERM}, load.errors
     lab.await_(lambda: cluster.watchers(image) == [], 12,
                "the image is closed")

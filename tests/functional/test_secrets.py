@@ -85,7 +85,7 @@ def test_no_passphrase_in_memory_after_a_costly_unlock(servers, images,
     server = servers.start(
         image, "key=file:" + files("k", SECRET),
         env={"RBDCRYPT_ALLOW_CORE": "1"})
-    with server.connect(timeout=40) as c:
+    with server.connect(timeout=lab.UNLOCK_LIMIT) as c:
         c.read(4096, 0)
         assert places(server.pid, SECRET) == []
 
@@ -304,7 +304,7 @@ def test_memory_of_an_argon2_unlock_is_given_back(servers, images, key,
         env["LD_PRELOAD"] = library
     image = images.costly()
     server = servers.start(image, key, env=env)
-    with server.connect(timeout=40) as c:
+    with server.connect(timeout=lab.UNLOCK_LIMIT) as c:
         c.read(lab.MIB, 0)
         lab.await_(lambda: rss_mib(server.pid) < 150, 10,
                    "resident memory below 150 MiB")

@@ -35,7 +35,7 @@ def test_wrong_passphrase_of_a_costly_header_reaches_the_client(
     server.expected_status = None
     for _ in range(3):
         with pytest.raises(lab.Refused):
-            server.connect(timeout=40)
+            server.connect(timeout=lab.UNLOCK_LIMIT)
     assert sum("keyslot" in s for s in server.lines()
                if "error" in s) >= 1, server.stderr()
     server.stop()
