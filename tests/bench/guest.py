@@ -127,7 +127,9 @@ def kernel(bench):
 class Machine:
     """A running guest and its second serial port."""
 
-    def __init__(self, bench, image, chosen):
+    boot_seconds = BOOT_SECONDS
+
+    def __init__(self, bench, image, chosen, extra=()):
         self.log = os.path.join(bench.directory, "guest.log")
         self.path = os.path.join(bench.directory, "guest.sock")
         if os.path.exists(self.path):
@@ -143,6 +145,7 @@ class Machine:
                 "-object", "secret,id=key,file=" + bench.pool.passphrase]
         for number, disk in enumerate(chosen):
             argv += disk.blockdevs(number)
+        argv += extra
         self.errors = open(self.log + ".qemu", "wb")
         self.process = subprocess.Popen(
             argv, env=bench.env, stdin=subprocess.DEVNULL,
@@ -160,6 +163,11 @@ class Machine:
         return GuestError("the guest: %s\n%s" % (what, "\n".join(text)))
 
     def connect(self):
+        self.attach()
+        self.until("ready", self.boot_seconds)
+        return self
+
+    def attach(self):
         def answers():
             if self.process.poll() is not None:
                 raise self.trouble("QEMU ended with status %d"
@@ -172,8 +180,6 @@ class Machine:
                 return None
             return port
         self.port = lab.await_(answers, 30, "QEMU's serial port")
-        self.until("ready", BOOT_SECONDS)
-        return self
 
     def until(self, status, seconds):
         """What comes before the line "=STATUS"; any status if None: then

@@ -15,6 +15,7 @@ import certificates as certificate_store
 import classes as class_table
 import kmip_server
 import lab
+import machines
 
 
 def pytest_configure(config):
@@ -216,6 +217,12 @@ def half(cluster, files):
         " allow rwx pool=rbd object_prefix rbd_header,"
         " allow rwx pool=rbd object_prefix rbd_object_map,"
         " allow rwx pool=rbd object_prefix rbd_children"))]
+
+
+@pytest.fixture(scope="session")
+def guest_image(lab_dir):
+    """What machines.Machine boots."""
+    return machines.make(os.path.join(lab_dir, "guest"))
 
 
 @pytest.fixture(scope="session")

@@ -3,35 +3,19 @@
 restarted.  tests/long/restarts runs it: it needs QEMU and a kernel."""
 
 import os
-import sys
 import threading
-from types import SimpleNamespace
 
 import pytest
 
 import lab
+import machines
 from test_planned_stop import RESTARTS, quiet, serve
-
-sys.path.insert(0, os.path.join(lab.HERE, "..", "bench"))
-import guest  # noqa: E402
 
 # Without a cache in the guest or in QEMU; each run verifies what it wrote.
 FIO = ["fio", "--name=job", "--filename=/dev/vda", "--direct=1",
        "--ioengine=libaio", "--iodepth=16", "--bs=64k", "--rw=randwrite",
        "--size=8m", "--verify=crc32c", "--do_verify=1", "--verify_fatal=1",
        "--end_fsync=1", "--output-format=terse"]
-
-
-class Disk:
-    def __init__(self, path):
-        self.path = path
-
-    def blockdevs(self, number):
-        return ["-blockdev", "driver=nbd,node-name=n,server.type=unix,"
-                "server.path=%s,reconnect-delay=60,cache.direct=on"
-                % self.path,
-                "-blockdev", "driver=raw,node-name=d,file=n,cache.direct=on",
-                "-device", "virtio-blk-pci,drive=d"]
 
 
 class Work:
@@ -50,7 +34,7 @@ class Work:
             while not self.stopping:
                 self.machine.call(FIO + ["--randseed=%d" % self.rounds], 180)
                 self.rounds += 1
-        except guest.GuestError as e:
+        except machines.GuestError as e:
             self.failure = e
 
     def goes_on(self):
@@ -66,20 +50,14 @@ class Work:
 
 
 @pytest.mark.timeout(180 * RESTARTS + 300)
-def test_guest_does_not_notice_restarts(servers, images, key, lab_dir,
+def test_guest_does_not_notice_restarts(servers, images, key, guest_image,
                                         tmp_path):
     image = images.luks()
     path = os.path.join(servers.dir, "guest")
-    secret = tmp_path / "unused"
-    secret.write_text("x")
-    boots = os.path.join(lab_dir, "guest")
-    lab.run(os.path.join(lab.HERE, "..", "bench", "guest-image"), boots,
-            timeout=300)
     server = serve(servers, image, key, path)
-    bench = SimpleNamespace(
-        directory=str(tmp_path), env=os.environ,
-        pool=SimpleNamespace(passphrase=str(secret)))
-    machine = guest.Machine(bench, boots, [Disk(path)])
+    machine = machines.Machine(
+        str(tmp_path / "guest"), guest_image,
+        [machines.Disk(path, "reconnect-delay=60")])
     try:
         work = Work(machine.connect())
         for _ in range(RESTARTS):

@@ -12,13 +12,13 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 
 import pytest
 
 import lab
 from lab import MIB
+from qmp import Qmp
 
 TOP = os.path.realpath(os.path.join(lab.HERE, "..", ".."))
 KEY = "5a" * 32
@@ -181,31 +181,6 @@ def quickstart(cluster, bao, stage, lab_dir, _header_dir, image_numbers):
         yield q
     finally:
         q.finish()
-
-
-class Qmp:
-    """qmp(COMMAND, **ARGUMENTS) -> what QEMU returns."""
-
-    def __init__(self, path):
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(60)
-        self.socket.connect(path)
-        self.file = self.socket.makefile("rw")
-        self.file.readline()
-        self("qmp_capabilities")
-
-    def __call__(self, command, **arguments):
-        self.file.write(json.dumps({"execute": command,
-                                    "arguments": arguments}) + "\n")
-        self.file.flush()
-        reply = {"event": ""}
-        while "event" in reply:
-            reply = json.loads(self.file.readline())
-        return reply["return"]
-
-    def close(self):
-        self.file.close()
-        self.socket.close()
 
 
 def test_every_example_is_run():
