@@ -52,7 +52,7 @@ class Barbican:
         self.tokens = {}
 
     def up(self):
-        lab.run(ENV, "up", self.dir, timeout=200)
+        lab.run(ENV, "up", self.dir, timeout=400)
 
     def down(self):
         lab.run(ENV, "down", self.dir, timeout=120)
