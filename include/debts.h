@@ -4,9 +4,9 @@
  *
  * The next flush of every connection that was open then fails, once.
  * What no connection was told is a debt, and so is what one that has closed
- * was not told, whatever others were: it may be the one that wrote, and
- * connect anew.  The first flush of every connection that comes later
- * fails, until one has.
+ * was not told, whatever others were that had come before it left: it may be
+ * the one that wrote, and connect anew.  The first flush of every connection
+ * that comes later fails, until one has.
  *
  * No locks: the caller has one.
  */
@@ -31,14 +31,16 @@ struct debts {
   uint64_t failed;      /* how many have failed since the server started */
   uint64_t reported;    /* how many of them are no debt; those after are */
   size_t open, settled; /* connections; those that were told of all */
+  uint64_t partings;    /* connections that have left without being told */
+  uint64_t parted;      /* the last of them whose debt nobody was told; or 0 */
   int err;              /* of the oldest debt; negative */
   struct debts_range ranges[DEBTS_RANGES];
   size_t nr_ranges;
 };
 
-/* A connection: what it was told of. */
+/* A connection: what it was told of, and who had left when it came. */
 struct debtor {
-  uint64_t told;
+  uint64_t told, opened;
 };
 
 /* A connection begins.  It is told of what is a debt now. */

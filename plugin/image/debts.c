@@ -12,6 +12,7 @@ void
 debts_open (struct debts *debts, struct debtor *debtor)
 {
   debtor->told = MUTANT (DEBT) ? debts->failed : debts->reported;
+  debtor->opened = debts->partings;
   debts->open++;
   debts->settled += debtor->told == debts->failed;
 }
@@ -21,8 +22,11 @@ debts_close (struct debts *debts, const struct debtor *debtor)
 {
   debts->open--;
   debts->settled -= debtor->told == debts->failed;
-  if (debtor->told < debts->reported && !MUTANT (CLOSE))
+  if (debtor->told == debts->failed || MUTANT (CLOSE))
+    return;
+  if (debtor->told < debts->reported)
     debts->reported = debtor->told;
+  debts->parted = ++debts->partings;
 }
 
 static bool
@@ -66,11 +70,13 @@ debts_collect (struct debts *debts, struct debtor *debtor)
   if (debtor->told == debts->failed ||
       (MUTANT (EVERYBODY) && debts->reported == debts->failed))
     return 0;
-  /* Else what a connection has left was before this one's time, or this one
-   * was told of it: it is for others.
+  /* Else a connection that was open together with this one has left, and may
+   * come again: this one cannot be told in its place.
    */
-  if (debtor->told <= debts->reported)
+  if (debtor->opened >= debts->parted || MUTANT (PARTED)) {
     debts->reported = debts->failed;
+    debts->parted = 0;
+  }
   if (!MUTANT (ONCE)) {
     debtor->told = debts->failed;
     debts->settled++;

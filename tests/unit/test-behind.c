@@ -39,6 +39,7 @@ enum mutant {
   DEBT,
   ONCE,
   CLOSE,
+  PARTED,
   EVERYBODY,
   ROOM,
   OWN_WRITE,
@@ -51,10 +52,10 @@ enum mutant {
 };
 
 static const char *const mutant_names[NR_MUTANTS] = {
-  "none",     "overlap", "turn",      "read", "alone",        "sector",
-  "object",   "flush",   "1st flush", "fua",  "fua collects", "debt",
-  "once",     "close",   "everybody", "room", "own write",    "buffer",
-  "forsaken", "dropped", "open",      "wipe",
+  "none",   "overlap",  "turn",      "read",      "alone",        "sector",
+  "object", "flush",    "1st flush", "fua",       "fua collects", "debt",
+  "once",   "close",    "parted",    "everybody", "room",         "own write",
+  "buffer", "forsaken", "dropped",   "open",      "wipe",
 };
 
 static enum mutant mutant;
@@ -99,6 +100,7 @@ struct client {
   struct behind_client client;
   unsigned generation;
   bool open;
+  uint64_t opened_at;
   unsigned workers;
 };
 
@@ -117,6 +119,7 @@ struct failure {
   uint64_t answered_at;
   bool reported;
   bool owed[CLIENTS_MAX];
+  uint64_t left_at; /* by the last connection that was not told */
 };
 
 struct pending {
@@ -576,7 +579,8 @@ work_flush (struct worker *w)
   for (unsigned i = 0; r < 0 && i < v->nr_failures; i++) {
     struct failure *f = &v->failures[i];
 
-    f->reported = f->reported || f->owed[self];
+    if (f->owed[self] && f->left_at <= w->c->opened_at)
+      f->reported = true;
     f->owed[self] = false;
   }
   return true;
@@ -591,6 +595,7 @@ open_client (struct volume *v, struct client *c)
     return;
   c->generation = v->generation;
   c->open = true;
+  c->opened_at = now++;
   for (unsigned i = 0; i < v->nr_failures; i++)
     v->failures[i].owed[c - v->clients] = !v->failures[i].reported;
   behind_client_open (&v->behind, &c->client);
@@ -618,8 +623,11 @@ close_client (struct volume *v, struct client *c)
   check_owes (v);
   c->open = false;
   for (unsigned i = 0; i < v->nr_failures; i++)
-    if (v->failures[i].owed[c - v->clients])
+    if (v->failures[i].owed[c - v->clients]) {
       v->failures[i].reported = false;
+      v->failures[i].left_at = now;
+    }
+  now++;
   behind_client_close (&v->behind, &c->client);
 }
 
