@@ -40,11 +40,12 @@ struct requests {
   bool held;           /* clients' new requests wait for requests_release */
   size_t nr_held;      /* threads that were held and still run */
   unsigned generation; /* counts the openings of the volume */
-  /* Was anything written since it was opened?  If not, a flush has
-   * nothing to do, and must do nothing: librbd would take the exclusive
-   * lock for it, from whoever is writing to the image.
+  /* How many changes of the image librbd has completed, and how many of them
+   * were before the last good flush.  Where there are no others a flush has
+   * nothing to do, and must do nothing: librbd would take the exclusive lock
+   * for it, from whoever is writing to the image.
    */
-  atomic_bool wrote;
+  atomic_uint_fast64_t changes, flushed;
   atomic_bool blocklisted; /* since then, says librbd */
 };
 
@@ -130,6 +131,12 @@ extern void requests_leave (struct asker *a);
 extern int
 requests_pin (struct requests *rs, unsigned generation, rbd_image_t *image);
 extern void requests_unpin (struct requests *rs, unsigned generation);
+
+/* A change was completed: called before anybody is told so. */
+extern void requests_changed (struct requests *rs);
+
+/* Would a flush do anything? */
+extern bool requests_unflushed (struct requests *rs);
 
 /* What RESULT, librbd's word on something of GENERATION, is to clients.
  * "Cannot send after transport endpoint shutdown" is what librbd says once

@@ -68,7 +68,7 @@ requests_admit (struct requests *rs, rbd_image_t image)
   rs->paused = false;
   rs->nr = 0; /* what an older image never answered is not waited for */
   generation = ++rs->generation;
-  atomic_store (&rs->wrote, false);
+  atomic_store (&rs->flushed, atomic_load (&rs->changes));
   atomic_store (&rs->blocklisted, false);
   pthread_mutex_unlock (&rs->lock);
   return generation;
@@ -258,7 +258,6 @@ requests_pin (struct requests *rs, unsigned generation, rbd_image_t *image)
     rs->nr++;
     rs->begun++;
     *image = rs->image;
-    atomic_store (&rs->wrote, true);
   }
   pthread_mutex_unlock (&rs->lock);
   return r;
@@ -270,6 +269,29 @@ requests_unpin (struct requests *rs, unsigned generation)
   pthread_mutex_lock (&rs->lock);
   uncount (rs, generation);
   pthread_mutex_unlock (&rs->lock);
+}
+
+void
+requests_changed (struct requests *rs)
+{
+  atomic_fetch_add (&rs->changes, 1);
+}
+
+bool
+requests_unflushed (struct requests *rs)
+{
+  return atomic_load (&rs->flushed) != atomic_load (&rs->changes);
+}
+
+/* What was completed before a flush began is flushed, others' too. */
+static void
+take_flush (struct requests *rs, uint64_t changes)
+{
+  uint64_t flushed = atomic_load (&rs->flushed);
+
+  while (flushed < changes &&
+         !atomic_compare_exchange_weak (&rs->flushed, &flushed, changes))
+    ;
 }
 
 /* R stays on the list until both its worker and librbd have finished
@@ -451,7 +473,7 @@ request_perform (const struct asker *a, const struct operation *op)
   r->direct = direct;
   if (direct)
     destination_set (&r->destination, op->to, op->count);
-  if (op->submit == submit_flush && !atomic_load (&rs->wrote))
+  if (op->submit == submit_flush && !requests_unflushed (rs))
     return request_fail (r, 0);
   err = rbd_aio_create_completion (r, completion_callback, &c);
   if (err < 0)
@@ -485,9 +507,13 @@ int
 request_flush (const struct asker *a)
 {
   const struct operation op = { .submit = submit_flush };
+  const uint64_t changes = atomic_load (&a->requests->changes);
   const ssize_t n = request_perform (a, &op);
 
-  return n < 0 ? n : 0;
+  if (n < 0)
+    return n;
+  take_flush (a->requests, changes);
+  return 0;
 }
 
 static void *

@@ -229,7 +229,7 @@ close_volume (struct session *s)
     rbd_update_unwatch (s->volume->image, s->watch);
   s->watching = false;
   if (s->volume)
-    r = volume_close (s->volume, atomic_load (&s->requests.wrote));
+    r = volume_close (s->volume, requests_unflushed (&s->requests));
   s->volume = NULL;
   cluster_disconnect (s->cluster);
   s->cluster = NULL;

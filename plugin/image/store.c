@@ -25,6 +25,7 @@ complete (struct behind_op *op, int result)
 {
   struct session *s = op->behind->opaque;
 
+  requests_changed (&s->requests);
   behind_complete (op, requests_result (&s->requests, op->generation, result));
 }
 

@@ -311,6 +311,27 @@ def test_readers_that_flush_leave_the_lock_with_the_writer(
         assert cluster.lockers(image) == held
 
 
+def test_a_flush_of_nothing_leaves_the_lock_with_the_next_writer(
+        servers, images, key, cluster):
+    """Nor does a stop take it, once what was written is flushed."""
+    image = images.luks()
+    server = servers.start(image, key)
+    with server.connect() as first, \
+            servers.start(image, key).connect() as second:
+        first.write(lab.pattern(4096), 0)
+        first.flush()
+        before = cluster.lockers(image)
+        second.write(lab.pattern(4096, 2), 4096)
+        second.flush()
+        held = cluster.lockers(image)
+        assert len(held) == 1 and held != before
+        first.flush()
+        assert cluster.lockers(image) == held
+        assert server.stop() == 0
+        assert cluster.lockers(image) == held
+        assert second.read(4096, 0) == lab.pattern(4096)
+
+
 def test_one_session_is_shared_by_all_connections(servers, images, key,
                                                   cluster):
     image = images.luks()
