@@ -25,9 +25,11 @@ enum audit_kind {
                   * one that found another key */
   AUDIT_PAUSE,   /* I/O waits for the KMS */
   AUDIT_RESUME,
-  AUDIT_REVOKE, /* I/O was ended because of the key */
-  AUDIT_DETACH, /* a client left */
-  AUDIT_ALARM,  /* somebody else used a credential of ours */
+  AUDIT_REVOKE,      /* I/O was ended because of the key */
+  AUDIT_DETACH,      /* a client left */
+  AUDIT_ALARM,       /* somebody else used a credential of ours */
+  AUDIT_LOST_WRITES, /* writes failed after they were acknowledged */
+  AUDIT_STOP,        /* the server ended, and not rightly */
 };
 
 /* Strings may be NULL, numbers -1, where there is nothing to say. */

@@ -71,8 +71,9 @@ enum session_event {
   SESSION_EVENT_RECHECK_WORKS,  /* the first that works again */
   SESSION_EVENT_PAUSED,
   SESSION_EVENT_RESUMED,
-  SESSION_EVENT_REVOKED, /* requests fail from now on */
-  SESSION_EVENT_CLOSED,  /* the image is; ERR is what closing it said */
+  SESSION_EVENT_REVOKED,     /* requests fail from now on */
+  SESSION_EVENT_CLOSED,      /* the image is; ERR is what closing it said */
+  SESSION_EVENT_LOST_WRITES, /* writes failed after they were answered */
   /* A key was refused, and its image cannot be closed: the process must
    * end.  session_stop returns at once.
    */

@@ -124,11 +124,18 @@ add_text (struct line *l, const char *str, size_t max)
 /* --- an event --- */
 
 static const char *const kinds[] = {
-  [AUDIT_FETCH] = "fetch",     [AUDIT_UNLOCK] = "unlock",
-  [AUDIT_ATTACH] = "attach",   [AUDIT_REFUSAL] = "refusal",
-  [AUDIT_RECHECK] = "recheck", [AUDIT_PAUSE] = "pause",
-  [AUDIT_RESUME] = "resume",   [AUDIT_REVOKE] = "revoke",
-  [AUDIT_DETACH] = "detach",   [AUDIT_ALARM] = "alarm",
+  [AUDIT_FETCH] = "fetch",
+  [AUDIT_UNLOCK] = "unlock",
+  [AUDIT_ATTACH] = "attach",
+  [AUDIT_REFUSAL] = "refusal",
+  [AUDIT_RECHECK] = "recheck",
+  [AUDIT_PAUSE] = "pause",
+  [AUDIT_RESUME] = "resume",
+  [AUDIT_REVOKE] = "revoke",
+  [AUDIT_DETACH] = "detach",
+  [AUDIT_ALARM] = "alarm",
+  [AUDIT_LOST_WRITES] = "lost-writes",
+  [AUDIT_STOP] = "stop",
 };
 
 /* The strings of an event, and the most that is written of each. */

@@ -452,6 +452,7 @@ do_stop (struct session *s)
   if (s->given_up)
     return;
   pthread_mutex_unlock (&s->lock);
+  session_report_lost (s);
   if (was_open)
     r = requests_drain (&s->requests, &stop_by);
   if (r < 0) {

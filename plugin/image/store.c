@@ -142,18 +142,29 @@ session_client_close (struct session *s, const struct session_client *c)
   behind_client_close (&s->behind, &c->behind);
 }
 
+/* The payload's writes are known by their place in the image, clients' bytes
+ * are the volume's.
+ */
 void
 session_report_lost (struct session *s)
 {
+  const uint64_t base =
+      s->extents_of.payload ? s->extents_of.payload_offset : 0;
   struct debts_range range;
+  struct reason why;
 
   s->reported_ms = monotonic_ms ();
-  while (behind_take_range (&s->behind, &range))
-    s->params.log->error ("writes that were acknowledged have failed: %llu, "
-                          "between the bytes %llu and %llu: %s",
-                          (unsigned long long)range.nr,
-                          (unsigned long long)range.start,
-                          (unsigned long long)range.end, strerror (-range.err));
+  while (behind_take_range (&s->behind, &range)) {
+    const int err = reason_set (
+        &why, EIO,
+        "writes that were acknowledged have failed: %llu, between the bytes "
+        "%llu and %llu: %s",
+        (unsigned long long)range.nr, (unsigned long long)(range.start - base),
+        (unsigned long long)(range.end - base), strerror (-range.err));
+
+    s->params.log->error ("%s", why.text);
+    session_tell (s, SESSION_EVENT_LOST_WRITES, err, &why);
+  }
 }
 
 bool

@@ -215,6 +215,9 @@ extern void trail_decisive (size_t layer);
 /* The volume could not be unlocked: R is -errno. */
 extern void trail_unlock_failed (int r, const struct reason *why);
 
+/* The server ends, and not rightly: session_stop says why. */
+extern void trail_stop_failed (int r, const struct reason *why);
+
 /* What happens to the session as a whole; see struct session_params. */
 extern void
 trail_session (enum session_event event, int r, const struct reason *why);

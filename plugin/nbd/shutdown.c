@@ -139,9 +139,11 @@ stop_session (void)
 
   watch.err = session_stop (watch.session, &deadline, &why);
   atomic_store (&watch.closed, watch.err == 0);
-  if (watch.err < 0)
-    nbdkit_error ("shutdown: %s", why.text);
   trail_detach_all ();
+  if (watch.err < 0) {
+    nbdkit_error ("shutdown: %s", why.text);
+    trail_stop_failed (watch.err, &why);
+  }
 }
 
 /* After the session: it may still have asked for a key. */

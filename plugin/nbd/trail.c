@@ -202,6 +202,13 @@ trail_unlock_failed (int r, const struct reason *why)
   write_session (AUDIT_UNLOCK, r, why);
 }
 
+/* An errno of Ceph's is no word for a key. */
+void
+trail_stop_failed (int r, const struct reason *why)
+{
+  write_session (AUDIT_STOP, r == -ETIMEDOUT ? r : -EIO, why);
+}
+
 void
 trail_session (enum session_event event, int r, const struct reason *why)
 {
@@ -222,6 +229,9 @@ trail_session (enum session_event event, int r, const struct reason *why)
     break;
   case SESSION_EVENT_REVOKED:
     write_recheck (AUDIT_REVOKE, r, why);
+    break;
+  case SESSION_EVENT_LOST_WRITES:
+    write_session (AUDIT_LOST_WRITES, r, why);
     break;
   case SESSION_EVENT_CLOSED:
   case SESSION_EVENT_STUCK:

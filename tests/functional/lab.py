@@ -235,6 +235,19 @@ class Cluster:
             os.kill(pid, signal.SIGCONT)
         self.healthy()
 
+    def kill_osds(self):
+        """Their connections break, and nobody listens."""
+        for pid in self.osd_pids():
+            os.kill(pid, signal.SIGKILL)
+            await_(lambda p=pid: not os.path.exists("/proc/%d/exe" % p), 30,
+                   "an OSD ends")
+
+    def start_osds(self):
+        for f in glob.glob(os.path.join(self.dir, "osd.*", "keyring")):
+            self.call("ceph-osd", "-c", self.conf, "--keyring", f, "-i",
+                      os.path.dirname(f).rsplit(".", 1)[1])
+        self.healthy()
+
     def restart_monitor(self):
         """Every client logs in anew."""
         with open(os.path.join(self.dir, "mon.a.pid")) as f:

@@ -1,0 +1,306 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Writes that were answered and are lost under load: rights withdrawn,
+blocklisted, OSDs that are silent or gone, a pool that is full."""
+
+import concurrent.futures
+import errno
+import json
+import time
+
+import nbd
+import pytest
+
+import lab
+from lab import MIB
+
+KIB = 1024
+ENGINES = pytest.mark.parametrize("engine", ["engine=librbd",
+                                             "engine=openssl"])
+LOST = "writes that were acknowledged have failed: "
+
+
+def outcome(call, *arguments, **kwargs):
+    """0, or the errno"""
+    try:
+        call(*arguments, **kwargs)
+    except nbd.Error as e:
+        return e.errnum
+    return 0
+
+
+def told(server):
+    """How many writes the log counts as lost, and the bytes between which
+    they were."""
+    lines = [s.split(LOST)[1].split() for s in server.lines() if LOST in s]
+    return sum(int(w[0].rstrip(",")) for w in lines), \
+        min(int(w[4]) for w in lines), \
+        max(int(w[6].rstrip(":")) for w in lines)
+
+
+class Load:
+    """4 KiB writes within the first MiB by several clients, so many of each
+    at once: how each was answered."""
+
+    def __init__(self, clients, depth=8):
+        self.clients = clients
+        self.depth = depth
+        self.pending = {c: [] for c in clients}
+        self.answered = self.failed = 0
+        self.errors = set()
+        self.next = 0
+
+    def _reap(self, c):
+        left = []
+        for cookie in self.pending[c]:
+            try:
+                if c.handle.aio_command_completed(cookie):
+                    self.answered += 1
+                else:
+                    left.append(cookie)
+            except nbd.Error as e:
+                self.failed += 1
+                self.errors.add(e.errnum)
+        self.pending[c] = left
+
+    def go(self, until, seconds=60):
+        """Until UNTIL() is true."""
+        end = time.monotonic() + seconds
+        while not until():
+            assert time.monotonic() < end, (self.answered, self.failed)
+            for c in self.clients:
+                while len(self.pending[c]) < self.depth:
+                    at = self.next % 256 * 4 * KIB
+                    self.next += 1
+                    self.pending[c].append(c.handle.aio_pwrite(
+                        lab.pattern(4 * KIB, self.next), at))
+                c.handle.poll(5)
+                self._reap(c)
+
+    def during(self, action, until):
+        """While ACTION() runs, and until UNTIL() is true."""
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            done = pool.submit(action)
+            self.go(lambda: done.done() and until())
+            done.result()
+
+    def finish(self):
+        def idle():
+            for c in self.clients:
+                c.handle.poll(5)
+                self._reap(c)
+            return not any(self.pending.values())
+        lab.await_(idle, 60, "all of it is answered")
+
+
+def read(trail, event):
+    """The lines about EVENT."""
+    with open(trail, encoding="utf-8") as f:
+        return [e for e in map(json.loads, f) if e["event"] == event]
+
+
+def flushed(server, n):
+    clients = [server.connect() for _ in range(n)]
+    for c in clients:
+        c.flush()
+    return clients
+
+
+def lose_the_right(cluster, user):
+    """To write; from their next connections on, so those there are break."""
+    cluster.ceph("auth", "caps", "client." + user, "mon", "profile rbd",
+                 "osd", "profile rbd-read-only")
+    cluster.ceph("tell", "osd.0", "config", "set",
+                 "ms_inject_socket_failures", "200")
+
+
+@pytest.fixture
+def user(cluster):
+    """The name of one whose tickets last for seconds."""
+    cluster.ceph("config", "set", "mon", "auth_service_ticket_ttl", "8")
+    cluster.ceph("auth", "get-or-create", "client.once", "mon",
+                 "profile rbd", "osd", "profile rbd")
+    yield "once"
+    cluster.ceph("tell", "osd.0", "config", "set",
+                 "ms_inject_socket_failures", "0")
+    cluster.ceph("config", "rm", "mon", "auth_service_ticket_ttl")
+    cluster.ceph("auth", "rm", "client.once")
+
+
+@ENGINES
+def test_rights_that_are_withdrawn_under_load(
+        servers, images, key, files, cluster, user, engine, tmp_path):
+    keyring = files("keyring", "[client.%s]\nkey = %s\n"
+                    % (user, cluster.key(user)))
+    trail = tmp_path / "trail"
+    server = servers.start(images.luks(), key, engine, "user=" + user,
+                           "ceph.keyring=" + keyring, "audit=%s" % trail)
+    clients = flushed(server, 3)
+    idle = clients[2]
+    load = Load(clients[:2])
+    load.go(lambda: load.answered > 200)
+    load.during(lambda: lose_the_right(cluster, user),
+                lambda: LOST in server.stderr())
+    load.finish()
+    assert load.failed == 0  # all of it was answered before
+    for c in clients:
+        assert outcome(c.flush) == errno.EPERM
+    for c in clients:
+        assert outcome(c.flush) == 0
+    assert outcome(idle.write, bytes(4 * KIB), 0,
+                   flags=nbd.CMD_FLAG_FUA) == errno.EPERM
+    with server.connect() as c:
+        assert outcome(c.flush) == 0
+    # Now without telling anybody.
+    clients[0].write(bytes(4 * KIB), 2 * MIB)
+    lab.await_(lambda: "%d" % (2 * MIB + 4 * KIB) in server.stderr(), 20,
+               "the log names the bytes")
+    assert server.stop() > 0
+    server.expected_status = None
+    count, first, last = told(server)
+    assert 1 < count <= load.answered + 1
+    assert (first % (4 * KIB), last) == (0, 2 * MIB + 4 * KIB)
+    lines = read(trail, "lost-writes")
+    assert [e["why"] for e in lines] == \
+        [s.split("error: ")[1] for s in server.lines() if LOST in s]
+    assert {e["outcome"] for e in lines} == {"failed"}
+    [stop] = read(trail, "stop")
+    assert stop["outcome"] == "failed" and "was not told" in stop["why"]
+
+
+@ENGINES
+def test_blocklisted_under_load(servers, images, key, cluster, engine):
+    """Connections stay broken; the debt of one that leaves is for who comes
+    then, not for who was there."""
+    image = images.luks()
+    server = servers.start(image, key, engine)
+    clients = flushed(server, 3)
+    load = Load(clients[:2])
+    load.go(lambda: load.answered > 200)
+    address = cluster.watchers(image)[0]["address"]
+    load.during(lambda: cluster.blocklist(address),
+                lambda: load.failed > 0 and LOST in server.stderr())
+    load.finish()
+    assert load.errors == {errno.EIO}
+    clients.pop(0).vanish()
+    for c in clients:
+        assert outcome(c.flush) == errno.EIO
+        assert outcome(c.read, 4 * KIB, 0) == errno.EIO
+    server.says("the session ends")
+
+    def serves():
+        try:
+            return server.connect()
+        except lab.Refused:
+            return None
+    with lab.await_(serves, 60, "the image is opened again") as c:
+        assert len(c.read(MIB, 0)) == MIB
+        assert outcome(c.write, bytes(4 * KIB), 0,
+                       flags=nbd.CMD_FLAG_FUA) == 0
+        assert outcome(c.flush) == errno.EIO
+        assert outcome(c.flush) == 0
+    with server.connect() as c:
+        assert outcome(c.flush) == 0
+    assert server.stop() == 0
+
+
+@pytest.mark.parametrize("how, engine", [("frozen", "engine=librbd"),
+                                         ("killed", "engine=openssl")])
+def test_each_connection_is_told_once_of_silent_osds(
+        servers, images, key, cluster, how, engine, tmp_path):
+    trail = tmp_path / "trail"
+    server = servers.start(images.luks(), key, engine, "audit=%s" % trail,
+                           "ceph.rados_osd_op_timeout=3")
+    one, two, leaves = flushed(server, 3)
+    one.write(lab.pattern(MIB), 0)
+    one.flush()
+    (cluster.freeze if how == "frozen" else cluster.kill_osds)()
+    try:
+        leaves.write(bytes(4 * KIB), 8 * KIB)
+        one.write(bytes(4 * KIB), 64 * KIB)
+        lab.await_(lambda: LOST in server.stderr()
+                   and told(server) == (2, 8 * KIB, 68 * KIB), 20,
+                   "both are lost")
+        assert outcome(two.write, bytes(4 * KIB), 128 * KIB,
+                       flags=nbd.CMD_FLAG_FUA) == errno.EIO
+    finally:
+        (cluster.thaw if how == "frozen" else cluster.start_osds)()
+    assert outcome(two.write, bytes(4 * KIB), 128 * KIB,
+                   flags=nbd.CMD_FLAG_FUA) == 0
+    assert outcome(one.flush) == errno.EIO
+    leaves.close()
+    lab.await_(lambda: read(trail, "detach"), 10, "it has left")
+    # Not in the place of who has left, though it is told later.
+    assert outcome(two.flush) == errno.EIO
+    assert [outcome(c.flush) for c in (one, two)] == [0, 0]
+    with server.connect() as c:
+        assert [outcome(c.flush) for _ in range(2)] == [errno.EIO, 0]
+    with server.connect() as c:
+        assert outcome(c.flush) == 0
+        assert c.read(8 * KIB, 0) == lab.pattern(8 * KIB)
+    assert server.stop() == 0
+    assert len(read(trail, "lost-writes")) in (1, 2)
+    assert read(trail, "stop") == []
+
+
+@pytest.fixture
+def small(cluster):
+    """A pool of its own, and how it becomes full."""
+    cluster.ceph("osd", "pool", "create", "small", "1")
+    cluster.call("rbd", "pool", "init", "small")
+    cluster.healthy()
+
+    def quota(objects):
+        cluster.ceph("osd", "pool", "set-quota", "small", "max_objects",
+                     str(objects))
+        lab.await_(lambda: (b"is full" in cluster.ceph(
+            "health", "detail")) == bool(objects), 60, "the quota counts")
+    yield quota
+    cluster.ceph("osd", "pool", "rm", "small", "small",
+                 "--yes-i-really-really-mean-it")
+
+
+def test_full_pool_holds_writes_and_loses_nothing(servers, images, key,
+                                                  cluster, small):
+    """Nothing fails, no more than behind= is answered, a flush waits, an end
+    is within its limit; all goes on when the quota is raised."""
+    loads = []
+    for engine in ("engine=librbd", "engine=openssl"):
+        server = servers.start(images.luks(pool="small"), key, engine,
+                               "behind=1M")
+        clients = flushed(server, 2)
+        clients[0].write(lab.pattern(MIB), 0)
+        clients[0].flush()
+        loads.append(Load(clients, 160))
+    ends = servers.start(images.luks(pool="small"), key,
+                         "shutdown-timeout=5")
+    [c] = flushed(ends, 1)
+    c.write(lab.pattern(MIB), 0)
+    c.flush()
+    small(1)
+    # Each OSD and client learns it by itself.
+    for load in loads:
+        load.go(lambda la=load: sum(map(len, la.pending.values())) == 320
+                and la.answered >= 256)
+    c.write(bytes(4 * KIB), 0)
+    flushes = [(la.clients[1], la.clients[1].handle.aio_flush())
+               for la in loads]
+    before = [la.answered for la in loads]
+    assert ends.stop(12) > 0
+    ends.says("may be lost")
+    ends.expected_status = None
+    for load in loads:
+        for client in load.clients:
+            client.handle.poll(100)
+            load._reap(client)
+    assert [la.answered for la in loads] == before
+    assert not any(client.handle.aio_command_completed(f)
+                   for client, f in flushes)
+    small(0)
+    for load in loads:
+        load.finish()
+        assert load.failed == 0
+    for client, f in flushes:
+        client.wait(f)
+    for load in loads:
+        assert outcome(load.clients[0].flush) == 0
+        assert len(load.clients[0].read(MIB, 0)) == MIB
