@@ -4,6 +4,7 @@ them is told by a flush, and by nothing else."""
 
 import errno
 import os
+import random
 import signal
 
 import nbd
@@ -15,6 +16,7 @@ from lab import MIB
 ENGINES = pytest.mark.parametrize("engine", ["engine=librbd",
                                              "engine=openssl"])
 KIB = 1024
+TURNS = int(os.environ.get("RBDCRYPT_TURNS", "24"))
 LOST = "writes that were acknowledged have failed"
 
 
@@ -298,17 +300,20 @@ def test_what_was_left_behind_overwrites_nothing_newer(
 def test_two_servers_in_turn_read_what_the_other_has_flushed(
         servers, images, key, engine):
     """Nothing is kept that another server may have overwritten; parts of
-    sectors neither."""
+    sectors neither.  RBDCRYPT_TURNS=500 is a long run."""
     image = images.luks()
     clients = [servers.start(image, key, engine).connect() for _ in range(2)]
-    expected = bytearray(16 * KIB)
-    for turn in range(8):
+    chance = random.Random(int(lab.SEED))
+    expected = bytearray(64 * KIB)
+    for turn in range(TURNS):
         writer, reader = clients[turn % 2], clients[1 - turn % 2]
-        for at in (turn * 512, 8 * KIB + turn * 256 // 512 * 512):
-            expected[at:at + 512] = lab.pattern(512, turn + 1)
-            writer.write(lab.pattern(512, turn + 1), at)
+        for _ in range(chance.randrange(1, 5)):
+            count = 512 * chance.choice((1, 1, 3, 8, 20))
+            at = 512 * chance.randrange((64 * KIB - count) // 512 + 1)
+            expected[at:at + count] = lab.pattern(count, turn + 1)
+            writer.write(lab.pattern(count, turn + 1), at)
         writer.flush()
-        assert reader.read(16 * KIB, 0) == bytes(expected), turn
+        assert reader.read(64 * KIB, 0) == bytes(expected), turn
 
 
 @ENGINES
