@@ -241,6 +241,8 @@ class Cluster:
             os.kill(pid, signal.SIGKILL)
             await_(lambda p=pid: not os.path.exists("/proc/%d/exe" % p), 30,
                    "an OSD ends")
+        # Else the monitors believe for a while that all is well.
+        self.ceph("osd", "down", "all")
 
     def start_osds(self):
         for f in glob.glob(os.path.join(self.dir, "osd.*", "keyring")):

@@ -114,31 +114,29 @@ def lose_the_right(cluster, user):
 
 
 @pytest.fixture
-def user(cluster):
-    """The name of one whose tickets last for seconds."""
+def user(cluster, files):
+    """The parameters of a user "once" whose tickets last for seconds."""
     cluster.ceph("config", "set", "mon", "auth_service_ticket_ttl", "8")
-    cluster.ceph("auth", "get-or-create", "client.once", "mon",
-                 "profile rbd", "osd", "profile rbd")
-    yield "once"
+    yield ["user=once", "ceph.keyring=" + files("keyring", cluster.keyring(
+        "once", "profile rbd"))]
     cluster.ceph("tell", "osd.0", "config", "set",
                  "ms_inject_socket_failures", "0")
     cluster.ceph("config", "rm", "mon", "auth_service_ticket_ttl")
-    cluster.ceph("auth", "rm", "client.once")
+    cluster.ceph("auth", "caps", "client.once", "mon", "profile rbd",
+                 "osd", "profile rbd")
 
 
 @ENGINES
 def test_rights_that_are_withdrawn_under_load(
-        servers, images, key, files, cluster, user, engine, tmp_path):
-    keyring = files("keyring", "[client.%s]\nkey = %s\n"
-                    % (user, cluster.key(user)))
+        servers, images, key, cluster, user, engine, tmp_path):
     trail = tmp_path / "trail"
-    server = servers.start(images.luks(), key, engine, "user=" + user,
-                           "ceph.keyring=" + keyring, "audit=%s" % trail)
+    server = servers.start(images.luks(), key, engine, *user,
+                           "audit=%s" % trail)
     clients = flushed(server, 3)
     idle = clients[2]
     load = Load(clients[:2])
     load.go(lambda: load.answered > 200)
-    load.during(lambda: lose_the_right(cluster, user),
+    load.during(lambda: lose_the_right(cluster, "once"),
                 lambda: LOST in server.stderr())
     load.finish()
     assert load.failed == 0  # all of it was answered before
