@@ -133,9 +133,9 @@ def test_end_with_a_loss_that_nobody_was_told_is_a_failure(losing):
     server.expected_status = None
 
 
-def test_end_with_one_client_that_was_not_told_is_a_failure(half):
+def test_end_with_one_client_that_was_not_told_is_a_failure(losing):
     """Whatever others were told: it may be the one that wrote."""
-    server = half("engine=openssl")
+    server = losing("engine=openssl")
     writer, other = server.connect(), server.connect()
     writer.flush()
     writer.write(bytes(4096), 8192)
