@@ -35,7 +35,9 @@
 
 #include "buffers.h"
 #include "debts.h"
+#include "doubt.h"
 #include "places.h"
+#include "unflushed.h"
 
 /* Smaller values of behind= would answer no write of usual size. */
 #define BEHIND_DEFAULT (32 * 1024 * 1024)
@@ -128,6 +130,8 @@ struct behind {
   void *opaque;
   struct behind_geometry geometry;
   struct debts debts;
+  struct doubt doubt;
+  struct unflushed_count own, *count; /* what a crash now would lose */
   bool wipe;
   int abandoned;
   uint64_t used, clock;
@@ -144,6 +148,7 @@ struct behind {
 struct behind_client {
   struct debtor debtor;
   bool flushed;
+  bool doubts; /* see doubt.h */
 };
 
 extern void
@@ -157,7 +162,21 @@ extern void behind_destroy (struct behind *b);
 extern void
 behind_admit (struct behind *b, const struct behind_geometry *geometry);
 
-extern void behind_client_open (struct behind *b, struct behind_client *client);
+/* Count in COUNT, which outlives B, from now on.  An earlier server has lost
+ * BYTES, and COUNT says so: see doubt.h.  Once, before any operation.
+ */
+extern void
+behind_count (struct behind *b, struct unflushed_count *count, uint64_t bytes);
+
+/* Time has passed; or the server is STOPPING, and nothing more is answered. */
+extern void behind_settle (struct behind *b, bool stopping);
+
+/* From now on nothing is answered before the store has it. */
+extern void behind_answer_late (struct behind *b);
+
+/* READONLY: it has written nothing, to no server. */
+extern void behind_client_open (struct behind *b, bool readonly,
+                                struct behind_client *client);
 
 /* No operation of CLIENT's is left.  What it was not told of others are. */
 extern void

@@ -33,6 +33,7 @@ struct debts {
   size_t open, settled; /* connections; those that were told of all */
   uint64_t partings;    /* connections that have left without being told */
   uint64_t parted;      /* the last of them whose debt nobody was told; or 0 */
+  uint64_t bytes;       /* of what failed since debts_any was false */
   int err;              /* of the oldest debt; negative */
   struct debts_range ranges[DEBTS_RANGES];
   size_t nr_ranges;
@@ -58,6 +59,9 @@ extern int debts_collect (struct debts *debts, struct debtor *debtor);
 
 /* Is there a debt, or would there be one if all connections closed now? */
 extern bool debts_any (const struct debts *debts);
+
+/* And how many bytes were lost then. */
+extern uint64_t debts_bytes (const struct debts *debts);
 
 /* Take a range for the log.  False when there is none.  Ranges that touch
  * are one; when there are too many, the last covers the rest.

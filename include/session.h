@@ -36,6 +36,7 @@
 #include "recheck.h"
 #include "secret.h"
 #include "subject.h"
+#include "unflushed.h"
 #include "volume.h"
 
 #define SESSION_REMEMBER_MS 10000
@@ -113,6 +114,8 @@ struct session_params {
    * 0: none.  See behind.h.
    */
   uint64_t behind;
+  /* Counts them for the next server; borrowed.  NULL: nobody does. */
+  struct unflushed *unflushed;
   /* Something happened: ERR is 0 or negative, WHY may be NULL.  On one of
    * the session's threads, which hold no lock; does not block for long.
    * May be NULL.
@@ -166,10 +169,10 @@ extern int session_start (struct session *s);
 extern int
 session_wait (struct session *s, struct session_info *info, struct reason *why);
 
-/* A connection begins, which has got INFO. */
+/* A connection begins, which has got INFO.  READONLY: it cannot write. */
 extern void
 session_client_open (struct session *s, const struct session_info *info,
-                     struct session_client *c);
+                     bool readonly, struct session_client *c);
 
 /* It is over: no request of its is left. */
 extern void

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "behind_inside.h"
+#include "deadline.h"
 
 struct behind_reader {
   struct behind_waiter waiter;
@@ -32,6 +33,7 @@ behind_init (struct behind *b, struct behind_pool *pool, uint64_t limit,
   b->store = *store;
   b->opaque = opaque;
   b->geometry.sector = 1;
+  b->count = &b->own;
   TAILQ_INIT (&b->answered);
   TAILQ_INIT (&b->sleepers);
   TAILQ_INIT (&b->readers);
@@ -55,12 +57,55 @@ behind_admit (struct behind *b, const struct behind_geometry *geometry)
   behind_unlock (b);
 }
 
+/* --- what a crash would lose --- */
+
+/* Who must be told of a loss has changed.  With the lock held. */
+static void
+count_lost (struct behind *b)
+{
+  if (!MUTANT (COUNT_LOST))
+    unflushed_lose (b->count, b->doubt.bytes + debts_bytes (&b->debts));
+}
+
 void
-behind_client_open (struct behind *b, struct behind_client *client)
+behind_count (struct behind *b, struct unflushed_count *count, uint64_t bytes)
+{
+  behind_lock (b);
+  assert (b->places.nr == 0);
+  b->count = count;
+  b->doubt.bytes = bytes;
+  count_lost (b);
+  behind_unlock (b);
+}
+
+void
+behind_settle (struct behind *b, bool stopping)
+{
+  behind_lock (b);
+  doubt_settle (&b->doubt, monotonic_ms (), stopping);
+  count_lost (b);
+  behind_unlock (b);
+}
+
+void
+behind_answer_late (struct behind *b)
+{
+  behind_lock (b);
+  b->limit = 0;
+  behind_unlock (b);
+}
+
+/* --- connections --- */
+
+void
+behind_client_open (struct behind *b, bool readonly,
+                    struct behind_client *client)
 {
   behind_lock (b);
   debts_open (&b->debts, &client->debtor);
   client->flushed = false;
+  client->doubts = !readonly && doubt_open (&b->doubt);
+  count_lost (b);
   behind_unlock (b);
 }
 
@@ -69,7 +114,26 @@ behind_client_close (struct behind *b, const struct behind_client *client)
 {
   behind_lock (b);
   debts_close (&b->debts, &client->debtor);
+  doubt_close (&b->doubt, client->doubts);
+  count_lost (b);
   behind_unlock (b);
+}
+
+/* CLIENT gets an error for its flush, or must get the one that is returned.
+ * With the lock held.
+ */
+static int
+tell (struct behind *b, struct behind_client *client)
+{
+  int r = debts_collect (&b->debts, &client->debtor);
+
+  if (client->doubts) {
+    client->doubts = MUTANT (DOUBT_ONCE);
+    doubt_tell (&b->doubt, monotonic_ms ());
+    r = r < 0 ? r : -EIO;
+  }
+  count_lost (b);
+  return r;
 }
 
 /* --- places --- */
@@ -149,6 +213,24 @@ bytes_of (const struct behind_op *op)
   return op->change.what == BEHIND_WRITE ? op->change.count : 0;
 }
 
+/* OP, which was answered, is over, or will never be: RESULT is negative
+ * then.  The count is never too low.
+ */
+static void
+leave_answered (struct behind_op *op, int result)
+{
+  struct behind *b = op->behind;
+
+  TAILQ_REMOVE (&b->answered, op, link);
+  if (result < 0) {
+    debts_add (&b->debts, op->change.offset,
+               op->change.offset + op->change.count, result);
+    count_lost (b);
+  }
+  if (!MUTANT (COUNT_LOWER))
+    unflushed_lower (b->count, op->change.count);
+}
+
 /* OP is over.  With the lock held. */
 static void
 finish (struct behind_op *op, int result, struct behind_op **ready)
@@ -166,10 +248,7 @@ finish (struct behind_op *op, int result, struct behind_op **ready)
   }
   places_remove (&b->places, op->from, op->to, op);
   if (op->answered) {
-    TAILQ_REMOVE (&b->answered, op, link);
-    if (result < 0)
-      debts_add (&b->debts, op->change.offset,
-                 op->change.offset + op->change.count, result);
+    leave_answered (op, result);
     let_readers_go (b, op);
     let_flushes_go (b);
   }
@@ -325,6 +404,8 @@ behind_end (struct behind_op *op, struct behind_client *client, bool fua)
   op->next = NULL;
   if (early) {
     op->answered = ++b->clock;
+    if (!MUTANT (COUNT_RAISE))
+      unflushed_raise (b->count, op->change.count);
     TAILQ_INSERT_TAIL (&b->answered, op, link);
   }
   else
@@ -401,7 +482,7 @@ behind_flush (struct behind *b, struct behind_client *client)
   }
   if (r == 0) {
     client->flushed = true;
-    r = debts_collect (&b->debts, &client->debtor);
+    r = tell (b, client);
   }
   behind_unlock (b);
   return r;
@@ -411,7 +492,7 @@ void
 behind_told (struct behind *b, struct behind_client *client)
 {
   behind_lock (b);
-  debts_collect (&b->debts, &client->debtor);
+  tell (b, client);
   behind_unlock (b);
 }
 
@@ -448,12 +529,8 @@ behind_abandon (struct behind *b, int err)
 static void
 forsake (struct behind *b, struct behind_op *op)
 {
-  if (op->answered) {
-    TAILQ_REMOVE (&b->answered, op, link);
-    if (!MUTANT (FORSAKEN))
-      debts_add (&b->debts, op->change.offset,
-                 op->change.offset + op->change.count, -EIO);
-  }
+  if (op->answered)
+    leave_answered (op, MUTANT (FORSAKEN) ? 0 : -EIO);
   op->forsaken = true;
   b->used -= bytes_of (op);
   b->nr_rooms--;

@@ -50,6 +50,7 @@ debts_add (struct debts *debts, uint64_t start, uint64_t end, int err)
 {
   if (debts->failed == debts->reported)
     debts->err = err;
+  debts->bytes = debts_bytes (debts) + (end - start);
   debts->failed++;
   debts->settled = 0;
   for (size_t i = 0; i < debts->nr_ranges; i++)
@@ -89,6 +90,12 @@ debts_any (const struct debts *debts)
 {
   return debts->reported < debts->failed ||
          (debts->settled < debts->open && !MUTANT (OPEN));
+}
+
+uint64_t
+debts_bytes (const struct debts *debts)
+{
+  return debts_any (debts) ? debts->bytes : 0;
 }
 
 bool

@@ -40,6 +40,9 @@ struct session {
   uint64_t watch;
   bool watching;
   bool left_open; /* a volume that could not be closed */
+  bool counted;   /* what was answered early, for the next server */
+  bool count_gone;
+  int64_t count_seen_ms;
 
   /* The volume's payload, with the openssl engine; held for reading by
    * every request while it works on it.  Once it is here it is nobody
@@ -174,6 +177,21 @@ extern bool session_may_report (const struct session *s);
  */
 extern int parts_submit (struct behind_op *op,
                          void (*complete) (struct behind_op *op, int result));
+
+/* --- count.c --- */
+
+/* On the session's thread, without the lock.  The volume is open: count for
+ * it (unflushed.h).  0 or -errno.
+ */
+extern int session_count_unflushed (struct session *s, struct reason *why);
+
+/* Now and then: what the count says may have ended, and is it still where
+ * the next server finds it?
+ */
+extern void session_watch_count (struct session *s);
+
+/* All is closed. */
+extern void session_leave_count (struct session *s);
 
 /* --- revocation.c --- */
 

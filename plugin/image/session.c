@@ -26,6 +26,9 @@
  */
 #define QUIET_MS 5000
 
+/* How often the count of unflushed bytes is looked at. */
+#define COUNT_MS 5000
+
 /* The only session of this process has all of the room. */
 #define POOL_BYTES(behind) ((behind) > 0 ? (behind) : BEHIND_DEFAULT)
 
@@ -215,6 +218,8 @@ open_volume (struct session *s, struct reason *why)
     r = refresh_watch (s, why);
   if (r == 0 && (s->volume->payload || s->payload))
     r = lend_payload (s, why);
+  if (r == 0)
+    r = session_count_unflushed (s, why);
   return r;
 }
 
@@ -464,6 +469,7 @@ do_stop (struct session *s)
   }
   r = close_volume (s);
   session_report_lost (s);
+  session_leave_count (s);
   if (was_open)
     session_tell (s, SESSION_EVENT_CLOSED, r, NULL);
   pthread_mutex_lock (&s->lock);
@@ -484,6 +490,16 @@ do_stop (struct session *s)
                 "stay until another client breaks it",
                 strerror (-r));
   pthread_cond_broadcast (&s->changed);
+}
+
+/* Called with the lock held; lets go of it meanwhile. */
+static void
+do_watch_count (struct session *s)
+{
+  s->count_seen_ms = monotonic_ms ();
+  pthread_mutex_unlock (&s->lock);
+  session_watch_count (s);
+  pthread_mutex_lock (&s->lock);
 }
 
 /* Called with the lock held; lets go of it meanwhile. */
@@ -533,6 +549,8 @@ session_main (void *arg)
       refresh_run (s);
     else if (session_may_report (s))
       do_report (s);
+    else if (monotonic_ms () - s->count_seen_ms >= COUNT_MS)
+      do_watch_count (s);
     else
       rest (s);
   }

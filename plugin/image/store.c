@@ -130,10 +130,10 @@ session_geometry (const struct volume *v)
 
 void
 session_client_open (struct session *s, const struct session_info *info,
-                     struct session_client *c)
+                     bool readonly, struct session_client *c)
 {
   c->generation = info->generation;
-  behind_client_open (&s->behind, &c->behind);
+  behind_client_open (&s->behind, readonly || info->readonly, &c->behind);
 }
 
 void

@@ -34,6 +34,7 @@
 #include "key.h"
 #include "logger.h"
 #include "session.h"
+#include "unflushed.h"
 #include "volume.h"
 
 /* --- parameters.c --- */
@@ -100,6 +101,12 @@ struct peer {
 /* The peer of this connection; only in its callbacks. */
 extern struct peer peers_identify (void);
 
+/* The path of the Unix socket that nbdkit listens on.  False where there is
+ * none, or another socket, too.
+ */
+#define PEERS_SOCKET_MAX 128
+extern bool peers_socket (char path[PEERS_SOCKET_MAX]);
+
 /* May the peer of this connection use the export?  NULL, or why not: a
  * sentence for the client.
  */
@@ -134,6 +141,14 @@ extern void peers_cut (void);
  * answered to them.
  */
 extern void peers_drop (void);
+
+/* --- count.c --- */
+
+/* Open the count of unflushed bytes, after the fork and the change of user:
+ * *RET stays until the process ends.  Where it has no place, cache= becomes CACHE_NONE and *RET NULL.  0, or -1
+ * after nbdkit_error.
+ */
+extern int count_open (struct unflushed **ret);
 
 /* --- descriptors.c --- */
 

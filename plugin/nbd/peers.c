@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -155,6 +156,22 @@ note_listener (int fd, void *opaque)
   if (listeners->nr < LISTENERS_MAX && is_listening (fd) &&
       local_address (fd, &listeners->at[listeners->nr]) == 0)
     listeners->nr++;
+}
+
+bool
+peers_socket (char path[PEERS_SOCKET_MAX])
+{
+  struct listeners listeners = { .nr = 0 };
+  const struct local_address *one = &listeners.at[0];
+
+  descriptors_each (note_listener, &listeners);
+  if (listeners.nr == 0 || one->family != AF_UNIX || one->path[0] != '/')
+    return false;
+  for (size_t i = 1; i < listeners.nr; i++)
+    if (memcmp (one, &listeners.at[i], sizeof *one) != 0)
+      return false;
+  snprintf (path, PEERS_SOCKET_MAX, "%.*s", (int)sizeof one->path, one->path);
+  return true;
 }
 
 static bool

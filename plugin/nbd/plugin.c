@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include "compat.h"
 #include "heap.h"
@@ -66,20 +65,6 @@ rbdcrypt_dump_plugin (void)
   printf ("rbdcrypt_profile_types=%s\n", key_profile_types ());
 }
 
-/* Under socket activation a restarted server goes on serving clients
- * that were told that their writes arrived: only what the OSDs have may
- * be acknowledged.  nbdkit has unset LISTEN_FDS, but the socket is there.
- */
-static bool
-socket_activated (void)
-{
-  int listening = 0;
-  socklen_t len = sizeof listening;
-
-  return getsockopt (3, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) == 0 &&
-         listening;
-}
-
 static int
 rbdcrypt_get_ready (void)
 {
@@ -93,8 +78,6 @@ rbdcrypt_get_ready (void)
       nbdkit_error ("%s", why.text);
       return -1;
     }
-  if (parameters.cache == CACHE_AUTO && socket_activated ())
-    parameters.cache = CACHE_NONE;
   if (rehearse (&rehearsed) == -1 || logins_guard () == -1)
     return -1;
   asks_again = questions_possible ();
@@ -204,7 +187,7 @@ protect_secrets_again (void)
 static int
 rbdcrypt_after_fork (void)
 {
-  const struct session_params params = {
+  struct session_params params = {
     .cluster = &parameters.cluster,
     .volume = &parameters.volume,
     .log = &nbdkit_logger,
@@ -214,7 +197,6 @@ rbdcrypt_after_fork (void)
     .check = asks_again ? questions_check : NULL,
     .tried = questions_tried,
     .recheck = parameters.recheck,
-    .behind = parameters.cache == CACHE_NONE ? 0 : parameters.behind,
     .event = take_event,
   };
   /* nbdkit's own, to itself.  Sought before librados makes some. */
@@ -222,6 +204,9 @@ rbdcrypt_after_fork (void)
   int r;
 
   protect_secrets_again ();
+  if (count_open (&params.unflushed) == -1)
+    return -1;
+  params.behind = parameters.cache == CACHE_NONE ? 0 : parameters.behind;
   session = session_new (&params, rehearsed.keyring);
   if (!session) {
     nbdkit_error ("out of memory");
@@ -309,7 +294,7 @@ rbdcrypt_open (int readonly)
   }
   if (!readonly) /* else nbdkit itself refuses writes */
     tell_readonly (&c->info);
-  session_client_open (session, &c->info, &c->client);
+  session_client_open (session, &c->info, readonly, &c->client);
   trail_attach (&c->attachment, &peer);
   c->secured = nbdkit_is_tls () == 1;
   peers_secured (c->secured);

@@ -206,7 +206,7 @@ run_round (unsigned percent)
   behind_init (&behind, &pool, 48, &functions, NULL);
   behind_admit (&behind, &geometry);
   for (unsigned i = 0; i < 2; i++)
-    behind_client_open (&behind, &clients[i]);
+    behind_client_open (&behind, false, &clients[i]);
   for (uintptr_t i = 0; i < STORERS; i++)
     check (pthread_create (&storers[i], NULL, run_store, (void *)i) == 0);
   for (uintptr_t i = 0; i < WORKERS; i++)

@@ -48,14 +48,47 @@ enum mutant {
   DROPPED,
   OPEN,
   WIPE,
+  COUNT_RAISE,
+  COUNT_LOWER,
+  COUNT_LOST,
+  DOUBT,
+  DOUBT_ONCE,
+  DOUBT_FORGOTTEN,
+  DOUBT_IDLE,
   NR_MUTANTS,
 };
 
 static const char *const mutant_names[NR_MUTANTS] = {
-  "none",   "overlap",  "turn",      "read",      "alone",        "sector",
-  "object", "flush",    "1st flush", "fua",       "fua collects", "debt",
-  "once",   "close",    "parted",    "everybody", "room",         "own write",
-  "buffer", "forsaken", "dropped",   "open",      "wipe",
+  "none",
+  "overlap",
+  "turn",
+  "read",
+  "alone",
+  "sector",
+  "object",
+  "flush",
+  "1st flush",
+  "fua",
+  "fua collects",
+  "debt",
+  "once",
+  "close",
+  "parted",
+  "everybody",
+  "room",
+  "own write",
+  "buffer",
+  "forsaken",
+  "dropped",
+  "open",
+  "wipe",
+  "count raised",
+  "count lowered",
+  "count lost",
+  "doubt",
+  "doubt once",
+  "doubt forgotten",
+  "doubt idle",
 };
 
 static enum mutant mutant;
@@ -70,6 +103,7 @@ static void sleep_on (bool *waker);
 
 #include "plugin/base/buffers.c"
 #include "plugin/image/debts.c"
+#include "plugin/image/doubt.c"
 #include "plugin/image/places.c"
 #include "plugin/image/room.c"
 #include "plugin/image/behind.c"
@@ -101,6 +135,7 @@ struct client {
   unsigned generation;
   bool open;
   uint64_t opened_at;
+  bool doubts; /* its first flush must fail */
   unsigned workers;
 };
 
@@ -146,6 +181,9 @@ struct volume {
   unsigned nr_pending;
   uint64_t bytes;
   unsigned admitted;
+  struct unflushed_count file;
+  bool doubt, told;
+  int64_t told_ms;
 };
 
 static struct behind_pool pool;
@@ -154,6 +192,7 @@ static unsigned nr_volumes, error_percent;
 static unsigned laziness; /* of the store, beside workers */
 static unsigned width;    /* where most happens, in bytes */
 static uint64_t now;
+static int64_t clock_ms;
 static char fault[200];
 
 static void __attribute__ ((format (printf, 1, 2)))
@@ -166,6 +205,12 @@ fail (const char *format, ...)
   va_start (ap, format);
   vsnprintf (fault, sizeof fault, format, ap);
   va_end (ap);
+}
+
+int64_t
+monotonic_ms (void)
+{
+  return clock_ms;
 }
 
 /* --- workers: coroutines --- */
@@ -572,6 +617,7 @@ work_flush (struct worker *w)
       fail ("a flush did not wait for what was answered");
   for (unsigned i = 0; i < v->nr_failures; i++)
     owes = owes || v->failures[i].owed[self];
+  owes = owes || w->c->doubts;
   if (r == 0 && owes)
     fail ("a flush hid a lost write");
   if (r < 0 && !owes)
@@ -583,7 +629,60 @@ work_flush (struct worker *w)
       f->reported = true;
     f->owed[self] = false;
   }
+  if (r < 0 && w->c->doubts) {
+    w->c->doubts = false;
+    v->told_ms = v->told ? v->told_ms : clock_ms;
+    v->told = true;
+  }
   return true;
+}
+
+/* --- what a crash would lose --- */
+
+static bool
+doubted_by_somebody (const struct volume *v)
+{
+  for (unsigned i = 0; i < v->nr_clients; i++)
+    if (v->clients[i].open && v->clients[i].doubts)
+      return true;
+  return false;
+}
+
+static void
+pass_time (struct volume *v)
+{
+  clock_ms += roll (DOUBT_MS / 2);
+  behind_settle (&v->behind, false);
+  if (v->told && clock_ms - v->told_ms >= DOUBT_MS && !doubted_by_somebody (v))
+    v->doubt = false;
+}
+
+static bool
+to_be_told (const struct volume *v, const struct failure *f)
+{
+  for (unsigned i = 0; i < v->nr_clients; i++)
+    if (v->clients[i].open && f->owed[i])
+      return true;
+  return !f->reported;
+}
+
+/* The server may be killed at any moment: what does the next one find? */
+static void
+check_count (const struct volume *v)
+{
+  struct unflushed_count *count = v->behind.count;
+  bool answered = false, lost = v->doubt;
+
+  for (unsigned i = 0; i < v->nr_records; i++)
+    answered = answered || (v->records[i].early && !v->records[i].over);
+  for (unsigned i = 0; i < v->nr_failures; i++)
+    lost = lost || to_be_told (v, &v->failures[i]);
+  if ((count->answered > 0) != answered)
+    fail ("%d bytes count as answered", (int)count->answered);
+  if ((count->lost > 0) != lost)
+    fail ("%d bytes count as lost", (int)count->lost);
+  if ((answered || lost) && count->since == 0)
+    fail ("nobody knows since when");
 }
 
 /* --- a schedule --- */
@@ -598,7 +697,8 @@ open_client (struct volume *v, struct client *c)
   c->opened_at = now++;
   for (unsigned i = 0; i < v->nr_failures; i++)
     v->failures[i].owed[c - v->clients] = !v->failures[i].reported;
-  behind_client_open (&v->behind, &c->client);
+  c->doubts = v->doubt;
+  behind_client_open (&v->behind, false, &c->client);
 }
 
 /* A session that ends now knows whether everybody was told. */
@@ -607,11 +707,8 @@ check_owes (struct volume *v)
 {
   bool owes = false;
 
-  for (unsigned i = 0; i < v->nr_failures; i++) {
-    owes = owes || !v->failures[i].reported;
-    for (unsigned j = 0; j < v->nr_clients; j++)
-      owes = owes || (v->clients[j].open && v->failures[i].owed[j]);
-  }
+  for (unsigned i = 0; i < v->nr_failures; i++)
+    owes = owes || to_be_told (v, &v->failures[i]);
   if (behind_owes (&v->behind) != owes)
     fail (owes ? "nobody knows that a client was not told"
                : "something is owed, and everybody was told");
@@ -757,6 +854,9 @@ prepare_volume (struct volume *v)
   v->whole_objects = roll (2);
   v->base = roll (2) * 12;
   behind_init (&v->behind, &pool, limits[roll (6)], &store, v);
+  v->doubt = roll (3) == 0;
+  if (roll (2) || v->doubt)
+    behind_count (&v->behind, &v->file, v->doubt ? 1000 : 0);
   admit (v);
   v->nr_clients = 1 + roll (3);
   for (unsigned i = 0; i < v->nr_clients; i++) {
@@ -835,6 +935,9 @@ look_at_the_end (struct volume *v)
   work_flush (&w);
   if (behind_owes (&v->behind))
     fail ("something is owed after a flush");
+  behind_settle (&v->behind, true);
+  v->doubt = v->doubt && !v->told;
+  check_count (v);
   check_read (v, v->image, 0, IMAGE_BYTES, now++);
   for (unsigned i = 0; i < v->nr_records; i++)
     if (v->records[i].early && !v->records[i].over)
@@ -851,9 +954,15 @@ run_schedule (uint64_t number)
   unsigned steps = 0;
 
   prepare (number);
-  while (!fault[0] && step ())
+  while (!fault[0] && step ()) {
+    struct volume *v = &volumes[roll (nr_volumes)];
+
+    check_count (v);
+    if (roll (16) == 0)
+      pass_time (v);
     if (++steps > 100000)
       fail ("it goes on for ever");
+  }
   for (unsigned i = 0; i < nr_workers; i++)
     if (!workers[i].done)
       fail ("somebody waits for ever");

@@ -47,6 +47,7 @@ unit_tests = \
 	tests/unit/test-secret \
 	tests/unit/test-ttlv \
 	tests/unit/test-tuning \
+	tests/unit/test-unflushed \
 	tests/unit/test-kdf \
 	tests/unit/test-unlock-limit \
 	tests/unit/test-unlock-slot \
@@ -165,6 +166,8 @@ tests_unit_test_tuning_CFLAGS = $(unit_cflags)
 tests_unit_test_tuning_LDADD = $(unit_ldadd)
 tests_unit_test_kdf_CFLAGS = $(unit_cflags)
 tests_unit_test_kdf_LDADD = $(unit_ldadd)
+tests_unit_test_unflushed_CFLAGS = $(unit_cflags)
+tests_unit_test_unflushed_LDADD = $(unit_ldadd)
 tests_unit_test_unlock_limit_CFLAGS = $(unit_cflags)
 tests_unit_test_unlock_limit_LDADD = $(unit_ldadd)
 tests_unit_test_json_CFLAGS = $(unit_cflags)

@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* A session's part in the count of unflushed bytes that outlives it. */
+
+#include "config.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "image.h"
+
+#define BOOT_ID "/proc/sys/kernel/random/boot_id"
+#define UUID_MAX 37
+
+/* Clients of a Unix socket do not outlive the host. */
+static void
+read_boot_id (char buf[UUID_MAX])
+{
+  FILE *f = fopen (BOOT_ID, "re");
+
+  if (!f || fscanf (f, "%36[0-9a-f-]", buf) != 1)
+    strcpy (buf, "-");
+  if (f)
+    fclose (f);
+}
+
+/* V, under whatever names it is. */
+static int
+name_volume (const struct session *s, char id[UNFLUSHED_ID_MAX],
+             struct reason *why)
+{
+  const struct volume *v = s->volume;
+  char boot[UUID_MAX], cluster[UUID_MAX];
+  int r;
+
+  read_boot_id (boot);
+  r = rados_cluster_fsid (s->cluster->rados, cluster, sizeof cluster);
+  if (r < 0)
+    return reason_set (why, -r, "cannot read the cluster's id: %s",
+                       strerror (-r));
+  snprintf (id, UNFLUSHED_ID_MAX, "boot=%s cluster=%s pool=%lld image=%s", boot,
+            cluster, (long long)rados_ioctx_get_id (v->io), v->subject_id);
+  return 0;
+}
+
+static void
+tell_found (const struct session *s, const struct unflushed_found *found)
+{
+  const time_t since = found->since;
+  char text[32] = "";
+  struct tm tm;
+
+  if (gmtime_r (&since, &tm))
+    strftime (text, sizeof text, "%Y-%m-%d %H:%M:%S UTC", &tm);
+  if (found->same)
+    s->params.log->error ("the server before this one was killed: up to %llu "
+                          "bytes that it had acknowledged since %s may be "
+                          "lost; the first flush of each client fails",
+                          (unsigned long long)found->bytes, text);
+  else
+    s->params.log->error ("warning: %llu bytes that an earlier server on this "
+                          "socket had acknowledged since %s may be lost, of "
+                          "another volume or before the host's last start",
+                          (unsigned long long)found->bytes, text);
+}
+
+int
+session_count_unflushed (struct session *s, struct reason *why)
+{
+  char id[UNFLUSHED_ID_MAX];
+  struct unflushed_found found;
+  struct unflushed_count *count;
+  int r;
+
+  if (!s->params.unflushed || s->volume->readonly)
+    return 0;
+  r = name_volume (s, id, why);
+  if (r < 0)
+    return r;
+  count = unflushed_claim (s->params.unflushed, id, &found);
+  if (!s->counted)
+    behind_count (&s->behind, count, found.same ? found.bytes : 0);
+  s->counted = true;
+  if (found.bytes > 0)
+    tell_found (s, &found);
+  return 0;
+}
+
+void
+session_watch_count (struct session *s)
+{
+  behind_settle (&s->behind, false);
+  if (!s->counted || s->count_gone || !unflushed_gone (s->params.unflushed))
+    return;
+  s->count_gone = true;
+  behind_answer_late (&s->behind);
+  s->params.log->error ("the count of unflushed bytes beside the socket was "
+                        "removed: writes are acknowledged when the OSDs have "
+                        "them, until this server is restarted");
+}
+
+void
+session_leave_count (struct session *s)
+{
+  behind_settle (&s->behind, true);
+  if (s->params.unflushed)
+    unflushed_leave (s->params.unflushed);
+}

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* Where the count of unflushed bytes lies: beside the socket, whose clients
+ * find the next server there.  Where there is no place for it, nothing is
+ * answered before the OSDs have it.
+ */
+
+#include "config.h"
+
+#include "nbd.h"
+#include "unflushed.h"
+
+int
+count_open (struct unflushed **ret)
+{
+  const bool make =
+      parameters.cache != CACHE_NONE && parameters.volume.spec.snap[0] == '\0';
+  struct unflushed *count = NULL;
+  char socket[PEERS_SOCKET_MAX];
+  struct reason why;
+
+  if (peers_socket (socket)) {
+    if (unflushed_open (socket, make, &count, &why) < 0) {
+      nbdkit_error ("%s", why.text);
+      return -1;
+    }
+    if (make && !count)
+      nbdkit_error ("warning: writes are acknowledged as with cache=none: "
+                    "there is no place for a count of unflushed bytes: %s",
+                    why.text);
+  }
+  else if (make)
+    nbdkit_debug ("writes are acknowledged as with cache=none: a count of "
+                  "unflushed bytes needs a Unix socket to lie beside");
+  if (!count)
+    parameters.cache = CACHE_NONE;
+  *ret = count;
+  return 0;
+}
