@@ -2,12 +2,17 @@
 """Servers that are killed, one after the other, on a socket that stays: it
 was made by somebody else, as under systemd's socket activation."""
 
+import errno
 import os
+import random
 import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
+
+import nbd
 
 import lab
 
@@ -91,3 +96,105 @@ class Activated:
         for path in (self.path, self.count, self.path + ".log"):
             if os.path.lexists(path):
                 os.unlink(path)
+
+
+class Qemu:
+    """QEMU's NBD client, which connects again, and a client of it."""
+
+    def __init__(self, path):
+        self.socket = path + ".qemu"
+        self.process = subprocess.Popen(
+            ["qemu-nbd", "-t", "--cache=none", "-k",
+             self.socket, "--image-opts", "driver=raw,file.driver=nbd,"
+             "file.reconnect-delay=100,file.server.type=unix,"
+             "file.server.path=" + path])
+        lab.await_(lambda: os.path.exists(self.socket), 60, "QEMU listens")
+        self.client = lab.Client.connect(self.socket)
+
+    def __enter__(self):
+        return self.client
+
+    def __exit__(self, *exc):
+        self.client.vanish()
+        self.process.terminate()
+        try:  # it flushes: its server must be there
+            self.process.wait(30)
+        finally:
+            self.process.kill()
+            self.process.wait()
+        if os.path.exists(self.socket):
+            os.unlink(self.socket)
+
+
+class Writer(threading.Thread):
+    """Writes all blocks again and again, flushes now and then, and reads
+    after that.  Whatever was flushed must be there, always; and between two
+    flushes that succeed, all that was written."""
+
+    BLOCK, BLOCKS = 64 * 1024, 16
+
+    def __init__(self, client):
+        super().__init__(daemon=True)
+        self.client = client
+        self.random = random.Random(lab.SEED)
+        self.value = self.flushed = self.errors = self.losses = 0
+        self.stopping = False
+        self.failure = None
+        self.start()
+
+    def _write(self):
+        self.value += 1
+        data = lab.pattern(self.BLOCK, self.value)
+        for cookie in [self.client.handle.aio_pwrite(data, i * self.BLOCK)
+                       for i in range(self.BLOCKS)]:
+            self.client.wait(cookie, 100, "a write")
+
+    def _flush(self):
+        try:
+            self.client.flush(100)
+            return True
+        except nbd.Error as e:
+            assert e.errnum == errno.EIO, e
+            self.errors += 1
+            return False
+
+    def _turn(self):
+        for _ in range(self.random.randrange(1, 24)):
+            self._write()
+        good = self._flush()
+        seen = [self.client.read(self.BLOCK, i * self.BLOCK, 100)
+                for i in range(self.BLOCKS)]
+        allowed = [lab.pattern(self.BLOCK, value) for value in
+                   range(self.value if good else self.flushed,
+                         self.value + 1)]
+        assert all(block in allowed for block in seen), \
+            "a %s is lost" % ("write, and the flush succeeded," if good
+                              else "flushed write")
+        if good:
+            self.flushed = self.value
+        else:
+            self.losses += any(block != allowed[-1] for block in seen)
+
+    def run(self):
+        try:
+            self._write()
+            assert self._flush()
+            self.flushed = self.value
+            while not self.stopping:
+                self._turn()
+        except (AssertionError, nbd.Error) as e:
+            self.failure = e
+
+    def sound(self):
+        assert self.failure is None, str(self.failure)
+        return True
+
+    def goes_on(self):
+        before = self.flushed
+        lab.await_(lambda: self.sound() and self.flushed > before, 100,
+                   "a flush succeeds")
+
+    def end(self):
+        self.stopping = True
+        self.join(200)
+        self.sound()

@@ -4,16 +4,19 @@ and the next one on its socket: no client is left to believe in them."""
 
 import errno
 import os
+import random
 import shutil
+import time
 
 import nbd
 import pytest
 
 import lab
-from crashes import KILLED, Activated
+from crashes import KILLED, Activated, Qemu, Writer
 from lab import MIB
 
 KIB = 1024
+CRASHES = int(os.environ.get("RBDCRYPT_CRASHES", "3"))
 ENGINES = pytest.mark.parametrize("engine", ["engine=librbd",
                                              "engine=openssl"])
 
@@ -280,3 +283,48 @@ def test_count_that_is_removed_ends_write_behind(activated, cluster):
     lab.await_(lambda: "was removed" in activated.log(), 20, "it is noticed")
     answers_late(activated, cluster)
     assert activated.stop() == 0
+
+
+# --- QEMU's client, which connects again by itself ---
+
+def crash(server, cluster, chance, frozen):
+    """Somewhere in what it does; FROZEN: while nothing leaves it."""
+    if frozen:
+        cluster.freeze()
+    try:
+        time.sleep(chance.uniform(0, 0.5))
+        server.kill()
+    finally:
+        if frozen:
+            cluster.thaw()
+
+
+@pytest.mark.timeout(60 * CRASHES + 120)
+@pytest.mark.parametrize("cache", ["auto", "none"])
+def test_crashes_lose_no_flushed_write_and_nothing_in_silence(
+        servers, images, key, cluster, cache):
+    chance = random.Random(lab.SEED)
+    told = 0
+    with Activated(servers, images.luks(), key, "cache=" + cache,
+                   "engine=" + chance.choice(["librbd", "openssl"])) as a:
+        with Qemu(a.start().path) as client:
+            writer = Writer(client)
+            for i in range(CRASHES):
+                writer.goes_on()
+                assert writer.errors == told
+                crash(a, cluster, chance, frozen=i % 3 != 1)
+                a.start()
+                for _ in range(2):  # the first may have been under way before
+                    writer.goes_on()
+                told += a.doubted() is not None
+                assert writer.errors == told
+                if i % 5 == 2:
+                    assert a.stop() == 0
+                    a.start()
+            writer.goes_on()
+            writer.end()
+            assert writer.errors == told
+        assert a.stop() == 0
+    print("%s: %d kills, %d flushes failed, %d of them after a loss"
+          % (cache, CRASHES, writer.errors, writer.losses))
+    assert told == 0 if cache == "none" else told > 0
