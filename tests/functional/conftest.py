@@ -42,6 +42,19 @@ def shuffle(items, seed):
     items[:] = [item for path in order for item in files[path]]
 
 
+# What it takes to ask for a key, or to say how a key server failed.
+KEY_SERVERS = {"bao", "barbican", "kmip", "classes"}
+
+
+def in_part(items, part):
+    """Those of a PART of the suite that can run beside the other: files that
+    need a key server are "keys", all others are "volumes"."""
+    keys = {item.path for item in items
+            if KEY_SERVERS.intersection(item.fixturenames)}
+    assert part in ("keys", "volumes"), part
+    return [item for item in items if (item.path in keys) == (part == "keys")]
+
+
 def pytest_report_header():
     lines = ["RBDCRYPT_SEED=" + lab.SEED]
     if "RBDCRYPT_SHUFFLE" in os.environ:
@@ -51,6 +64,8 @@ def pytest_report_header():
 
 
 def pytest_collection_modifyitems(items):
+    if "RBDCRYPT_PART" in os.environ:
+        items[:] = in_part(items, os.environ["RBDCRYPT_PART"])
     for item in items:
         # The test's own: what is made for the whole run has limits of its
         # own, and on a busy host takes longer than the first test may.
