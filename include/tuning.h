@@ -11,7 +11,7 @@
  * tuning_after_connect.
  *
  * Each is listed in the man page (WHAT IS SET IN CEPH) with its reason;
- * the figures are in HACKING.md.
+ * the figures are in tests/bench/FINDINGS.md.
  */
 
 #ifndef RBDCRYPT_TUNING_H

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* HACKING.md's provider, which example.c is, asks a server on a loopback
- * socket.
- */
+/* The provider of plugin/keys/example.c asks a server on a loopback socket. */
 
 #include "config.h"
 

@@ -190,8 +190,9 @@ tests_unit_test_engines_CFLAGS = $(unit_cflags)
 tests_unit_test_engines_LDADD = $(unit_ldadd)
 tests_unit_test_environment_CFLAGS = $(unit_cflags)
 tests_unit_test_environment_LDADD = $(unit_ldadd)
-tests_unit_test_example_SOURCES = tests/unit/test-example.c
-nodist_tests_unit_test_example_SOURCES = tests/unit/example.c
+tests_unit_test_example_SOURCES = \
+	plugin/keys/example.c \
+	tests/unit/test-example.c
 tests_unit_test_example_CFLAGS = $(unit_cflags)
 tests_unit_test_example_LDADD = $(unit_ldadd)
 tests_unit_test_http_CFLAGS = $(unit_cflags)
@@ -204,13 +205,6 @@ tests_unit_test_volume_LDADD = $(unit_ldadd)
 tests_unit_test_xts_CFLAGS = $(unit_cflags)
 tests_unit_test_xts_LDADD = $(unit_ldadd)
 endif
-
-# The provider that HACKING.md shows.
-tests/unit/example.c: $(srcdir)/HACKING.md
-	$(AM_V_GEN)mkdir -p tests/unit && \
-	sed -n '/^## How to add/,/^## How to debug/s/^    //p' \
-	  $(srcdir)/HACKING.md > $@-t && mv $@-t $@
-MOSTLYCLEANFILES = tests/unit/example.c
 
 # Built by name: make tests/bench/opens
 EXTRA_PROGRAMS = tests/bench/opens

@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* A provider to begin with: profiles of the type "example", for a server that
+ * answers GET v1/keys/PATH with {"key": TEXT} or {"error": TEXT}.  It is no
+ * part of the plugin: the unit test test-example compiles and runs it.
+ */
+
+#include "config.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "json.h"
+#include "keys.h"
+
+struct example_key {
+  const struct http_server *server;
+  char *path, *doing;
+};
+
+/* Before the fork, perhaps as root, once for each profile. */
+static int
+example_open (struct kms *kms, const struct profile *profile,
+              struct reason *why)
+{
+  CLEANUP_PEM struct pem pem = { .ca = NULL };
+  json_t *address, *ca;
+  const struct json_member members[] = {
+    { "address", JSON_STRING, true, &address },
+    { "ca_file", JSON_STRING, false, &ca },
+    { .name = NULL },
+  };
+  struct http_options options = { .setting = profile->where,
+                                  .ca_setting = "\"ca_file\"" };
+  struct http_server *server;
+  int r = json_members (profile->object, profile->where, members, why);
+
+  if (r == 0)
+    r = pem_read (profile, ca, NULL, NULL, &pem, why);
+  if (r < 0)
+    return r;
+  options.address = json_string_value (address);
+  options.pem = pem;
+  r = http_server_new (&options, &server, why);
+  if (r == 0)
+    kms->state = server;
+  return r;
+}
+
+static void
+example_close (struct kms *kms)
+{
+  http_server_free (kms->state);
+}
+
+static void
+example_free (void *state)
+{
+  struct example_key *key = state;
+
+  free (key->doing);
+  free (key->path);
+  free (key);
+}
+
+/* One key.  The body may come from an image: it is hostile. */
+static int
+example_prepare (struct kms *kms, const struct reference *ref, void **state,
+                 struct reason *why)
+{
+  struct example_key *key;
+  int r = reference_check_path (ref->body, "the key's path", why);
+
+  if (r < 0)
+    return r;
+  key = calloc (1, sizeof *key);
+  if (!key)
+    return reason_set (why, ENOMEM, "out of memory");
+  key->server = kms->state;
+  if (asprintf (&key->path, "v1/keys/%s", ref->body) == -1)
+    key->path = NULL;
+  if (asprintf (&key->doing, "asking Example at %s for the key %s",
+                http_server_address (key->server), ref->name) == -1)
+    key->doing = NULL;
+  if (!key->path || !key->doing) {
+    example_free (key);
+    return reason_set (why, ENOMEM, "out of memory");
+  }
+  *state = key;
+  return 0;
+}
+
+/* {"key": TEXT}, or {"error": TEXT}. */
+static int
+example_answer (const struct example_key *key, const struct http_reply *reply,
+                bool *again, struct secret **ret, struct reason *why)
+{
+  const struct layout layout = { .kind = LAYOUT_FIELD,
+                                 .field = (char[]){ "key" } };
+  CLEANUP_JSON json_t *record = NULL;
+  const char *error;
+  int r;
+
+  *again = reply->status >= 500;
+  if (*again)
+    return reason_set (why, EAGAIN, "%s answered %ld",
+                       http_server_address (key->server), reply->status);
+  r = json_parse_object ((const char *)reply->body->bytes, reply->body->length,
+                         &record, why);
+  if (r < 0)
+    return r;
+  /* Its own word: what stands before it knows nothing of keys. */
+  error = json_string_value (json_object_get (record, "error"));
+  if (error && (reply->status == 403 || reply->status == 404))
+    return reason_set (why, reply->status == 403 ? EACCES : ENOENT,
+                       "%s refuses %s: %s", http_server_address (key->server),
+                       key->path, error);
+  if (reply->status != 200)
+    return reason_set (why, EBADMSG, "%s answered %ld, not as Example does",
+                       http_server_address (key->server), reply->status);
+  return layout_passphrase (&layout, record, ret, why);
+}
+
+/* Also its check: the same question, and the key as it is now. */
+static int
+example_fetch (void *state, struct key_question *question, struct secret **ret,
+               struct reason *why)
+{
+  const struct example_key *key = state;
+  const struct http_request request = { .method = "GET", .path = key->path };
+  struct http_reply reply;
+  int r = http_ask (key->server, &request, &question->deadline, &reply, why);
+
+  if (r == 0)
+    r = example_answer (key, &reply, &question->again, ret, why);
+  else
+    question->again = reply.again;
+  http_reply_free (&reply);
+  return r;
+}
+
+static const char *
+example_doing (const void *state)
+{
+  return ((const struct example_key *)state)->doing;
+}
+
+/* Locks on memory do not survive fork (). */
+static void
+example_relock (struct kms *kms)
+{
+  http_server_relock (kms->state);
+}
+
+const struct provider example_provider = {
+  .name = "example",
+  .types = (const char *const[]){ "example", NULL },
+  .open = example_open,
+  .close = example_close,
+  .prepare = example_prepare,
+  .free = example_free,
+  .fetch = example_fetch,
+  .check = example_fetch,
+  .doing = example_doing,
+  .relock_login = example_relock,
+};
