@@ -209,6 +209,7 @@ stop (struct session *s, int answer, const struct reason *why)
    * payload can come meanwhile: recheck_settle.
    */
   session_wipe_payload (s);
+  behind_wipe (&s->behind);
   watch_closing (s);
 }
 

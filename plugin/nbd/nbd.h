@@ -145,8 +145,8 @@ extern void peers_drop (void);
 /* --- count.c --- */
 
 /* Open the count of unflushed bytes, after the fork and the change of user:
- * *RET stays until the process ends.  Where it has no place, cache= becomes CACHE_NONE and *RET NULL.  0, or -1
- * after nbdkit_error.
+ * *RET stays until the process ends.  Where it has no place, cache= becomes
+ * CACHE_NONE and *RET is NULL.  0, or -1 after nbdkit_error.
  */
 extern int count_open (struct unflushed **ret);
 
