@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""README's examples, run as they stand.
+"""The examples of README and docs/examples.md, run as they stand.
 
 contrib/quickstart leaves a directory behind from which they start; here
 the same files describe this session's cluster and OpenBao.  Each example
@@ -64,7 +64,8 @@ def read(*path):
 
 def examples():
     found = re.findall(r"^<!-- example: (\S+) -->\n```sh\n(.*?)^```$",
-                       read("README.md"), re.M | re.S)
+                       read("README.md") + read("docs", "examples.md"),
+                       re.M | re.S)
     assert len(found) == len(dict(found)), "two examples of one name"
     return dict(found)
 
