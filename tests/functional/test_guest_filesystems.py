@@ -55,6 +55,20 @@ def mount(machine, number, kind):
                   % (number, kind, OPTIONS[kind], device(number), number))
 
 
+def is_told(machine, number):
+    """fsync fails; or a commit of the journal has been told before it, which
+    then ends the file system: ext4 (Linux 6.12) calls an fsync that has nothing
+    to write good even so."""
+    try:
+        machine.shell(FSYNC % {"n": number})
+    except machines.GuestError as e:
+        assert re.search(TOLD, str(e)), e
+        return
+    with pytest.raises(machines.GuestError, match=TOLD):
+        machine.shell("dd if=/dev/zero of=/mnt/%d/new bs=4k count=1 conv=fsync"
+                      % number)
+
+
 @pytest.mark.timeout(900)
 def test_file_systems_are_told_of_what_was_lost(servers, images, key, cluster,
                                                 guest_image, tmp_path):
@@ -99,8 +113,7 @@ def test_file_systems_are_told_of_what_was_lost(servers, images, key, cluster,
             why = machine.shell("cat /tmp/why%d" % n)
             assert re.search(TOLD, why), why
         for n in (2, 3):
-            with pytest.raises(machines.GuestError, match=TOLD):
-                machine.shell(FSYNC % {"n": n})
+            is_told(machine, n)
         sums = [machine.shell("cat /tmp/sums%d" % n)
                 for n in range(len(DISKS))]
     finally:

@@ -22,6 +22,8 @@ BEHIND = 8 * MIB
 # After bursts: 64 MiB is the aim; the rest is for what is busy beside it.
 RESIDENT = 96 * MIB + BEHIND
 GROWTH = 8 * MIB
+# Of a run that is too short to say what grows: with two busy clients.
+BUSY = 256 * MIB
 DATA = lab.pattern(5 * MIB)
 
 
@@ -110,5 +112,5 @@ def test_memory_does_not_grow_under_random_load(servers, images, key):
         after = statistics.median(samples[s][2 * third:])
         print("%s: %d samples; MiB in the middle: %.1f, then %.1f"
               % (engine, len(samples[s]), before / MIB, after / MIB))
-        assert after < before + GROWTH + (0 if SECONDS else 32 * MIB)
+        assert after < (before + GROWTH if SECONDS else BUSY)
         assert s.stop() == 0
