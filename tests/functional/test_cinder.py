@@ -14,6 +14,9 @@ from test_layouts import castellan
 
 assert castellan  # a fixture
 
+# Which key server is asked is a parameter: see in_part in conftest.py.
+pytestmark = pytest.mark.usefixtures("bao")
+
 PROFILES = os.path.join(os.path.dirname(lab.ENV), "..", "contrib", "openstack",
                         "profiles.json")
 
