@@ -52,10 +52,10 @@ struct unflushed_found {
   bool same;     /* of this volume, and this boot */
 };
 
-/* Open the file beside SOCKET and lock it.  MAKE: where there is none, make
- * one.  0 and *RET: NULL when there is none, and WHY says why.  -errno: there
- * is one, and it cannot be used; nobody knows what it says.
- * Waits for up to 3 seconds for a server that is about to end.
+/* Open the file beside SOCKET and lock it; with MAKE, create a missing one.
+ * Returns 0 and *RET, which is NULL if there is no file: WHY gives the reason.
+ * Returns -errno if the file exists but cannot be used, so that its content is
+ * unknown.  Waits up to 3 seconds for a server that is about to end.
  */
 extern int unflushed_open (const char *socket, bool make,
                            struct unflushed **ret, struct reason *why);

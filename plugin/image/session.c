@@ -160,9 +160,9 @@ wipe_payload (struct session *s)
   }
 }
 
-/* A request of before that was left behind may still write its data, or a
- * sector that it read then, over what is written from now on.  Only the
- * exclusive lock, which it would have to take again, keeps it from that.
+/* A request that an earlier opening left behind may still write its data, or
+ * a sector that it read then, over newer data.  Only the exclusive lock, which
+ * it would have to take again, prevents that.
  */
 static int
 check_left_behind (struct session *s, struct reason *why)
