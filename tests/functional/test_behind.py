@@ -35,9 +35,16 @@ def losing(images, servers, key, half):
         c.write(lab.pattern(MIB), 0)
         c.flush()
 
-    def start(*parameters):
-        return servers.start(image, key, *half, *parameters)
+    def start(*parameters, **kwargs):
+        return servers.start(image, key, *half, *parameters, **kwargs)
     return start
+
+
+def await_closed(server, connections):
+    """A server with -v has seen that so many CONNECTIONS have ended, which
+    it may do long after the client."""
+    lab.await_(lambda: server.stderr().count("rbdcrypt: close") >= connections,
+               20, "%d connections are closed" % connections)
 
 
 @ENGINES
@@ -84,13 +91,15 @@ def test_every_open_connection_is_told_once_and_by_its_flush(losing):
 
 
 def test_what_nobody_was_told_is_told_to_who_comes_next(losing):
-    server = losing("engine=librbd")
+    server = losing("engine=librbd", options=["-v"])
     with server.connect() as c:
         c.flush()
         c.write(bytes(4096), 8192)
         server.says(LOST)
+    await_closed(server, 1)
     with server.connect() as c:
         c.read(4096, 0)
+    await_closed(server, 2)
     with server.connect() as c:
         assert fails(c.flush) == errno.EPERM
         c.flush()

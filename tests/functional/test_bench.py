@@ -310,7 +310,9 @@ def test_a_link_delays_limits_and_ends_what_runs_beyond_it(tmp_path):
         program.symlink_to("/usr/bin/sleep")
         lab.run(*there.far(["sh", "-c", str(program) + " 600 & :"]),
                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        assert link.processes("sleeper", str(tmp_path))
+        # The shell ends before its child has become that program.
+        lab.await_(lambda: link.processes("sleeper", str(tmp_path)), 10,
+                   "the program runs")
     finally:
         there.stop()
     assert not link.processes("sleeper", str(tmp_path))
