@@ -18,6 +18,7 @@ from workloads import MIB, Workload
 HERE = os.path.dirname(os.path.abspath(__file__))
 IMAGE = 512 * MIB
 OSD_SIZE = 12 << 30
+OSD_MEMORY = 8 << 30  # all images: no disk of this machine is measured
 SECONDS = 1.3
 
 
@@ -99,7 +100,8 @@ class FarCluster(lab.Cluster):
     def up(self):
         lab.run(*self.link.far([os.path.join(lab.ENV, "cluster"), "up",
                                 self.dir]),
-                env=dict(os.environ, PUBLIC_ADDR=FAR), timeout=300)
+                env=dict(os.environ, PUBLIC_ADDR=FAR,
+                         OSD_MEMORY=str(OSD_MEMORY)), timeout=300)
 
     def down(self):
         pass
