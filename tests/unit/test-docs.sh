@@ -3,8 +3,9 @@
 #
 # The man page and "nbdkit rbdcrypt --help" name the same parameters, the
 # man page is sound POD, and what --dump-plugin prints and which debug
-# flags exist is described in it.  Both are read from the sources, so
-# that this runs wherever "make check" does.
+# flags exist is described in it.  The lines of the log that operators are
+# told about are those that the sources have.  All is read from the sources,
+# so that this runs wherever "make check" does.
 
 set -eu
 export LC_ALL=C
@@ -119,8 +120,39 @@ if [ "$items" != "$(echo "$items" | sort -u)" ]; then
 $items"
 fi
 
+# Each line of the log that operators are told about: "..." stands for what the
+# sources fill in.
+mapfile -t sources < <(find "$srcdir/plugin" -name '*.c')
+if ! perl - "$srcdir/docs/rbdcrypt-operating.pod" "${sources[@]}" >&2 <<'PERL'
+use strict;
+undef $/;
+my ($pod, @sources) = map { open my $f, '<', $_ or die "$_: $!\n"; <$f> } @ARGV;
+my $string = qr/"((?:[^"\\\n]|\\.)*)"|\bPRI\w+/;
+my @texts;
+for my $source (@sources) {
+  $source =~ s{/\*.*?\*/}{}gs;
+  while ($source =~ /((?:$string\s*)+)/g) {
+    my $literals = $1;
+    my $text = '';
+    $text .= $1 // 'd' while $literals =~ /$string/g;
+    $text =~ s/\\(.)/$1/g;
+    $text =~ s/%[-+ #0]*[\d*]*(?:\.[\d*]+)?(?:hh?|ll?|z|j|t)?[a-zA-Z]/\0/g;
+    push @texts, $text =~ s/\0+/.../gr;
+  }
+}
+my ($log) = $pod =~ /^=head1 WHAT THE LOG ASKS OF YOU$(.*?)^=head1 /ms;
+my @lines = $log =~ /^=item C<(.*)>$/mg;
+die "rbdcrypt-operating(7) names no line of the log\n" if @lines < 10;
+my @missing = grep { my $l = $_; !grep { index ($_, $l) >= 0 } @texts } @lines;
+print "rbdcrypt-operating(7): no source logs \"$_\"\n" for @missing;
+exit @missing > 0;
+PERL
+then
+  fail "rbdcrypt-operating(7): see above"
+fi
+
 if command -v podchecker >/dev/null; then
-  find "$srcdir/plugin" -name '*.pod' -exec podchecker {} + >&2 ||
+  find "$srcdir/plugin" "$srcdir/docs" -name '*.pod' -exec podchecker {} + >&2 ||
     fail "podchecker: see above"
 else
   fail "podchecker (Debian: perl) is needed"
