@@ -55,7 +55,8 @@ class Activated:
                 if "error:" in s and "another client has" not in s]
 
     def connect(self):
-        client = lab.Client.connect(self.path)
+        """The server may only just be starting."""
+        client = lab.Client.connect(self.path, timeout=90)
         self.clients.append(client)
         return client
 
@@ -108,8 +109,13 @@ class Qemu:
              self.socket, "--image-opts", "driver=raw,file.driver=nbd,"
              "file.reconnect-delay=100,file.server.type=unix,"
              "file.server.path=" + path])
-        lab.await_(lambda: os.path.exists(self.socket), 60, "QEMU listens")
-        self.client = lab.Client.connect(self.socket)
+        self.client = lab.await_(self._connect, 60, "QEMU listens")
+
+    def _connect(self):
+        try:
+            return lab.Client.connect(self.socket)
+        except lab.Refused:
+            return None  # the path is there before QEMU listens
 
     def __enter__(self):
         return self.client
@@ -118,7 +124,7 @@ class Qemu:
         self.client.vanish()
         self.process.terminate()
         try:  # it flushes: its server must be there
-            self.process.wait(30)
+            self.process.wait(60)
         finally:
             self.process.kill()
             self.process.wait()

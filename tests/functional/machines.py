@@ -53,9 +53,14 @@ class Machine(guest.Machine):
             boots, disks,
             ["-qmp", "unix:%s,server=on,wait=off" % self.monitor, *extra])
 
+    def _connect(self):
+        try:
+            return Qmp(self.monitor)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return None  # the path is there before QEMU listens
+
     def qmp(self, command, **arguments):
-        lab.await_(lambda: os.path.exists(self.monitor), 30, "QEMU listens")
-        monitor = Qmp(self.monitor)
+        monitor = lab.await_(self._connect, 60, "QEMU listens")
         try:
             return monitor(command, **arguments)
         finally:

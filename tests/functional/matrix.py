@@ -189,11 +189,8 @@ class Builder:
                 secret = path + ".secret"
                 with open(secret, "wb") as f:
                     f.write(passphrase)
-                lab.run("qemu-img", "create", "-q", "-f", "luks", "--object",
-                        "secret,id=s,file=" + secret, "-o",
-                        "key-secret=s,cipher-alg=aes-256,cipher-mode=xts,"
-                        "ivgen-alg=plain64,iter-time=100", path + ".new",
-                        "4M")
+                lab.qemu_luks("secret,id=s,file=" + secret, path + ".new",
+                              4 * MIB)
                 os.rename(path + ".new", path)
         else:
             least = QEMU_OFFSET + 28672  # 2 MiB
