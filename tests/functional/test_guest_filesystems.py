@@ -83,7 +83,8 @@ def test_file_systems_are_told_of_what_was_lost(servers, images, key, cluster,
     def boot(name, running):
         return Machine(str(tmp_path / name), guest_image,
                        [Disk(s.socket) for s in running])
-    running = serve("ceph.rados_osd_op_timeout=3")
+    # A busy disk takes seconds for what is well.
+    running = serve("ceph.rados_osd_op_timeout=6")
     machine = boot("before", running)
     try:
         connect(machine)

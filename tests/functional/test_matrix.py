@@ -30,6 +30,7 @@ def pools(cluster):
         cluster.rbd("pool", "init", "matrix-data")
     if "erasure-coded" in pools:
         cluster.erasure_pool()
+    cluster.healthy()  # all placement groups are there
 
 
 class Trouble(AssertionError):

@@ -53,7 +53,7 @@ def test_bursts_leave_little(servers, images, key, engine):
     for c in clients:
         c.close()
     # Given back once nothing came for five seconds.
-    lab.await_(lambda: resident(server) < RESIDENT, 15,
+    lab.await_(lambda: resident(server) < RESIDENT, 40,
                "%d MiB or less are resident" % (RESIDENT // MIB))
     print("%s: %.1f MiB" % (engine, resident(server) / MIB))
 

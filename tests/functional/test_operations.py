@@ -31,6 +31,7 @@ def pool(cluster):
     cluster.ceph("osd", "pool", "create", POOL, "8")
     cluster.rbd("pool", "init", POOL)
     cluster.rbd("group", "create", POOL + "/group")
+    cluster.healthy()  # all of its placement groups are there
 
 
 class Served:
@@ -100,7 +101,7 @@ class Served:
                 return True
             self.client.close()
             return False
-        lab.await_(new_size, 10, "a payload of %d bytes" % size)
+        lab.await_(new_size, 30, "a payload of %d bytes" % size)
         self.model = self.model[:size].ljust(size, b"\0")
 
 

@@ -26,7 +26,7 @@ def test_tcp_client_is_refused_with_the_reason(servers, images, key):
     with pytest.raises(lab.Refused):
         lab.Client.connect(None, port=port)
     line = lab.await_(
-        lambda: [s for s in server.lines() if "error" in s], 10,
+        lambda: [s for s in server.lines() if "error" in s], 20,
         "the refusal in the log")[0]
     assert "-U" in line and "peers=" in line
     assert server.stop() == 0
@@ -79,7 +79,7 @@ def test_peers_tls_wants_a_certificate(servers, images, key, dump, tmp_path):
     _, port = over_tcp(servers, image, key, "peers=tls", options=[
         "--tls=on", "--tls-verify-peer", "--tls-certificates=" + tls])
     uri = "nbds://localhost:%d/?tls-certificates=%s" % (port, tls)
-    out = lab.run("nbdinfo", "--size", uri, timeout=30).stdout
+    out = lab.run("nbdinfo", "--size", uri, timeout=60).stdout
     assert int(out) == image.size
     with pytest.raises(lab.Refused):  # no TLS at all
         lab.Client.connect(None, port=port)
@@ -99,7 +99,7 @@ def test_peers_tls_refuses_tls_without_a_certificate(servers, images, key,
     (only_ca / "ca-cert.pem").write_bytes(
         (tmp_path / "ca-cert.pem").read_bytes())
     r = lab.run("nbdinfo", "--size", "nbds://localhost:%d/?tls-certificates=%s"
-                % (port, only_ca), timeout=30, check=False)
+                % (port, only_ca), timeout=60, check=False)
     assert r.returncode != 0
 
 
@@ -111,13 +111,13 @@ def test_socket_pair_counts_as_local(servers, images, key, cluster):
                            "nbdkit", "-s", servers.plugin, str(image), key,
                            "conf=" + cluster.conf])
     c = lab.Client(h)
-    c._poll(h.aio_is_connecting, 30, "connecting")
+    c._poll(h.aio_is_connecting, 90, "connecting")  # it only just starts
     assert h.aio_is_ready()
     assert c.size == image.size
     c.write(lab.pattern(4096), 0)
     c.close()
-    lab.await_(lambda: lab.processes_with(str(image) + "\0") == [], 20,
-               "the server ends with its client")
+    lab.await_(lambda: lab.processes_with(str(image) + "\0") == [],
+               lab.STOP_LIMIT, "the server ends with its client")
     assert cluster.watchers(image) == []
 
 
@@ -128,12 +128,12 @@ def test_socket_activation_serves(servers, images, key, cluster):
         ["env", "%s=%s" % (lab.MARK, servers.dir), "nbdkit", "-f",
          servers.plugin, str(image), key, "conf=" + cluster.conf])
     c = lab.Client(h)
-    c._poll(h.aio_is_connecting, 30, "connecting")
+    c._poll(h.aio_is_connecting, 90, "connecting")
     assert h.aio_is_ready()
     assert c.size == image.size
     c.write(lab.pattern(4096), 0)
     c.flush()
     h.kill_subprocess(signal.SIGTERM)
-    lab.await_(lambda: lab.processes_with(str(image) + "\0") == [], 20,
-               "the server ends")
+    lab.await_(lambda: lab.processes_with(str(image) + "\0") == [],
+               lab.STOP_LIMIT, "the server ends")
     assert cluster.watchers(image) == []

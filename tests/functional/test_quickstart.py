@@ -29,7 +29,7 @@ def quickstart(tmp_path):
         (env / name).chmod(0o755)
 
     def run(directory, *words):
-        return lab.run(script, *words, check=False, timeout=20, env={
+        return lab.run(script, *words, check=False, timeout=60, env={
             "PATH": os.environ["PATH"], "QUICKSTART_DIR": str(directory)})
     return run
 

@@ -146,12 +146,13 @@ def test_osds_that_come_back_in_time_lose_nothing(servers, images, key,
 def test_sigterm_during_gigabytes_of_zeros_waits_for_some_of_them(
         servers, images, key, cluster, engine):
     """It must not be late for what others were told is written."""
-    image = images.luks(size=1024 * MIB)
-    size = image.size - 8 * MIB
+    image = images.luks()
+    cluster.rbd("resize", "--no-progress", "-s", "3G", image)
+    size = 3072 * MIB - image.offset - 8 * MIB
     server = servers.start(image, key, "engine=" + engine)
     with server.connect() as other, server.connect() as c:
         cookie = c.handle.aio_zero(size, 8 * MIB)
-        lab.await_(lambda: used(cluster, image) > 16 * MIB, 30,
+        lab.await_(lambda: used(cluster, image) > 16 * MIB, 60,
                    "zeros are written")
         other.write(lab.pattern(MIB), 4 * MIB)
         assert server.stop() == 0, server.stderr()
@@ -177,11 +178,11 @@ def test_sigterm_during_the_rehearsal_leaves_nothing(servers, images, key,
     cluster.freeze()
     try:
         server = servers.begin(image, key)
-        lab.await_(lambda: len(lab.processes_with(server.socket)) > 1, 10,
+        lab.await_(lambda: len(lab.processes_with(server.socket)) > 1, 30,
                    "the rehearsal's process")
-        server.stop(12)
-        lab.await_(lambda: lab.processes_with(server.socket) == [], 12,
-                   "the rehearsal's process is gone")
+        server.stop(lab.START_LIMIT)
+        lab.await_(lambda: lab.processes_with(server.socket) == [],
+                   lab.START_LIMIT, "the rehearsal's process is gone")
     finally:
         cluster.thaw()
 
@@ -205,7 +206,7 @@ def test_run_ends_with_its_command(servers, images, key, cluster):
     image = images.luks()
     r = lab.run("nbdkit", "-U", "-", servers.plugin, image, key,
                 "conf=" + cluster.conf, "--run", 'nbdinfo --size "$uri"',
-                env=servers.env, timeout=40)
+                env=servers.env, timeout=60)
     assert int(r.stdout) == image.size
     assert cluster.watchers(image) == []
 
@@ -224,7 +225,7 @@ def test_daemon_serves_and_ends(servers, images, key, cluster, how):
     sock = os.path.join(directory, "sock")
     pidfile = os.path.join(directory, "pid")
     lab.run("nbdkit", "-U", sock, "-P", pidfile, servers.plugin, image, key,
-            *conf, env=env, cwd=home, timeout=30)
+            *conf, env=env, cwd=home, timeout=60)
     # The process that stays writes it, not the one that has ended.
     lab.await_(lambda: os.path.exists(pidfile) and os.path.getsize(pidfile),
                20, "the daemon says its number")
@@ -236,5 +237,6 @@ def test_daemon_serves_and_ends(servers, images, key, cluster, how):
             c.write(lab.pattern(4096), 0)
     finally:
         os.kill(pid, signal.SIGTERM)
-    lab.await_(lambda: not lab.processes_with(sock), 20, "the daemon ends")
+    lab.await_(lambda: not lab.processes_with(sock), lab.STOP_LIMIT,
+               "the daemon ends")
     assert cluster.watchers(image) == []
