@@ -234,6 +234,16 @@ class Cluster:
             # Not in the middle of a write to a slow disk.
             await_(lambda p=pid: all_stopped(p), 60, "an OSD stops")
 
+    def await_asked(self, admin_socket, number=1):
+        """Wait until NUMBER requests for data of a server with this
+        ceph.admin_socket are under way to OSDs that are frozen: nbdkit logs a
+        request before the plugin has it."""
+        def asked():
+            ops = json.loads(self.ceph("--admin-daemon", admin_socket,
+                                       "objecter_requests"))["ops"]
+            return sum(op["object_id"].startswith("rbd_data.") for op in ops)
+        await_(lambda: asked() >= number, 30, "the OSDs are asked")
+
     def thaw(self):
         for pid in self.osd_pids():
             os.kill(pid, signal.SIGCONT)

@@ -40,11 +40,11 @@ def losing(images, servers, key, half):
     return start
 
 
-def await_closed(server, connections):
-    """A server with -v has seen that so many CONNECTIONS have ended, which
-    it may do long after the client."""
-    lab.await_(lambda: server.stderr().count("rbdcrypt: close") >= connections,
-               20, "%d connections are closed" % connections)
+def await_left(trail, connections):
+    """A server has seen that so many CONNECTIONS have ended, and has settled
+    with them: it may do so long after the client has closed."""
+    lab.await_(lambda: trail.read_text().count('"detach"') >= connections,
+               20, "%d connections have ended" % connections)
 
 
 @ENGINES
@@ -52,7 +52,8 @@ def test_flush_after_a_write_that_timed_out_fails(servers, images, key,
                                                   cluster, engine):
     """It succeeded, while librbd's cache acknowledged."""
     image = images.luks()
-    server = servers.start(image, key, engine, "ceph.rados_osd_op_timeout=3")
+    # A busy disk takes seconds for what is well.
+    server = servers.start(image, key, engine, "ceph.rados_osd_op_timeout=6")
     c = server.connect()
     c.write(lab.pattern(MIB), 0)
     c.flush()
@@ -90,16 +91,17 @@ def test_every_open_connection_is_told_once_and_by_its_flush(losing):
     assert server.stop() == 0
 
 
-def test_what_nobody_was_told_is_told_to_who_comes_next(losing):
-    server = losing("engine=librbd", options=["-v"])
+def test_what_nobody_was_told_is_told_to_who_comes_next(losing, tmp_path):
+    trail = tmp_path / "trail"
+    server = losing("engine=librbd", "audit=%s" % trail)
     with server.connect() as c:
         c.flush()
         c.write(bytes(4096), 8192)
         server.says(LOST)
-    await_closed(server, 1)
+    await_left(trail, 1)
     with server.connect() as c:
         c.read(4096, 0)
-    await_closed(server, 2)
+    await_left(trail, 2)
     with server.connect() as c:
         assert fails(c.flush) == errno.EPERM
         c.flush()
@@ -226,12 +228,15 @@ def test_blocklisted_while_it_ends_is_an_io_error(
     lab.run("cc", "-shared", "-fPIC", "-o", path,
             os.path.join(lab.HERE, "refused.c"))
     refused = tmp_path / "refused"
-    server = servers.start(images.luks(), key, options=["-v"], env={
-        "LD_PRELOAD": path, "RBDCRYPT_TEST_REFUSED": str(refused)})
+    asok = str(tmp_path / "asok")
+    server = servers.start(
+        images.luks(), key, "ceph.admin_socket=" + asok, options=["-v"], env={
+            "LD_PRELOAD": path, "RBDCRYPT_TEST_REFUSED": str(refused)})
     server.expected_status = None
     c = server.connect()
     c.write(lab.pattern(MIB), 0)
     c.flush()
+    flushes = server.stderr().count("rbdcrypt: flush")
     cluster.freeze()
     try:
         c.write(bytes(4096), 8192)
@@ -239,9 +244,11 @@ def test_blocklisted_while_it_ends_is_an_io_error(
                    c.handle.aio_pread(bytearray(4096), MIB // 2),
                    c.handle.aio_pwrite(bytes(4096), 16384,
                                        flags=nbd.CMD_FLAG_FUA)]
-        for call in ("flush", "pread count=4096", "fua=1"):
-            lab.await_(lambda s=call: c.handle.poll(10) >= 0
-                       and s in server.stderr(), 20, call)
+        for call, before in (("rbdcrypt: flush", flushes),
+                             ("pread count=4096", 0), ("fua=1", 0)):
+            lab.await_(lambda s=call, n=before: c.handle.poll(10) >= 0
+                       and server.stderr().count(s) > n, 20, call)
+        cluster.await_asked(asok, 2)  # the read, after the first write
         server.process.send_signal(signal.SIGTERM)
         server.says("new requests are held")
         refused.touch()

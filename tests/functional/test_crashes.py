@@ -109,7 +109,8 @@ def test_a_server_without_write_behind_tells_it_too(crashed):
 def test_what_was_not_told_before_a_kill_is_told_after_it(
         activated, cluster):
     """Writes that had failed, and whose client had not flushed since."""
-    client = activated.start("ceph.rados_osd_op_timeout=3").connect()
+    # A busy disk takes seconds for what is well.
+    client = activated.start("ceph.rados_osd_op_timeout=6").connect()
     try:
         writes(client, cluster, 1)
         lab.await_(lambda: activated.counted() == (0, 64 * KIB), 20,
@@ -255,7 +256,7 @@ def test_file_that_cannot_be_a_count_is_refused(activated, what):
                             0 if what == "mode" else 1000))
         os.chmod(activated.count, 0o640 if what == "mode" else 0o600)
     activated.start()
-    assert activated.process.wait(30) > 0
+    assert activated.process.wait(60) > 0
     assert len(activated.errors()) == 1
     assert "killed.unflushed" in activated.errors()[0]
     assert "remove it once" in activated.errors()[0]
@@ -266,7 +267,7 @@ def test_two_servers_do_not_share_a_count(activated):
     first, errors = activated.process, None
     try:
         activated.start()
-        assert activated.process.wait(30) > 0
+        assert activated.process.wait(60) > 0
         errors = activated.errors()
     finally:
         first.kill()
@@ -304,12 +305,13 @@ def crash(server, cluster, chance, frozen):
 def test_crashes_lose_no_flushed_write_and_nothing_in_silence(
         servers, images, key, cluster, cache):
     chance = random.Random(lab.SEED)
-    told = 0
+    told = i = 0
     with Activated(servers, images.luks(), key, "cache=" + cache,
                    "engine=" + chance.choice(["librbd", "openssl"])) as a:
         with Qemu(a.start().path) as client:
             writer = Writer(client)
-            for i in range(CRASHES):
+            # A kill may come when nothing is on its way.
+            while i < CRASHES or (cache == "auto" and told == 0):
                 writer.goes_on()
                 assert writer.errors == told
                 crash(a, cluster, chance, frozen=i % 3 != 1)
@@ -321,10 +323,11 @@ def test_crashes_lose_no_flushed_write_and_nothing_in_silence(
                 if i % 5 == 2:
                     assert a.stop() == 0
                     a.start()
+                i += 1
             writer.goes_on()
             writer.end()
             assert writer.errors == told
         assert a.stop() == 0
     print("%s: %d kills, %d flushes failed, %d of them after a loss"
-          % (cache, CRASHES, writer.errors, writer.losses))
+          % (cache, i, writer.errors, writer.losses))
     assert told == 0 if cache == "none" else told > 0

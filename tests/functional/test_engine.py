@@ -239,7 +239,8 @@ def test_two_connections_write_into_one_sector(servers, images, key):
     for t in threads:
         t.start()
     for t in threads:
-        t.join(60)
+        t.join(150)
+        assert not t.is_alive()
     for i, c in enumerate(clients):
         assert c.read(100, 7 + i * 300) == bytes([50]) * 100
         assert c.read(200, 107 + i * 300) == bytes(200)
@@ -435,10 +436,12 @@ def test_clone_with_another_volume_key_is_refused(servers, images, key):
 # --- what goes wrong ---
 
 def test_part_of_a_sector_in_flight_at_sigterm_is_written(
-        servers, images, key, cluster):
+        servers, images, key, cluster, tmp_path):
     """Its first half, the read, ends when nothing new is taken any more."""
     image = images.luks()
-    server = servers.start(image, key, OPENSSL, "cache=none", options=["-v"])
+    asok = str(tmp_path / "asok")
+    server = servers.start(image, key, OPENSSL, "cache=none",
+                           "ceph.admin_socket=" + asok, options=["-v"])
     c = server.connect()
     c.write(lab.pattern(65536), 0)
     c.flush()
@@ -446,7 +449,8 @@ def test_part_of_a_sector_in_flight_at_sigterm_is_written(
     try:
         b = lab.pattern(100, 1)
         cookie = c.handle.aio_pwrite(b, 5000)
-        server.says("pwrite count=100")
+        c.handle.poll(0)
+        cluster.await_asked(asok)
         server.process.send_signal(signal.SIGTERM)
         server.says("new requests are held")
     finally:
@@ -473,7 +477,7 @@ def full(cluster):
             pools = cluster.json("ceph", "osd", "pool", "ls", "detail")
             return all(("full" in p["flags_names"].split(",")) == on
                        for p in pools if p["pool_name"] == "rbd")
-        lab.await_(known, 60, "the pool is %sfull" % ("" if on else "not "))
+        lab.await_(known, 90, "the pool is %sfull" % ("" if on else "not "))
         cluster.told()
     yield make
     make(False)

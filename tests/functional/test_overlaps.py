@@ -352,11 +352,12 @@ def test_others_in_the_middle(load, cluster, engine):
 @engines("librbd")
 def test_silent_osds_in_the_middle(load, cluster, engine):
     """What was lost is told by flushes, of every connection."""
-    one = load(engine, 4, "behind=1M", "ceph.rados_osd_op_timeout=3")
+    # A busy disk takes seconds for what is well.
+    one = load(engine, 4, "behind=1M", "ceph.rados_osd_op_timeout=5")
     assert one.run(OPERATIONS // 3)
     cluster.freeze()
     try:
-        end = time.monotonic() + 5
+        end = time.monotonic() + 7
         while time.monotonic() < end:
             for i in range(4):
                 while len(one.pending[i]) < DEPTH:
@@ -373,9 +374,11 @@ def test_silent_osds_in_the_middle(load, cluster, engine):
         except nbd.Error:
             one.errors.append(("flush", 0))
             one.model.lost()
-    flushes = [e for e in one.errors if e[0] == "flush"]
-    lost = "acknowledged have failed" in one.server.stderr()
-    assert bool(flushes) == lost
+    lost = "acknowledged have failed"
+    if any(e[0] == "flush" for e in one.errors):
+        one.server.says(lost)
+    else:
+        assert lost not in one.server.stderr()
     for c in one.clients:
         c.flush()
     one.everything()

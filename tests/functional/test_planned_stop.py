@@ -73,7 +73,7 @@ def busy(server, connections=4, **kwargs):
     return [Depth(server.connect(**kwargs)) for _ in range(connections)]
 
 
-def run_until_gone(loads, seconds=30):
+def run_until_gone(loads, seconds=lab.STOP_LIMIT):
     end = time.monotonic() + seconds
     left = list(loads)
     while left:
@@ -350,17 +350,21 @@ def test_second_signal_ends_it_at_once(servers, images, key, cluster):
     assert e.value.errnum == errno.ENOTCONN, str(e.value)
 
 
-def test_whoever_comes_during_a_stop_is_closed(servers, images, key, cluster):
+def test_whoever_comes_during_a_stop_is_closed(servers, images, key, cluster,
+                                               tmp_path):
     """And a request that comes is held; what is in flight is answered."""
     image = images.luks()
-    server = servers.start(image, key, "cache=none", options=["-v"])
+    asok = str(tmp_path / "asok")
+    server = servers.start(image, key, "cache=none",
+                           "ceph.admin_socket=" + asok, options=["-v"])
     c, d = server.connect(), server.connect()
     c.write(lab.pattern(4096), 0)
     cluster.freeze()
     try:
         w = lab.pattern(4096, 7)
         in_flight = c.handle.aio_pwrite(w, MIB)
-        server.says("pwrite count=4096")
+        c.handle.poll(0)
+        cluster.await_asked(asok)
         server.process.send_signal(signal.SIGTERM)
         holding(server)
         b = bytearray(512)
