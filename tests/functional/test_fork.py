@@ -4,6 +4,7 @@
 As many logins as servers, each of them ended, and no process left.
 """
 
+import contextlib
 import os
 import signal
 import socket
@@ -44,13 +45,15 @@ def held(way, count=1):
 def nobody_left(server, bao, role):  # noqa: F811
     lab.await_(lambda: lab.processes_with(server.socket) == [], 10,
                "no process is left")
-    lab.await_(lambda: bao.tokens(role) == {}, 5, "no token is left")
+    lab.await_(lambda: bao.tokens(role) == {}, 20, "no token is left")
 
 
-def count_logins(bao):
+def count_logins(bao, role):  # noqa: F811
+    """Those of others, such as an agent's, may come at any moment."""
     with open(bao.audit_log, encoding="utf-8") as f:
         return sum('"path":"auth/approle/login"' in line
-                   and '"type":"response"' in line for line in f)
+                   and '"type":"response"' in line
+                   and '"role_name":"%s"' % role in line for line in f)
 
 
 def works(server):
@@ -62,7 +65,6 @@ def works(server):
 
 @pytest.mark.parametrize("which", [LOGIN, KEY])
 def test_a_daemon_starts_by_one_login_however_slow(start, bao, role, which):
-    before = count_logins(bao)
     with fake_kms.Way(bao.address, [which]) as way:
         server = start(way, role, kind=lab.Daemon)
         held(way)
@@ -74,7 +76,7 @@ def test_a_daemon_starts_by_one_login_however_slow(start, bao, role, which):
         assert len(bao.tokens(role)) == 1
         server.stop()
         nobody_left(server, bao, role)
-    assert count_logins(bao) == before + 1
+    assert count_logins(bao, role) == 1
 
 
 def test_run_with_a_slow_login(start, bao, role, encrypted):
@@ -100,7 +102,8 @@ def test_two_daemons_at_once(start, bao, role, images):
         for server in both:
             works(server)
         both[0].stop()
-        assert len(bao.tokens(role)) == 1
+        # The server waits for a second; OpenBao may take longer.
+        lab.await_(lambda: len(bao.tokens(role)) == 1, 20, "one login ends")
         works(both[1])
         both[1].stop()
         for server in both:
@@ -118,7 +121,7 @@ def test_a_start_that_is_ended_leaves_nothing(start, bao, role, which, what,
         held(way)
         assert len(bao.tokens(role)) == (which == KEY)
         server.process.send_signal(what)
-        assert server.wait(2) == -what
+        assert server.wait(lab.AT_ONCE) == -what
         nobody_left(server, bao, role)
 
 
@@ -131,8 +134,9 @@ def test_a_start_whose_processes_are_all_ended_leaves_nothing(start, bao,
         pids = lab.processes_with(server.socket)
         assert len(pids) == 2
         for pid in pids:
-            os.kill(pid, signal.SIGTERM)
-        assert server.wait(2) == -signal.SIGTERM
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)  # the child may leave by itself
+        assert server.wait(lab.AT_ONCE) == -signal.SIGTERM
         nobody_left(server, bao, role)
 
 
@@ -140,12 +144,13 @@ def test_a_start_that_hangs_in_ceph_leaves_no_login(start, bao, role,
                                                     cluster):
     """The key came; the child has no time to say good-bye."""
     with fake_kms.Way(bao.address, [KEY]) as way:
-        server = start(way, role, timeout=2)
+        # All OSDs must be frozen before the question times out.
+        server = start(way, role, timeout=6)
         held(way)
         cluster.freeze()
         try:
             way.release()
-            assert server.wait(20) > 0
+            assert server.wait(30) > 0
         finally:
             cluster.thaw()
         server.says("gave up")
@@ -155,7 +160,6 @@ def test_a_start_that_hangs_in_ceph_leaves_no_login(start, bao, role,
 def test_a_server_that_cannot_listen_leaves_no_login(
         servers, encrypted, bao, role, approle, profile):  # noqa: F811
     """Which nbdkit finds after the rehearsal."""
-    before = count_logins(bao)
     path = os.path.join(servers.dir, "taken")
     with socket.socket(socket.AF_UNIX) as taken:
         taken.bind(path)
@@ -164,5 +168,5 @@ def test_a_server_that_cannot_listen_leaves_no_login(
         assert server.wait(lab.START_LIMIT) > 0
     os.unlink(path)
     server.says("in use")
-    assert count_logins(bao) == before + 1
+    assert count_logins(bao, role) == 1
     nobody_left(server, bao, role)
