@@ -77,10 +77,12 @@ class Journal:
         if self.process.poll() is not None:
             with open(self.log, encoding="utf-8", errors="replace") as f:
                 raise AssertionError("systemd-journald: " + f.read())
-        # Not this namespace's: the script's own mount comes first.
+        # Not this namespace's: the script's own mount comes first.  The
+        # journal itself is made after the socket.
         return subprocess.run(
             [*self.prefix, "test", "-S", "/" + SOCKET, "-a", "-e",
-             "/run/systemd/journald.conf.d/test.conf"],
+             "/run/systemd/journald.conf.d/test.conf", "-a", "-d",
+             "/run/log/journal"],
             stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=20,
             check=False).returncode == 0
 

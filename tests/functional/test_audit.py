@@ -27,8 +27,9 @@ def profile(bao, files):
 
 
 def read(path):
+    """The last line may still be growing."""
     with open(path, encoding="utf-8") as f:
-        return [json.loads(line) for line in f]
+        return [json.loads(line) for line in f if line.endswith("\n")]
 
 
 def of(lines, event):

@@ -695,8 +695,9 @@ def test_stolen_secret_id_is_an_alarm_while_serving_too(
         f.write(stolen)
 
     def told(event):
-        return [e for e in map(json.loads, trail.read_text().splitlines())
-                if e["event"] == event]
+        return [e for e in (
+            json.loads(line) for line in trail.read_text().splitlines(True)
+            if line.endswith("\n")) if e["event"] == event]
 
     def looked_up():
         with open(bao.audit_log, encoding="utf-8") as f:
