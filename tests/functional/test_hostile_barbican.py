@@ -222,13 +222,17 @@ def test_stranger_in_barbicans_place_revokes_nothing(
     client, own, right = n.connect(), s.context, s.reply
     strange = fake_kms.context(certificates("stranger.pem"),
                                certificates("stranger.key"))
+    s.context = strange
+    seen = s.connections
+    # No question is under way any more that began with the right one.
+    io_until(lambda: s.connections > seen + 1, client)
     s.reply = fake_kms.answer("404 Not Found", json.dumps({
         "code": 404, "title": "Not Found", "description": "Not Found. Sorry "
         "but your secret was not found."}).encode(),
         ["Content-Type: application/json"])
-    s.context = strange
     heard, seen = len(s.requests), s.connections
     io_until(lambda: s.connections > seen + 1, client)
     assert len(s.requests) == heard  # no token for strangers
-    s.context, s.reply = own, right
+    s.reply = right
+    s.context = own
     assert outage(n, trail) == ("recheck", "cannot-say")

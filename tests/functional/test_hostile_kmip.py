@@ -169,13 +169,17 @@ def test_stranger_in_its_place_revokes_nothing(served, honest, certificates,
     """Its "destroyed" would be a definite no, if it could be believed."""
     n, s, client, trail = served
     own = s.context
-    s.reply = sends(failure(GET_ATTRIBUTES, 0x01))
     s.context = fake_kms.context(certificates("stranger.pem"),
                                  certificates("stranger.key"))
+    seen = s.connections
+    # No question is under way any more that began with the right one.
+    io_until(lambda: s.connections > seen + 1, client)
+    s.reply = sends(failure(GET_ATTRIBUTES, 0x01))
     heard, seen = len(s.requests), s.connections
     io_until(lambda: s.connections > seen + 1, client)
     assert len(s.requests) == heard
-    s.context, s.reply = own, honest
+    s.reply = honest
+    s.context = own
     assert outage(n, trail) == ("recheck", "cannot-say")
 
 
