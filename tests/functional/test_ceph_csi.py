@@ -15,7 +15,7 @@ import lab
 from classes import NEVER
 from test_image_reference import image_id, serves, set_metadata
 from test_revocation import Load, says
-from test_secrets import places, volume_key
+from test_secrets import leaves_memory, places, volume_key
 from test_start_image import names
 
 # Made by ceph-csi's own code: see tests/unit/test-ceph-csi.c.
@@ -170,8 +170,7 @@ def test_removed_wrapped_key_ends_io_and_leaves_memory(
     assert set(load.errors) == {errno.EPERM}, load.errors
     lab.await_(lambda: cluster.watchers(wrapped) == [], 12,
                "the image is closed")
-    assert places(server.pid, key) == []
-    assert places(server.pid, TEXT) == []
+    leaves_memory(server.pid, key, TEXT)
     says(server, "may no longer be used")
     assert DEK in server.stderr()
     with pytest.raises(lab.Refused):

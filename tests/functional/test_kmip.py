@@ -16,7 +16,7 @@ import lab
 from classes import NEVER
 from kmip_server import Pretender, in_turn
 from test_revocation import Load, Neighbour, says
-from test_secrets import places, volume_key
+from test_secrets import leaves_memory, places, volume_key
 from test_start_image import names
 
 PASSPHRASE = lab.PASSPHRASE
@@ -531,8 +531,7 @@ def test_revoked_key_ends_io_and_leaves_memory(
     assert set(load.errors) == {errno.EPERM}, load.errors
     lab.await_(lambda: cluster.watchers(image) == [], 12,
                "the image is closed")
-    assert places(server.pid, key) == []
-    assert places(server.pid, SECRET) == []
+    leaves_memory(server.pid, key, SECRET)
     server.says("may no longer be used")
     words = [{"deactivate": "Deactivated", "compromise": "Compromised"}[how]]
     if engine == "encrypt":  # between the two questions of one recheck

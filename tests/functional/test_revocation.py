@@ -16,7 +16,7 @@ import pytest
 
 import lab
 from lab import MIB
-from test_secrets import places, volume_key
+from test_secrets import leaves_memory, places, volume_key
 
 PASSPHRASE = b"an-unmistakable-passphrase-9876543210-fedcba"
 TIMEOUT = 2  # of the profile: one question
@@ -268,9 +268,7 @@ def test_revoked_key_ends_io_and_leaves_memory(
     lab.await_(lambda: cluster.watchers(volume.image) == [], 12,
                "the image is closed")
     assert cluster.lockers(volume.image) == []
-    assert places(server.pid, key) == []
-    assert places(server.pid, key[:32]) == []
-    assert places(server.pid, PASSPHRASE) == []
+    leaves_memory(server.pid, key, key[:32], PASSPHRASE)
     server.says("may no longer be used")
     # Clients are sent away, and a new one is refused.
     lab.await_(lambda: _gone(c), 10, "the client is disconnected")
@@ -390,8 +388,7 @@ def test_key_revoked_in_barbican_ends_io_and_leaves_memory(
     assert set(load.errors) == {errno.EPERM}, load.errors
     lab.await_(lambda: cluster.watchers(image) == [], 12,
                "the image is closed")
-    assert places(server.pid, key) == []
-    assert places(server.pid, PASSPHRASE) == []
+    leaves_memory(server.pid, key, PASSPHRASE)
     server.says("may no longer be used")
     other.goes_on()
 
@@ -624,7 +621,7 @@ def test_outage_beyond_grace_stops(volume, sealed, cluster, images, files,
     assert 2 <= load.ended_at - begin <= 2 + volume.limit
     lab.await_(lambda: cluster.watchers(volume.image) == [], 12,
                "the image is closed")
-    assert places(server.pid, key) == []
+    leaves_memory(server.pid, key)
     server.says("grace=2")
 
 
