@@ -108,7 +108,7 @@ def test_redirected_logout_takes_no_token_along(servers, images, barbican,
                                elsewhere.address))
     servers.start(images.luks(), "key=t:" + ident,
                   profile(auth_url=s.address + "/v3")).stop()
-    assert s.requests[-1].startswith(b"DELETE ")
+    lab.await_(lambda: s.requests[-1].startswith(b"DELETE "), 20, "a logout")
     assert b"X-Subject-Token: " in s.requests[-1]
     assert elsewhere.connections == 0
 

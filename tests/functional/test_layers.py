@@ -43,7 +43,7 @@ def test_one_login_for_two_layers_and_revoking_the_parents_key(
                  profile(approle(role)), "recheck=1", "audit=%s" % trail]
     if dump["rbdcrypt_encryption_load2"] != "yes":
         names(servers.refused(*arguments), "key")
-        assert bao.tokens(role) == {}
+        lab.await_(lambda: bao.tokens(role) == {}, 20, "the login is ended")
         return
     server = servers.start(*arguments)
     load = Load(server.connect(timeout=lab.UNLOCK_LIMIT))
