@@ -320,9 +320,9 @@ def test_a_journal_that_takes_nothing_stops_nothing(servers, encrypted, key,
         attached += 1
     for _ in range(5):
         with server.connect() as c:
-            c.write(data, 0, timeout=5)
+            c.write(data, 0, timeout=20)
             c.flush(timeout=20)
-            assert c.read(4096, 0, timeout=5) == data
+            assert c.read(4096, 0, timeout=20) == data
         attached += 1
     errors = [s for s in server.lines() if "audit" in s]
     assert len(errors) == 1 and "journal" in errors[0], errors

@@ -416,7 +416,7 @@ def test_shutdown_while_the_server_says_nothing(servers, encrypted, profile,
         begin = time.monotonic()
         server.expected_status = None
         server.stop()
-        assert time.monotonic() - begin < 5
+        assert time.monotonic() - begin < lab.AT_ONCE
 
 
 # Profiles and references.
@@ -555,13 +555,14 @@ def test_rechecks_leave_no_secret_in_memory(servers, images, kmip, profile):
     the file's text is kept, locked."""
     number = private_number(kmip.profile()["client_key"])
     ident = kmip.key(SECRET, kind="secret")
+    # The first recheck comes later than we look, on a busy host, too.
     server = servers.start(
         images.luks(passphrase=SECRET), "key=t:" + ident, profile(),
-        "recheck=1", env={"RBDCRYPT_ALLOW_CORE": "1"})
+        "recheck=3", env={"RBDCRYPT_ALLOW_CORE": "1"})
     with server.connect() as c:
         before = asked(kmip, ident)
         assert before == 1, "a start asks once"
-        lab.await_(lambda: asked(kmip, ident) >= before + 2, 20,
+        lab.await_(lambda: asked(kmip, ident) >= before + 2, 40,
                    "two rechecks")
         c.write(lab.pattern(4096), 0)
         # The answer to the last one may just have come.

@@ -569,10 +569,10 @@ def test_sealed_while_a_token_is_due(servers, images, bao, logins, approle,
     bao.seal()
     try:
         lab.await_(lambda: "the login to a key server: " in server.stderr(),
-                   10, "a line in the log")
+                   20, "a line in the log")
     finally:
         bao.unseal()
-    lab.await_(lambda: "in order again" in server.stderr(), 15,
+    lab.await_(lambda: "in order again" in server.stderr(), 30,
                "another line in the log")
     assert server.stderr().count("the login to a key server: ") == 1
     lab.await_(lambda: len(bao.tokens(role)) == 1, 10, "one token")
