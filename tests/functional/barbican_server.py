@@ -192,7 +192,7 @@ class Barbican:
         try:
             yield
         finally:
-            lab.run(ENV, "start", self.dir, server, timeout=120)
+            lab.run(ENV, "start", self.dir, server, timeout=200)
 
     @contextlib.contextmanager
     def frozen(self, server):

@@ -19,7 +19,7 @@ def profile(bao, files):
         text = json.dumps({"profiles": {"audited": dict({
             "type": "openbao", "address": bao.address, "ca_file": bao.ca,
             "mount": "secret", "prefix": "audit/", "layout": "field",
-            "field": "value", "timeout": 2,
+            "field": "value",
             "auth": {"method": "token_file", "path": bao.token_file},
         }, **members)}})
         return "profiles=" + files("profiles.json", text)

@@ -240,7 +240,7 @@ def test_token_that_was_revoked_is_replaced(servers, images, barbican,
         with server.connect() as c:
             barbican.call("DELETE", barbican.keystone + "/auth/tokens",
                           token=token, X_Subject_Token=token)
-            lab.await_(lambda: len(seen) > 1, 10, "another login")
+            lab.await_(lambda: len(seen) > 1, 30, "another login")
             c.read(4096, 0)
         assert [r.method for r in seen] == ["POST", "POST"]
         server.stop()
@@ -363,7 +363,7 @@ def test_what_only_a_proxy_says(refused, barbican, profile, pretending,
         for members in ({"auth_url": s.address + "/v3"},
                         {"endpoint": s.address}):
             refused("unavailable", "cannot-say", ident,
-                    profile(timeout=1, **members), [s.address, str(status)],
+                    profile(timeout=8, **members), [s.address, str(status)],
                     seen="%d (by a proxy: the servers have no such answer)"
                     % status)
 

@@ -203,7 +203,7 @@ def test_standby_for_ever_is_an_outage(servers, encrypted, profile, fake):
     server = fake(to("https://127.0.0.1:1"))
     sentence = servers.refused(
         encrypted, "key=t:vol", profile(
-            address=server.address, timeout=2,
+            address=server.address, timeout=4,
             auth={"method": "token", "token": "t"})).sentence
     assert "is a standby whose leader does not answer" in sentence
     assert len(server.requests) > 1
@@ -234,13 +234,14 @@ def test_when_all_fail_each_is_named(servers, encrypted, profile, fake):
     sealed = fake(fake_kms.answer(
         "503 Service Unavailable", b'{"errors":["Vault is sealed"]}'))
     addresses = [refusing() for _ in range(3)]
-    sentence = servers.refused(encrypted, "key=t:vol", profile(addresses, timeout=2)).sentence
+    sentence = servers.refused(encrypted, "key=t:vol",
+                               profile(addresses, timeout=5)).sentence
     assert "none of the 3 addresses can say" in sentence
     for address in addresses:
         assert address + " refused the connection" in sentence
     sentence = servers.refused(
         encrypted, "key=t:vol", profile([refusing(), sealed.address],
-                                        timeout=2)).sentence
+                                        timeout=5)).sentence
     assert "OpenBao at %s is sealed" % sealed.address in sentence
     assert "refused the connection" in sentence
 
@@ -398,7 +399,7 @@ def test_kmip_server_that_says_nothing_is_left(servers, encrypted, kmip,
     """Packets are swallowed; TLS does not come."""
     ident = kmip.key(lab.PASSPHRASE, kind="secret")
     with swallowing() as hole, fake_kms.Way(kmip.address, held=(1,)) as held:
-        p = kmip.profile(address=..., timeout=4, addresses=[
+        p = kmip.profile(address=..., timeout=9, addresses=[
             place(hole), place(held.address), kmip.address])
         serves(servers.start(encrypted, "key=t:" + ident, in_file(files, p)))
         assert held.waiting == 1

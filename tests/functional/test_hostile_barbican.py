@@ -25,7 +25,7 @@ def ident(barbican):
 def profile(barbican, files):
     """profile(**members) -> profiles= with alice's password."""
     def make(**members):
-        members.setdefault("timeout", 1)
+        members.setdefault("timeout", 8)
         return "profiles=" + files("profiles.json", json.dumps({"profiles": {
             "t": barbican.profile(auth=barbican.password(), **members)}}))
     return make
@@ -177,7 +177,7 @@ def test_server_that_turns_hostile_revokes_nothing(
     trail = tmp_path / "trail"
     n = servers.start(images.luks(), "key=t:" + ident, profile(
         auth_url=kms["keystone"].address + "/v3",
-        endpoint=kms["barbican"].address), "recheck=1", "grace=600",
+        endpoint=kms["barbican"].address, timeout=4), "recheck=1", "grace=600",
         "audit=%s" % trail)
     client, s = n.connect(), kms[hostile]
     answers = []

@@ -24,7 +24,7 @@ def ident(kmip):
 def profile(kmip, files):
     """profile(**members) -> profiles= of tenant-a's."""
     def make(**members):
-        members.setdefault("timeout", 1)
+        members.setdefault("timeout", 4)
         return "profiles=" + files("profiles.json", json.dumps(
             {"profiles": {"t": kmip.profile(**members)}}))
     return make
@@ -84,7 +84,7 @@ def sends(data):
 
 
 def silent(server, _connection, _message):
-    server.ending.wait(3)
+    server.ending.wait(30)
     return False
 
 

@@ -21,7 +21,7 @@ def profiles(bao, files):
         return dict({
             "type": "openbao", "address": bao.address, "ca_file": bao.ca,
             "mount": "secret", "prefix": "tenant-a/", "layout": "field",
-            "field": "value", "timeout": 3,
+            "field": "value",
             "auth": {"method": "token_file", "path": bao.token_file},
         }, **members)
     bao.put("tenant-a/vol", {"value": lab.PASSPHRASE.decode()})

@@ -325,7 +325,7 @@ def test_nobody_listens(profile, refused):
 
 def test_name_that_does_not_resolve(profile, refused):
     refused("unreachable", "cannot-say", "key=t:vol",
-            profile(address="https://nowhere.invalid:8200", timeout=3),
+            profile(address="https://nowhere.invalid:8200", timeout=6),
             words=["nowhere.invalid"])
 
 
@@ -351,10 +351,10 @@ def test_sealed(servers, encrypted, kms, profile, wrapped, transit, refused):
     image, text = wrapped("sealed")
     kms.seal()
     try:
-        refused("unavailable", "cannot-say", "key=t:vol", profile(timeout=1),
+        refused("unavailable", "cannot-say", "key=t:vol", profile(timeout=5),
                 words=["is sealed"])
         refused("unavailable", "cannot-say", "key=t:" + text,
-                transit("sealed", timeout=1), image=image,
+                transit("sealed", timeout=5), image=image,
                 words=["is sealed"])
     finally:
         kms.unseal()
@@ -365,7 +365,7 @@ def test_namespace_that_is_locked(kms, profile, refused):
     kms.must("POST", "sys/namespaces/locked", {})
     kms.must("POST", "sys/namespaces/api-lock/lock/locked", {})
     refused("unavailable", "cannot-say", "key=t:vol",
-            profile(namespace="locked", timeout=1), words=["has locked"])
+            profile(namespace="locked", timeout=5), words=["has locked"])
 
 
 def test_agent_whose_server_is_sealed_or_away(lab_dir, refused, files):
@@ -412,7 +412,7 @@ def test_rate_limit(kms, profile, refused, headers):
     try:
         lab.await_(lambda: kms.call("GET", "secret/data/vol")[0] == 429, 20,
                    "the limit")
-        refused("rate-limit", "cannot-say", "key=t:vol", profile(timeout=2),
+        refused("rate-limit", "cannot-say", "key=t:vol", profile(timeout=5),
                 words=["rate", "429, again in" if headers else "(429)"])
     finally:
         kms.must("DELETE", "sys/quotas/rate-limit/q")
@@ -429,7 +429,7 @@ def test_what_only_a_cluster_or_a_proxy_says(misbehaving, profile, refused,
                                              status, body, word):
     with misbehaving(fake_kms.answer(status, body)) as server:
         refused("unavailable", "cannot-say", "key=t:vol",
-                profile(address=server.address, timeout=1), words=[word])
+                profile(address=server.address, timeout=3), words=[word])
         assert len(server.requests) > 1, "it was not asked again"
 
 
@@ -553,7 +553,7 @@ def test_transit_key_that_is_taken_away_ends_io(
     policy = "transit/decrypt/" + name
     auth = token(limited(kms, policy))
     server = servers.start(image, "key=t:" + text,
-                           transit(name, auth=auth, timeout=2), "recheck=1")
+                           transit(name, auth=auth, timeout=5), "recheck=1")
     where = "transit/keys/" + name
     with server.connect() as c:
         kms.must("POST", where + "/rotate")
@@ -568,7 +568,7 @@ def test_transit_key_that_is_taken_away_ends_io(
                      % (limited.count - 1),
                      {"policy": 'path "auth/token/lookup-self" '
                                 '{ capabilities = ["read"] }'})
-        lab.await_(lambda: revoked(c), 6, "the volume is taken away")
+        lab.await_(lambda: revoked(c), 20, "the volume is taken away")
     server.says(word)
     assert text not in server.stderr()
 
@@ -578,9 +578,9 @@ def test_pinned_version_that_is_deleted_ends_io(servers, encrypted, kms,
     """A newer version is no revocation, and no substitute either."""
     kms.put("pinned", {"key": TEXT})
     server = servers.start(encrypted, "key=t:pinned#version=1",
-                           profile(timeout=2), "recheck=1")
+                           profile(timeout=5), "recheck=1")
     with server.connect() as c:
         kms.put("pinned", {"key": "another"})
         kms.must("POST", "secret/delete/pinned", {"versions": [1]})
-        lab.await_(lambda: revoked(c), 6, "the volume is taken away")
+        lab.await_(lambda: revoked(c), 20, "the volume is taken away")
     server.says("undelete")

@@ -19,7 +19,8 @@ from lab import MIB
 from test_secrets import leaves_memory, places, volume_key
 
 PASSPHRASE = b"an-unmistakable-passphrase-9876543210-fedcba"
-TIMEOUT = 2  # of the profile: one question
+# Of the profile: one question, which takes long on a busy host.
+TIMEOUT = 5
 
 
 class Volume:
@@ -407,7 +408,7 @@ def test_outage_of_barbican_within_grace_is_not_noticed(
     says(server, "the KMS answers again")
     load.finish()
     assert load.errors == []
-    assert load.slowest < 6
+    assert load.slowest < 8
 
 
 def test_token_of_few_uses_cannot_ask_again(volume, bao):
@@ -593,16 +594,16 @@ def test_outage_within_grace_is_not_noticed_by_clients(volume, bao, sealed):
     load = Load(c)
     sealed()
     says(server, "going on for 60 seconds")
-    end = time.monotonic() + 3
+    end = time.monotonic() + TIMEOUT + 1
     while time.monotonic() < end:
         before = load.count
-        lab.await_(lambda: load.count > before, 5, "I/O goes on")
+        lab.await_(lambda: load.count > before, TIMEOUT, "I/O goes on")
         time.sleep(0.1)
     bao.unseal()
     says(server, "the KMS answers again")
     load.finish()
     assert load.errors == []
-    assert load.slowest < 3
+    assert load.slowest < TIMEOUT
     check_data(c, load)
     assert len(re.findall("going on for", server.stderr())) == 1
     assert len(server.lines()) == 2, server.stderr()
@@ -614,6 +615,9 @@ def test_outage_beyond_grace_stops(volume, sealed, cluster, images, files,
     server = volume.start("grace=2")
     c = server.connect()
     load = Load(c)
+    # No question is under way that began before.
+    Questions(volume.bao.audit_log,
+              '"type":"response".*"secret/data/%s"' % volume.path).go_on()
     begin = time.monotonic()
     sealed()
     load.wait(20)
@@ -735,7 +739,7 @@ def test_silent_kms_cannot_say_and_delays_nothing(volume, silence):
     says(server, "going on for 60 seconds")
     load.finish()
     assert load.errors == []
-    assert load.slowest < 3
+    assert load.slowest < TIMEOUT
     begin = time.monotonic()
     assert server.stop() == 0
     assert time.monotonic() - begin < lab.AT_ONCE
@@ -804,7 +808,7 @@ def test_an_outage_beyond_grace_is_in_the_trail(volume, sealed, tmp_path):
     sealed()
     wanted = [("recheck", "cannot-say"), ("revoke", "cannot-say"),
               ("detach", "ok")]
-    lab.await_(lambda: trail_of(trail)[0][-1:] == wanted[-1:], 20,
+    lab.await_(lambda: trail_of(trail)[0][-1:] == wanted[-1:], 40,
                "the end is told")
     told, lines = trail_of(trail)
     assert told == wanted
