@@ -97,9 +97,11 @@ def test_frozen_osds_end_in_the_limit_and_not_with_zero(
 
 
 def test_frozen_osds_with_requests_in_flight_end_in_the_limit(
-        servers, images, key, cluster):
+        servers, images, key, cluster, tmp_path):
     image = images.luks()
-    server = servers.start(image, key, "shutdown-timeout=6", "cache=none")
+    asok = str(tmp_path / "asok")
+    server = servers.start(image, key, "shutdown-timeout=6", "cache=none",
+                           "ceph.admin_socket=" + asok)
     c = server.connect()
     c.write(lab.pattern(4096), 0)
     c.flush()
@@ -112,6 +114,7 @@ def test_frozen_osds_with_requests_in_flight_end_in_the_limit(
             r = bytearray(4096)
             pending.append((r, c.handle.aio_pread(r, (i + 20) * MIB)))
         c.handle.poll(0)
+        cluster.await_asked(asok)
         begin = time.monotonic()
         status = server.stop(20)
         seconds = time.monotonic() - begin
