@@ -427,7 +427,7 @@ class Images:
             with open(path + ".key", "wb") as f:
                 f.write(passphrase)
             self.cluster.rbd("encryption", "format", image.spec,
-                             "luks%d" % version, path + ".key")
+                             "luks%d" % version, path + ".key", timeout=170)
             self.cluster.rbd("export", "--no-progress", image.spec, path)
         image = self.imported(path, args)
         return self._keep(image.spec, passphrase, size,

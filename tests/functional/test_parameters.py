@@ -249,7 +249,7 @@ def test_a_clone_takes_a_key_for_each_layer(servers, images, files, cluster,
     try:
         if dump["rbdcrypt_encryption_load2"] == "yes":
             cluster.rbd("encryption", "format", child, "luks2",
-                        files("child", b"child"))
+                        files("child", b"child"), timeout=120)
             keys.insert(0, "key=file:" + files("child", b"child"))
             server = servers.start(child, *keys)
             with server.connect(timeout=lab.UNLOCK_LIMIT) as c:
