@@ -60,6 +60,8 @@ def test_sigterm_with_writes_in_flight(servers, images, key, cluster):
     for i in range(200):
         b = lab.pattern(65536, i)
         pending.append((i, b, c.handle.aio_pwrite(b, i * 65536)))
+    lab.await_(lambda: c.handle.poll(10) >= 0
+               and c.handle.aio_in_flight() < 200, 20, "some are answered")
     server.process.send_signal(signal.SIGTERM)
     for i, _b, cookie in pending:
         try:
@@ -67,6 +69,7 @@ def test_sigterm_with_writes_in_flight(servers, images, key, cluster):
             done.append(i)
         except nbd.Error:
             pass
+    assert done
     assert server.wait() == 0
     assert cluster.watchers(image) == []
     with servers.start(image, key, options=["-r"]).connect() as c:
