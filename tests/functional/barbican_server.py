@@ -225,7 +225,10 @@ def forward(url, seen, change=lambda body: body, instead=lambda _: None):
         request = Request(head)
         length = int(request.headers.get("Content-Length", 0))
         while len(body) < length:
-            body += connection.recv(65536)
+            part = connection.recv(65536)
+            if not part:
+                return  # it has hung up
+            body += part
         answer = instead(request)
         headers = {}
         if answer:

@@ -51,7 +51,10 @@ def take_body(server, connection):
     head, body = server.requests[-1].split(b"\r\n\r\n", 1)
     length = int(Request(head).headers.get("Content-Length", 0))
     while len(body) < length:
-        body += connection.recv(65536)
+        part = connection.recv(65536)
+        if not part:
+            raise ConnectionError("it has hung up")
+        body += part
     server.requests[-1] = head + b"\r\n\r\n" + body
 
 
