@@ -41,18 +41,22 @@ class Held:
 
 
 def settled(pid):
-    """As soon as two seconds have changed nothing: threads of a client
-    that has left end a moment later."""
-    last, since = Held(pid), time.monotonic()
+    """The least, as soon as two seconds have shown no less: threads of a
+    client that has left end a moment later, and a recheck has descriptors of
+    its own while it lasts."""
+    least, since = Held(pid), time.monotonic()
 
     def quiet():
-        nonlocal last, since
+        nonlocal since
         now = Held(pid)
-        if now.counts() != last.counts():
-            last, since = now, time.monotonic()
+        for what in ("descriptors", "threads"):
+            if getattr(now, what) < getattr(least, what):
+                setattr(least, what, getattr(now, what))
+                since = time.monotonic()
+        least.kib = now.kib
         return time.monotonic() - since > 2
     lab.await_(quiet, 30, "descriptors and threads come to rest")
-    return Held(pid)
+    return least
 
 
 def compare(what, count, before, after):
