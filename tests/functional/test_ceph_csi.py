@@ -166,7 +166,7 @@ def test_removed_wrapped_key_ends_io_and_leaves_memory(
     wrapped.cluster.rbd("image-meta", "remove", wrapped.spec, DEK)
     begin = time.monotonic()
     load.wait(20)
-    assert load.ended_at - begin <= 1.1 + 4
+    assert load.ended_at - begin <= 1.1 + lab.AT_ONCE
     assert set(load.errors) == {errno.EPERM}, load.errors
     lab.await_(lambda: cluster.watchers(wrapped) == [], 12,
                "the image is closed")

@@ -636,7 +636,7 @@ def test_outage_beyond_grace_pauses_and_nothing_is_lost(volume, bao, sealed):
     sealed()
     says(server, "I/O waits")
     # What is in flight still ends; then nothing moves.
-    lab.await_(lambda: not _moves(load), 5, "I/O waits")
+    lab.await_(lambda: not _moves(load), 20, "I/O waits")
     assert load.thread.is_alive()
     with pytest.raises(AssertionError):
         server.connect(timeout=1)  # waits as well
