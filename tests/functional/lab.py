@@ -443,6 +443,7 @@ class Bao:
         self.other_ca = os.path.join(self.dir, "other-ca.pem")
         self.token_file = os.path.join(self.dir, "root.token")
         self.audit_log = os.path.join(self.dir, "audit.log")
+        self.roles = {}  # accessor: what its login was by
 
     def _script(self, verb):
         run(os.path.join(ENV, "openbao"), verb, self.dir, timeout=700)
@@ -518,18 +519,22 @@ class Bao:
         return "unix://" + os.path.join(self.dir, kind + ".sock")
 
     def tokens(self, role):
-        """{accessor: what is known} of the living tokens of ROLE."""
+        """{accessor: what is known} of the living tokens of ROLE.  Others,
+        of which there are many, are looked up once."""
         status, answer = self.call("LIST", "auth/token/accessors")
         assert status == 200, answer
         found = {}
         for accessor in answer["data"]["keys"]:
+            if role not in self.roles.get(accessor, (role,)):
+                continue
             status, answer = self.call("POST", "auth/token/lookup-accessor",
                                        {"accessor": accessor})
             if status != 200:
                 continue  # it ended in between
             meta = answer["data"]["meta"] or {}
-            if role in (meta.get("role_name"), meta.get("role"),
-                        meta.get("cert_name")):
+            self.roles[accessor] = (meta.get("role_name"), meta.get("role"),
+                                    meta.get("cert_name"))
+            if role in self.roles[accessor]:
                 found[accessor] = answer["data"]
         return found
 
