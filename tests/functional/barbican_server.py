@@ -203,7 +203,7 @@ class Barbican:
         pid = int(self.read(server + ".pid"))
         os.kill(pid, signal.SIGSTOP)
         try:
-            lab.await_(lambda: lab.all_stopped(pid), 10, server + " stops")
+            lab.await_(lambda: lab.all_stopped(pid), 60, server + " stops")
             yield
         finally:
             os.kill(pid, signal.SIGCONT)

@@ -101,7 +101,7 @@ class Kmip:
             pid = int(f.read())
         os.killpg(pid, signal.SIGSTOP)
         try:
-            lab.await_(lambda: lab.all_stopped(pid), 10, "it stops")
+            lab.await_(lambda: lab.all_stopped(pid), 60, "it stops")
             yield
         finally:
             os.killpg(pid, signal.SIGCONT)

@@ -42,8 +42,8 @@ class Node(lab.Bao):
     def frozen(self):
         """It accepts connections and says nothing."""
         os.kill(self.pid, signal.SIGSTOP)
-        lab.await_(lambda: lab.all_stopped(self.pid), 10, "a node stops")
         try:
+            lab.await_(lambda: lab.all_stopped(self.pid), 60, "a node stops")
             yield
         finally:
             os.kill(self.pid, signal.SIGCONT)
