@@ -9,6 +9,7 @@ import signal
 import socket
 import ssl
 
+import nbd
 import pytest
 
 import fake_kms
