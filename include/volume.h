@@ -70,6 +70,10 @@ struct volume_params {
 /* A stop waits for a trial. */
 #define VOLUME_TRIAL_SECONDS 5
 
+/* nbdkit tells of -r too late, when the session opens already: the image is
+ * opened for writing where the Ceph user may, and nothing is written.  That is
+ * a watch and no lock, which costs less than a second unlock.
+ */
 enum volume_mode {
   VOLUME_SERVE,    /* read-write where that is possible */
   VOLUME_REHEARSE, /* read-only, no watch, no costly unlock by librbd */

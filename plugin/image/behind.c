@@ -1,5 +1,29 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
+/* Write-behind of our own; behind.h says what it promises.
+ *
+ * librbd's cache is always off (cluster.c), because it was wrong in two ways.
+ * With writearound, Ceph's default, a flush returned at once when nothing was
+ * in flight, and the error of a failed write went to a later flush that found
+ * something in flight: a client was told that its data is safe when it was
+ * gone.  With writethrough and writeback nothing invalidates what was read
+ * when another server takes the lock.  It also cost a wake-up of a worker for
+ * each small write.
+ *
+ * librbd keeps no order between overlapping requests.  For a part of a sector
+ * its encryption asserts the version of the whole object, and starts again
+ * when another write came between: such an operation takes its whole object.
+ *
+ * Giving up: behind_abandon sends home those who wait; what was answered goes
+ * on and is drained like requests.  behind_forsake is for a volume that cannot
+ * be closed: what was answered counts as lost, and its buffers stay until
+ * librbd has completed them.  That may be after writes of a new session, so an
+ * image without exclusive-lock is not opened for writing again (session.c).
+ *
+ * tests/unit/test-behind.c proves all of this on a model, and that it notices
+ * when a rule is left out: a new rule needs its MUTANT.
+ */
+
 #include "config.h"
 
 #include <assert.h>

@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
+/* Why a time, and not a number of clients to be told: a stranger would use up
+ * somebody's turn, and a client that never comes back would leave an error for
+ * an innocent one weeks later.
+ */
+
 #include "config.h"
 
 #include "doubt.h"

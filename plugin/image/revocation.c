@@ -213,6 +213,10 @@ stop (struct session *s, int answer, const struct reason *why)
   watch_closing (s);
 }
 
+/* Clients keep their connections, and their requests wait.  New ones wait as
+ * long as for a start and are then refused: clients that come again and again
+ * must not pile up threads.
+ */
 static void
 pause_io (struct session *s, int err, const struct reason *why)
 {

@@ -1,5 +1,31 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
+/* The openssl engine's requests.
+ *
+ * The worker that waits for a request encrypts and decrypts it: no hand-off,
+ * and as many processors as there are requests.  Several for one request did
+ * not pay (tests/bench/FINDINGS.md).
+ *
+ * Reads take no lock: each 512 bytes of a sector change as a whole, and XTS
+ * encrypts them by themselves.  Where sectors straddle objects, a crash may
+ * leave half of one that was unwritten before, which other readers decrypt to
+ * garbage: the smallest request is a sector then, and nothing is trimmed.
+ *
+ * 512 bytes of zeros are unwritten, so librbd's discard and write-zeroes on
+ * ciphertext are TRIM and punched zeros, of whole sectors only; TRIM only
+ * where librbd's own rounding (64 KiB inside an object) keeps to sectors.
+ *
+ * Our own writers of one sector take turns (behind.h), so that each reads what
+ * the one before wrote.  Other servers take no turns with us, so what did not
+ * change is not written (parts.c).  If the server dies between the requests
+ * that this takes, another reader finds garbage beside what was written, and
+ * this engine zeros.  A write of less than 512 bytes is not answered early: it
+ * may have to be done again.
+ *
+ * A revocation wipes the payload, and the key in it, before the image is
+ * closed or left open; librbd has only ciphertext.
+ */
+
 #include "config.h"
 
 #include <errno.h>

@@ -3,6 +3,11 @@
 /* Where the count of unflushed bytes lies: beside the socket, whose clients
  * find the next server there.  Where there is no place for it, nothing is
  * answered before the OSDs have it.
+ *
+ * It is opened after the fork and the change of user: its lock and mapping
+ * belong to the process that serves.  With -U - it lies in nbdkit's temporary
+ * directory, which nbdkit can remove only because a good stop has removed the
+ * file.
  */
 
 #include "config.h"

@@ -157,6 +157,10 @@ extern void descriptors_each (void (*fn) (int fd, void *opaque), void *opaque);
 
 /* The reading end of the only pipe that this process has made for itself,
  * or -1 when there are several or none.
+ *
+ * nbdkit writes to it when it is told to end, and never reads it.  Other ways
+ * to notice: nbdkit_nanosleep logs an error, and .cleanup does not come while
+ * a client is connected that has not shaken hands.
  */
 extern int descriptors_own_pipe (void);
 

@@ -21,7 +21,8 @@
 
 /* No API of nbdkit tells where it listens, and a forgotten -U listens
  * on TCP: so each peer is looked at.  A pipe or socket pair (nbdkit -s)
- * comes from whoever started us.
+ * comes from the process that started us.  Only in open: what preconnect says
+ * does not reach the client.
  */
 static bool
 peer_is_local (void)
@@ -219,6 +220,19 @@ peers_can_be_cut (void)
   descriptors_each (note_listener, &listeners);
   return listeners.nr > 0 && atomic_load (&nr_secured) == 0;
 }
+
+/* --- cutting clients off ---
+ *
+ * Without a word: nbdkit's workers cannot be kept from answering, and an
+ * answer into a closed socket is an assertion (1.32.4 to 1.33.9) or an error in
+ * the log.  So each client's socket is replaced by one end of a socket pair,
+ * by dup3, atomically.  The old socket is closed once clients have sent
+ * nothing for a moment and the threads that were held have ended: a request
+ * cut in its middle makes the connection "dead", an error in the log that must
+ * not meet an answer.  nbdkit then ends in its ordinary way.  A TLS connection
+ * that ends without the client's farewell is always an error in the log: there
+ * _exit is what is quiet.
+ */
 
 /* One that was cut off.  Each has a sink of its own: nbdkit shuts down the
  * socket of a connection that it takes for dead.

@@ -359,6 +359,8 @@ shutdown_begun (void)
 
 /* librados still runs threads of its own, or data may be lost: end
  * after nbdkit's own clean-up, before any destructor, and not with 0.
+ * .cleanup returns nothing, and an _exit there would leave nbdkit's socket.
+ * -z nodelete keeps the code mapped until then.
  */
 static void
 exit_with_failure (void)

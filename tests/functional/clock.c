@@ -5,6 +5,9 @@
  * 64-bit number of nanoseconds that a test may change at any moment.
  *
  * Absolute limits of waits are of the same clock, so they are translated.
+ * libfaketime is no substitute: librbd's timed waits hang under it, even without
+ * an offset.  Ceph itself does not mind a jump of a day or a year.
+ *
  * A wait during which the clock may have jumped ends early, as if for no
  * reason, after a moment: whoever waits looks at the clock again.
  */
