@@ -13,6 +13,8 @@
  * whole object, such an operation counts as all of its object.  A read
  * waits for what overlaps and was answered before; nothing else waits.
  *
+ * Small writes that lie side by side are merged: see merge.c.
+ *
  * Errors.  A flush waits for all that was answered before it.  What failed
  * after it was answered is reported as debts.h says, by flushes only.
  *
@@ -38,6 +40,9 @@
 #include "doubt.h"
 #include "places.h"
 #include "unflushed.h"
+
+/* The most operations that are merged into one. */
+#define BEHIND_MERGED 256
 
 /* Smaller values of behind= would answer no write of usual size. */
 #define BEHIND_DEFAULT (32 * 1024 * 1024)
@@ -95,6 +100,12 @@ struct behind_op {
   struct behind_waiter *waiter;
   TAILQ_ENTRY (behind_op) link; /* of answered */
   struct behind_op *next;       /* of what the store is to have next */
+
+  /* merge.c's own. */
+  struct behind_op
+      *merged; /* for the store, too: what follows OP in one write */
+  bool held, counted;
+  TAILQ_ENTRY (behind_op) holding;
 };
 
 TAILQ_HEAD (behind_ops, behind_op);
@@ -104,8 +115,8 @@ struct behind_store {
    * -errno.  Under the lock.
    */
   int (*admit) (void *opaque, struct behind_op *op);
-  /* Begin OP; behind_complete follows from any thread, perhaps before this
-   * returns.  -errno: it does not follow.
+  /* Begin OP, with all that is merged with it; behind_complete follows from
+   * any thread, perhaps before this returns.  -errno: it does not follow.
    */
   int (*submit) (void *opaque, struct behind_op *op);
   /* Nothing more comes of OP: RESULT is 0 or -errno.  The last that is
@@ -138,7 +149,9 @@ struct behind {
   size_t nr_rooms; /* at most PLACES_MAX */
   struct places places;
   uint64_t turn; /* in which no room was left */
-  struct behind_ops answered;
+  struct behind_ops answered, held;
+  uint64_t held_bytes;
+  unsigned nr_counted; /* writes inside the store with a neighbour */
   TAILQ_HEAD (, behind_waiter) sleepers;
   TAILQ_HEAD (, behind_reader) readers;
   TAILQ_HEAD (, behind_flush) flushes;
@@ -217,6 +230,7 @@ extern int behind_flush (struct behind *b, struct behind_client *client);
 /* CLIENT gets an error for its flush in any case. */
 extern void behind_told (struct behind *b, struct behind_client *client);
 
+/* OP is done, and what was merged with it. */
 extern void behind_complete (struct behind_op *op, int result);
 
 /* Everybody who waits is sent home with -ERR, and whoever comes.  What was

@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define PLACES_MAX 512
+#define PLACES_MAX 2048
 
 struct behind_op;
 

@@ -32,7 +32,6 @@
 #include <string.h>
 
 #include "behind_inside.h"
-#include "deadline.h"
 
 struct behind_reader {
   struct behind_waiter waiter;
@@ -62,6 +61,7 @@ behind_init (struct behind *b, struct behind_pool *pool, uint64_t limit,
   TAILQ_INIT (&b->sleepers);
   TAILQ_INIT (&b->readers);
   TAILQ_INIT (&b->flushes);
+  TAILQ_INIT (&b->held);
 }
 
 void
@@ -81,83 +81,12 @@ behind_admit (struct behind *b, const struct behind_geometry *geometry)
   behind_unlock (b);
 }
 
-/* --- what a crash would lose --- */
-
-/* Who must be told of a loss has changed.  With the lock held. */
-static void
-count_lost (struct behind *b)
-{
-  if (!MUTANT (COUNT_LOST))
-    unflushed_lose (b->count, b->doubt.bytes + debts_bytes (&b->debts));
-}
-
-void
-behind_count (struct behind *b, struct unflushed_count *count, uint64_t bytes)
-{
-  behind_lock (b);
-  assert (b->places.nr == 0);
-  b->count = count;
-  b->doubt.bytes = bytes;
-  count_lost (b);
-  behind_unlock (b);
-}
-
-void
-behind_settle (struct behind *b, bool stopping)
-{
-  behind_lock (b);
-  doubt_settle (&b->doubt, monotonic_ms (), stopping);
-  count_lost (b);
-  behind_unlock (b);
-}
-
 void
 behind_answer_late (struct behind *b)
 {
   behind_lock (b);
   b->limit = 0;
   behind_unlock (b);
-}
-
-/* --- connections --- */
-
-void
-behind_client_open (struct behind *b, bool readonly,
-                    struct behind_client *client)
-{
-  behind_lock (b);
-  debts_open (&b->debts, &client->debtor);
-  client->flushed = false;
-  client->doubts = !readonly && doubt_open (&b->doubt);
-  count_lost (b);
-  behind_unlock (b);
-}
-
-void
-behind_client_close (struct behind *b, const struct behind_client *client)
-{
-  behind_lock (b);
-  debts_close (&b->debts, &client->debtor);
-  doubt_close (&b->doubt, client->doubts);
-  count_lost (b);
-  behind_unlock (b);
-}
-
-/* CLIENT gets an error for its flush, or must get the one that is returned.
- * With the lock held.
- */
-static int
-tell (struct behind *b, struct behind_client *client)
-{
-  int r = debts_collect (&b->debts, &client->debtor);
-
-  if (client->doubts) {
-    client->doubts = MUTANT (DOUBT_ONCE);
-    doubt_tell (&b->doubt, monotonic_ms ());
-    r = r < 0 ? r : -EIO;
-  }
-  count_lost (b);
-  return r;
 }
 
 /* --- places --- */
@@ -197,11 +126,8 @@ let_others_go (struct behind *b, const struct behind_op *op,
   while ((other = places_next (&b->places, &i, op->from, op->to))) {
     if (other->nr < op->nr || other->blockers == 0 || --other->blockers > 0)
       continue;
-    if (other->filled) {
-      other->inside = true;
-      other->next = *ready;
-      *ready = other;
-    }
+    if (other->filled)
+      go_inside (other, ready);
     else if (other->waiter) /* for its turn */
       wake (other->waiter, 0);
   }
@@ -249,7 +175,7 @@ leave_answered (struct behind_op *op, int result)
   if (result < 0) {
     debts_add (&b->debts, op->change.offset,
                op->change.offset + op->change.count, result);
-    count_lost (b);
+    losses_count (b);
   }
   if (!MUTANT (COUNT_LOWER))
     unflushed_lower (b->count, op->change.count);
@@ -276,12 +202,35 @@ finish (struct behind_op *op, int result, struct behind_op **ready)
     let_readers_go (b, op);
     let_flushes_go (b);
   }
+  merge_let_go (op, ready);
   let_others_go (b, op, ready);
   leave_room (b, bytes_of (op));
 }
 
+/* OP, and what was merged with it, is over.  With the lock held. */
+static void
+finish_all (struct behind_op *op, int result, struct behind_op **ready)
+{
+  for (struct behind_op *m = op; m; m = m->merged)
+    finish (m, MUTANT (MERGED_RESULT) && m != op ? 0 : result, ready);
+}
+
+/* Without the lock.  The volume may be gone after the last one. */
+static void
+forget_all (struct behind_op *op, int result)
+{
+  while (op) {
+    struct behind *b = op->behind;
+    struct behind_op *next = op->merged;
+
+    b->store.done (b->opaque, op, result);
+    free (op);
+    op = next;
+  }
+}
+
 /* Give the store what READY lists; what it refuses is over, and lets more
- * go.  B may be gone once the last of its operations is done.
+ * go.
  */
 static void
 submit_all (struct behind *b, struct behind_op *ready)
@@ -294,12 +243,25 @@ submit_all (struct behind *b, struct behind_op *ready)
     r = op->unwanted ? -EIO : b->store.submit (b->opaque, op);
     if (r < 0) {
       behind_lock (b);
-      finish (op, r, &ready);
+      finish_all (op, r, &ready);
       behind_unlock (b);
-      b->store.done (b->opaque, op, r);
-      free (op);
+      forget_all (op, r);
     }
   }
+}
+
+/* Somebody waits: nothing is held any longer.  Lets go of the lock. */
+static void
+submit_held (struct behind *b)
+{
+  struct behind_op *ready = NULL;
+
+  merge_let_all_go (b, &ready);
+  if (!ready)
+    return;
+  behind_unlock (b);
+  submit_all (b, ready);
+  behind_lock (b);
 }
 
 void
@@ -309,11 +271,10 @@ behind_complete (struct behind_op *op, int result)
   struct behind_op *ready = NULL;
 
   behind_lock (b);
-  finish (op, result, &ready);
+  finish_all (op, result, &ready);
   behind_unlock (b);
   submit_all (b, ready);
-  b->store.done (b->opaque, op, result);
-  free (op);
+  forget_all (op, result);
 }
 
 /* A place for OP, which has room.  With the lock held. */
@@ -374,6 +335,8 @@ behind_begin (struct behind *b, unsigned generation,
     free (op);
     return r;
   }
+  if (op->blockers > 0 && !MUTANT (HELD_TURN))
+    submit_held (b);
   if (alone)
     r = wait_for_turn (op);
   behind_unlock (b);
@@ -394,8 +357,7 @@ behind_cancel (struct behind_op *op)
   finish (op, 0, &ready);
   behind_unlock (b);
   submit_all (b, ready);
-  b->store.done (b->opaque, op, 0);
-  free (op);
+  forget_all (op, 0);
 }
 
 /* May OP be answered before the store has completed it? */
@@ -411,6 +373,7 @@ int
 behind_end (struct behind_op *op, struct behind_client *client, bool fua)
 {
   struct behind *b = op->behind;
+  struct behind_op *ready = NULL;
   struct behind_waiter w;
   bool early;
   int r;
@@ -424,8 +387,6 @@ behind_end (struct behind_op *op, struct behind_client *client, bool fua)
   }
   early = answers_early (op, client, fua);
   op->filled = true;
-  op->inside = op->blockers == 0;
-  op->next = NULL;
   if (early) {
     op->answered = ++b->clock;
     if (!MUTANT (COUNT_RAISE))
@@ -434,9 +395,11 @@ behind_end (struct behind_op *op, struct behind_client *client, bool fua)
   }
   else
     fall_asleep (b, &w, op);
-  if (op->inside) {
+  if (op->blockers == 0 && !merge_hold (op, &ready))
+    go_inside (op, &ready);
+  if (ready) {
     behind_unlock (b);
-    submit_all (b, op);
+    submit_all (b, ready);
     if (early)
       return 0;
     behind_lock (b);
@@ -482,6 +445,8 @@ behind_before_read (struct behind *b, const struct behind_op *alone,
   if (r == 0 && reader.blockers > 0 && !MUTANT (READ)) {
     fall_asleep (b, &reader.waiter, NULL);
     TAILQ_INSERT_TAIL (&b->readers, &reader, link);
+    if (!MUTANT (HELD_READ))
+      submit_held (b);
     r = sleep_until_woken (&reader.waiter);
     TAILQ_REMOVE (&b->readers, &reader, link);
   }
@@ -501,23 +466,17 @@ behind_flush (struct behind *b, struct behind_client *client)
   if (r == 0 && !TAILQ_EMPTY (&b->answered) && !MUTANT (FLUSH)) {
     fall_asleep (b, &flush.waiter, NULL);
     TAILQ_INSERT_TAIL (&b->flushes, &flush, link);
+    if (!MUTANT (HELD_FLUSH))
+      submit_held (b);
     r = sleep_until_woken (&flush.waiter);
     TAILQ_REMOVE (&b->flushes, &flush, link);
   }
   if (r == 0) {
     client->flushed = true;
-    r = tell (b, client);
+    r = losses_tell (b, client);
   }
   behind_unlock (b);
   return r;
-}
-
-void
-behind_told (struct behind *b, struct behind_client *client)
-{
-  behind_lock (b);
-  tell (b, client);
-  behind_unlock (b);
 }
 
 /* --- ends --- */
@@ -546,6 +505,7 @@ behind_abandon (struct behind *b, int err)
   wake_everybody (b, err);
   for (size_t i = 0; MUTANT (DROPPED) && i < b->places.nr; i++)
     b->places.list[i].op->unwanted = true;
+  submit_held (b);
   behind_unlock (b);
 }
 
@@ -568,6 +528,7 @@ behind_forsake (struct behind *b)
   behind_lock (b);
   b->abandoned = EIO;
   wake_everybody (b, EIO);
+  merge_forget (b);
   for (size_t i = 0; i < b->places.nr; i++) {
     struct behind_op *op = b->places.list[i].op;
 
@@ -598,26 +559,4 @@ behind_give_back (struct behind *b)
   behind_lock (b);
   buffers_trim (&b->pool->buffers);
   behind_unlock (b);
-}
-
-bool
-behind_owes (struct behind *b)
-{
-  bool owes;
-
-  behind_lock (b);
-  owes = debts_any (&b->debts);
-  behind_unlock (b);
-  return owes;
-}
-
-bool
-behind_take_range (struct behind *b, struct debts_range *ret)
-{
-  bool taken;
-
-  behind_lock (b);
-  taken = debts_take_range (&b->debts, ret);
-  behind_unlock (b);
-  return taken;
 }

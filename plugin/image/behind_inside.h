@@ -68,4 +68,23 @@ extern void leave_room (struct behind *b, uint64_t bytes);
 /* Whoever waits for room may have it now. */
 extern void grant_room (struct behind_pool *pool);
 
+/* Who must be told of a loss has changed. */
+extern void losses_count (struct behind *b);
+
+/* CLIENT gets an error for its flush, or must get the one that is returned. */
+extern int losses_tell (struct behind *b, struct behind_client *client);
+
+/* OP, and what was merged with it, is READY for the store. */
+extern void go_inside (struct behind_op *op, struct behind_op **ready);
+
+/* OP could go to the store now.  True: it is held, for a while. */
+extern bool merge_hold (struct behind_op *op, struct behind_op **ready);
+
+/* OP is over: what is held and may go now is READY; or all that is held. */
+extern void merge_let_go (struct behind_op *op, struct behind_op **ready);
+extern void merge_let_all_go (struct behind *b, struct behind_op **ready);
+
+/* Nothing is held or counted any more: the session is over. */
+extern void merge_forget (struct behind *b);
+
 #endif /* RBDCRYPT_BEHIND_INSIDE_H */

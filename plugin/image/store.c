@@ -41,6 +41,18 @@ completed (rbd_completion_t c, void *arg)
   complete (arg, result);
 }
 
+/* librbd copies the list. */
+static int
+submit_merged (struct behind_op *op, rbd_completion_t c)
+{
+  struct iovec pieces[BEHIND_MERGED];
+  int nr = 0;
+
+  for (struct behind_op *m = op; m; m = m->merged)
+    pieces[nr++] = (struct iovec){ m->buffer.bytes, m->change.count };
+  return rbd_aio_writev (op->store, pieces, nr, op->change.offset, c);
+}
+
 static int
 submit_change (struct behind_op *op, rbd_completion_t c)
 {
@@ -49,6 +61,8 @@ submit_change (struct behind_op *op, rbd_completion_t c)
 
   switch (change->what) {
   case BEHIND_WRITE:
+    if (op->merged)
+      return submit_merged (op, c);
     return rbd_aio_write (op->store, change->offset, change->count,
                           (const char *)op->buffer.bytes, c);
   case BEHIND_DISCARD:

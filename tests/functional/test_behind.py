@@ -3,6 +3,7 @@
 them is told by a flush, and by nothing else."""
 
 import errno
+import json
 import os
 import random
 import signal
@@ -259,6 +260,39 @@ def test_blocklisted_while_it_ends_is_an_io_error(
     assert server.wait() > 0
     server.says("closed rightly")
     assert "may be lost" not in server.stderr()  # it is, and was told
+
+
+@ENGINES
+def test_small_writes_that_follow_each_other_are_merged(
+        servers, images, key, cluster, tmp_path, engine):
+    asok = str(tmp_path / "asok")
+    image = images.luks()
+    server = servers.start(image, key, engine, "ceph.admin_socket=" + asok)
+
+    def writes():
+        some = json.loads(cluster.ceph("--admin-daemon", asok, "perf", "dump"))
+        return sum(v["wr"] for k, v in some.items()
+                   if k.startswith("librbd-"))
+    c = server.connect()
+    c.write(lab.pattern(MIB, 1), 0)
+    c.flush()
+    before = writes()
+    cluster.freeze()
+    try:
+        for i in range(64):
+            c.write(lab.pattern(4 * KIB, i), i * 4 * KIB)
+        # A read of one of them waits for no more than it must.
+        cookie = c.handle.aio_pread(bytearray(4 * KIB), 40 * KIB)
+    finally:
+        cluster.thaw()
+    c.wait(cookie, 30)
+    c.flush()
+    assert 0 < writes() - before <= 8  # 64 by themselves
+    data = b"".join(lab.pattern(4 * KIB, i) for i in range(64))
+    assert c.read(256 * KIB, 0) == data
+    assert server.stop() == 0
+    with servers.start(image, key).connect() as c:
+        assert c.read(256 * KIB, 0) == data
 
 
 def test_sigterm_with_writers_held_back_ends_in_the_limit(

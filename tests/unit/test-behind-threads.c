@@ -25,7 +25,8 @@
 #define WORKERS 8
 #define STORERS 3
 #define SECTORS 64
-#define IMAGE (SECTORS * SECTOR)
+#define STREAM 16 /* sectors that each worker writes one after the other */
+#define IMAGE ((SECTORS + WORKERS * STREAM) * SECTOR)
 #define TURNS 400
 
 #define check(condition)                                                       \
@@ -41,7 +42,7 @@ static pthread_mutex_t image_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct behind_pool pool;
 static struct behind behind;
 static struct behind_client clients[2];
-static atomic_uint failures, reports, admitted;
+static atomic_uint failures, reports, admitted, merged;
 static unsigned error_percent;
 
 /* The store: whatever it is given it completes later, in any order. */
@@ -138,8 +139,10 @@ run_store (void *arg)
       result = -EIO;
       atomic_fetch_add (&failures, op->answered > 0);
     }
-    else
-      apply (op);
+    for (const struct behind_op *m = op; m && result == 0; m = m->merged)
+      apply (m);
+    if (op->merged)
+      atomic_fetch_add (&merged, 1);
     behind_complete (op, result);
   }
 }
@@ -156,6 +159,27 @@ write_own (struct behind_client *client, uint64_t offset, unsigned char value,
   check (behind_begin (&behind, 1, &change, false, &op) == 0);
   memset (op->buffer.bytes, value, OWN);
   return behind_end (op, client, fua);
+}
+
+/* All of the stream, and what is read is what was written. */
+static void
+write_stream (struct behind_client *client, unsigned self, unsigned char value)
+{
+  const uint64_t begin = (uint64_t)(SECTORS + self * STREAM) * SECTOR;
+  struct behind_change change = { BEHIND_WRITE, begin, SECTOR };
+  struct behind_op *op;
+  bool good = true;
+
+  for (; change.offset < begin + STREAM * SECTOR; change.offset += SECTOR) {
+    check (behind_begin (&behind, 1, &change, false, &op) == 0);
+    memset (op->buffer.bytes, value, SECTOR);
+    good = behind_end (op, client, false) == 0 && good;
+  }
+  check (behind_before_read (&behind, NULL, begin, STREAM * SECTOR) == 0);
+  pthread_mutex_lock (&image_lock);
+  for (unsigned i = 0; good && error_percent == 0 && i < STREAM * SECTOR; i++)
+    check (image[begin + i] == value);
+  pthread_mutex_unlock (&image_lock);
 }
 
 static void *
@@ -185,6 +209,8 @@ run_worker (void *arg)
                image[offset + OWN - 1] == last[sector]);
       pthread_mutex_unlock (&image_lock);
     }
+    else if (roll (&seed, 4) == 0)
+      write_stream (client, self, 1 + roll (&seed, 255));
     else if (behind_flush (&behind, client) < 0)
       atomic_fetch_add (&reports, 1);
   }
@@ -202,8 +228,9 @@ run_round (unsigned percent)
   atomic_store (&failures, 0);
   atomic_store (&reports, 0);
   store.over = false;
-  behind_pool_init (&pool, 64);
-  behind_init (&behind, &pool, 48, &functions, NULL);
+  /* Two whole sectors, or many. */
+  behind_pool_init (&pool, percent ? 160 : 4096);
+  behind_init (&behind, &pool, percent ? 128 : 2048, &functions, NULL);
   behind_admit (&behind, &geometry);
   for (unsigned i = 0; i < 2; i++)
     behind_client_open (&behind, false, &clients[i]);
@@ -237,6 +264,7 @@ main (int argc, char *argv[])
 
   for (unsigned i = 0; i < rounds; i++)
     run_round (i % 2 ? 10 : 0);
+  check (atomic_load (&merged) > 0);
   printf ("%u rounds\n", rounds);
   return EXIT_SUCCESS;
 }

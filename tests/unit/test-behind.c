@@ -55,6 +55,13 @@ enum mutant {
   DOUBT_ONCE,
   DOUBT_FORGOTTEN,
   DOUBT_IDLE,
+  HELD,
+  HELD_TURN,
+  HELD_BEGUN,
+  HELD_READ,
+  HELD_FLUSH,
+  MERGED_PARTS,
+  MERGED_RESULT,
   NR_MUTANTS,
 };
 
@@ -89,6 +96,13 @@ static const char *const mutant_names[NR_MUTANTS] = {
   "doubt once",
   "doubt forgotten",
   "doubt idle",
+  "held",
+  "held turn",
+  "held begun",
+  "held read",
+  "held flush",
+  "merged parts",
+  "merged result",
 };
 
 static enum mutant mutant;
@@ -101,9 +115,17 @@ static enum mutant mutant;
 #define waker_wait(waker) sleep_on (waker)
 static void sleep_on (bool *waker);
 
+/* Four sectors, and two. */
+#define MERGE_BYTES 16
+#define MERGE_WRITE 8
+#define MERGE_NEAR 8
+#define MERGE_INSIDE 1
+
 #include "plugin/base/buffers.c"
 #include "plugin/image/debts.c"
 #include "plugin/image/doubt.c"
+#include "plugin/image/losses.c"
+#include "plugin/image/merge.c"
 #include "plugin/image/places.c"
 #include "plugin/image/room.c"
 #include "plugin/image/behind.c"
@@ -158,8 +180,7 @@ struct failure {
 };
 
 struct pending {
-  struct behind_op *op;
-  struct record *record;
+  struct behind_op *op; /* and what was merged with it */
   unsigned char sum;
   unsigned char before[IMAGE_BYTES];
   bool stale;
@@ -224,6 +245,8 @@ struct worker {
   bool *waits_for; /* NULL: can go on */
   bool done;
   bool slept;
+  unsigned stream; /* writes that follow each other, from AT on */
+  uint64_t at;
 };
 
 static struct worker workers[WORKERS_MAX];
@@ -287,13 +310,12 @@ same_object (const struct volume *v, const struct behind_change *a,
 }
 
 static void
-check_neighbours (struct volume *v, const struct behind_change *c)
+check_neighbour (struct volume *v, const struct behind_change *c,
+                 const struct behind_op *op)
 {
-  for (unsigned i = 0; i < v->nr_pending; i++) {
-    const struct behind_change *o = &v->pending[i].op->change;
+  for (; op; op = op->merged) {
+    const struct behind_change *o = &op->change;
 
-    if (v->pending[i].stale)
-      continue;
     if (overlap (down (o->offset, SECTOR_BYTES),
                  up (o->offset + o->count, SECTOR_BYTES),
                  down (c->offset, SECTOR_BYTES),
@@ -305,12 +327,35 @@ check_neighbours (struct volume *v, const struct behind_change *c)
   }
 }
 
+static void
+check_merged (struct volume *v, const struct behind_op *op)
+{
+  uint64_t bytes = 0;
+
+  for (const struct behind_op *m = op; m; m = m->merged) {
+    for (unsigned i = 0; i < v->nr_pending; i++)
+      if (!v->pending[i].stale)
+        check_neighbour (v, &m->change, v->pending[i].op);
+    bytes += m->change.count;
+    if (!op->merged)
+      return;
+    if (m->change.what != BEHIND_WRITE || !m->answered ||
+        is_partial (&m->change) || m->parts)
+      fail ("what cannot be merged was");
+    if (m->merged &&
+        m->merged->change.offset != m->change.offset + m->change.count)
+      fail ("merged writes do not follow each other");
+  }
+  if (bytes > MERGE_BYTES)
+    fail ("too much was merged");
+}
+
 static unsigned char
 sum_of (const struct behind_op *op)
 {
   unsigned char sum = 0;
 
-  if (op->change.what == BEHIND_WRITE)
+  for (; op && op->change.what == BEHIND_WRITE; op = op->merged)
     for (uint64_t i = 0; i < op->change.count; i++)
       sum = sum * 31 + op->buffer.bytes[i];
   return sum;
@@ -327,19 +372,21 @@ note_failure (struct volume *v, const struct record *r)
     f->owed[i] = v->clients[i].open;
 }
 
-/* What the store does when it is done with P. */
+/* What the store does when it is done with OP, where BEFORE was. */
 static void
-apply (struct volume *v, const struct pending *p)
+apply (struct volume *v, const struct behind_op *op,
+       const unsigned char *before_it)
 {
-  const struct behind_change *c = &p->op->change;
+  const struct behind_change *c = &op->change;
+  const struct record *r = op->store;
   const uint64_t start = down (c->offset, SECTOR_BYTES);
   const uint64_t end = up (c->offset + c->count, SECTOR_BYTES);
 
-  memcpy (v->image + start, p->before + start, end - start);
+  memcpy (v->image + start, before_it + start, end - start);
   if (c->what == BEHIND_WRITE)
-    memcpy (v->image + c->offset, p->op->buffer.bytes, c->count);
+    memcpy (v->image + c->offset, op->buffer.bytes, c->count);
   else
-    memset (v->image + c->offset, p->record->value, c->count);
+    memset (v->image + c->offset, r->value, c->count);
 }
 
 /* The record's end at the store; RESULT is what it says. */
@@ -362,11 +409,12 @@ complete (struct volume *v, unsigned i)
     fail ("a buffer has changed while the store read it");
   if (p.stale)
     result = -EIO;
-  else if (result == 0 || roll (2))
-    apply (v, &p);
+  for (const struct behind_op *m = p.op; m && !p.stale; m = m->merged)
+    if (result == 0 || roll (2))
+      apply (v, m, p.before);
   v->pending[i] = v->pending[--v->nr_pending];
-  if (!p.stale)
-    close_record (v, p.record, result);
+  for (const struct behind_op *m = p.op; m && !p.stale; m = m->merged)
+    close_record (v, m->store, result);
   behind_complete (p.op, result);
 }
 
@@ -406,16 +454,16 @@ static int
 store_submit (void *opaque, struct behind_op *op)
 {
   struct volume *v = opaque;
-  struct record *r = op->store;
   struct pending *p;
 
-  check_neighbours (v, &op->change);
+  check_merged (v, op);
   if (roll (100) < error_percent / 4) {
-    close_record (v, r, -ENOMEM);
+    for (const struct behind_op *m = op; m; m = m->merged)
+      close_record (v, m->store, -ENOMEM);
     return -ENOMEM;
   }
   p = &v->pending[v->nr_pending++];
-  *p = (struct pending){ .op = op, .record = r, .sum = sum_of (op) };
+  *p = (struct pending){ .op = op, .sum = sum_of (op) };
   memcpy (p->before, v->image, sizeof p->before);
   if (roll (20) == 0)
     complete (v, v->nr_pending - 1);
@@ -459,12 +507,18 @@ check_read (struct volume *v, const unsigned char *seen, uint64_t offset,
 }
 
 static void
-pick_range (uint64_t *offset, uint64_t *count)
+pick_range (struct worker *w, uint64_t *offset, uint64_t *count)
 {
   const unsigned unit = roll (3) == 0 ? 1 : SECTOR_BYTES;
 
   *offset = roll ((roll (8) ? width : IMAGE_BYTES) / unit) * unit;
   *count = (1 + roll (roll (4) ? 3 : 10)) * unit;
+  if (w->stream > 0 && w->at < IMAGE_BYTES) {
+    *offset = w->at;
+    *count = roll (8) ? SECTOR_BYTES : 3;
+    w->at += SECTOR_BYTES;
+    w->stream--;
+  }
   if (*offset + *count > IMAGE_BYTES)
     *count = IMAGE_BYTES - *offset;
 }
@@ -480,7 +534,7 @@ work_read (struct worker *w)
   bool must_wait = false;
   int r;
 
-  pick_range (&offset, &count);
+  pick_range (w, &offset, &count);
   for (unsigned i = 0; i < v->nr_records; i++) {
     const struct record *o = &v->records[i];
 
@@ -536,7 +590,7 @@ work_change (struct worker *w)
     return true;
   if (roll (6) == 0)
     change.what = BEHIND_ZERO;
-  pick_range (&change.offset, &change.count);
+  pick_range (w, &change.offset, &change.count);
   r = &v->records[v->nr_records++];
   *r = (struct record){ .offset = change.offset,
                         .count = change.count,
@@ -566,6 +620,8 @@ work_change (struct worker *w)
       r->count = 0;
       return false;
     }
+    if (change.count != r->count) /* nothing that this test looks into */
+      op->parts = (struct payload_parts *)op;
     if (roll (2))
       yield ();
     memset (op->buffer.bytes + (r->offset - change.offset), r->value, r->count);
@@ -685,6 +741,31 @@ check_count (const struct volume *v)
     fail ("nobody knows since when");
 }
 
+/* Nobody waits for what is held back. */
+static void
+check_held (struct volume *v)
+{
+  const struct behind_reader *r;
+  const struct behind_flush *f;
+  const struct behind_op *m;
+  struct behind_op *other;
+
+  TAILQ_FOREACH (m, &v->behind.held, holding) {
+    size_t i = SIZE_MAX;
+
+    TAILQ_FOREACH (f, &v->behind.flushes, link)
+      if (m->answered <= f->until && !f->waiter.awake)
+        fail ("a flush waits for what is held back");
+    TAILQ_FOREACH (r, &v->behind.readers, link)
+      if (m->answered <= r->since && !r->waiter.awake &&
+          overlap (m->start, m->end, r->start, r->end))
+        fail ("a read waits for what is held back");
+    while ((other = places_next (&v->behind.places, &i, m->from, m->to)))
+      if (other != m)
+        fail ("an operation waits for what is held back");
+  }
+}
+
 /* --- a schedule --- */
 
 static void
@@ -738,8 +819,12 @@ work (struct worker *w)
   if (roll (2))
     go_on = work_flush (w);
   for (unsigned i = 0; i < nr && go_on; i++) {
-    const unsigned what = roll (10);
+    const unsigned what = w->stream > 0 ? 0 : roll (10);
 
+    if (w->stream == 0 && roll (8) == 0) {
+      w->stream = 2 + roll (6);
+      w->at = down (roll (width), SECTOR_BYTES);
+    }
     if (w->c->generation != w->v->generation)
       break; /* request.c refuses it */
     go_on = what < 5   ? work_change (w)
@@ -929,12 +1014,18 @@ static void
 look_at_the_end (struct volume *v)
 {
   struct worker w = { .v = v, .c = &v->clients[v->nr_clients++] };
+  struct debts_range range;
+  uint64_t nr_lost = 0;
 
   open_client (v, w.c);
   running = &w;
   work_flush (&w);
   if (behind_owes (&v->behind))
     fail ("something is owed after a flush");
+  while (behind_take_range (&v->behind, &range))
+    nr_lost += range.nr;
+  if (nr_lost != v->nr_failures)
+    fail ("%d of %d lost writes are told", (int)nr_lost, (int)v->nr_failures);
   behind_settle (&v->behind, true);
   v->doubt = v->doubt && !v->told;
   check_count (v);
@@ -958,6 +1049,7 @@ run_schedule (uint64_t number)
     struct volume *v = &volumes[roll (nr_volumes)];
 
     check_count (v);
+    check_held (v);
     if (roll (16) == 0)
       pass_time (v);
     if (++steps > 100000)

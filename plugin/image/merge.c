@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* Small writes that lie side by side go to the store as one.
+ *
+ * Of a stream of small writes only a few are inside the store at a time; the
+ * others are held.  When one of those inside is over, the oldest that is held
+ * follows, together with all that is held before and after it without a gap: so
+ * the next write is as large as what came meanwhile.  A write with nothing else
+ * near it is never held, and nothing is once enough has come together, or as soon
+ * as somebody waits: a flush, a read, a write that overlaps.
+ *
+ * librbd merges by itself, but only what waits for the same object, and after
+ * it has paid for each request.
+ *
+ * Only what was answered is held, and only whole sectors.  All of this with
+ * the lock held.
+ */
+
+#include "config.h"
+
+#include <assert.h>
+
+#include "behind_inside.h"
+
+#ifndef MERGE_BYTES
+/* In all; of a single one, which else gains nothing; between two of a stream;
+ * how many are inside.
+ */
+#define MERGE_BYTES (1024 * 1024)
+#define MERGE_WRITE (64 * 1024)
+#define MERGE_NEAR (64 * 1024)
+#define MERGE_INSIDE 2
+#endif
+
+static uint64_t
+end_of (const struct behind_op *op)
+{
+  return op->change.offset + op->change.count;
+}
+
+static bool
+is_whole (const struct behind_op *op)
+{
+  return op->change.what == BEHIND_WRITE &&
+         ((!op->parts && op->from == op->change.offset &&
+           op->to == end_of (op)) ||
+          MUTANT (MERGED_PARTS));
+}
+
+/* Workers bring a stream's writes in some order, so it need not touch. */
+static bool
+has_neighbour (const struct behind_op *op)
+{
+  const uint64_t start = op->change.offset;
+  const struct behind_op *other;
+  size_t i = SIZE_MAX;
+
+  while ((other = places_next (&op->behind->places, &i,
+                               start > MERGE_NEAR ? start - MERGE_NEAR : 0,
+                               end_of (op) + MERGE_NEAR)))
+    if (other != op && is_whole (other))
+      return true;
+  return false;
+}
+
+/* What is held and begins where OP ends; or, BEFORE, ends where it begins. */
+static struct behind_op *
+held_beside (const struct behind_op *op, bool before)
+{
+  const uint64_t at = before ? op->change.offset - 1 : end_of (op);
+  struct behind_op *other;
+  size_t i = SIZE_MAX;
+
+  while ((other = places_next (&op->behind->places, &i, at, at + 1)))
+    if (other->held && (before ? end_of (other) == op->change.offset
+                               : other->change.offset == at))
+      return other;
+  return NULL;
+}
+
+/* It began before OP had its data. */
+static bool
+something_waits_for (const struct behind_op *op)
+{
+  struct behind_op *other;
+  size_t i = SIZE_MAX;
+
+  while ((other = places_next (&op->behind->places, &i, op->from, op->to)))
+    if (other != op)
+      return !MUTANT (HELD_BEGUN);
+  return false;
+}
+
+void
+go_inside (struct behind_op *op, struct behind_op **ready)
+{
+  for (struct behind_op *m = op; m; m = m->merged)
+    m->inside = true;
+  op->next = *ready;
+  *ready = op;
+}
+
+static void
+take (struct behind_op *op)
+{
+  TAILQ_REMOVE (&op->behind->held, op, holding);
+  op->behind->held_bytes -= op->change.count;
+  op->held = false;
+}
+
+/* What may be merged with OP, of which there are BYTES and NR, or NULL. */
+static struct behind_op *
+take_beside (const struct behind_op *op, bool before, uint64_t *bytes,
+             unsigned *nr)
+{
+  struct behind_op *other = held_beside (op, before);
+
+  if (!other || *bytes + other->change.count > MERGE_BYTES ||
+      *nr == BEHIND_MERGED)
+    return NULL;
+  take (other);
+  *bytes += other->change.count;
+  ++*nr;
+  return other;
+}
+
+static void
+count (struct behind_op *op)
+{
+  op->counted = true;
+  op->behind->nr_counted++;
+}
+
+/* OP is held no longer, nor what lies beside it. */
+static void
+let_go (struct behind_op *op, struct behind_op **ready)
+{
+  struct behind_op *first = op, *last = op, *other;
+  uint64_t bytes = op->change.count;
+  unsigned nr = 1;
+
+  take (op);
+  while ((other = take_beside (first, true, &bytes, &nr))) {
+    other->merged = first;
+    first = other;
+  }
+  while ((other = take_beside (last, false, &bytes, &nr))) {
+    last->merged = other;
+    last = other;
+  }
+  count (first);
+  go_inside (first, ready);
+}
+
+bool
+merge_hold (struct behind_op *op, struct behind_op **ready)
+{
+  struct behind *b = op->behind;
+
+  if (!op->answered || op->change.count > MERGE_WRITE || !is_whole (op) ||
+      !has_neighbour (op))
+    return false;
+  if (b->nr_counted < MERGE_INSIDE) {
+    count (op);
+    return false;
+  }
+  if (something_waits_for (op))
+    return false;
+  op->held = true;
+  TAILQ_INSERT_TAIL (&b->held, op, holding);
+  b->held_bytes += op->change.count;
+  if (b->held_bytes >= MERGE_BYTES)
+    let_go (TAILQ_FIRST (&b->held), ready);
+  return true;
+}
+
+void
+merge_let_go (struct behind_op *op, struct behind_op **ready)
+{
+  struct behind *b = op->behind;
+
+  if (!op->counted)
+    return;
+  op->counted = false;
+  b->nr_counted--;
+  if (b->nr_counted < MERGE_INSIDE && !TAILQ_EMPTY (&b->held) && !MUTANT (HELD))
+    let_go (TAILQ_FIRST (&b->held), ready);
+}
+
+void
+merge_let_all_go (struct behind *b, struct behind_op **ready)
+{
+  while (!TAILQ_EMPTY (&b->held))
+    let_go (TAILQ_FIRST (&b->held), ready);
+}
+
+void
+merge_forget (struct behind *b)
+{
+  while (!TAILQ_EMPTY (&b->held))
+    take (TAILQ_FIRST (&b->held));
+  for (size_t i = 0; i < b->places.nr; i++)
+    b->places.list[i].op->counted = false;
+  b->nr_counted = 0;
+}
