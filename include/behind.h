@@ -101,10 +101,8 @@ struct behind_op {
   TAILQ_ENTRY (behind_op) link; /* of answered */
   struct behind_op *next;       /* of what the store is to have next */
 
-  /* merge.c's own. */
-  struct behind_op
-      *merged; /* for the store, too: what follows OP in one write */
-  bool held, counted;
+  struct behind_op *merged; /* for the store: what follows it, in one write */
+  bool held, noted;         /* merge.c's own */
   TAILQ_ENTRY (behind_op) holding;
 };
 
@@ -151,7 +149,8 @@ struct behind {
   uint64_t turn; /* in which no room was left */
   struct behind_ops answered, held;
   uint64_t held_bytes;
-  unsigned nr_counted; /* writes inside the store with a neighbour */
+  unsigned nr_held, nr_noted; /* nr_noted: writes of streams in the store */
+  bool hurry;                 /* nothing is held */
   TAILQ_HEAD (, behind_waiter) sleepers;
   TAILQ_HEAD (, behind_reader) readers;
   TAILQ_HEAD (, behind_flush) flushes;
@@ -243,6 +242,14 @@ extern void behind_abandon (struct behind *b, int err);
  * then its buffers stay.
  */
 extern void behind_forsake (struct behind *b);
+
+/* What is held to be merged goes to the store now.  For this, and for the
+ * next, no lock of the store's may be held.
+ */
+extern void behind_send_held (struct behind *b);
+
+/* And nothing is held until behind_admit: what is under way is waited for. */
+extern void behind_hurry (struct behind *b);
 
 /* From now on, until behind_admit, no buffer keeps what was in it. */
 extern void behind_wipe (struct behind *b);

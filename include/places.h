@@ -32,6 +32,9 @@ extern unsigned places_add (struct places *places, uint64_t from, uint64_t to,
 extern void places_remove (struct places *places, uint64_t from, uint64_t to,
                            const struct behind_op *op);
 
+/* The index of the first that begins at FROM or after it. */
+extern size_t places_find (const struct places *places, uint64_t from);
+
 /* The next at index I or after it that overlaps [FROM, TO), or NULL.  Begin
  * with I = SIZE_MAX; I is set to what follows it.
  */

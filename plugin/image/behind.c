@@ -77,7 +77,7 @@ behind_admit (struct behind *b, const struct behind_geometry *geometry)
   assert (b->places.nr == 0);
   b->geometry = *geometry;
   b->abandoned = 0;
-  b->wipe = false;
+  b->wipe = b->hurry = false;
   behind_unlock (b);
 }
 
@@ -202,7 +202,7 @@ finish (struct behind_op *op, int result, struct behind_op **ready)
     let_readers_go (b, op);
     let_flushes_go (b);
   }
-  merge_let_go (op, ready);
+  merge_over (op, ready);
   let_others_go (b, op, ready);
   leave_room (b, bytes_of (op));
 }
@@ -250,13 +250,13 @@ submit_all (struct behind *b, struct behind_op *ready)
   }
 }
 
-/* Somebody waits: nothing is held any longer.  Lets go of the lock. */
+/* What is held of [START, END) goes to the store now.  Lets go of the lock. */
 static void
-submit_held (struct behind *b)
+submit_held (struct behind *b, uint64_t start, uint64_t end)
 {
   struct behind_op *ready = NULL;
 
-  merge_let_all_go (b, &ready);
+  merge_let_go (b, start, end, &ready);
   if (!ready)
     return;
   behind_unlock (b);
@@ -299,6 +299,14 @@ take_place (struct behind *b, struct behind_op *op)
   return 0;
 }
 
+/* OP waits for those before it, which are not to be held then. */
+static void
+hurry_others (struct behind_op *op)
+{
+  if (op->blockers > 0 && !MUTANT (HELD_TURN))
+    submit_held (op->behind, op->from, op->to);
+}
+
 static int
 wait_for_turn (struct behind_op *op)
 {
@@ -307,6 +315,7 @@ wait_for_turn (struct behind_op *op)
   if (op->blockers == 0 || MUTANT (TURN))
     return 0;
   fall_asleep (op->behind, &w, op);
+  hurry_others (op);
   return sleep_until_woken (&w);
 }
 
@@ -324,6 +333,8 @@ behind_begin (struct behind *b, unsigned generation,
   op->change = *change;
   op->generation = generation;
   behind_lock (b);
+  if (!has_room (b, bytes_of (op)))
+    submit_held (b, 0, UINT64_MAX);
   r = wait_for_room (b, bytes_of (op));
   if (r == 0) {
     r = take_place (b, op);
@@ -335,10 +346,10 @@ behind_begin (struct behind *b, unsigned generation,
     free (op);
     return r;
   }
-  if (op->blockers > 0 && !MUTANT (HELD_TURN))
-    submit_held (b);
   if (alone)
     r = wait_for_turn (op);
+  else
+    hurry_others (op);
   behind_unlock (b);
   if (r < 0)
     behind_cancel (op);
@@ -446,7 +457,7 @@ behind_before_read (struct behind *b, const struct behind_op *alone,
     fall_asleep (b, &reader.waiter, NULL);
     TAILQ_INSERT_TAIL (&b->readers, &reader, link);
     if (!MUTANT (HELD_READ))
-      submit_held (b);
+      submit_held (b, reader.start, reader.end);
     r = sleep_until_woken (&reader.waiter);
     TAILQ_REMOVE (&b->readers, &reader, link);
   }
@@ -467,7 +478,7 @@ behind_flush (struct behind *b, struct behind_client *client)
     fall_asleep (b, &flush.waiter, NULL);
     TAILQ_INSERT_TAIL (&b->flushes, &flush, link);
     if (!MUTANT (HELD_FLUSH))
-      submit_held (b);
+      submit_held (b, 0, UINT64_MAX);
     r = sleep_until_woken (&flush.waiter);
     TAILQ_REMOVE (&b->flushes, &flush, link);
   }
@@ -505,7 +516,6 @@ behind_abandon (struct behind *b, int err)
   wake_everybody (b, err);
   for (size_t i = 0; MUTANT (DROPPED) && i < b->places.nr; i++)
     b->places.list[i].op->unwanted = true;
-  submit_held (b);
   behind_unlock (b);
 }
 
@@ -542,6 +552,23 @@ behind_forsake (struct behind *b)
   b->places.nr = b->places.longest = 0;
   behind_unlock (b);
   submit_all (b, never);
+}
+
+void
+behind_send_held (struct behind *b)
+{
+  behind_lock (b);
+  submit_held (b, 0, UINT64_MAX);
+  behind_unlock (b);
+}
+
+void
+behind_hurry (struct behind *b)
+{
+  behind_lock (b);
+  b->hurry = !MUTANT (HURRY);
+  behind_unlock (b);
+  behind_send_held (b);
 }
 
 void

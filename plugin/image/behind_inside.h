@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* What behind.c and room.c share. */
+/* What behind.c, losses.c, merge.c and room.c share. */
 
 #ifndef RBDCRYPT_BEHIND_INSIDE_H
 #define RBDCRYPT_BEHIND_INSIDE_H
@@ -61,6 +61,9 @@ extern void wake (struct behind_waiter *w, int result);
 /* Lets go of the lock meanwhile.  Returns what wake was given. */
 extern int sleep_until_woken (struct behind_waiter *w);
 
+/* Need an operation with BYTES of data not wait for room? */
+extern bool has_room (const struct behind *b, uint64_t bytes);
+
 /* Room for an operation with BYTES of data; waits for it.  0 or -errno. */
 extern int wait_for_room (struct behind *b, uint64_t bytes);
 extern void leave_room (struct behind *b, uint64_t bytes);
@@ -77,14 +80,19 @@ extern int losses_tell (struct behind *b, struct behind_client *client);
 /* OP, and what was merged with it, is READY for the store. */
 extern void go_inside (struct behind_op *op, struct behind_op **ready);
 
-/* OP could go to the store now.  True: it is held, for a while. */
+/* OP could go to the store now.  True: it is held for a while, or READY with
+ * others.
+ */
 extern bool merge_hold (struct behind_op *op, struct behind_op **ready);
 
-/* OP is over: what is held and may go now is READY; or all that is held. */
-extern void merge_let_go (struct behind_op *op, struct behind_op **ready);
-extern void merge_let_all_go (struct behind *b, struct behind_op **ready);
+/* OP is over: what is held and may go now is READY. */
+extern void merge_over (struct behind_op *op, struct behind_op **ready);
 
-/* Nothing is held or counted any more: the session is over. */
+/* What is held of [START, END) is READY. */
+extern void merge_let_go (struct behind *b, uint64_t start, uint64_t end,
+                          struct behind_op **ready);
+
+/* The session is over: nothing is held any more, or noted. */
 extern void merge_forget (struct behind *b);
 
 #endif /* RBDCRYPT_BEHIND_INSIDE_H */

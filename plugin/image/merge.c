@@ -6,30 +6,26 @@
  * others are held.  When one of those inside is over, the oldest that is held
  * follows, together with all that is held before and after it without a gap: so
  * the next write is as large as what came meanwhile.  A write with nothing else
- * near it is never held, and nothing is once enough has come together, or as soon
- * as somebody waits: a flush, a read, a write that overlaps.
+ * near it is never held, and nothing is held any longer once enough has come
+ * together, when somebody waits for it (a flush, a read, a write that overlaps, or
+ * one that finds no room), when a connection leaves, and at the end of a session.
  *
  * librbd merges by itself, but only what waits for the same object, and after
  * it has paid for each request.
  *
- * Only what was answered is held, and only whole sectors.  All of this with
- * the lock held.
+ * Only what was answered is held, and only whole sectors.  If the store fails a
+ * merged write, all of its parts count as lost.  All of this with the lock held.
  */
 
 #include "config.h"
 
-#include <assert.h>
-
 #include "behind_inside.h"
 
 #ifndef MERGE_BYTES
-/* In all; of a single one, which else gains nothing; between two of a stream;
- * how many are inside.
- */
-#define MERGE_BYTES (1024 * 1024)
-#define MERGE_WRITE (64 * 1024)
-#define MERGE_NEAR (64 * 1024)
-#define MERGE_INSIDE 2
+#define MERGE_BYTES (1024 * 1024) /* of a merged write, and of what is held */
+#define MERGE_WRITE (64 * 1024)   /* a larger write gains nothing */
+#define MERGE_NEAR (64 * 1024)    /* between two writes of a stream */
+#define MERGE_INSIDE 2            /* writes of streams in the store */
 #endif
 
 static uint64_t
@@ -58,7 +54,7 @@ has_neighbour (const struct behind_op *op)
   while ((other = places_next (&op->behind->places, &i,
                                start > MERGE_NEAR ? start - MERGE_NEAR : 0,
                                end_of (op) + MERGE_NEAR)))
-    if (other != op && is_whole (other))
+    if (other != op && other->filled && is_whole (other))
       return true;
   return false;
 }
@@ -67,13 +63,19 @@ has_neighbour (const struct behind_op *op)
 static struct behind_op *
 held_beside (const struct behind_op *op, bool before)
 {
-  const uint64_t at = before ? op->change.offset - 1 : end_of (op);
+  const struct places *places = &op->behind->places;
+  const uint64_t start = op->change.offset;
+  const uint64_t at = before ? start - 1 : end_of (op);
   struct behind_op *other;
-  size_t i = SIZE_MAX;
+  size_t i;
 
-  while ((other = places_next (&op->behind->places, &i, at, at + 1)))
-    if (other->held && (before ? end_of (other) == op->change.offset
-                               : other->change.offset == at))
+  if (before && start == 0)
+    return NULL;
+  /* None that is held is longer. */
+  i = places_find (places, at > MERGE_WRITE ? at - MERGE_WRITE : 0);
+  while ((other = places_next (places, &i, at, at + 1)))
+    if (other->held &&
+        (before ? end_of (other) == start : other->change.offset == at))
       return other;
   return NULL;
 }
@@ -105,6 +107,7 @@ take (struct behind_op *op)
 {
   TAILQ_REMOVE (&op->behind->held, op, holding);
   op->behind->held_bytes -= op->change.count;
+  op->behind->nr_held--;
   op->held = false;
 }
 
@@ -125,15 +128,17 @@ take_beside (const struct behind_op *op, bool before, uint64_t *bytes,
 }
 
 static void
-count (struct behind_op *op)
+note_inside (struct behind_op *op)
 {
-  op->counted = true;
-  op->behind->nr_counted++;
+  op->noted = true;
+  op->behind->nr_noted++;
 }
 
-/* OP is held no longer, nor what lies beside it. */
+/* OP is held no longer, nor what lies beside it.  A single write is not noted:
+ * writes that are near but do not touch wait for nobody.
+ */
 static void
-let_go (struct behind_op *op, struct behind_op **ready)
+let_run_go (struct behind_op *op, struct behind_op **ready)
 {
   struct behind_op *first = op, *last = op, *other;
   uint64_t bytes = op->change.count;
@@ -148,7 +153,8 @@ let_go (struct behind_op *op, struct behind_op **ready)
     last->merged = other;
     last = other;
   }
-  count (first);
+  if (nr > 1)
+    note_inside (first);
   go_inside (first, ready);
 }
 
@@ -157,11 +163,11 @@ merge_hold (struct behind_op *op, struct behind_op **ready)
 {
   struct behind *b = op->behind;
 
-  if (!op->answered || op->change.count > MERGE_WRITE || !is_whole (op) ||
-      !has_neighbour (op))
+  if (b->hurry || !op->answered || op->change.count > MERGE_WRITE ||
+      !is_whole (op) || !has_neighbour (op))
     return false;
-  if (b->nr_counted < MERGE_INSIDE) {
-    count (op);
+  if (b->nr_noted < MERGE_INSIDE) {
+    note_inside (op);
     return false;
   }
   if (something_waits_for (op))
@@ -169,29 +175,39 @@ merge_hold (struct behind_op *op, struct behind_op **ready)
   op->held = true;
   TAILQ_INSERT_TAIL (&b->held, op, holding);
   b->held_bytes += op->change.count;
-  if (b->held_bytes >= MERGE_BYTES)
-    let_go (TAILQ_FIRST (&b->held), ready);
+  b->nr_held++;
+  if (b->held_bytes >= MERGE_BYTES || b->nr_held == BEHIND_MERGED)
+    let_run_go (TAILQ_FIRST (&b->held), ready);
   return true;
 }
 
 void
-merge_let_go (struct behind_op *op, struct behind_op **ready)
+merge_over (struct behind_op *op, struct behind_op **ready)
 {
   struct behind *b = op->behind;
 
-  if (!op->counted)
+  if (!op->noted)
     return;
-  op->counted = false;
-  b->nr_counted--;
-  if (b->nr_counted < MERGE_INSIDE && !TAILQ_EMPTY (&b->held) && !MUTANT (HELD))
-    let_go (TAILQ_FIRST (&b->held), ready);
+  op->noted = false;
+  b->nr_noted--;
+  while (b->nr_noted < MERGE_INSIDE && !TAILQ_EMPTY (&b->held) &&
+         !MUTANT (HELD))
+    let_run_go (TAILQ_FIRST (&b->held), ready);
 }
 
 void
-merge_let_all_go (struct behind *b, struct behind_op **ready)
+merge_let_go (struct behind *b, uint64_t start, uint64_t end,
+              struct behind_op **ready)
 {
-  while (!TAILQ_EMPTY (&b->held))
-    let_go (TAILQ_FIRST (&b->held), ready);
+  struct behind_op *op, *next;
+
+  for (op = TAILQ_FIRST (&b->held); op; op = next) {
+    next = TAILQ_NEXT (op, holding);
+    if (op->start >= end || start >= op->end)
+      continue;
+    let_run_go (op, ready);
+    next = TAILQ_FIRST (&b->held); /* others have gone with it */
+  }
 }
 
 void
@@ -200,6 +216,6 @@ merge_forget (struct behind *b)
   while (!TAILQ_EMPTY (&b->held))
     take (TAILQ_FIRST (&b->held));
   for (size_t i = 0; i < b->places.nr; i++)
-    b->places.list[i].op->counted = false;
-  b->nr_counted = 0;
+    b->places.list[i].op->noted = false;
+  b->nr_noted = MUTANT (FORGET) ? b->nr_noted : 0;
 }

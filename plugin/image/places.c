@@ -7,9 +7,8 @@
 
 #include "places.h"
 
-/* The first that begins at FROM or after it. */
-static size_t
-find (const struct places *p, uint64_t from)
+size_t
+places_find (const struct places *p, uint64_t from)
 {
   size_t low = 0, high = p->nr;
 
@@ -28,7 +27,7 @@ struct behind_op *
 places_next (const struct places *p, size_t *i, uint64_t from, uint64_t to)
 {
   if (*i == SIZE_MAX) /* none that begins earlier can reach FROM */
-    *i = find (p, from > p->longest ? from - p->longest : 0);
+    *i = places_find (p, from > p->longest ? from - p->longest : 0);
   while (*i < p->nr && p->list[*i].from < to) {
     const struct place *place = &p->list[(*i)++];
 
@@ -41,7 +40,7 @@ places_next (const struct places *p, size_t *i, uint64_t from, uint64_t to)
 unsigned
 places_add (struct places *p, uint64_t from, uint64_t to, struct behind_op *op)
 {
-  const size_t at = find (p, from);
+  const size_t at = places_find (p, from);
   unsigned overlapping = 0;
   size_t i = SIZE_MAX;
 
@@ -69,7 +68,7 @@ void
 places_remove (struct places *p, uint64_t from, uint64_t to,
                const struct behind_op *op)
 {
-  size_t at = find (p, from);
+  size_t at = places_find (p, from);
 
   while (p->list[at].op != op)
     at++;

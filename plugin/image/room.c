@@ -127,6 +127,12 @@ somebody_waits (const struct behind *b)
   return false;
 }
 
+bool
+has_room (const struct behind *b, uint64_t bytes)
+{
+  return fits (b, bytes) && !somebody_waits (b);
+}
+
 int
 wait_for_room (struct behind *b, uint64_t bytes)
 {
@@ -135,7 +141,7 @@ wait_for_room (struct behind *b, uint64_t bytes)
 
   if (b->abandoned)
     return -b->abandoned;
-  if (fits (b, bytes) && !somebody_waits (b)) {
+  if (has_room (b, bytes)) {
     take_room (b, bytes);
     return 0;
   }

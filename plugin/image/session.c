@@ -397,6 +397,7 @@ do_close (struct session *s)
   if (revoked)
     wipe_payload (s); /* its requests were abandoned */
   behind_wipe (&s->behind);
+  behind_hurry (&s->behind);
   drained = requests_drain (&s->requests, &close_by) == 0;
   if (!drained && !revoked)
     leave_open (s);
@@ -458,6 +459,7 @@ do_stop (struct session *s)
     return;
   pthread_mutex_unlock (&s->lock);
   session_report_lost (s);
+  behind_hurry (&s->behind);
   if (was_open)
     r = requests_drain (&s->requests, &stop_by);
   if (r < 0) {

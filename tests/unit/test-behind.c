@@ -62,6 +62,8 @@ enum mutant {
   HELD_FLUSH,
   MERGED_PARTS,
   MERGED_RESULT,
+  HURRY,
+  FORGET,
   NR_MUTANTS,
 };
 
@@ -103,6 +105,8 @@ static const char *const mutant_names[NR_MUTANTS] = {
   "held flush",
   "merged parts",
   "merged result",
+  "hurry",
+  "forget",
 };
 
 static enum mutant mutant;
@@ -202,6 +206,7 @@ struct volume {
   unsigned nr_pending;
   uint64_t bytes;
   unsigned admitted;
+  bool hurried;
   struct unflushed_count file;
   bool doubt, told;
   int64_t told_ms;
@@ -252,6 +257,7 @@ struct worker {
 static struct worker workers[WORKERS_MAX];
 static unsigned nr_workers;
 static struct worker *running;
+static bool in_worker;
 static ucontext_t scheduler;
 
 static void
@@ -456,17 +462,31 @@ store_submit (void *opaque, struct behind_op *op)
   struct volume *v = opaque;
   struct pending *p;
 
+  /* Others have the lock meanwhile.  Not where an operation that is over is
+   * still to be forgotten, which this would take for too much.
+   */
+  if (in_worker && v->behind.abandoned == 0 && roll (8) == 0)
+    for (unsigned i = roll (20); i > 0; i--)
+      yield ();
   check_merged (v, op);
   if (roll (100) < error_percent / 4) {
     for (const struct behind_op *m = op; m; m = m->merged)
-      close_record (v, m->store, -ENOMEM);
+      if (m->generation == v->generation)
+        close_record (v, m->store, -ENOMEM);
     return -ENOMEM;
   }
   p = &v->pending[v->nr_pending++];
-  *p = (struct pending){ .op = op, .sum = sum_of (op) };
+  *p = (struct pending){ .op = op,
+                         .sum = sum_of (op),
+                         .stale = op->generation != v->generation };
   memcpy (p->before, v->image, sizeof p->before);
-  if (roll (20) == 0)
+  if (roll (20) == 0) {
+    const bool was_in_worker = in_worker;
+
+    in_worker = false;
     complete (v, v->nr_pending - 1);
+    in_worker = was_in_worker;
+  }
   return 0;
 }
 
@@ -521,6 +541,14 @@ pick_range (struct worker *w, uint64_t *offset, uint64_t *count)
   }
   if (*offset + *count > IMAGE_BYTES)
     *count = IMAGE_BYTES - *offset;
+}
+
+static void
+cancel (struct behind_op *op)
+{
+  in_worker = false;
+  behind_cancel (op);
+  in_worker = true;
 }
 
 /* Returns false when the connection is at its end. */
@@ -616,7 +644,7 @@ work_change (struct worker *w)
   op->store = r;
   if (op->buffer.bytes) {
     if (change.count != r->count && read_edges (w, op, r->begun) < 0) {
-      behind_cancel (op);
+      cancel (op);
       r->count = 0;
       return false;
     }
@@ -626,7 +654,7 @@ work_change (struct worker *w)
       yield ();
     memset (op->buffer.bytes + (r->offset - change.offset), r->value, r->count);
     if (roll (10) == 0) {
-      behind_cancel (op);
+      cancel (op);
       r->count = 0;
       return true;
     }
@@ -741,6 +769,27 @@ check_count (const struct volume *v)
     fail ("nobody knows since when");
 }
 
+static void
+check_merging (const struct volume *v)
+{
+  const struct behind *b = &v->behind;
+  const struct behind_op *m;
+  unsigned nr_held = 0, nr_noted = 0;
+  uint64_t bytes = 0;
+
+  TAILQ_FOREACH (m, &b->held, holding) {
+    nr_held++;
+    bytes += m->change.count;
+  }
+  for (size_t i = 0; i < b->places.nr; i++)
+    nr_noted += b->places.list[i].op->noted;
+  if (nr_held != b->nr_held || bytes != b->held_bytes ||
+      nr_noted != b->nr_noted)
+    fail ("what is held or noted is miscounted");
+  if (nr_held > 0 && (v->hurried || nr_noted < MERGE_INSIDE))
+    fail ("something is held for nothing");
+}
+
 /* Nobody waits for what is held back. */
 static void
 check_held (struct volume *v)
@@ -750,6 +799,7 @@ check_held (struct volume *v)
   const struct behind_op *m;
   struct behind_op *other;
 
+  check_merging (v);
   TAILQ_FOREACH (m, &v->behind.held, holding) {
     size_t i = SIZE_MAX;
 
@@ -847,6 +897,7 @@ admit (struct volume *v)
   };
 
   behind_admit (&v->behind, &geometry);
+  v->hurried = false;
 }
 
 static void
@@ -887,14 +938,21 @@ end_session (struct worker *w)
 
   for (unsigned i = 5 + roll (roll (2) ? 60 : 20); i > 0; i--)
     yield ();
+  if (roll (2)) {
+    behind_hurry (&v->behind);
+    v->hurried = true;
+    for (unsigned i = roll (30); i > 0; i--)
+      yield ();
+  }
   behind_abandon (&v->behind, EACCES);
   if (wipe)
     behind_wipe (&v->behind);
-  for (unsigned i = roll (30); i > 0; i--)
+  for (unsigned i = roll (2) ? roll (30) : 0; i > 0; i--)
     yield ();
   if (roll (2))
     lose_all (v);
   else {
+    behind_hurry (&v->behind);
     while (v->admitted > 0)
       yield ();
     v->generation++;
@@ -996,7 +1054,9 @@ step (void)
   for (unsigned i = 0; i < nr_workers; i++)
     if (can_run (&workers[i]) && chosen-- == 0) {
       running = &workers[i];
+      in_worker = true;
       swapcontext (&scheduler, &running->context);
+      in_worker = false;
       return true;
     }
   for (unsigned i = 0; i < nr_volumes; i++) {
@@ -1017,6 +1077,8 @@ look_at_the_end (struct volume *v)
   struct debts_range range;
   uint64_t nr_lost = 0;
 
+  if (v->behind.nr_held > 0 || v->behind.nr_noted > 0)
+    fail ("something is held when all is over");
   open_client (v, w.c);
   running = &w;
   work_flush (&w);
