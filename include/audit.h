@@ -29,6 +29,7 @@ enum audit_kind {
   AUDIT_DETACH,      /* a client left */
   AUDIT_ALARM,       /* somebody else used a credential of ours */
   AUDIT_LOST_WRITES, /* writes failed after they were acknowledged */
+  AUDIT_UNFLUSHED,   /* a server that was killed had acknowledged writes */
   AUDIT_STOP,        /* the server ended, and not rightly */
 };
 

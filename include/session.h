@@ -75,6 +75,7 @@ enum session_event {
   SESSION_EVENT_REVOKED,     /* requests fail from now on */
   SESSION_EVENT_CLOSED,      /* the image is; ERR is what closing it said */
   SESSION_EVENT_LOST_WRITES, /* writes failed after they were answered */
+  SESSION_EVENT_UNFLUSHED,   /* a server before this one lost answered writes */
   /* A key was refused, and its image cannot be closed: the process must
    * end.  session_stop returns at once.
    */

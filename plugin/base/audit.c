@@ -135,6 +135,7 @@ static const char *const kinds[] = {
   [AUDIT_DETACH] = "detach",
   [AUDIT_ALARM] = "alarm",
   [AUDIT_LOST_WRITES] = "lost-writes",
+  [AUDIT_UNFLUSHED] = "unflushed",
   [AUDIT_STOP] = "stop",
 };
 

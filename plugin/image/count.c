@@ -4,6 +4,7 @@
 
 #include "config.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -45,24 +46,30 @@ name_volume (const struct session *s, char id[UNFLUSHED_ID_MAX],
 }
 
 static void
-tell_found (const struct session *s, const struct unflushed_found *found)
+tell_found (struct session *s, const struct unflushed_found *found)
 {
   const time_t since = found->since;
   char text[32] = "";
+  struct reason why;
   struct tm tm;
+  int err;
 
   if (gmtime_r (&since, &tm))
     strftime (text, sizeof text, "%Y-%m-%d %H:%M:%S UTC", &tm);
   if (found->same)
-    s->params.log->error ("the server before this one was killed: up to %llu "
-                          "bytes that it had acknowledged since %s may be "
-                          "lost; the first flush of each client fails",
-                          (unsigned long long)found->bytes, text);
+    err = reason_set (&why, EIO,
+                      "the server before this one was killed: up to %llu bytes "
+                      "that it had acknowledged since %s may be lost; the "
+                      "first flush of each client fails",
+                      (unsigned long long)found->bytes, text);
   else
-    s->params.log->error ("warning: %llu bytes that an earlier server on this "
-                          "socket had acknowledged since %s may be lost, of "
-                          "another volume or before the host's last start",
-                          (unsigned long long)found->bytes, text);
+    err = reason_set (&why, EIO,
+                      "warning: %llu bytes that an earlier server on this "
+                      "socket had acknowledged since %s may be lost, of "
+                      "another volume or before the host's last start",
+                      (unsigned long long)found->bytes, text);
+  s->params.log->error ("%s", why.text);
+  session_tell (s, SESSION_EVENT_UNFLUSHED, err, &why);
 }
 
 int

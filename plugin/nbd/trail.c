@@ -233,6 +233,9 @@ trail_session (enum session_event event, int r, const struct reason *why)
   case SESSION_EVENT_LOST_WRITES:
     write_session (AUDIT_LOST_WRITES, r, why);
     break;
+  case SESSION_EVENT_UNFLUSHED:
+    write_session (AUDIT_UNFLUSHED, r, why);
+    break;
   case SESSION_EVENT_CLOSED:
   case SESSION_EVENT_STUCK:
     break; /* the revocation was told */

@@ -3,6 +3,7 @@
 was made by somebody else, as under systemd's socket activation."""
 
 import errno
+import json
 import os
 import random
 import re
@@ -88,13 +89,21 @@ class Activated:
                           r"acknowledged since \d+-\d\d-\d\d", self.log())
         return found and int(found[1])
 
+    def unflushed(self):
+        """What the trail, at PATH.audit, says of killed servers."""
+        with open(self.path + ".audit", encoding="utf-8") as f:
+            lines = [json.loads(line) for line in f]
+        return [(e["outcome"], e["why"]) for e in lines
+                if e["event"] == "unflushed"]
+
     def __enter__(self):
         return self
 
     def __exit__(self, *exc):
         self.kill()
         self.listener.close()
-        for path in (self.path, self.count, self.path + ".log"):
+        for path in (self.path, self.count, self.path + ".log",
+                     self.path + ".audit"):
             if os.path.lexists(path):
                 os.unlink(path)
 

@@ -87,6 +87,21 @@ def test_what_a_kill_loses_fails_the_first_flush_of_each(
         assert not os.path.exists(a.count)
 
 
+def test_trail_tells_once_what_a_kill_may_have_lost(crashed):
+    """And the same as the log."""
+    audit = "audit=%s.audit" % crashed.path
+    client = crashed.start(audit).connect()
+    client.read(4096, 0)
+    [told] = [s.split("error: ")[1] for s in crashed.errors() if KILLED in s]
+    assert "up to %d bytes" % (256 * KIB) in told
+    assert crashed.unflushed() == [("failed", told)]
+    assert fails(client.flush) == errno.EIO
+    assert crashed.stop() == 0
+    crashed.start(audit).connect().flush()
+    assert crashed.stop() == 0
+    assert crashed.unflushed() == [("failed", told)]
+
+
 def test_another_kill_before_anybody_flushed_forgets_nothing(crashed):
     crashed.start().connect().read(4096, 0)
     crashed.kill()
@@ -154,9 +169,11 @@ def test_planned_stop_is_no_error(activated):
 def test_another_volume_is_not_doubted(crashed, servers, images, key,
                                        cluster):
     crashed.argv[crashed.argv.index(key) - 1] = str(images.luks())
-    with crashed.start().connect() as c:
+    with crashed.start("audit=%s.audit" % crashed.path).connect() as c:
         c.flush()
     assert "of another volume" in crashed.log()
+    [(outcome, why)] = crashed.unflushed()
+    assert outcome == "failed" and "%d bytes" % (256 * KIB) in why
     assert KILLED not in crashed.log()
     assert crashed.stop() == 0
 
