@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* A cipher that does not come back: preloaded, whoever is to encrypt or
- * decrypt a sector (not TLS) stays there from the moment on that the file
- * "hold" is in the directory $RBDCRYPT_TEST_HELD, where it leaves a file
- * "held" as its sign.
+/* Calls that do not come back, preloaded: as long as a file is in the directory
+ * $RBDCRYPT_TEST_HELD, where they leave a file "held" as their sign.
+ *
+ * "hold": whoever is to encrypt or decrypt a sector (not TLS).
+ * "hold-look": whoever asks for an image's size, as each look at it does.
  */
 
 #define _GNU_SOURCE
@@ -15,13 +16,14 @@
 #include <unistd.h>
 
 #include <openssl/evp.h>
+#include <rbd/librbd.h>
 
 static bool
-is_held (const char *dir)
+is_held (const char *dir, const char *by)
 {
   char hold[4096], held[4096];
 
-  snprintf (hold, sizeof hold, "%s/hold", dir);
+  snprintf (hold, sizeof hold, "%s/%s", dir, by);
   snprintf (held, sizeof held, "%s/held", dir);
   if (access (hold, F_OK) < 0)
     return false;
@@ -39,7 +41,21 @@ EVP_CipherUpdate (EVP_CIPHER_CTX *ctx, unsigned char *out, int *out_length,
 
   if (!next || !dir)
     abort (); /* a test without a cipher that stays would prove nothing */
-  while (EVP_CIPHER_CTX_get_mode (ctx) == EVP_CIPH_XTS_MODE && is_held (dir))
+  while (EVP_CIPHER_CTX_get_mode (ctx) == EVP_CIPH_XTS_MODE &&
+         is_held (dir, "hold"))
     pause ();
   return next (ctx, out, out_length, in, length);
+}
+
+int
+rbd_get_size (rbd_image_t image, uint64_t *size)
+{
+  int (*next) (rbd_image_t, uint64_t *) = dlsym (RTLD_NEXT, "rbd_get_size");
+  const char *dir = getenv ("RBDCRYPT_TEST_HELD");
+
+  if (!next || !dir)
+    abort ();
+  while (is_held (dir, "hold-look"))
+    usleep (10000);
+  return next (image, size);
 }

@@ -551,6 +551,40 @@ def held(lab_dir, tmp_path):
     return {"LD_PRELOAD": path, "RBDCRYPT_TEST_HELD": str(tmp_path)}
 
 
+def buffered(pid, needle):
+    """Where it lies in memory that dumps leave out: in secrets and in buffers
+    of writes, not in what nbdkit and librbd allocate."""
+    found = places(pid, needle)
+    with open("/proc/%d/smaps" % pid) as f:
+        flags = dict(re.findall(
+            r"^([0-9a-f]+-[0-9a-f]+) [^\0]*?^VmFlags: (.*)$", f.read(), re.M))
+    return [line for line in found
+            if "dd" in flags.get(line.split()[0], "").split()]
+
+
+def test_revoked_while_a_look_hangs_wipes_what_was_written(
+        volume, held, tmp_path, cluster):
+    """In plaintext, in buffers that librbd has done with; the session's
+    thread, which closes the image, cannot do so."""
+    server = volume.start("engine=librbd", env=held)
+    data = lab.pattern(4096, 5)
+    with server.connect() as c:
+        (tmp_path / "hold-look").touch()
+        cluster.rbd("snap", "create", "%s@looked-at" % volume.image)
+        lab.await_((tmp_path / "held").exists, 20, "a look hangs")
+        c.write(data, 8 * MIB)
+        c.flush()
+        assert buffered(server.pid, data)
+        volume.remove_policy()
+        says(server, "may no longer be used")
+        lab.await_(lambda: not buffered(server.pid, data), 5,
+                   "what was written is gone")
+        (tmp_path / "hold-look").unlink()
+    lab.await_(lambda: cluster.watchers(volume.image) == [], 12,
+               "the image is closed")
+    assert server.stop() == 0
+
+
 @pytest.mark.parametrize("ask", ["read", "write"])
 def test_revoked_while_somebody_works_with_the_key_ends_the_process(
         volume, held, tmp_path, ask):
