@@ -137,9 +137,8 @@ static int
 refuse (const struct unflushed *u, const char *what, struct reason *why)
 {
   return reason_set (why, EINVAL,
-                     "%s %s, so that nobody knows what clients of an earlier "
-                     "server may have lost: remove it once none of them is "
-                     "left",
+                     "%s %s: what clients of an earlier server may have lost "
+                     "is unknown; remove it once none of those clients is left",
                      u->path, what);
 }
 
@@ -150,11 +149,12 @@ check_file (const struct unflushed *u, off_t *size, struct reason *why)
   struct stat st;
 
   if (fstat (u->fd, &st) == -1 || !S_ISREG (st.st_mode))
-    return refuse (u, "is no file", why);
+    return refuse (u, "is not a regular file", why);
   if (st.st_uid != geteuid () || (st.st_mode & 077) || st.st_nlink != 1)
-    return refuse (u, "is not of this user alone", why);
+    return refuse (u, "must belong to this user, with mode 0600 and one link",
+                   why);
   if (st.st_size != 0 && st.st_size != sizeof *u->record)
-    return refuse (u, "has another size than this server's", why);
+    return refuse (u, "has the wrong size", why);
   *size = st.st_size;
   return 0;
 }
@@ -194,7 +194,7 @@ use_file (struct unflushed *u, struct reason *why)
   if (r < 0)
     return r;
   if (!unflushed_valid (u->record))
-    return refuse (u, "is not what a server writes", why);
+    return refuse (u, "does not hold a count", why);
   memcpy (u->record->magic, MAGIC, sizeof u->record->magic);
   return 0;
 }

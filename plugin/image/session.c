@@ -171,8 +171,9 @@ check_left_behind (struct session *s, struct reason *why)
 
   if (s->left_open && !s->volume->readonly && !locks)
     return reason_set (why, EIO,
-                       "requests of before may still write to the image, "
-                       "which has no exclusive-lock: restart this server");
+                       "requests of the previous session may still be writing "
+                       "to the image, which has no exclusive-lock: restart "
+                       "this server");
   return 0;
 }
 
@@ -181,8 +182,8 @@ lend_payload (struct session *s, struct reason *why)
 {
   if (set_payload (s, s->volume->payload) < 0)
     return reason_set (why, EIO,
-                       "requests of before have not ended: restart "
-                       "this server");
+                       "requests of the previous session have not ended: "
+                       "restart this server");
   s->volume->payload = NULL; /* the session's from here on */
   return 0;
 }

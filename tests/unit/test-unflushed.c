@@ -244,13 +244,13 @@ the_file_is_its_owners_alone (void **state)
   assert_int_equal (st.st_size, sizeof (struct unflushed_record));
   assert_true (st.st_blocks > 0); /* no full disk kills the server later */
   assert_int_equal (chmod (path, 0640), 0);
-  must_refuse ("not of this user alone");
+  must_refuse ("must belong to this user");
   assert_int_equal (chmod (path, 0602), 0);
-  must_refuse ("not of this user alone");
+  must_refuse ("must belong to this user");
   assert_int_equal (chmod (path, 0600), 0);
   if (geteuid () == 0) {
     assert_int_equal (chown (path, 1, 1), 0);
-    must_refuse ("not of this user alone");
+    must_refuse ("must belong to this user");
   }
 }
 
@@ -267,7 +267,7 @@ no_links (void **state)
   must_refuse ("cannot be opened");
   unlink (path);
   assert_int_equal (link (other, path), 0);
-  must_refuse ("not of this user alone");
+  must_refuse ("must belong to this user");
   unlink (other);
   unflushed_free (must_open (true));
 }
@@ -277,7 +277,7 @@ no_fifo_and_no_directory (void **state)
 {
   (void)state;
   assert_int_equal (mkfifo (path, 0600), 0);
-  must_refuse ("is no file");
+  must_refuse ("is not a regular file");
   unlink (path);
   assert_int_equal (mkdir (path, 0700), 0);
   must_refuse ("cannot be opened");
@@ -326,7 +326,7 @@ another_size_is_refused (void **state)
   (void)state;
   for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
     write_file (zeros, sizes[i]);
-    must_refuse ("another size");
+    must_refuse ("has the wrong size");
   }
 }
 
@@ -372,7 +372,7 @@ what_no_server_writes_is_refused (void **state)
   memset (r.id, 'x', sizeof r.id);
   assert_false (unflushed_valid (&r));
   write_file (&r, sizeof r);
-  must_refuse ("not what a server writes");
+  must_refuse ("does not hold a count");
   memset (&r, 0, sizeof r);
   assert_true (unflushed_valid (&r));
   r.id[3] = 'x';
