@@ -127,6 +127,14 @@ static void __attribute__ ((noreturn)) exit_at_once (int status)
   _exit (status);
 }
 
+/* For the log and the trail. */
+static void
+tell_failure (int r, const struct reason *why)
+{
+  nbdkit_error ("shutdown: %s", why->text);
+  trail_stop_failed (r, why);
+}
+
 /* --- the stopper: a thread of the end --- */
 
 static void
@@ -140,10 +148,8 @@ stop_session (void)
   watch.err = session_stop (watch.session, &deadline, &why);
   atomic_store (&watch.closed, watch.err == 0);
   trail_detach_all ();
-  if (watch.err < 0) {
-    nbdkit_error ("shutdown: %s", why.text);
-    trail_stop_failed (watch.err, &why);
-  }
+  if (watch.err < 0)
+    tell_failure (watch.err, &why);
 }
 
 /* After the session: it may still have asked for a key. */
@@ -251,11 +257,16 @@ is_impatience (int signum)
 
 static void __attribute__ ((noreturn)) end_at_once (int signum)
 {
+  struct reason why;
+  int r;
+
   if (atomic_load (&watch.closed))
     exit_at_once (EXIT_SUCCESS);
-  nbdkit_error ("shutdown: told to end at once (signal %d): writes that were "
-                "acknowledged since the last flush may be lost",
-                signum);
+  r = reason_set (&why, EIO,
+                  "told to end at once (signal %d): writes that were "
+                  "acknowledged since the last flush may be lost",
+                  signum);
+  tell_failure (r, &why);
   exit_at_once (EXIT_FAILURE);
 }
 

@@ -2,6 +2,7 @@
 """The end of a server: everything flushed, closed and released, in
 bounded time, and never a quiet 0 when something was lost."""
 
+import json
 import os
 import signal
 import time
@@ -126,6 +127,32 @@ def test_frozen_osds_with_requests_in_flight_end_in_the_limit(
     assert status > 0, server.stderr()
     server.says("the cluster does not answer")
     assert seconds < 12, seconds
+
+
+def test_second_signal_ends_at_once_and_is_in_the_trail(
+        servers, images, key, cluster, tmp_path):
+    trail = tmp_path / "trail"
+    server = servers.start(images.luks(), key, "shutdown-timeout=60",
+                           "cache=auto", "audit=%s" % trail)
+    c = server.connect()
+    c.flush()
+    cluster.freeze()
+
+    def ends():  # not at the same signal too soon: that is the same event
+        server.process.send_signal(signal.SIGTERM)
+        return server.process.poll() is not None
+    try:
+        c.write(lab.pattern(4096), MIB, timeout=10)
+        lab.await_(ends, 10, "the server ends")
+    finally:
+        cluster.thaw()
+    assert server.wait() > 0
+    [said] = [s.split("shutdown: ")[1] for s in server.lines()
+              if "error: shutdown: " in s]
+    assert "end at once" in said and "may be lost" in said
+    [stop] = [e for e in map(json.loads, trail.read_text().splitlines())
+              if e["event"] == "stop"]
+    assert (stop["outcome"], stop["why"]) == ("failed", said)
 
 
 def test_osds_that_come_back_in_time_lose_nothing(servers, images, key,
