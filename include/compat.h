@@ -26,6 +26,15 @@
 #define COMPAT_DIFF_ITERATE3 0
 #endif
 
+/* librbd >= 18, whose newer calls include this one, compares and writes at
+ * once what lies in one stripe unit; older ones 512 bytes within 512.
+ */
+#if HAVE_DECL_RBD_AIO_COMPARE_AND_WRITEV
+#define COMPAT_COMPARES_STRIPE_UNITS 1
+#else
+#define COMPAT_COMPARES_STRIPE_UNITS 0
+#endif
+
 /* The newest librbd (rbd_version's minor number) that was seen to look at
  * the vector of rbd_aio_readv only when the data is there: see
  * destination.h and tests/functional/test_destination.py.

@@ -23,8 +23,8 @@
 #include "secret.h"
 #include "xts.h"
 
-/* Of two sectors of 4096 bytes. */
-#define PAYLOAD_PARTS_MAX 16
+/* Of two sectors. */
+#define PAYLOAD_PARTS_MAX (2 * XTS_SECTOR_MAX / XTS_PART)
 
 /* What is written of the sectors in a place where the first or the last is
  * changed in part.  Counted in XTS_PART bytes from the place's start:
@@ -35,8 +35,12 @@
  * - What it leaves alone in a sector is written if it was, and is, unwritten
  *   (BEFORE is NULL): with zeros, for readers that would decrypt it to
  *   garbage.  If it is not, somebody else wrote it, and that is as good.
+ *
+ * Where all of a sector is still as it was read, writing the sector does all of
+ * this: WHOLE says that it is worth asking.
  */
 struct payload_parts {
+  size_t sector_size;
   size_t from, to; /* equal: none */
   bool must_match; /* any BEFORE is not NULL */
   unsigned nr;
@@ -44,7 +48,13 @@ struct payload_parts {
     size_t at;
     const unsigned char *before;
   } list[PAYLOAD_PARTS_MAX];
-  unsigned char edges[2][XTS_PART]; /* what BEFORE points to */
+  /* The sectors that are changed in part. */
+  unsigned nr_edges;
+  struct payload_edge {
+    size_t at;
+    bool whole; /* the store can compare it, and not all of it was written */
+    unsigned char before[XTS_SECTOR_MAX]; /* as it was read */
+  } edges[2];
 };
 
 /* The image.  Offsets are its own; everything is 0 or -errno. */
@@ -75,12 +85,13 @@ struct payload;
 /* Does HEADER name a cipher that this can do? */
 extern bool payload_knows_cipher (const struct luks_header *header);
 
-/* KEY, the volume key, is only looked at.  -ENOTSUP: a cipher that this
- * cannot do; -EINVAL: see xts_new.
+/* KEY, the volume key, is only looked at.  The store compares and writes at
+ * once what lies in one piece of COMPARED bytes, a multiple of XTS_PART.
+ * -ENOTSUP: a cipher that this cannot do; -EINVAL: see xts_new.
  */
 extern int
 payload_new (const struct luks_header *header, const struct secret *key,
-             struct payload **ret, struct reason *why);
+             uint64_t compared, struct payload **ret, struct reason *why);
 
 /* Wipes the key.  No request may be under way.  NULL is allowed. */
 extern void payload_free (struct payload *p);

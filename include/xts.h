@@ -28,6 +28,9 @@
 /* What is unwritten, or not, as a whole: bytes. */
 #define XTS_PART 512
 
+/* The largest sector. */
+#define XTS_SECTOR_MAX 4096
+
 struct xts;
 
 /* KEY is a volume key of 32 or 64 bytes (AES-128, AES-256), which is only

@@ -273,7 +273,11 @@ int
 engine_begin (struct volume *v, const struct layers *layers,
               const struct secret *volume_key, struct reason *why)
 {
+  const uint64_t compared =
+      COMPAT_COMPARES_STRIPE_UNITS ? v->geometry.stripe_unit : XTS_PART;
   const int r = check_ancestors (layers, volume_key, why);
 
-  return r < 0 ? r : payload_new (&v->header, volume_key, &v->payload, why);
+  return r < 0
+             ? r
+             : payload_new (&v->header, volume_key, compared, &v->payload, why);
 }

@@ -3,9 +3,12 @@
 /* Parts of sectors, written so that nothing is undone that another client
  * of the image has written to the same sector.
  *
- * librbd compares and writes at once, but librbd 16 no more than 512 bytes
- * within 512: which is the size of our parts, whose offsets in the image are
- * multiples of it, as are stripe units.
+ * librbd compares and writes at once.  At the first write to a sector all of
+ * it is to be written: in one request, as long as all is as it was read.  If
+ * somebody has changed it meanwhile, each part is compared by itself, or
+ * written in any case.  So it is with librbd before 18, which compares no
+ * more than 512 bytes within 512: the size of our parts, whose offsets in the
+ * image are multiples of it, as are stripe units.
  */
 
 #include "config.h"
@@ -22,7 +25,8 @@ struct parts;
 /* A request to librbd. */
 struct request_of {
   struct parts *parts;
-  bool may_differ; /* and was written by somebody else then */
+  const struct payload_edge *whole; /* NULL, or what is compared */
+  bool may_differ;                  /* and was written by somebody else then */
   uint64_t mismatch;
 };
 
@@ -30,9 +34,9 @@ struct request_of {
 struct parts {
   struct behind_op *op;
   void (*complete) (struct behind_op *op, int result);
-  atomic_uint left;
+  atomic_uint left; /* requests, and whoever makes more of them */
   atomic_int result;
-  struct request_of requests[PAYLOAD_PARTS_MAX + 1];
+  struct request_of edges[2], middle, list[PAYLOAD_PARTS_MAX];
 };
 
 /* The first error counts; and any other more than that a part differs, for
@@ -49,16 +53,30 @@ note (struct parts *ps, int err)
 }
 
 static void
-finish (struct request_of *r, int result)
+leave (struct parts *ps)
 {
-  struct parts *ps = r->parts;
-
-  if (result < 0 && !(result == -EILSEQ && r->may_differ))
-    note (ps, result);
   if (atomic_fetch_sub (&ps->left, 1) > 1)
     return;
   ps->complete (ps->op, atomic_load (&ps->result));
   free (ps);
+}
+
+static void submit_between (struct parts *ps, struct request_of *r,
+                            size_t start, size_t end);
+
+static void
+finish (struct request_of *r, int result)
+{
+  const struct payload_edge *edge = r->whole;
+  struct parts *ps = r->parts;
+
+  if (edge && (result == -EILSEQ || result == -EINVAL)) {
+    r->whole = NULL;
+    submit_between (ps, r, edge->at, edge->at + ps->op->parts->sector_size);
+  }
+  else if (result < 0 && !(result == -EILSEQ && r->may_differ))
+    note (ps, result);
+  leave (ps);
 }
 
 static void
@@ -74,15 +92,18 @@ completed (rbd_completion_t c, void *arg)
  * there.
  */
 static void
-submit (struct request_of *r, size_t at, size_t count,
+submit (struct parts *ps, struct request_of *r, size_t at, size_t count,
         const unsigned char *before)
 {
-  const struct behind_op *op = r->parts->op;
+  const struct behind_op *op = ps->op;
   const char *bytes = (const char *)op->buffer.bytes + at;
   const uint64_t offset = op->change.offset + at;
   rbd_completion_t c;
-  int err = rbd_aio_create_completion (r, completed, &c);
+  int err;
 
+  r->parts = ps;
+  atomic_fetch_add (&ps->left, 1);
+  err = rbd_aio_create_completion (r, completed, &c);
   if (err < 0) {
     finish (r, err);
     return;
@@ -97,33 +118,56 @@ submit (struct request_of *r, size_t at, size_t count,
   finish (r, err);
 }
 
+/* What of the parts lies in [START, END); R: for what the client covers. */
+static void
+submit_between (struct parts *ps, struct request_of *r, size_t start,
+                size_t end)
+{
+  static const unsigned char unwritten[XTS_PART];
+  const struct payload_parts *what = ps->op->parts;
+  const size_t from = what->from > start ? what->from : start;
+  const size_t to = what->to < end ? what->to : end;
+
+  if (from < to)
+    submit (ps, r, from, to - from, NULL);
+  for (unsigned i = 0; i < what->nr; i++) {
+    const struct payload_part *part = &what->list[i];
+
+    if (part->at < start || part->at >= end)
+      continue;
+    ps->list[i].may_differ = !part->before;
+    submit (ps, &ps->list[i], part->at, XTS_PART,
+            part->before ? part->before : unwritten);
+  }
+}
+
 int
 parts_submit (struct behind_op *op,
               void (*complete) (struct behind_op *op, int result))
 {
-  static const unsigned char unwritten[XTS_PART];
   const struct payload_parts *what = op->parts;
-  const unsigned nr = what->nr;
+  size_t start = 0, end = op->change.count;
   struct parts *ps = calloc (1, sizeof *ps);
 
   if (!ps)
     return -ENOMEM;
   ps->op = op;
   ps->complete = complete;
-  atomic_init (&ps->left, nr + 1);
+  atomic_init (&ps->left, 1);
   atomic_init (&ps->result, 0);
-  for (unsigned i = 0; i <= nr; i++)
-    ps->requests[i].parts = ps;
-  for (unsigned i = 0; i < nr; i++) {
-    const struct payload_part *part = &what->list[i];
+  for (unsigned i = 0; i < what->nr_edges; i++) {
+    const struct payload_edge *edge = &what->edges[i];
 
-    ps->requests[i].may_differ = !part->before;
-    submit (&ps->requests[i], part->at, XTS_PART,
-            part->before ? part->before : unwritten);
+    if (!edge->whole)
+      continue;
+    ps->edges[i].whole = edge;
+    submit (ps, &ps->edges[i], edge->at, what->sector_size, edge->before);
+    if (edge->at == 0)
+      start = what->sector_size;
+    else
+      end = edge->at;
   }
-  if (what->from < what->to)
-    submit (&ps->requests[nr], what->from, what->to - what->from, NULL);
-  else
-    finish (&ps->requests[nr], 0);
+  submit_between (ps, &ps->middle, start, end);
+  leave (ps);
   return 0;
 }

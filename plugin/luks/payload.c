@@ -49,6 +49,7 @@ struct payload {
   struct xts *xts;
   uint64_t data_offset;
   uint64_t sector_size;
+  uint64_t compared;
 };
 
 static uint64_t
@@ -72,7 +73,7 @@ payload_knows_cipher (const struct luks_header *header)
 
 int
 payload_new (const struct luks_header *header, const struct secret *key,
-             struct payload **ret, struct reason *why)
+             uint64_t compared, struct payload **ret, struct reason *why)
 {
   struct payload *p;
   int r;
@@ -92,6 +93,7 @@ payload_new (const struct luks_header *header, const struct secret *key,
   }
   p->data_offset = header->data_offset;
   p->sector_size = header->sector_size;
+  p->compared = compared;
   *ret = p;
   return 0;
 }
@@ -154,28 +156,36 @@ add_part (struct payload_parts *parts, size_t at, const unsigned char *before)
   struct payload_part *part = &parts->list[parts->nr++];
 
   part->at = at;
-  if (!before)
-    return;
-  /* At most the first and the last that are written end inside of one. */
-  part->before = memcpy (parts->edges[parts->must_match], before, XTS_PART);
-  parts->must_match = true;
+  part->before = before;
+  parts->must_match |= before != NULL;
 }
 
-/* SECTOR, as it was read, is AT in its place, of which [from, to) changes. */
+/* Of EDGE's place [from, to) changes.  COMPARABLE: its sector can be. */
 static void
-add_parts (struct payload *p, struct payload_parts *parts,
-           const unsigned char *sector, size_t at, size_t from, size_t to)
+add_parts (struct payload_parts *parts, struct payload_edge *edge, size_t from,
+           size_t to, bool comparable)
 {
-  for (size_t i = at; i < at + p->sector_size; i += XTS_PART) {
-    const unsigned char *part = sector + (i - at);
+  for (size_t i = 0; i < parts->sector_size; i += XTS_PART) {
+    const unsigned char *part = edge->before + i;
+    const size_t at = edge->at + i;
 
-    if (i + XTS_PART <= from || i >= to) {
-      if (xts_unwritten (part))
-        add_part (parts, i, NULL);
+    if (at + XTS_PART <= from || at >= to) {
+      if (!xts_unwritten (part))
+        continue;
+      add_part (parts, at, NULL);
+      edge->whole = comparable;
     }
-    else if (i < from || i + XTS_PART > to)
-      add_part (parts, i, part);
+    else if (at < from || at + XTS_PART > to)
+      add_part (parts, at, part);
   }
+}
+
+/* Does the sector at OFFSET lie in one piece that the store compares? */
+static bool
+is_comparable (const struct payload *p, uint64_t offset)
+{
+  return (p->data_offset + offset) % p->compared + p->sector_size <=
+         p->compared;
 }
 
 /* A range of the payload, and the sectors it lies in. */
@@ -191,13 +201,16 @@ read_edge (struct payload *p, const struct payload_store *store,
            struct payload_parts *parts)
 {
   unsigned char *sector = sectors + (offset - r->start);
+  struct payload_edge *edge = &parts->edges[parts->nr_edges++];
   const int err = store->read (store->opaque, sector, p->sector_size,
                                p->data_offset + offset);
 
   if (err < 0)
     return err;
-  add_parts (p, parts, sector, offset - r->start, r->from - r->start,
-             r->to - r->start);
+  edge->at = offset - r->start;
+  memcpy (edge->before, sector, p->sector_size);
+  add_parts (parts, edge, r->from - r->start, r->to - r->start,
+             is_comparable (p, offset));
   return xts_decrypt (p->xts, sector, p->sector_size, offset);
 }
 
@@ -212,6 +225,7 @@ read_edges (struct payload *p, const struct payload_store *store,
   const uint64_t last = r->end - p->sector_size;
   int err = 0;
 
+  parts->sector_size = p->sector_size;
   parts->from = (r->from - r->start + XTS_PART - 1) / XTS_PART * XTS_PART;
   parts->to = (r->to - r->start) / XTS_PART * XTS_PART;
   if (parts->from > parts->to)

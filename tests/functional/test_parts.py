@@ -87,6 +87,33 @@ def test_two_servers_keep_each_others_parts_of_sectors(
     verify(clients, expected, PART)
 
 
+def changes(cluster):
+    """How many requests that change anything OSDs have had."""
+    return sum(cluster.json("ceph", "tell", "osd.%d" % osd, "perf", "dump")
+               ["osd"][kind] for osd in cluster.json("ceph", "osd", "ls")
+               for kind in ("op_w", "op_rw"))
+
+
+@pytest.mark.parametrize("kind", ["shared", "erasure-coded"])
+def test_first_write_to_a_sector_is_one_request_since_librbd_18(
+        servers, images, key, cluster, dump, kind):
+    image = make(images, cluster, kind)
+    client = servers.start(image, key, "engine=openssl").connect()
+    client.write(bytes(SECTOR), 0)  # whatever else comes first
+    before = changes(cluster)
+    for n in range(1, 11):
+        client.write(lab.pattern(PART, n), n * SECTOR + n % 8 * PART)
+    each = (changes(cluster) - before) / 10
+    assert 1 <= each < 3 if dump["rbdcrypt_encryption_load2"] == "yes" \
+        else 8 <= each < 10, each
+    seen = client.read(SECTORS * SECTOR, 0)
+    expected = bytearray(len(seen))
+    for n in range(1, 11):
+        at = n * SECTOR + n % 8 * PART
+        expected[at:at + PART] = lab.pattern(PART, n)
+    assert seen == expected
+
+
 def test_two_servers_keep_each_others_bytes_among_512(servers, images, key):
     """Which are written again when another one came between."""
     image = images.luks(sector=SECTOR, args=SHARED)

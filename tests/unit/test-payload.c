@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
 /* The payload over a store in memory: against a plain array that does the
- * same, from several threads, and with a store that fails.
+ * same, from several threads, and with a store that fails.  Parts of sectors go
+ * through parts.c, to a librbd of our own that does them in any order.
  */
 
 #include "config.h"
@@ -11,6 +12,7 @@
 #include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -20,12 +22,28 @@
 #include <cmocka.h>
 
 #include "payload.h"
+#include "plugin/image/image.h"
 
 #define SIZE (UINT64_C (1) << 20)
 #define LONG (9 * SIZE + 777) /* of a request that is made in pieces */
 #define ROOM (10 * SIZE)
 #define OFFSET (UINT64_C (2068480)) /* QEMU's */
 #define OBJECT 4096
+
+/* How large the pieces are within which the store compares: those of librbd
+ * before 18; all sectors; not those that lie across two of them.
+ */
+static const uint64_t pieces[] = { XTS_PART, 4096, 4096 + 512 };
+static uint64_t piece;
+
+static uint64_t
+random_below (uint64_t *state, uint64_t n)
+{
+  *state ^= *state << 13;
+  *state ^= *state >> 7;
+  *state ^= *state << 17;
+  return *state % n;
+}
 
 /* A pretended image.  Its lock stands for what an OSD does to an object,
  * here of 4096 bytes: a write to one is there as a whole, or not at all.
@@ -36,10 +54,12 @@ struct memory {
   struct held *first; /* whose turn it is: what behind.c does */
   unsigned char *bytes;
   int fail_read, fail_write; /* -errno of the calls from now on */
-  unsigned fail_after;       /* that many writes still succeed */
   bool writes_all;           /* whole sectors, whatever PARTS says */
+  uint64_t compares;         /* within pieces of so many bytes */
+  atomic_uint requests;      /* for parts of sectors */
   /* Called without the lock after a read: another client of the image. */
   void (*intrude) (struct memory *m);
+  bool intrudes_more; /* and before each of the requests */
   void *intruder;
 };
 
@@ -103,7 +123,7 @@ memory_write (void *opaque, const void *buf, size_t count, uint64_t offset)
 {
   struct memory *m = opaque;
 
-  if (m->fail_write && m->fail_after-- == 0)
+  if (m->fail_write)
     return m->fail_write;
   assert_true (offset >= OFFSET && offset + count <= OFFSET + ROOM);
   for (size_t done = 0, n; done < count; done += n) {
@@ -116,39 +136,148 @@ memory_write (void *opaque, const void *buf, size_t count, uint64_t offset)
   return 0;
 }
 
-/* What librbd's compare and write does. */
-static int
-memory_write_if (struct memory *m, const unsigned char *buf,
-                 const unsigned char *before, uint64_t offset)
-{
-  bool same;
+/* --- librbd, as parts.c uses it --- */
 
-  pthread_mutex_lock (&m->lock);
-  same = memcmp (m->bytes + offset, before, XTS_PART) == 0;
-  if (same)
-    memcpy (m->bytes + offset, buf, XTS_PART);
-  pthread_mutex_unlock (&m->lock);
-  return same ? 0 : -EILSEQ;
+/* A request, which is its completion as well. */
+struct request {
+  rbd_callback_t callback;
+  void *arg;
+  uint64_t offset;
+  size_t count;
+  const void *bytes, *before;
+  int result;
+  struct request *next;
+};
+
+/* Those of one operation, done in any order. */
+struct image {
+  struct memory *memory;
+  struct request *first;
+  unsigned nr;
+  bool done;
+  int result;
+};
+
+int
+rbd_aio_create_completion (void *arg, rbd_callback_t callback,
+                           rbd_completion_t *ret)
+{
+  struct request *r = calloc (1, sizeof *r);
+
+  assert_non_null (r);
+  r->callback = callback;
+  r->arg = arg;
+  *ret = r;
+  return 0;
+}
+
+ssize_t
+rbd_aio_get_return_value (rbd_completion_t c)
+{
+  return ((struct request *)c)->result;
+}
+
+void
+rbd_aio_release (rbd_completion_t c)
+{
+  free (c);
+}
+
+static void
+enqueue (rbd_image_t opaque, struct request *r, uint64_t offset, size_t count,
+         const void *bytes, const void *before)
+{
+  struct image *image = opaque;
+
+  r->offset = offset;
+  r->count = count;
+  r->bytes = bytes;
+  r->before = before;
+  r->next = image->first;
+  image->first = r;
+  image->nr++;
+}
+
+int
+rbd_aio_write (rbd_image_t image, uint64_t offset, size_t count,
+               const char *bytes, rbd_completion_t c)
+{
+  enqueue (image, c, offset, count, bytes, NULL);
+  return 0;
+}
+
+ssize_t
+rbd_aio_compare_and_write (rbd_image_t image, uint64_t offset, size_t count,
+                           const char *before, const char *bytes,
+                           rbd_completion_t c, uint64_t *mismatch, int flags)
+{
+  (void)mismatch, (void)flags;
+  enqueue (image, c, offset, count, bytes, before);
+  return 0;
 }
 
 static int
-memory_write_parts (struct memory *m, const struct held *h,
-                    const struct payload_parts *parts)
+compare_and_write (struct memory *m, const struct request *r)
 {
-  static const unsigned char unwritten[XTS_PART];
-  int r = memory_write (m, h->buf + parts->from, parts->to - parts->from,
-                        h->start + parts->from);
+  bool same;
 
-  for (unsigned i = 0; r == 0 && i < parts->nr; i++) {
-    const struct payload_part *part = &parts->list[i];
+  if (r->offset % m->compares + r->count > m->compares)
+    return -EINVAL;
+  pthread_mutex_lock (&m->lock);
+  same = memcmp (m->bytes + r->offset, r->before, r->count) == 0;
+  if (same && !m->fail_write)
+    memcpy (m->bytes + r->offset, r->bytes, r->count);
+  pthread_mutex_unlock (&m->lock);
+  return same ? m->fail_write : -EILSEQ;
+}
 
-    r = memory_write_if (m, h->buf + part->at,
-                         part->before ? part->before : unwritten,
-                         h->start + part->at);
-    if (r == -EILSEQ && !part->before)
-      r = 0;
-  }
-  return r;
+static void
+do_request (struct image *image, unsigned nr)
+{
+  struct request **link = &image->first, *r;
+  struct memory *m = image->memory;
+
+  while (nr-- > 0)
+    link = &(*link)->next;
+  r = *link;
+  *link = r->next;
+  image->nr--;
+  if (m->intrudes_more)
+    m->intrude (m);
+  atomic_fetch_add (&m->requests, 1);
+  r->result = r->before ? compare_and_write (m, r)
+                        : memory_write (m, r->bytes, r->count, r->offset);
+  r->callback (r, r->arg);
+}
+
+static void
+operation_done (struct behind_op *op, int result)
+{
+  struct image *image = op->store;
+
+  assert_false (image->done);
+  image->done = true;
+  image->result = result;
+}
+
+static int
+memory_write_parts (struct memory *m, struct held *h,
+                    struct payload_parts *parts)
+{
+  struct image image = { .memory = m };
+  struct behind_op op = {
+    .change = { BEHIND_WRITE, h->start, h->end - h->start },
+    .buffer.bytes = h->buf,
+    .store = &image,
+    .parts = parts,
+  };
+  uint64_t state = h->start + h->buf[0];
+
+  assert_int_equal (parts_submit (&op, operation_done), 0);
+  while (image.nr > 0)
+    do_request (&image, random_below (&state, image.nr));
+  assert_true (image.done);
+  return image.result;
 }
 
 static int
@@ -224,7 +353,8 @@ setup (uint32_t sector_size)
   pthread_cond_init (&f.memory.left, NULL);
   f.memory.bytes = calloc (1, OFFSET + ROOM);
   assert_non_null (f.memory.bytes);
-  if (payload_new (&header, key, &f.payload, &why) < 0)
+  f.memory.compares = piece;
+  if (payload_new (&header, key, piece, &f.payload, &why) < 0)
     fail_msg ("%s", why.text);
   secret_free (key);
   return f;
@@ -251,15 +381,6 @@ teardown (struct fixture *f)
   payload_free (f->payload);
   pthread_mutex_destroy (&f->memory.lock);
   free (f->memory.bytes);
-}
-
-static uint64_t
-random_below (uint64_t *state, uint64_t n)
-{
-  *state ^= *state << 13;
-  *state ^= *state >> 7;
-  *state ^= *state << 17;
-  return *state % n;
 }
 
 static void
@@ -514,7 +635,7 @@ static void
 other_changes (struct memory *m)
 {
   struct other *o = m->intruder;
-  struct memory own = { .bytes = m->bytes };
+  struct memory own = { .bytes = m->bytes, .compares = m->compares };
   const struct payload_store its = {
     .read = memory_read,
     .begin = memory_begin,
@@ -553,6 +674,7 @@ two_servers_undo (uint32_t sector_size, bool writes_all)
 
   f.memory.writes_all = writes_all;
   f.memory.intrude = other_changes;
+  f.memory.intrudes_more = true;
   f.memory.intruder = &other;
   for (unsigned n = 0; n < 2000 && !undone; n++) {
     const uint64_t count = (1 + random_below (&other.state, 3)) * 512;
@@ -656,6 +778,55 @@ nothing_of_a_changed_sector_stays_unwritten (void **unused)
   teardown (&f);
 }
 
+static unsigned
+requests_for (struct fixture *f, const void *buf, size_t count, uint64_t offset)
+{
+  const unsigned before = f->memory.requests;
+
+  assert_int_equal (payload_write (f->payload, store (f), buf, count, offset),
+                    0);
+  return f->memory.requests - before;
+}
+
+/* Where the store can compare all of it. */
+static void
+a_first_write_to_a_sector_is_one_request (void **unused)
+{
+  const bool apart = piece != 4096; /* until the last one */
+  struct fixture f = setup (4096);
+  unsigned char buf[9000] = { 1 };
+
+  (void)unused;
+  assert_int_equal (requests_for (&f, buf, 512, 512), apart ? 8 : 1);
+  assert_int_equal (requests_for (&f, buf, 512, 3 * 512), 1);
+  assert_int_equal (requests_for (&f, buf, 10, 5 * 512 + 1), 1);
+  assert_int_equal (requests_for (&f, buf, 10, 4096 + 1), apart ? 8 : 1);
+  /* Two sectors in part, and one in between. */
+  assert_int_equal (requests_for (&f, buf, 9000, 4 * 4096 + 1000),
+                    apart ? 8 : 3);
+  assert_int_equal (requests_for (&f, buf, 9000, 4 * 4096 + 1000), 3);
+  assert_int_equal (requests_for (&f, buf, 512, 7 * 4096),
+                    piece == XTS_PART ? 8 : 1);
+  teardown (&f);
+}
+
+/* Which the payload was not told of. */
+static void
+a_store_that_compares_less_gets_parts (void **unused)
+{
+  struct fixture f = setup (4096);
+  unsigned char buf[512] = { 1 }, now[4096], zeros[512] = { 0 };
+
+  (void)unused;
+  f.memory.compares = XTS_PART;
+  assert_int_equal (requests_for (&f, buf, 512, 512), piece == 4096 ? 9 : 8);
+  assert_int_equal (payload_read (f.payload, store (&f), now, 4096, 0), 0);
+  assert_memory_equal (now, zeros, 512);
+  assert_memory_equal (now + 512, buf, 512);
+  assert_memory_equal (now + 1024, zeros, 512);
+  teardown (&f);
+}
+
 /* --- failures --- */
 
 static void
@@ -671,7 +842,6 @@ a_failed_write_changes_nothing_outside (void **unused)
   assert_int_equal (payload_write (f.payload, store (&f), model, SIZE, 0), 0);
   fill (buf, sizeof buf, &state);
   f.memory.fail_write = -ENOSPC;
-  f.memory.fail_after = 0;
   assert_int_equal (
       payload_write (f.payload, store (&f), buf, sizeof buf, 10000), -ENOSPC);
   f.memory.fail_write = 0;
@@ -715,7 +885,7 @@ other_ciphers_are_refused_by_name (void **unused)
   struct reason why = { "" };
 
   (void)unused;
-  assert_int_equal (payload_new (&header, key, &p, &why), -ENOTSUP);
+  assert_int_equal (payload_new (&header, key, piece, &p, &why), -ENOTSUP);
   assert_non_null (strstr (why.text, "serpent-xts-plain64"));
   assert_null (p);
   secret_free (key);
@@ -734,11 +904,19 @@ main (void)
     cmocka_unit_test (two_servers_do_not_undo_each_other),
     cmocka_unit_test (bytes_among_512_are_tried_again),
     cmocka_unit_test (nothing_of_a_changed_sector_stays_unwritten),
+    cmocka_unit_test (a_first_write_to_a_sector_is_one_request),
+    cmocka_unit_test (a_store_that_compares_less_gets_parts),
     cmocka_unit_test (a_failed_write_changes_nothing_outside),
     cmocka_unit_test (size_is_whole_sectors_inside_the_segment),
     cmocka_unit_test (other_ciphers_are_refused_by_name),
   };
 
+  int failed = 0;
+
   secret_wipe_openssl ();
-  return cmocka_run_group_tests (tests, NULL, NULL);
+  for (size_t i = 0; i < sizeof pieces / sizeof pieces[0]; i++) {
+    piece = pieces[i];
+    failed += cmocka_run_group_tests (tests, NULL, NULL);
+  }
+  return failed;
 }

@@ -144,6 +144,7 @@ tests_unit_test_luks_header_SOURCES = \
 	tests/unit/test-luks-header.c
 tests_unit_test_luks_header_CFLAGS = $(unit_cflags)
 tests_unit_test_luks_header_LDADD = $(unit_ldadd)
+tests_unit_test_payload_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)
 tests_unit_test_payload_CFLAGS = $(unit_cflags)
 tests_unit_test_payload_LDADD = $(unit_ldadd)
 tests_unit_test_recheck_CFLAGS = $(unit_cflags)
