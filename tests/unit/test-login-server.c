@@ -539,7 +539,7 @@ static void
 test_many_questions_share_a_refusal (void **state)
 {
   struct line lines[] = {
-    LATE (500, "POST /v1/auth/approle/login", 400,
+    LATE (2000, "POST /v1/auth/approle/login", 400,
           ERROR ("invalid role or secret ID")),
     END,
   };
