@@ -42,7 +42,7 @@ def commands(plugin, cluster, tmp_path):
                 " rbdcrypt volumes/": " %s volumes/" % plugin,
                 "volumes/vol-1": image.spec, **others}.items():
             script = script.replace(there, here)
-        assert "volumes/" not in script
+        assert "volumes/vol-" not in script
         return lab.run(
             "bash", "-e", "-o", "pipefail", "-c", script, timeout=120,
             cwd=tmp_path, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
