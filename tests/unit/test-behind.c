@@ -468,7 +468,8 @@ store_submit (void *opaque, struct behind_op *op)
   if (in_worker && v->behind.abandoned == 0 && roll (8) == 0)
     for (unsigned i = roll (20); i > 0; i--)
       yield ();
-  check_merged (v, op);
+  if (op->generation == v->generation) /* else it may come at any time */
+    check_merged (v, op);
   if (roll (100) < error_percent / 4) {
     for (const struct behind_op *m = op; m; m = m->merged)
       if (m->generation == v->generation)
