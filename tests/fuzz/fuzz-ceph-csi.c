@@ -13,13 +13,13 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "key.h"
+#include "require.h"
 
 extern int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size);
 extern int
@@ -32,13 +32,6 @@ struct input {
   const uint8_t *data;
   size_t size;
 };
-
-static void
-require (int condition)
-{
-  if (!condition)
-    abort ();
-}
 
 int
 __wrap_EVP_PBE_scrypt (const char *pass, size_t passlen,

@@ -22,6 +22,7 @@
 
 #include "../../plugin/keys/barbican/barbican.h"
 #include "../../plugin/keys/openbao/openbao.h"
+#include "require.h"
 
 #define ANSWER_MS 2000
 
@@ -38,13 +39,6 @@ static pthread_mutex_t answer_lock = PTHREAD_MUTEX_INITIALIZER;
 static const uint8_t *answer_bytes;
 static size_t answer_size;
 static bool in_pieces;
-
-static void
-require (int condition)
-{
-  if (!condition)
-    abort ();
-}
 
 static void
 send_bytes (int fd, const uint8_t *data, size_t size)

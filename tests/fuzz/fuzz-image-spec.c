@@ -11,15 +11,9 @@
 #include <string.h>
 
 #include "image_spec.h"
+#include "require.h"
 
 extern int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size);
-
-static void
-require (int condition)
-{
-  if (!condition)
-    abort ();
-}
 
 static void
 check_part (const char *part, size_t max)

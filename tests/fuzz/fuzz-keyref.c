@@ -12,15 +12,9 @@
 
 #include "encoding.h"
 #include "key.h"
+#include "require.h"
 
 extern int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size);
-
-static void
-require (int condition)
-{
-  if (!condition)
-    abort ();
-}
 
 static void
 try_reference (const char *str)

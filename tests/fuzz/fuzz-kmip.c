@@ -14,15 +14,9 @@
 #include <string.h>
 
 #include "../../plugin/keys/kmip/kmip.h"
+#include "require.h"
 
 extern int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size);
-
-static void
-require (int condition)
-{
-  if (!condition)
-    abort ();
-}
 
 /* A secret on success only, and a sentence otherwise. */
 static void

@@ -10,20 +10,13 @@
 #include <errno.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "../../plugin/keys/openbao/login.h"
 #include "json.h"
+#include "require.h"
 
 extern int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size);
-
-static void
-require (int condition)
-{
-  if (!condition)
-    abort ();
-}
 
 static int
 no_parse (struct login *l, json_t *auth, const struct profile *profile,

@@ -7,21 +7,14 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "key.h"
+#include "require.h"
 
 extern int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size);
-
-static void
-require (int condition)
-{
-  if (!condition)
-    abort ();
-}
 
 int
 LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)

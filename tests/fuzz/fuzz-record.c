@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "key.h"
+#include "require.h"
 
 extern int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size);
 
@@ -31,13 +32,6 @@ struct input {
   const char *text; /* ends in a NUL */
   size_t size;
 };
-
-static void
-require (int condition)
-{
-  if (!condition)
-    abort ();
-}
 
 static int
 metadata (void *opaque, const char *name, struct secret **ret,

@@ -9,19 +9,12 @@
 #include <errno.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "../../plugin/keys/kmip/ttlv.h"
+#include "require.h"
 
 extern int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size);
-
-static void
-require (int condition)
-{
-  if (!condition)
-    abort ();
-}
 
 /* Depth is what was checked: no more than TTLV_DEPTH_MAX cursors. */
 static unsigned

@@ -14,17 +14,11 @@
 #include <time.h>
 
 #include "unflushed.h"
+#include "require.h"
 
 extern int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size);
 
 #define BYTES_MAX (UINT64_C (1) << 60)
-
-static void
-require (int condition)
-{
-  if (!condition)
-    abort ();
-}
 
 /* Counts that cannot overflow when they are added up, a time that has a
  * date, and a name that can be printed; nothing else is in it.
