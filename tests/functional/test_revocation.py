@@ -182,6 +182,14 @@ class Load:
                 else:
                     self.errors.append(e.errnum)
 
+    def was_refused(self):
+        """With EPERM, and then hung up on.  A request sent to a server that
+        listens no longer ends libnbd's handle with the answers in it unread:
+        then only the end is known."""
+        assert set(self.errors) == {errno.EPERM} or (
+            set(self.errors) == {errno.ENOTCONN} and
+            self.client.handle.aio_is_dead()), self.errors
+
     def finish(self, seconds=30):
         self.stopping = True
         return self.wait(seconds)
@@ -273,7 +281,7 @@ def test_revoked_key_ends_io_and_leaves_memory(
     getattr(volume, how)()
     load.wait(20)
     assert load.ended_at - begin <= volume.limit
-    assert set(load.errors) == {errno.EPERM}, load.errors
+    load.was_refused()
     lab.await_(lambda: cluster.watchers(volume.image) == [], 12,
                "the image is closed")
     assert cluster.lockers(volume.image) == []
@@ -338,7 +346,7 @@ def test_deleted_transit_key_ends_io(servers, images, bao, files, cluster):
     bao.must("DELETE", key)
     load.wait(20)
     assert load.ended_at - begin <= 1.1 + TIMEOUT + 2
-    assert set(load.errors) == {errno.EPERM}, load.errors
+    load.was_refused()
     lab.await_(lambda: cluster.watchers(image) == [], 12,
                "the image is closed")
     server.says("may no longer be used")
@@ -394,7 +402,7 @@ def test_key_revoked_in_barbican_ends_io_and_leaves_memory(
         barbican.delete_credential(credential)
     load.wait(60)
     assert load.ended_at - begin <= 1.1 + 30 + 2
-    assert set(load.errors) == {errno.EPERM}, load.errors
+    load.was_refused()
     lab.await_(lambda: cluster.watchers(image) == [], 12,
                "the image is closed")
     leaves_memory(server.pid, key, PASSPHRASE)
@@ -663,7 +671,7 @@ def test_outage_beyond_grace_stops(volume, sealed, cluster, images, files,
     begin = time.monotonic()
     sealed()
     load.wait(20)
-    assert set(load.errors) == {errno.EPERM}, load.errors
+    load.was_refused()
     assert 2 <= load.ended_at - begin <= 2 + volume.limit
     lab.await_(lambda: cluster.watchers(volume.image) == [], 12,
                "the image is closed")
