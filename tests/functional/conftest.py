@@ -10,12 +10,13 @@ import tempfile
 
 import pytest
 
-import barbican_server
-import certificates as certificate_store
-import classes as class_table
-import kmip_server
-import lab
-import machines
+# What it asserts is told in as many words as what a test does.
+pytest.register_assert_rewrite("lab")
+
+import lab  # noqa: E402
+from lab import barbican_server, kmip_server, machines  # noqa: E402
+from lab import certificates as certificate_store  # noqa: E402
+from lab import classes as class_table  # noqa: E402
 
 
 def pytest_configure(config):
@@ -84,7 +85,7 @@ def pytest_terminal_summary(terminalreporter):
 
 @pytest.fixture(scope="session")
 def classes():
-    """The class table: see classes.py."""
+    """The class table: see lab/classes.py."""
     return class_table.CLASSES
 
 
@@ -148,7 +149,7 @@ def barbican(lab_dir):
 
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory):
-    """certificates(NAME) -> path: see certificates.py."""
+    """certificates(NAME) -> path: see lab/certificates.py."""
     return certificate_store.make(tmp_path_factory.mktemp("certificates"))
 
 

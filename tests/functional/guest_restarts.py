@@ -8,7 +8,7 @@ import threading
 import pytest
 
 import lab
-import machines
+from lab import machines
 from test_planned_stop import RESTARTS, quiet, serve
 
 # Without a cache in the guest or in QEMU; each run verifies what it wrote.

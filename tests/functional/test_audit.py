@@ -8,8 +8,8 @@ import subprocess
 
 import pytest
 
-import journal as journals
 import lab
+from lab import journal as journals
 
 
 @pytest.fixture

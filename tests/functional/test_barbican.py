@@ -11,9 +11,9 @@ import time
 import nbd
 import pytest
 
-import fake_kms
 import lab
-from barbican_server import forward
+from lab import fake_kms
+from lab.barbican_server import forward
 from test_policies import examples
 from test_start_image import names
 

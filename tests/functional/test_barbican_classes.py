@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-import fake_kms
 import lab
-from classes import NEVER
+from lab import fake_kms
+from lab.classes import NEVER
 
 PASSPHRASE = lab.PASSPHRASE
 NOTHING = "00000000-0000-4000-8000-000000000000"

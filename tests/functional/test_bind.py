@@ -13,10 +13,10 @@ import time
 
 import pytest
 
-import journal as journals
 import lab
-from test_image_reference import METADATA, image_id, profiles, record, \
-    serves, set_metadata
+from lab import journal as journals
+from test_image_reference import (METADATA, image_id, profiles, record, serves,
+                                  set_metadata)
 
 assert profiles  # a fixture
 

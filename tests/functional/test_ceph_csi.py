@@ -11,7 +11,7 @@ import time
 import pytest
 
 import lab
-from classes import NEVER
+from lab.classes import NEVER
 from test_image_reference import image_id, serves, set_metadata
 from test_revocation import Load, says
 from test_secrets import leaves_memory, places, volume_key

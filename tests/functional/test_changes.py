@@ -15,9 +15,8 @@ import time
 import nbd
 import pytest
 
-import fake_kms
 import lab
-from lab import MIB
+from lab import MIB, fake_kms
 
 ALL = os.environ.get("RBDCRYPT_ALL_CHANGES") == "1"
 POOL = "changes"

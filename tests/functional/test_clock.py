@@ -14,9 +14,8 @@ import pytest
 
 import lab
 from lab import MIB
-from test_openbao_logins import jwt_auth, logins, profile  # noqa: F401
-from test_revocation import Load, says
-from test_revocation import sealed, trail_of, volume  # noqa: F401
+from test_openbao_logins import jwt_auth, logins, profile
+from test_revocation import Load, says, sealed, trail_of, volume
 
 DAY = 86400
 YEAR = 365 * DAY

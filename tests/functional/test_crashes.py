@@ -12,8 +12,8 @@ import nbd
 import pytest
 
 import lab
-from crashes import KILLED, Activated, Qemu, Writer
 from lab import MIB
+from lab.crashes import KILLED, Activated, Qemu, Writer
 
 KIB = 1024
 CRASHES = int(os.environ.get("RBDCRYPT_CRASHES", "3"))

@@ -11,7 +11,7 @@ import pytest
 
 import lab
 from lab import MIB
-from test_revocation import fails_with, volume  # noqa: F401
+from test_revocation import fails_with, volume
 
 
 class Program:

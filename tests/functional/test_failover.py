@@ -12,9 +12,8 @@ import types
 
 import pytest
 
-import fake_kms
-import kmip_server
 import lab
+from lab import fake_kms, kmip_server
 from test_outage import Fio, written
 
 TEXT = lab.PASSPHRASE.decode()

@@ -11,9 +11,9 @@ import socket
 
 import pytest
 
-import fake_kms
 import lab
-from test_openbao_logins import approle, logins, profile  # noqa: F401
+from lab import fake_kms
+from test_openbao_logins import approle, logins, profile
 
 # The connections of a start: the login, then the question for the key.
 LOGIN, KEY = 1, 2

@@ -7,9 +7,8 @@ import re
 
 import pytest
 
-import machines
-from lab import MIB
-from machines import Disk, Machine
+from lab import MIB, machines
+from lab.machines import Disk, Machine
 from test_behind import LOST
 
 # The smallest XFS that there is takes 300 MiB; the images are thin.

@@ -7,11 +7,10 @@ import json
 
 import pytest
 
-import fake_kms
 import lab
-from barbican_server import Request, forward
-from test_hostile_kms import (RSS_LIMIT_KIB, TURNS, io_until, outage,
-                              peak_kib)
+from lab import fake_kms
+from lab.barbican_server import Request, forward
+from test_hostile_kms import RSS_LIMIT_KIB, TURNS, io_until, outage, peak_kib
 from test_start_image import names
 
 

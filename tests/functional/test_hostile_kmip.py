@@ -7,10 +7,9 @@ import json
 
 import pytest
 
-import fake_kms
-import kmip_server
 import lab
-from kmip_server import GET, GET_ATTRIBUTES, Pretender, in_turn
+from lab import fake_kms, kmip_server
+from lab.kmip_server import GET, GET_ATTRIBUTES, Pretender, in_turn
 from test_hostile_kms import RSS_LIMIT_KIB, io_until, outage, peak_kib
 
 

@@ -12,8 +12,8 @@ import ssl
 import nbd
 import pytest
 
-import fake_kms
 import lab
+from lab import fake_kms
 from test_start_image import names
 
 TEXT = lab.PASSPHRASE.decode()

@@ -8,8 +8,8 @@ import os
 
 import pytest
 
-import journal
 import lab
+from lab import journal
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ import time
 
 import pytest
 
-import kmip_server
 import lab
-from classes import NEVER
-from kmip_server import Pretender, in_turn
+from lab import kmip_server
+from lab.classes import NEVER
+from lab.kmip_server import Pretender, in_turn
 from test_revocation import Load, Neighbour, says
 from test_secrets import leaves_memory, places, volume_key
 from test_start_image import names

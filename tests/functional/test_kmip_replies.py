@@ -4,7 +4,8 @@ nobody can see."""
 
 import pytest
 
-from kmip_server import GET, GET_ATTRIBUTES, in_turn, item, key, reply, state
+from lab.kmip_server import (GET, GET_ATTRIBUTES, in_turn, item, key, reply,
+                             state)
 from test_kmip import PASSPHRASE, pretending, profile, served
 from test_start_image import names
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The matrix of engine, header, geometry and ancestry (matrix.py): what is
+"""The matrix of engine, header, geometry and ancestry (lab/matrix.py): what is
 served is read and written rightly, what is not is refused in a sentence.
 
 RBDCRYPT_SEED    chooses the sample, and what is written in each case; the
@@ -14,8 +14,7 @@ import nbd
 import pytest
 
 import lab
-import matrix
-from lab import SEED
+from lab import SEED, matrix
 
 NUMBER = os.environ.get("RBDCRYPT_MATRIX", "6")
 CASES = matrix.every() if NUMBER == "all" else \

@@ -8,8 +8,7 @@ import os
 import pytest
 
 import lab
-import machines
-from lab import MIB
+from lab import MIB, machines
 
 MIGRATIONS = int(os.environ.get("RBDCRYPT_MIGRATIONS", "1"))
 # A round takes as long as this is large, and the guest does four of them.

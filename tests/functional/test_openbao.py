@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-import fake_kms
 import lab
+from lab import fake_kms
 from test_start_image import names
 
 MIB = lab.MIB

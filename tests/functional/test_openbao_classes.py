@@ -12,8 +12,8 @@ import re
 import nbd
 import pytest
 
-import fake_kms
 import lab
+from lab import fake_kms
 from test_revocation import Questions
 from test_secrets import leaves_memory
 

@@ -11,9 +11,8 @@ import time
 
 import pytest
 
-import fake_kms
-import fake_kubernetes
 import lab
+from lab import fake_kms, fake_kubernetes
 
 TEXT = lab.PASSPHRASE.decode()
 AUDIENCE = "bao"

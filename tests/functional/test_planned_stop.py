@@ -4,6 +4,7 @@ with an error, nothing is lost, and the log says nothing of one."""
 
 import errno
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 
 import lab
 from lab import MIB
-from reconnecting import Reconnecting
+from lab.reconnecting import Reconnecting
 
 RESTARTS = int(os.environ.get("RBDCRYPT_RESTARTS", "2"))
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP]
@@ -288,15 +289,12 @@ def test_parent_that_ends(servers, images, key, cluster):
     server.expected_status = None
     server.process.kill()
     run_until_gone(loads)
-    lab.await_(lambda: select_readable(ended), lab.STOP_LIMIT, "it ends")
+    lab.await_(lambda: select.select([ended], [], [], 0)[0], lab.STOP_LIMIT,
+               "it ends")
     os.close(ended)
     assert [d.errors for d in loads] == [[]] * 2
     quiet(server)
     assert cluster.watchers(image) == []
-
-
-def select_readable(fd):
-    return lab.select.select([fd], [], [], 0)[0]
 
 
 @pytest.mark.parametrize("stranger", [False, True],

@@ -13,8 +13,8 @@ import urllib.request
 
 import pytest
 
-import fake_kubernetes
 import lab
+from lab import fake_kubernetes
 from test_bind import bind, command, opens, refused as refuses, tokens
 from test_image_reference import profiles, serves
 

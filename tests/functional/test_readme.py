@@ -18,7 +18,7 @@ import pytest
 
 import lab
 from lab import MIB
-from qmp import Qmp
+from lab.qmp import Qmp
 
 TOP = os.path.realpath(os.path.join(lab.HERE, "..", ".."))
 KEY = "5a" * 32

@@ -12,8 +12,8 @@ import ssl
 import struct
 import subprocess
 
-import fake_kms
 import lab
+from lab import fake_kms
 
 ENV = os.path.join(lab.ENV, "kmip")
 

@@ -13,8 +13,7 @@ import random
 import struct
 
 import lab
-import xts
-from lab import MIB
+from lab import MIB, xts
 
 ENGINES = "auto", "librbd", "openssl"
 OWN = b"the clone's own passphrase"

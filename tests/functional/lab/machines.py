@@ -8,7 +8,7 @@ import sys
 from types import SimpleNamespace
 
 import lab
-from qmp import Qmp
+from lab.qmp import Qmp
 
 sys.path.insert(0, os.path.join(lab.HERE, "..", "bench"))
 import guest  # noqa: E402
