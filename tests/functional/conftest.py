@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Fixtures: one cluster and one OpenBao for the session, images and
-servers for each test."""
+"""Fixtures: one cluster and one of each key server for the session, images
+and servers for each test."""
 
+import contextlib
+import functools
+import json
 import os
 import random
 import shutil
@@ -15,8 +18,14 @@ pytest.register_assert_rewrite("lab")
 
 import lab  # noqa: E402
 from lab import barbican_server, kmip_server, machines  # noqa: E402
+from lab import castellan as castellan_  # noqa: E402
 from lab import certificates as certificate_store  # noqa: E402
 from lab import classes as class_table  # noqa: E402
+from lab import logins as logins_  # noqa: E402
+from lab import qemu, records  # noqa: E402
+from lab import stage as stage_  # noqa: E402
+from lab.openbao import FIELD  # noqa: E402
+from lab.volume import Volume  # noqa: E402
 
 
 def pytest_configure(config):
@@ -148,6 +157,16 @@ def barbican(lab_dir):
 
 
 @pytest.fixture(scope="session")
+def logins(bao, lab_dir):
+    """The ways to log in to it: see lab/logins.py."""
+    directory = os.path.join(lab_dir, "logins")
+    os.makedirs(directory, exist_ok=True)
+    one = logins_.Logins(bao, directory)
+    one.set_up()
+    return one
+
+
+@pytest.fixture(scope="session")
 def certificates(tmp_path_factory):
     """certificates(NAME) -> path: see lab/certificates.py."""
     return certificate_store.make(tmp_path_factory.mktemp("certificates"))
@@ -222,6 +241,36 @@ def files(tmp_path):
 
 
 @pytest.fixture
+def entered():
+    """entered(CONTEXT): what it yields, until the test's end."""
+    with contextlib.ExitStack() as stack:
+        yield stack.enter_context
+
+
+@pytest.fixture
+def profiles_file(files):
+    """profiles_file(NAME=PROFILE, ...) -> profiles= of a file with them.
+    Members that are None or ... are left out."""
+    def make(mode=0o600, path="profiles.json", **profiles):
+        return "profiles=" + files(path, json.dumps({"profiles": {
+            name: {k: v for k, v in p.items() if v not in (None, ...)}
+            for name, p in profiles.items()}}), mode)
+    return make
+
+
+@pytest.fixture
+def failing(classes, servers, encrypted):
+    """failing(PROVIDER) -> refused(FAILURE, OUTCOME, *ARGUMENTS): a start
+    that must fail, for the class table."""
+    def of(provider):
+        def refused(failure, outcome, *arguments, image=None, **kwargs):
+            return classes.refused(servers, provider, failure, outcome,
+                                   image or encrypted, *arguments, **kwargs)
+        return refused
+    return of
+
+
+@pytest.fixture
 def key(files):
     """The reference of a key file that holds lab.PASSPHRASE."""
     return "key=file:" + files("passphrase", lab.PASSPHRASE)
@@ -236,6 +285,85 @@ def half(cluster, files):
         " allow rwx pool=rbd object_prefix rbd_header,"
         " allow rwx pool=rbd object_prefix rbd_object_map,"
         " allow rwx pool=rbd object_prefix rbd_children"))]
+
+
+@pytest.fixture
+def volume(servers, images, bao, files):
+    """One whose key can be taken away: see lab/volume.py."""
+    return Volume(servers, images, bao, files)
+
+
+@pytest.fixture
+def sealed(bao):
+    """sealed() seals; it is unsealed at the end in any case."""
+    yield bao.seal
+    bao.unseal()
+
+
+@pytest.fixture
+def approle(logins, files):
+    """approle(role, **members) -> the member "auth"."""
+    return functools.partial(logins_.approle, logins, files)
+
+
+@pytest.fixture
+def by_auth(bao, profiles_file):
+    """by_auth(AUTH, **members) -> profiles=, with what Logins has stored."""
+    def make(auth, **members):
+        return profiles_file(t=bao.profile(**{
+            **FIELD, "prefix": "logins/", "auth": auth, **members}))
+    return make
+
+
+@pytest.fixture
+def castellan(bao):
+    """castellan(DO, BYTES) -> (id of the key, its bytes)"""
+    return functools.partial(castellan_.call, bao)
+
+
+@pytest.fixture
+def profiles(bao, profiles_file):
+    """Those of what images record: see lab/records.py."""
+    return profiles_file(**records.tenants(bao))
+
+
+@pytest.fixture(scope="session")
+def command(plugin):
+    """rbdcrypt, beside the plugin's build directory."""
+    path = os.path.join(os.path.dirname(plugin), "..", "rbdcrypt")
+    path = os.environ.get("RBDCRYPT_COMMAND", path)
+    assert os.access(path, os.X_OK), path
+    return os.path.realpath(path)
+
+
+@pytest.fixture
+def bind(command, cluster, profiles):
+    """bind(*ARGUMENTS) -> its result; profiles and cluster are given."""
+    def run(*arguments, check=True, **kwargs):
+        return lab.run(command, "bind", "--conf", cluster.conf, "--"
+                       + profiles, *arguments, check=check, **kwargs)
+    return run
+
+
+@pytest.fixture
+def secret(files):
+    """The passphrase of all images, as an option of QEMU's."""
+    return "secret,id=s,file=" + files("qemu-secret", lab.PASSPHRASE)
+
+
+@pytest.fixture
+def cinder(images, secret, tmp_path):
+    """cinder(SIZE) -> an image as Cinder makes it: see lab/qemu.py."""
+    def make(size=32 * lab.MIB, args=()):
+        return qemu.cinder(images, secret, tmp_path, size, args)
+    return make
+
+
+@pytest.fixture(scope="module")
+def stage(plugin, lab_dir):
+    """Where the documents' examples run: see lab/stage.py."""
+    with stage_.made(os.path.join(lab_dir, "stage"), plugin) as command:
+        yield command
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,6 @@ import random
 import nbd
 import pytest
 
-import lab
 from lab import SEED, matrix
 
 NUMBER = os.environ.get("RBDCRYPT_MATRIX", "6")

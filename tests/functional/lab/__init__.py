@@ -2,10 +2,22 @@
 """What the functional tests work with: a real Ceph cluster, real key
 servers, encrypted images, and nbdkit serving them.
 
-Each file is one of these things.  What nearly every test needs is here under
-a short name; the rest is imported from where it is.
+Each file is one of these things:
 
-Every wait has a limit, and everything that is started is ended.
+    settings command programs processes memory   this machine
+    cluster connection images qemu xts matrix    Ceph, and what is in it
+    server servers client trail journal          nbdkit, and what it says
+    crashes reconnecting machines qmp            it and QEMU
+    openbao barbican_server kmip_server          key servers that are real
+    fake_kms fake_kubernetes certificates        and servers that are not
+    classes questions hostile                    what they answer, and when
+    logins castellan ceph_csi records bound      how a key is found
+    volume load fio                              a key that is taken away
+    documents stage                              examples, and where they run
+
+What nearly every test needs is here under a short name; the rest is imported
+from where it is.  Every wait has a limit, and everything that is started is
+ended.
 """
 
 from lab.client import Client, Refused

@@ -19,13 +19,13 @@ or, where a server cannot fail in this way:
 """
 
 import functools
-import json
 import os
 import re
 import tempfile
 import textwrap
 
 import lab
+from lab import trail
 
 PROVIDERS = ("openbao", "barbican", "kmip", "ceph-csi")
 
@@ -128,8 +128,7 @@ def audited(servers):
 
 def last_outcome(path):
     """Of the last failure in the audit trail PATH."""
-    with open(path, encoding="utf-8") as f:
-        lines = [json.loads(line) for line in f]
+    lines = trail.read(path)
     outcomes = [e["outcome"] for e in lines if e["outcome"] != "ok"]
     assert outcomes, "no failure in the audit trail: %r" % lines
     return outcomes[-1]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A client of a server: an NBD connection."""
 
+import errno
 import time
 
 import nbd
@@ -97,6 +98,21 @@ class Client:
                   timeout, "a block status")
         return found
 
+    def revoked(self):
+        """Is what it asks for refused, or has the server hung up?"""
+        number = outcome(self.read, 512, 0)
+        assert number in (0, errno.EPERM, errno.ESHUTDOWN, errno.ENOTCONN), \
+            errno.errorcode[number]
+        return number != 0
+
+    def gone(self):
+        """Has the server hung up?"""
+        try:
+            self.handle.poll(0)
+        except nbd.Error:
+            pass
+        return self.handle.aio_is_closed() or self.handle.aio_is_dead()
+
     def close(self):
         """Leave politely; a server that is gone is no error."""
         try:
@@ -119,3 +135,19 @@ class Client:
     def __exit__(self, *exc):
         if self.handle is not None:
             self.close()
+
+
+def outcome(call, *arguments, **kwargs):
+    """0, or the errno"""
+    try:
+        call(*arguments, **kwargs)
+    except nbd.Error as e:
+        return e.errnum
+    return 0
+
+
+def fails(call, *arguments, **kwargs):
+    """The errno of what has to fail."""
+    number = outcome(call, *arguments, **kwargs)
+    assert number, "it works"
+    return number

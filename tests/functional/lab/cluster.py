@@ -58,6 +58,10 @@ class Cluster:
                       "osd", osd)
         return "[client.%s]\nkey = %s\n" % (user, self.key(user))
 
+    def used(self, image):
+        """Bytes of the pool that the image takes."""
+        return self.json("rbd", "du", image)["images"][0]["used_size"]
+
     def watchers(self, image):
         """Who has the image open for writing."""
         status = self.json("rbd", "status", image)["watchers"]
@@ -110,8 +114,9 @@ class Cluster:
         ceph.admin_socket are under way to OSDs that are frozen: nbdkit logs a
         request before the plugin has it."""
         def asked():
-            ops = json.loads(self.ceph("--admin-daemon", admin_socket,
-                                       "objecter_requests"))["ops"]
+            ops = json.loads(self.call(
+                "ceph", "--admin-daemon", admin_socket,
+                "objecter_requests").stdout)["ops"]
             return sum(op["object_id"].startswith("rbd_data.") for op in ops)
         await_(lambda: asked() >= number, 30, "the OSDs are asked")
 

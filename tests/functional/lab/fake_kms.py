@@ -86,6 +86,12 @@ class Misbehaving:
             connection.close()
 
 
+def in_place_of(server, reply, **kwargs):
+    """One that misbehaves under the real SERVER's certificate."""
+    return Misbehaving(server.file("server.pem"), server.file("server.key"),
+                       reply, **kwargs)
+
+
 def answer(status, body, headers=()):
     """A reply of one piece."""
     def reply(_server, connection):

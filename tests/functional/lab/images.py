@@ -9,6 +9,17 @@ from lab.command import run
 from lab.settings import MIB, PASSPHRASE
 
 
+def volume_key(header, passphrase):
+    """What encrypts the sectors, as cryptsetup finds it in the header."""
+    path = header + ".volume-key"
+    if not os.path.exists(path):
+        run("cryptsetup", "luksDump", "-q", "--dump-volume-key",
+            "--volume-key-file", path, "--key-file", "-", header,
+            input=passphrase)
+    with open(path, "rb") as f:
+        return f.read()
+
+
 class Image:
     """One image in the cluster and what opens it."""
 
@@ -100,6 +111,10 @@ class Images:
             os.rename(path + ".new", path)
         return path
 
+    def volume_key(self, passphrase=PASSPHRASE):
+        """That of all images that luks (passphrase=PASSPHRASE) makes."""
+        return volume_key(self.header(passphrase=passphrase), passphrase)
+
     def luks(self, version=2, passphrase=PASSPHRASE, size=64 * MIB,
              offset=4 * MIB, sector=None, args=(), format_args=(), pool=None,
              namespace=None):
@@ -124,8 +139,8 @@ class Images:
     def costly(self, passes=4):
         """By what is told of it, and yet soon done: each of PASSES is said
         to take a third of a second.  The unlock takes 256 MiB where as much
-        was free: cryptsetup takes less then.  (What librbd formats costs as much
-        as the machine can do at that moment.)"""
+        was free: cryptsetup takes less then.  (What librbd formats costs as
+        much as the machine can do at that moment.)"""
         return self.luks(format_args=(
             "--pbkdf", "argon2id", "--pbkdf-memory", "262144",
             "--pbkdf-force-iterations", str(passes),

@@ -118,6 +118,15 @@ class Kmip:
             os.rmdir(here)
             os.rename(away, here)
 
+    def honest(self, _server, connection, message):
+        """What a Pretender replies that does not pretend."""
+        connection.sendall(self.ask(message))
+
+    def pretending(self, reply, certificate="server"):
+        """A Pretender under the real server's certificate, or another."""
+        return Pretender(self.file(certificate + ".pem"),
+                         self.file(certificate + ".key"), reply)
+
     def ask(self, message):
         """MESSAGE as tenant-a's: the reply."""
         context = ssl.create_default_context(cafile=self.file("ca.pem"))

@@ -14,6 +14,7 @@ import struct
 
 import lab
 from lab import MIB, xts
+from lab.images import volume_key
 
 ENGINES = "auto", "librbd", "openssl"
 OWN = b"the clone's own passphrase"
@@ -151,7 +152,7 @@ class Header:
     def __init__(self, path, passphrase, offset, sector, own=False):
         self.path, self.passphrase = path, passphrase
         self.offset, self.sector, self.own = offset, sector, own
-        self.sectors = xts.Sectors(xts.volume_key(path, passphrase), sector)
+        self.sectors = xts.Sectors(volume_key(path, passphrase), sector)
 
     def text(self, clones=False):
         """What is before the payload; CLONES: as librbd marks a clone's."""

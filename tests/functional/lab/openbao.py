@@ -3,13 +3,18 @@
 
 import json
 import os
+import re
 import ssl
 import time
 import urllib.error
 import urllib.request
 
 from lab.command import await_, run
+from lab.questions import Questions
 from lab.settings import ENV
+
+# Members of a profile whose records have one field, "key".
+FIELD = {"layout": "field", "field": "key"}
 
 
 class Bao:
@@ -22,6 +27,9 @@ class Bao:
         self.token_file = os.path.join(self.dir, "root.token")
         self.audit_log = os.path.join(self.dir, "audit.log")
         self.roles = {}  # accessor: what its login was by
+
+    def file(self, name):
+        return os.path.join(self.dir, name)
 
     def _script(self, verb):
         run(os.path.join(ENV, "openbao"), verb, self.dir, timeout=700)
@@ -47,6 +55,32 @@ class Bao:
     def token(self):
         with open(self.token_file) as f:
             return f.read()
+
+    @property
+    def environment(self):
+        """The variables that OpenBao's own command line takes."""
+        return {"BAO_ADDR": self.address, "BAO_TOKEN": self.token,
+                "BAO_CACERT": self.ca}
+
+    def profile(self, **members):
+        """A profile, with the root token unless "auth" is given."""
+        return {"type": "openbao", "address": self.address,
+                "ca_file": self.ca, "auth": {"method": "token_file",
+                                             "path": self.token_file},
+                **members}
+
+    def answers(self, path, role=""):
+        """How often it has answered about PATH, to a login of ROLE."""
+        return Questions(self.audit_log, '"type":"response"(?=.*"path":"%s")%s'
+                         % (re.escape(path), role and
+                            '(?=.*"role_name":"%s")' % role))
+
+    def paths(self, request):
+        """Those in the audit log's lines about REQUEST: two of them."""
+        with open(self.audit_log, encoding="utf-8") as f:
+            found = [json.loads(line)["request"] for line in f
+                     if request in line]
+        return [r["path"] for r in found if r["id"] == request]
 
     def call(self, method, path, body=None, namespace=None, wrap=None,
              token=None):

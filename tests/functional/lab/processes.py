@@ -6,6 +6,20 @@ import glob
 import os
 import re
 
+from lab.settings import KIB
+
+
+def resident(pid):
+    """Bytes of memory that it has."""
+    with open("/proc/%d/statm" % pid, encoding="ascii") as f:
+        return int(f.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+def peak(pid):
+    """The most bytes of memory that it has had."""
+    with open("/proc/%d/status" % pid, encoding="utf-8") as f:
+        return int(re.search(r"^VmHWM:\s+(\d+)", f.read(), re.M)[1]) * KIB
+
 
 def all_stopped(pid):
     """Each thread: on a busy machine they go on for a while."""

@@ -23,3 +23,28 @@ def qemu_luks(secret, path, size, call=run):
             r.stderr.decode(errors="replace")
         return r.returncode == 0
     await_(made, 60, "qemu-img makes a LUKS image")
+
+
+def cinder(images, secret, directory, size, args=()):
+    """An image as Cinder's RBD driver makes it; its payload of SIZE holds
+    1 MiB of 0xa5 at 1 MiB."""
+    path = str(directory / "cinder")
+    qemu_luks(secret, path, size)
+    run("qemu-io", "--object", secret, "--image-opts", "-c",
+        "write -P 0xa5 1M 1M",
+        "driver=luks,key-secret=s,file.driver=file,file.filename=" + path)
+    image = images.imported(path, args)
+    image.offset, image.size = image.size - size, size
+    return image
+
+
+def qemu_reads(image, secret, tmp_path):
+    """The payload, by QEMU's own LUKS."""
+    raw, out = str(tmp_path / "raw"), str(tmp_path / "out")
+    with open(raw, "wb") as f:
+        f.write(image.raw())
+    run("qemu-img", "convert", "--object", secret, "--image-opts",
+        "driver=luks,key-secret=s,file.driver=file,file.filename=" + raw,
+        "-O", "raw", out, timeout=120)
+    with open(out, "rb") as f:
+        return f.read()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""QEMU's NBD client, which connects again: qemu-io writes, flushes and
-verifies, without a cache, until it is told to end."""
+"""QEMU's NBD client, which connects again, and servers for it."""
 
+import os
 import subprocess
 import tempfile
 import threading
@@ -10,10 +10,12 @@ import lab
 
 SIZE = 65536
 DEPTH = 8
+RESTARTS = int(os.environ.get("RBDCRYPT_RESTARTS", "2"))
 
 
 class Reconnecting:
-    """NODE: the options of QEMU's driver "nbd"."""
+    """qemu-io writes, flushes and verifies, without a cache, until it is told
+    to end.  NODE: the options of QEMU's driver "nbd"."""
 
     def __init__(self, node, secret=None):
         self.log = tempfile.TemporaryFile()
@@ -78,3 +80,18 @@ class Reconnecting:
             self.process.wait()
         if exc == (None, None, None):
             assert status == 0, (status, self.failures())
+
+
+def serve(servers, image, key, path, *arguments, **kwargs):
+    """A server on a socket that is found at PATH."""
+    server = servers.start(image, key, "cache=none", *arguments, **kwargs)
+    new = path + ".new"
+    os.symlink(server.socket, new)
+    os.rename(new, path)
+    return server
+
+
+def quiet(server):
+    """Nothing that a reader of the log could take for a failure."""
+    bad = [s for s in server.lines() if "error" in s or "ssert" in s]
+    assert bad == [], server.stderr()

@@ -10,7 +10,11 @@ import tempfile
 
 from lab.client import Client
 from lab.command import await_
-from lab.settings import START_LIMIT, STOP_LIMIT
+from lab.settings import START_LIMIT, STOP_LIMIT, pattern
+
+
+# In its log.
+LOST = "writes that were acknowledged have failed"
 
 
 class Server:
@@ -50,9 +54,9 @@ class Server:
         with open(self.log, "rb") as f:
             return f.read().decode(errors="replace")
 
-    def says(self, text):
+    def says(self, text, seconds=20):
         """Wait until it has: what a client sees may come before that."""
-        return await_(lambda: text in self.stderr(), 20,
+        return await_(lambda: text in self.stderr(), seconds,
                       "the log says %r" % text)
 
     def lines(self):
@@ -74,6 +78,13 @@ class Server:
         client = Client.connect(self.socket, **kwargs)
         self.clients.append(client)
         return client
+
+    def works(self, **kwargs):
+        """A client writes, and reads what it wrote."""
+        with self.connect(**kwargs) as c:
+            c.write(pattern(4096), 0)
+            c.flush()
+            assert c.read(4096, 0) == pattern(4096)
 
     @property
     def uri(self):

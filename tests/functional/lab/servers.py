@@ -90,3 +90,15 @@ class Servers:
                 raise failed
         finally:
             self.started = []
+
+
+def names(refusal, *words):
+    """Does the sentence name them?"""
+    for word in words:
+        assert word in refusal.sentence, refusal.sentence
+
+
+def served(servers, image, *arguments, **kwargs):
+    """It starts, and a client sees all of the image."""
+    with servers.start(image, *arguments, **kwargs).connect() as c:
+        assert c.size == image.size

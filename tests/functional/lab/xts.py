@@ -2,22 +2,7 @@
 """AES-XTS by Python's cryptography: a reader and a writer of LUKS payloads
 that has no line in common with librbd or this plugin."""
 
-import os
-
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-
-import lab
-
-
-def volume_key(header, passphrase):
-    """What encrypts the sectors, as cryptsetup finds it in the header."""
-    path = header + ".volume-key"
-    if not os.path.exists(path):
-        lab.run("cryptsetup", "luksDump", "-q", "--dump-volume-key",
-                "--volume-key-file", path, "--key-file", "-", header,
-                input=passphrase)
-    with open(path, "rb") as f:
-        return f.read()
 
 
 class Sectors:
