@@ -4,9 +4,11 @@ and servers for each test."""
 
 import contextlib
 import functools
+import glob
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import tempfile
@@ -33,6 +35,11 @@ def pytest_configure(config):
         raise pytest.UsageError(
             "RBDCRYPT_PLUGIN must name nbdkit-rbdcrypt-plugin.so "
             "(tests/run sets it)")
+    for path in glob.glob(os.path.join(lab.HERE, "test_*.py")):
+        with open(path, encoding="utf-8") as f:
+            if re.search(r"^\s*(from|import) test_", f.read(), re.M):
+                raise pytest.UsageError("%s imports another test: what they "
+                                        "share belongs to lab/" % path)
     # What a shell runs in the background ignores SIGINT, and so would the
     # servers.
     signal.signal(signal.SIGINT, signal.default_int_handler)

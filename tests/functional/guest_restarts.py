@@ -9,7 +9,7 @@ import pytest
 
 import lab
 from lab import machines
-from test_planned_stop import RESTARTS, quiet, serve
+from lab.reconnecting import RESTARTS, quiet, serve
 
 # Without a cache in the guest or in QEMU; each run verifies what it wrote.
 FIO = ["fio", "--name=job", "--filename=/dev/vda", "--direct=1",

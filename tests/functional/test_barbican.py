@@ -3,19 +3,17 @@
 every way to be refused."""
 
 import datetime
-import errno
+import functools
 import json
 import os
-import time
 
-import nbd
 import pytest
 
 import lab
 from lab import fake_kms
 from lab.barbican_server import forward
-from test_policies import examples
-from test_start_image import names
+from lab.documents import examples, read
+from lab.servers import names, served
 
 PASSPHRASE = lab.PASSPHRASE
 RAW = bytes(range(1, 33))
@@ -23,13 +21,10 @@ NOBODYS = "00000000-0000-4000-8000-000000000000"
 
 
 @pytest.fixture
-def profile(barbican, files):
-    """profile(who, **members) -> profiles= of a file with the profile
-    "t"."""
-    def make(who="alice", **members):
-        return "profiles=" + files("profiles.json", json.dumps(
-            {"profiles": {"t": barbican.profile(who, **members)}}))
-    return make
+def profile(barbican, profiles_file):
+    """profile(who, **members) -> profiles= of a file with the profile "t"."""
+    return lambda *who, **members: profiles_file(
+        t=barbican.profile(*who, **members))
 
 
 @pytest.fixture(scope="module")
@@ -40,30 +35,8 @@ def ident(barbican):
 
 @pytest.fixture
 def pretending(barbican):
-    """A server that does REPLY under the real ones' certificate."""
-    def make(reply):
-        return fake_kms.Misbehaving(barbican.file("server.pem"),
-                                    barbican.file("server.key"), reply)
-    return make
-
-
-def ends_io(client, seconds=20):
-    """A read fails with EPERM (or the connection ends) before long."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        try:
-            client.read(4096, 0)
-        except (nbd.Error, ConnectionError) as e:
-            assert getattr(e, "errnum", errno.EPERM) in (
-                errno.EPERM, errno.ESHUTDOWN, errno.ENOTCONN), e
-            return
-        time.sleep(0.05)
-    raise AssertionError("I/O goes on")
-
-
-def served(servers, image, *arguments, **kwargs):
-    with servers.start(image, *arguments, **kwargs).connect() as c:
-        assert c.size == image.size
+    """pretending(REPLY), under the real servers' certificate."""
+    return functools.partial(fake_kms.in_place_of, barbican)
 
 
 # What opens a volume.
@@ -299,19 +272,18 @@ def test_consumer_that_cannot_be_registered_is_a_warning(
 # What does not open one, beside what test_barbican_classes.py has.
 
 @pytest.fixture
-def refused(servers, encrypted, classes):
-    def start(failure, outcome, reference, profiles, words, seen=None,
-              **kwargs):
-        return classes.refused(servers, "barbican", failure, outcome,
-                               encrypted, "key=t:" + reference, profiles,
-                               words=words, seen=seen, **kwargs)
+def refused(failing):
+    def start(failure, outcome, reference, profiles, words, seen=None):
+        return failing("barbican")(failure, outcome, "key=t:" + reference,
+                                   profiles, words=words, seen=seen)
     return start
 
 
 def sh(barbican, directory, name, **variables):
     """An example of contrib/policies/barbican."""
     lab.run("bash", "-e", "-u", "-o", "pipefail", "-c",
-            examples("barbican")[name], cwd=directory, env=dict(
+            examples(read("contrib", "policies", "barbican", "README.md")
+                     )[name], cwd=directory, env=dict(
                 os.environ, KEYSTONE=barbican.keystone,
                 BARBICAN=barbican.address,
                 CURL_CA_BUNDLE=barbican.file("ca.pem"), **variables))
@@ -342,7 +314,7 @@ def test_policy(servers, images, refused, barbican, profile, tmp_path):
     with server.connect() as c:
         c.read(4096, 0)
         sh(barbican, tmp_path, "revoke", SECRET=mine)
-        ends_io(c)
+        lab.await_(c.revoked, 20, "the volume is taken away")
     assert sorted(p.name for p in tmp_path.iterdir() if "header" in p.name
                   or p.name == "credential.json") == []
 
@@ -420,29 +392,26 @@ def test_profile_that_is_wrong(servers, profile, members, word):
           "profiles.json", word)
 
 
-def test_cinders_fixed_key_is_told(servers, profile, bao, files):
+def test_cinders_fixed_key_is_told(servers, profile, bao, profiles_file):
     """Its ConfKeyManager names its one key by zeros, and keeps none."""
     zeros = "00000000-0000-0000-0000-000000000000"
-    castellan = "profiles=" + files("castellan.json", json.dumps({
-        "profiles": {"t": {
-            "type": "openbao", "address": bao.address, "ca_file": bao.ca,
-            "layout": "castellan", "auth": {"method": "token_file",
-                                            "path": bao.token_file}}}}))
+    castellan = profiles_file(path="castellan.json", t=bao.profile(
+        layout="castellan"))
     for name, where in ((zeros, profile()), (zeros, castellan),
                         (zeros.replace("-", ""), castellan)):
         names(servers.refused("rbd/x", "key=t:" + name, where),
               '"fixed_key"', "cinder.conf", "key=line:")
 
 
-def test_secret_in_a_file_that_others_read(servers, barbican, profile,
-                                           files):
+def test_secret_in_a_file_that_others_read(servers, barbican, profile, files,
+                                           profiles_file):
     path = files("open.secret", "x", 0o644)
     names(servers.refused("rbd/x", "key=t:" + NOBODYS, profile(
         auth=barbican.credential(secret_file=path))), path)
-    content = json.dumps({"profiles": {"t": barbican.profile(auth={
-        "method": "application_credential", "id": "x", "secret": "hush"})}})
-    refusal = servers.refused("rbd/x", "key=t:" + NOBODYS, "profiles="
-                              + files("open.json", content, 0o644))
+    refusal = servers.refused("rbd/x", "key=t:" + NOBODYS, profiles_file(
+        mode=0o644, path="open.json", t=barbican.profile(auth={
+            "method": "application_credential", "id": "x",
+            "secret": "hush"})))
     names(refusal, "secret", "chmod")
     assert "hush" not in refusal.sentence
 
@@ -459,7 +428,7 @@ def test_deleted_credential_ends_io(servers, images, barbican, profile,
     with server.connect() as c:
         c.read(4096, 0)
         barbican.delete_credential(number)
-        ends_io(c)
+        lab.await_(c.revoked, 20, "the volume is taken away")
 
 
 def test_deleted_secret_ends_io(servers, images, barbican, profile):
@@ -469,4 +438,4 @@ def test_deleted_secret_ends_io(servers, images, barbican, profile):
     with server.connect() as c:
         c.read(4096, 0)
         barbican.delete(ident)
-        ends_io(c)
+        lab.await_(c.revoked, 20, "the volume is taken away")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Every way in which Keystone and Barbican fail, and the class of it."""
 
-import json
+import functools
 import re
 import time
 
@@ -10,19 +10,17 @@ import pytest
 import lab
 from lab import fake_kms
 from lab.classes import NEVER
+from lab.servers import served
 
 PASSPHRASE = lab.PASSPHRASE
 NOTHING = "00000000-0000-4000-8000-000000000000"
 
 
 @pytest.fixture
-def profile(barbican, files):
-    """profile(who, **members) -> profiles= of a file with the profile
-    "t"."""
-    def make(who="alice", mode=0o600, **members):
-        return "profiles=" + files("profiles.json", json.dumps(
-            {"profiles": {"t": barbican.profile(who, **members)}}), mode)
-    return make
+def profile(barbican, profiles_file):
+    """profile(who, **members) -> profiles= of a file with the profile "t"."""
+    return lambda *who, **members: profiles_file(
+        t=barbican.profile(*who, **members))
 
 
 @pytest.fixture(scope="module")
@@ -32,25 +30,14 @@ def key(barbican):
 
 
 @pytest.fixture
-def refused(classes, servers, encrypted):
-    def start(failure, outcome, *arguments, **kwargs):
-        return classes.refused(servers, "barbican", failure, outcome,
-                               encrypted, *arguments, **kwargs)
-    return start
+def refused(failing):
+    return failing("barbican")
 
 
 @pytest.fixture
 def misbehaving(barbican):
-    """A server that misbehaves under the real one's certificate."""
-    def make(reply):
-        return fake_kms.Misbehaving(barbican.file("server.pem"),
-                                    barbican.file("server.key"), reply)
-    return make
-
-
-def served(servers, image, *arguments, **kwargs):
-    with servers.start(image, *arguments, **kwargs).connect() as c:
-        assert c.size == image.size
+    """misbehaving(REPLY), under the real servers' certificate."""
+    return functools.partial(fake_kms.in_place_of, barbican)
 
 
 def test_acl_decides_about_another_user(servers, images, barbican, profile,
@@ -174,8 +161,7 @@ def test_keystone_that_barbican_cannot_reach_cannot_say(
                            "recheck=1")
     with server.connect() as c:
         with barbican.without("keystone"):
-            lab.await_(lambda: "503" in server.stderr(), 60,
-                       "a recheck that fails")
+            server.says("503", 60)
             c.read(4096, 0)
         said = [s for s in server.lines() if "503" in s][0]
         classes.cell("barbican", "unavailable", "cannot-say",

@@ -12,19 +12,16 @@ import nbd
 import pytest
 
 import lab
-from lab import MIB
+from lab import KIB, MIB
+from lab.client import fails
+from lab.processes import resident
+from lab.programs import preload
+from lab.server import LOST
+from lab.trail import await_left
 
 ENGINES = pytest.mark.parametrize("engine", ["engine=librbd",
                                              "engine=openssl"])
-KIB = 1024
 TURNS = int(os.environ.get("RBDCRYPT_TURNS", "24"))
-LOST = "writes that were acknowledged have failed"
-
-
-def fails(call, *arguments, **kwargs):
-    with pytest.raises(nbd.Error) as error:
-        call(*arguments, **kwargs)
-    return error.value.errnum
 
 
 @pytest.fixture
@@ -39,13 +36,6 @@ def losing(images, servers, key, half):
     def start(*parameters, **kwargs):
         return servers.start(image, key, *half, *parameters, **kwargs)
     return start
-
-
-def await_left(trail, connections):
-    """A server has seen that so many CONNECTIONS have ended, and has settled
-    with them: it may do so long after the client has closed."""
-    lab.await_(lambda: trail.read_text().count('"detach"') >= connections,
-               20, "%d connections have ended" % connections)
 
 
 @ENGINES
@@ -180,14 +170,6 @@ def test_what_is_not_answered_early_fails_by_itself(losing, how):
     assert LOST not in server.stderr()
 
 
-def resident(server):
-    with open("/proc/%d/status" % server.pid) as f:
-        for line in f:
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) * KIB
-    raise AssertionError("no VmRSS")
-
-
 @ENGINES
 def test_silent_osds_hold_writers_back_and_lose_nothing(
         servers, images, key, cluster, engine):
@@ -197,7 +179,7 @@ def test_silent_osds_hold_writers_back_and_lose_nothing(
     clients[0].write(lab.pattern(16 * MIB), 0)
     for c in clients:
         c.flush()
-    before = resident(server)
+    before = resident(server.pid)
     cluster.freeze()
     try:
         sent = [lab.pattern(64 * KIB, i + 1) for i in range(256)]
@@ -211,7 +193,7 @@ def test_silent_osds_hold_writers_back_and_lose_nothing(
         lab.await_(lambda: answered() >= 16, 20, "1 MiB is answered")
         for _ in range(20):
             assert answered() == 16
-        assert resident(server) - before < 48 * MIB
+        assert resident(server.pid) - before < 48 * MIB
     finally:
         cluster.thaw()
     lab.await_(lambda: answered() == 256, 60, "all of it is answered")
@@ -225,14 +207,11 @@ def test_blocklisted_while_it_ends_is_an_io_error(
         servers, images, key, cluster, lab_dir, tmp_path):
     """Not the server's end: clients would connect anew, and trust what they
     wrote before.  An answered write, too, whose flush waits."""
-    path = os.path.join(lab_dir, "refused.so")
-    lab.run("cc", "-shared", "-fPIC", "-o", path,
-            os.path.join(lab.HERE, "refused.c"))
     refused = tmp_path / "refused"
     asok = str(tmp_path / "asok")
     server = servers.start(
-        images.luks(), key, "ceph.admin_socket=" + asok, options=["-v"], env={
-            "LD_PRELOAD": path, "RBDCRYPT_TEST_REFUSED": str(refused)})
+        images.luks(), key, "ceph.admin_socket=" + asok, options=["-v"],
+        env=preload("refused", lab_dir, RBDCRYPT_TEST_REFUSED=str(refused)))
     server.expected_status = None
     c = server.connect()
     c.write(lab.pattern(MIB), 0)
@@ -322,13 +301,10 @@ def test_what_was_left_behind_overwrites_nothing_newer(
         servers, images, cluster, lab_dir, tmp_path, features):
     """Its writes may come at any time, after those of a new session, which
     only the lock keeps apart."""
-    path = os.path.join(lab_dir, "kept.so")
-    lab.run("cc", "-shared", "-fPIC", "-o", path,
-            os.path.join(lab.HERE, "kept.c"))
     kept = tmp_path / "kept"
     image = images.plain(args=("--image-feature", features))
-    server = servers.start(image, "key=none", env={
-        "LD_PRELOAD": path, "RBDCRYPT_TEST_KEPT": str(kept)})
+    server = servers.start(image, "key=none", env=preload(
+        "kept", lab_dir, RBDCRYPT_TEST_KEPT=str(kept)))
     server.expected_status = None
     c = server.connect()
     c.flush()

@@ -3,7 +3,6 @@
 
 import concurrent.futures
 import json
-import os
 import random
 import shutil
 import signal
@@ -15,53 +14,9 @@ import pytest
 
 import lab
 from lab import journal as journals
-from test_image_reference import (METADATA, image_id, profiles, record, serves,
-                                  set_metadata)
-
-assert profiles  # a fixture
-
-
-@pytest.fixture(scope="session")
-def command(plugin):
-    """The program beside the plugin's build directory."""
-    path = os.path.join(os.path.dirname(plugin), "..", "rbdcrypt")
-    path = os.environ.get("RBDCRYPT_COMMAND", path)
-    assert os.access(path, os.X_OK), path
-    return os.path.realpath(path)
-
-
-@pytest.fixture
-def bind(command, cluster, profiles):
-    """bind(*ARGUMENTS) -> its result; profiles and cluster are given."""
-    def run(*arguments, check=True, **kwargs):
-        return lab.run(command, "bind", "--conf", cluster.conf, "--"
-                       + profiles, *arguments, check=check, **kwargs)
-    return run
-
-
-def refused(result, *words):
-    assert result.returncode == 1, result
-    text = result.stderr.decode()
-    assert len(text.splitlines()) == 1, text
-    assert result.stdout == b""
-    for word in words:
-        assert word in text, text
-
-
-def tokens(image, tmp_path):
-    path = tmp_path / "raw"
-    path.write_bytes(image.raw())
-    text = lab.run("cryptsetup", "luksDump", "--dump-json-metadata",
-                   str(path)).stdout
-    return json.loads(text)["tokens"]
-
-
-def opens(image, tmp_path):
-    """The header is whole and the passphrase opens it."""
-    path = tmp_path / "raw"
-    path.write_bytes(image.raw())
-    lab.run("cryptsetup", "open", "--test-passphrase", "--key-file", "-",
-            str(path), input=lab.PASSPHRASE)
+from lab.bound import opens, refuses, tokens
+from lab.records import METADATA, image_id, record, serves, set_metadata
+from lab.trail import read, told
 
 
 def test_a_luks2_image_gets_a_token(servers, images, bind, profiles,
@@ -100,7 +55,7 @@ def test_another_record_is_replaced_only_when_told(servers, images, bind, bao,
     bao.put("tenant-a/vol-2", {"value": lab.PASSPHRASE.decode()})
     image = images.luks()
     bind(image, "tenant-a:vol")
-    refused(bind(image, "tenant-a:vol-2", check=False), "tenant-a:vol",
+    refuses(bind(image, "tenant-a:vol-2", check=False), "tenant-a:vol",
             "--replace")
     bind("--replace", image, "tenant-a:vol-2")
     serves(servers, image, profiles)
@@ -111,7 +66,7 @@ def test_another_record_is_replaced_only_when_told(servers, images, bind, bao,
 def test_rubbish_is_replaced_only_when_told(servers, images, bind, profiles):
     image = images.luks()
     set_metadata(image, "{")
-    refused(bind(image, "tenant-a:vol", check=False), "--replace")
+    refuses(bind(image, "tenant-a:vol", check=False), "--replace")
     bind("--replace", image, "tenant-a:vol")
     serves(servers, image, profiles)
     assert METADATA not in image.cluster.rbd(
@@ -119,7 +74,7 @@ def test_rubbish_is_replaced_only_when_told(servers, images, bind, profiles):
 
 
 def test_a_record_in_the_metadata_gives_way_to_a_token(servers, images, bind,
-                                                        bao, profiles):
+                                                       bao, profiles):
     bao.put("tenant-a/vol-2", {"value": lab.PASSPHRASE.decode()})
     image = images.luks()
     set_metadata(image, record(image))
@@ -144,34 +99,28 @@ def test_a_clone_gets_its_own_record(servers, images, bind, cluster,
     serves(servers, image, profiles)
 
 
-def trail_of(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
 def test_what_it_did_is_in_the_trail(images, bind, bao, tmp_path):
     bao.put("tenant-a/wrong", {"value": "another"})
     image = images.luks()
     trail = tmp_path / "audit.json"
     bind("--audit=%s" % trail, image, "tenant-a:vol")
     assert trail.stat().st_mode & 0o777 == 0o600
-    fetch, unlock = trail_of(trail)
+    fetch, unlock = read(trail)
     assert (fetch["event"], unlock["event"]) == ("fetch", "unlock")
     for e in fetch, unlock:
         assert e["outcome"] == "ok", e
         assert (e["profile"], e["key"]) == ("tenant-a", "tenant-a:vol"), e
         assert (e["image"], e["image_id"]) == \
             (image.spec, image_id(image)), e
-    with open(bao.audit_log, encoding="utf-8") as f:
-        requests = [json.loads(line)["request"] for line in f]
-    assert {r["path"] for r in requests if r["id"] == fetch["request_id"]} \
-        == {"secret/data/tenant-a/vol"}
-    for key, told in (("wrong", [("fetch", "ok"), ("unlock", "wrong-key")]),
-                      ("nothing", [("fetch", "gone")])):
+    assert set(bao.paths(fetch["request_id"])) == {"secret/data/tenant-a/vol"}
+    for key, events in (
+            ("wrong", [("fetch", "ok"), ("unlock", "wrong-key")]),
+            ("nothing", [("fetch", "gone")])):
         trail.unlink()
-        refused(bind("--audit=%s" % trail, "--replace", image,
+        refuses(bind("--audit=%s" % trail, "--replace", image,
                      "tenant-a:" + key, check=False))
-        lines = trail_of(trail)
-        assert [(e["event"], e["outcome"]) for e in lines] == told
+        lines = read(trail)
+        assert told(lines) == events
         assert lines[-1]["why"], lines
     assert lab.PASSPHRASE not in trail.read_bytes()
 
@@ -192,57 +141,54 @@ def test_the_trail_is_in_the_journal_where_there_is_one(
         lab.run(*journal.prefix, *arguments)
         lab.await_(lambda: len(journal.read()) >= 4, 10, "two lines more")
         assert len(journal.read()) == 4
-    refused(lab.run(*journals.NONE, *arguments[:2], "--audit=journal",
+    refuses(lab.run(*journals.NONE, *arguments[:2], "--audit=journal",
                     *arguments[2:], check=False), "audit=journal")
     lab.run(*journals.NONE, *arguments)
 
 
 def test_no_key_is_fetched_for_a_trail_that_cannot_be_written(
         images, bind, bao, tmp_path):
-    def asked():
-        with open(bao.audit_log, encoding="utf-8") as f:
-            return sum("secret/data/tenant-a/vol" in line for line in f)
     image = images.luks()
-    before = asked()
-    refused(bind("--audit=%s/none/audit" % tmp_path, image, "tenant-a:vol",
+    answers = bao.answers("secret/data/tenant-a/vol")
+    refuses(bind("--audit=%s/none/audit" % tmp_path, image, "tenant-a:vol",
                  check=False), "audit file", "No such file")
-    assert asked() == before
+    assert answers.asked() == 0
     bind(image, "tenant-a:vol")
-    assert asked() > before
+    assert answers.asked() > 0
 
 
 def test_a_wrong_key_writes_nothing(images, bind, bao):
     bao.put("tenant-a/wrong", {"value": "another"})
     image = images.luks()
     before = image.raw()
-    refused(bind(image, "tenant-a:wrong", check=False), "not open the only")
+    refuses(bind(image, "tenant-a:wrong", check=False), "not open the only")
     assert image.raw() == before
 
 
-@pytest.mark.parametrize("change, key, words, told", [
+@pytest.mark.parametrize("change, key, words, events", [
     (["config", "--priority", "ignore", "--key-slot", "0"], "vol",
      ['priority "ignore"'], ["unlock"]),
     (["luksAddKey", "--unbound", "--key-size", "512", "--pbkdf", "pbkdf2",
       "--pbkdf-force-iterations", "1000", "--key-file", "-"], "wrong",
      ["not open the only"], ["fetch", "unlock"])], ids=["ignored", "unbound"])
 def test_a_keyslot_that_is_never_tried_is_no_other_failure(
-        images, bind, bao, tmp_path, change, key, words, told):
+        images, bind, bao, tmp_path, change, key, words, events):
     bao.put("tenant-a/wrong", {"value": "another"})
     path, trail = tmp_path / "header", tmp_path / "audit.json"
     shutil.copy(images.header(), path)
     lab.run("cryptsetup", change[0], "-q", *change[1:], path,
             input=b"another")
     image = images.imported(str(path))
-    refused(bind("--audit=%s" % trail, image, "tenant-a:" + key,
+    refuses(bind("--audit=%s" % trail, image, "tenant-a:" + key,
                  check=False), *words)
-    lines = trail_of(trail)
-    assert [e["event"] for e in lines] == told
+    lines = read(trail)
+    assert [e["event"] for e in lines] == events
     assert lines[-1]["outcome"] == "wrong-key", lines
 
 
 def test_a_key_that_ends_in_a_newline_is_told(images, bind, bao):
     bao.put("tenant-a/echoed", {"value": lab.PASSPHRASE.decode() + "\n"})
-    refused(bind(images.luks(), "tenant-a:echoed", check=False), "keyslot",
+    refuses(bind(images.luks(), "tenant-a:echoed", check=False), "keyslot",
             "ends in a newline")
 
 
@@ -258,45 +204,45 @@ def test_a_key_that_ends_in_a_newline_is_told(images, bind, bao):
 def test_what_cannot_be_bound(images, bind, key, words):
     image = images.luks()
     before = image.raw()
-    refused(bind(image, key, check=False), *words)
+    refuses(bind(image, key, check=False), *words)
     assert image.raw() == before
 
 
 def test_a_literal_secret_is_not_repeated(images, bind):
     result = bind(images.luks(), "hunter2-literal", check=False)
-    refused(result, "never the secret itself")
+    refuses(result, "never the secret itself")
     assert b"hunter2" not in result.stderr
 
 
 def test_images_that_cannot_be_bound(images, bind, cluster):
-    refused(bind("rbd/none-such", "tenant-a:vol", check=False), "no image")
-    refused(bind(images.plain(), "tenant-a:vol", check=False),
+    refuses(bind("rbd/none-such", "tenant-a:vol", check=False), "no image")
+    refuses(bind(images.plain(), "tenant-a:vol", check=False),
             "no LUKS header")
     image = images.luks()
     cluster.rbd("snap", "create", image.spec + "@s")
-    refused(bind(image.spec + "@s", "tenant-a:vol", check=False), "snapshot")
+    refuses(bind(image.spec + "@s", "tenant-a:vol", check=False), "snapshot")
 
 
 @pytest.fixture
-def binds(servers, images, command, cluster, files, tmp_path):
+def binds(servers, images, command, cluster, profiles_file, tmp_path):
     """binds(PROFILE, GOOD, WRONG): images of both kinds record the
     reference GOOD, are served by it, and never record WRONG."""
     def check(profile, good, wrong):
-        path = files("other.json", json.dumps({"profiles": {
-            "t": dict(profile, images=["rbd/*"]), "private": profile}}))
+        others = profiles_file(t=dict(profile, images=["rbd/*"]),
+                               path="other.json", private=profile)
 
         def run(image, key, **kwargs):
             return lab.run(command, "bind", "--json", "--conf", cluster.conf,
-                           "--profiles=" + path, image, key, **kwargs)
+                           "--" + others, image, key, **kwargs)
         for version in (1, 2):
             image = images.luks(version)
             before = image.raw()
-            refused(run(image, "private:" + good, check=False), '"images"')
-            refused(run(image, "t:" + wrong, check=False), "not open the only")
+            refuses(run(image, "private:" + good, check=False), '"images"')
+            refuses(run(image, "t:" + wrong, check=False), "not open the only")
             assert image.raw() == before
             result = json.loads(run(image, "t:" + good).stdout)
             assert (result["key"], result["changed"]) == ("t:" + good, True)
-            serves(servers, image, "key=image", "profiles=" + path)
+            serves(servers, image, "key=image", others)
         [token] = tokens(image, tmp_path).values()
         assert (token["profile"], token["reference"]) == ("t", good)
     return check

@@ -106,11 +106,11 @@ def test_trim_frees_space_on_plain_images(servers, images, cluster):
         assert c.handle.can_trim()
         c.write(lab.pattern(8 * MIB), 0)
         c.flush()
-        used = cluster.json("rbd", "du", image)["images"][0]["used_size"]
+        used = cluster.used(image)
         assert used >= 8 * MIB
         c.trim(8 * MIB, 0)
         c.flush()
-        used = cluster.json("rbd", "du", image)["images"][0]["used_size"]
+        used = cluster.used(image)
         assert used == 0
         assert c.read(MIB, 0) == bytes(MIB)
 
@@ -409,8 +409,7 @@ def test_a_blocklisted_server_opens_the_image_again(servers, images, key,
         c.flush()
         cluster.ceph("osd", "blocklist", "add",
                      cluster.watchers(image)[0]["address"])
-        lab.await_(lambda: "blocklisted" in server.stderr(), 60,
-                   "the server learns it")
+        server.says("blocklisted", 60)
         with pytest.raises(nbd.Error):
             c.read(4096, 0)
 

@@ -3,6 +3,7 @@
 metadata."""
 
 import base64
+import functools
 import json
 import os
 import re
@@ -11,31 +12,28 @@ import time
 import pytest
 
 import lab
+from lab.ceph_csi import DEK, ID, TEXT, WRAPPED
 from lab.classes import NEVER
-from test_image_reference import image_id, serves, set_metadata
-from test_revocation import Load, says
-from test_secrets import leaves_memory, places, volume_key
-from test_start_image import names
-
-# Made by ceph-csi's own code: see tests/unit/test-ceph-csi.c.
-ID = "0001-0009-rook-ceph-0000000000000002-" \
-     "1b00f5f8-b1c1-11e9-8421-9243c1f659f0"
-WRAPPED = {"dek": "b8numd0jUJlalPCvQwWJ7GFGzJ/VxYl/2s/"
-                  "EkIwA8h81BUJQrU2+NeRjMes=",
-           "nonce": "b+CuybRNwApeAnp5"}
-DEK = "rbd.csi.ceph.com/dek"
-TEXT = b"Zmn3VY5PHYhWdzlZ2gJ4Nfr8UM8="
-
-
-def profiles_with(files, passphrase):
-    return "profiles=" + files("profiles.json", json.dumps({"profiles": {
-        "csi": {"type": "ceph-csi", "images": ["rbd/*"],
-                "passphrase_file": files("passphrase", passphrase)}}}))
+from lab.documents import read
+from lab.load import Load
+from lab.memory import leaves_memory, places
+from lab.records import image_id, serves, set_metadata
+from lab.servers import names, served
+from lab.trail import of
+from lab.trail import read as read_trail
 
 
 @pytest.fixture
-def profiles(files):
-    return profiles_with(files, "my-passphrase-from-kubernetes")
+def profiles_with(files, profiles_file):
+    """profiles_with(PASSPHRASE) -> profiles="""
+    return lambda passphrase: profiles_file(csi={
+        "type": "ceph-csi", "images": ["rbd/*"],
+        "passphrase_file": files("passphrase", passphrase)})
+
+
+@pytest.fixture
+def profiles(profiles_with):
+    return profiles_with("my-passphrase-from-kubernetes")
 
 
 @pytest.fixture
@@ -56,12 +54,9 @@ def wrap(image, value=json.dumps(WRAPPED), name=DEK):
 
 @pytest.fixture
 def refused(classes, servers):
-    """refused(row, outcome, *arguments): a start that must fail, for the
-    class table."""
-    def start(failure, outcome, *arguments, **kwargs):
-        return classes.refused(servers, "ceph-csi", failure, outcome,
-                               *arguments, **kwargs)
-    return start
+    """refused(FAILURE, OUTCOME, IMAGE, *ARGUMENTS): a start that must fail,
+    for the class table."""
+    return functools.partial(classes.refused, servers, "ceph-csi")
 
 
 @pytest.mark.parametrize("name", [DEK, "." + DEK])
@@ -96,13 +91,12 @@ def test_what_amazons_kms_has_wrapped_is_told(refused, image, profiles):
 
 
 def test_what_ceph_csis_kmip_has_wrapped(servers, image, profiles, refused,
-                                         kmip, files):
+                                         kmip, profiles_file):
     """As its type kmip writes it (USE_CRYPTO_RPC), and as the manual opens
     it."""
-    with open(os.path.join(lab.HERE, "..", "..", "plugin", "keys",
-                           "rbdcrypt-profiles.pod"), encoding="utf-8") as f:
-        [command] = re.findall(r"^ (rbd image-meta get IMAGE .*\n .*jq .*)$",
-                               f.read(), re.M)
+    [command] = re.findall(r"^ (rbd image-meta get IMAGE .*\n .*jq .*)$",
+                           read("plugin", "keys", "rbdcrypt-profiles.pod"),
+                           re.M)
     command = command.replace("IMAGE", "$0")
     ident = kmip.key(os.urandom(32))
     _, _, _, nonce, dek = kmip.wrap(ident, TEXT, "cbc").split(":")
@@ -111,16 +105,14 @@ def test_what_ceph_csis_kmip_has_wrapped(servers, image, profiles, refused,
                   profiles), "ceph-csi's type kmip", "kmip:v1:cbc:")
     reference = lab.run("bash", "-c", command, image.spec, env=dict(
         os.environ, CEPH_CONF=image.cluster.conf)).stdout.decode().strip()
-    other = files("kmip.json", json.dumps({"profiles": {"hsm": kmip.profile(
-        engine="encrypt", key=ident, layout=...)}}))
-    with servers.start(image, "key=hsm:" + reference,
-                       "profiles=" + other).connect() as c:
-        assert c.size == image.size
+    served(servers, image, "key=hsm:" + reference, profiles_file(
+        path="kmip.json", hsm=kmip.profile(engine="encrypt", key=ident,
+                                           layout=...)))
 
 
-def test_another_passphrase_is_named(refused, wrapped, files):
+def test_another_passphrase_is_named(refused, wrapped, profiles_with):
     names(refused("wrong-login", "configuration", wrapped, "key=csi:" + ID,
-                  profiles_with(files, "another")), "passphrase_file", ID)
+                  profiles_with("another")), "passphrase_file", ID)
 
 
 def test_the_passphrase_is_read_before_the_user_changes(as_nobody, image,
@@ -153,8 +145,8 @@ def test_hostile_metadata(refused, image, profiles, value, word):
 # While it is served.
 
 def test_removed_wrapped_key_ends_io_and_leaves_memory(
-        servers, images, wrapped, profiles, files, tmp_path, cluster):
-    key = volume_key(images, TEXT, files, tmp_path)
+        servers, images, wrapped, profiles, cluster):
+    key = images.volume_key(TEXT)
     server = servers.start(wrapped, "key=csi:" + ID, profiles, "recheck=1",
                            env={"RBDCRYPT_ALLOW_CORE": "1"})
     load = Load(server.connect())
@@ -170,7 +162,7 @@ def test_removed_wrapped_key_ends_io_and_leaves_memory(
     lab.await_(lambda: cluster.watchers(wrapped) == [], 12,
                "the image is closed")
     leaves_memory(server.pid, key, TEXT)
-    says(server, "may no longer be used")
+    server.says("may no longer be used")
     assert DEK in server.stderr()
     with pytest.raises(lab.Refused):
         server.connect()
@@ -182,10 +174,10 @@ def test_damaged_wrapped_key_says_nothing_about_the_key(servers, wrapped,
                            "grace=60")
     with server.connect() as c:
         wrap(wrapped, "{}")
-        says(server, "going on for 60 seconds")
+        server.says("going on for 60 seconds")
         c.write(lab.pattern(4096), 0)
         wrap(wrapped)
-        says(server, "the KMS answers again")
+        server.says("the KMS answers again")
 
 
 def test_osds_that_do_not_answer_cannot_say(servers, wrapped, profiles,
@@ -198,16 +190,14 @@ def test_osds_that_do_not_answer_cannot_say(servers, wrapped, profiles,
     server.connect()
     cluster.ceph("osd", "set", "pause")
     try:
-        lab.await_(lambda: "going on for 60 seconds" in server.stderr(), 45,
-                   "the recheck gives up")
+        server.says("going on for 60 seconds", 45)
     finally:
         cluster.ceph("osd", "unset", "pause")
         cluster.healthy()
-    says(server, "the KMS answers again")
-    told = [json.loads(line) for line in trail.read_text().splitlines()]
-    failed = [e for e in told if e["event"] == "recheck"
-              and e["outcome"] != "ok"]
-    assert {e["outcome"] for e in failed} == {"cannot-say"}, told
+    server.says("the KMS answers again")
+    lines = read_trail(trail)
+    failed = [e for e in of(lines, "recheck") if e["outcome"] != "ok"]
+    assert {e["outcome"] for e in failed} == {"cannot-say"}, lines
     classes.cell("ceph-csi", "timeout", "cannot-say",
                  "at a recheck: " + failed[0]["why"])
 

@@ -2,52 +2,27 @@
 """A key that is replaced where it is kept, while its volume is served: it
 is tried, once, and said."""
 
-import json
 import shutil
 import struct
 
 import pytest
 
 import lab
-from test_revocation import PASSPHRASE, Volume, says
+from lab.trail import of, read
+from lab.volume import PASSPHRASE
 
 CHANGED = "has changed where it is kept"
 
 
-def audited(path, count):
-    """The rechecks in the trail, once there are so many: the log is told
-    first."""
-    def told():
-        with open(path, encoding="utf-8") as f:
-            lines = [json.loads(line) for line in f if line.endswith("\n")]
-        return [e for e in lines if e["event"] == "recheck"]
-    lab.await_(lambda: len(told()) >= count, 20, "%d in the trail" % count)
-    return told()
-
-
-def rechecks(volume, count):
-    """Wait for so many more: the key server's own trail tells."""
-    def asked():
-        with open(volume.bao.audit_log, encoding="utf-8") as f:
-            return sum('"type":"response"' in line and volume.path in line
-                       for line in f)
-    begin = asked()
-    lab.await_(lambda: asked() >= begin + count, 30, "rechecks")
+def rechecks_told(path, count):
+    """Those in the trail, once there are so many: the log is told first."""
+    lab.await_(lambda: len(of(read(path), "recheck")) >= count, 20,
+               "%d in the trail" % count)
+    return of(read(path), "recheck")
 
 
 def put(volume, value):
     volume.bao.put(volume.path, {"key": value})
-
-
-def serves(server):
-    with server.connect(timeout=lab.UNLOCK_LIMIT) as c:
-        c.write(lab.pattern(4096), 0)
-        assert c.read(4096, 0) == lab.pattern(4096)
-
-
-@pytest.fixture
-def volume(servers, images, bao, files):
-    return Volume(servers, images, bao, files)
 
 
 @pytest.mark.parametrize("engine", ["librbd", "openssl"])
@@ -56,11 +31,11 @@ def test_key_that_opens_the_volume_no_more_is_said_once(
     """And for each value that is new; the volume stays open."""
     trail = files("trail", "")
     server = volume.start("engine=" + engine, "audit=" + trail)
-    rechecks(volume, 2)
+    volume.rechecks().go_on(2)
     assert CHANGED not in server.stderr()
     put(volume, "another passphrase")
-    says(server, CHANGED)
-    rechecks(volume, 3)
+    server.says(CHANGED)
+    volume.rechecks().go_on(3)
     lines = [s for s in server.lines() if CHANGED in s]
     assert len(lines) == 1, server.stderr()
     assert "key t:" + volume.path in lines[0]
@@ -68,8 +43,8 @@ def test_key_that_opens_the_volume_no_more_is_said_once(
     assert "does not open the only keyslot" in lines[0]
     put(volume, "a third one")
     lab.await_(lambda: server.stderr().count(CHANGED) == 2, 20, "the third")
-    serves(server)
-    events = audited(trail, 2)
+    server.works(timeout=lab.UNLOCK_LIMIT)
+    events = rechecks_told(trail, 2)
     assert [e["outcome"] for e in events] == ["wrong-key"] * 2
     assert events[0]["key"] == "t:" + volume.path
     for secret in (PASSPHRASE.decode(), "another passphrase", "a third one"):
@@ -81,20 +56,20 @@ def test_key_that_opens_the_volume_no_more_is_said_once(
     assert "the key is t:%s, whose version is 3 (t:%s#version=N" % (
         volume.path, volume.path) in sentence
     volume.path += "#version=1"
-    serves(volume.start())
+    volume.start().works()
 
 
 def test_key_that_was_put_back_is_no_news(volume):
     server = volume.start()
     put(volume, "another passphrase")
-    says(server, CHANGED)
+    server.says(CHANGED)
     put(volume, PASSPHRASE.decode())
-    rechecks(volume, 2)
+    volume.rechecks().go_on(2)
     assert server.stderr().count(CHANGED) == 1
     put(volume, "another passphrase")
     lab.await_(lambda: server.stderr().count(CHANGED) == 2, 20,
                "the same, again")
-    serves(server)
+    server.works(timeout=lab.UNLOCK_LIMIT)
 
 
 def test_key_that_still_opens_the_volume_is_no_news(volume, images, files,
@@ -108,24 +83,24 @@ def test_key_that_still_opens_the_volume_is_no_news(volume, images, files,
     volume.image = images.imported(path)
     server = volume.start(options=["-v"])
     put(volume, "a second one")
-    says(server, "has changed, and opens the volume as before")
-    rechecks(volume, 2)
+    server.says("has changed, and opens the volume as before")
+    volume.rechecks().go_on(2)
     assert CHANGED not in server.stderr()
     assert server.stderr().count("opens the volume as before") == 1
-    serves(server)
+    server.works(timeout=lab.UNLOCK_LIMIT)
 
 
 def test_costly_header_is_tried_once(volume, images):
     volume.image = images.costly()
     put(volume, lab.PASSPHRASE.decode())
     server = volume.start()
-    serves(server)
+    server.works(timeout=lab.UNLOCK_LIMIT)
     put(volume, "another passphrase")
-    lab.await_(lambda: CHANGED in server.stderr(), 90, "the trial")
-    rechecks(volume, 3)
+    server.says(CHANGED, 90)
+    volume.rechecks().go_on(3)
     [line] = [s for s in server.lines() if CHANGED in s]
     assert "does not open the only keyslot" in line
-    serves(server)
+    server.works(timeout=lab.UNLOCK_LIMIT)
 
 
 def test_unlock_of_more_than_5_seconds_is_not_tried(volume, images, files,
@@ -140,27 +115,27 @@ def test_unlock_of_more_than_5_seconds_is_not_tried(volume, images, files,
     volume.image = images.imported(path)
     trail = files("trail", "")
     server = volume.start("unlock-limit=3600", "audit=" + trail)
-    serves(server)
+    server.works(timeout=lab.UNLOCK_LIMIT)
     put(volume, "another passphrase")
-    says(server, "cannot be tried: it would take about")
-    rechecks(volume, 2)
+    server.says("cannot be tried: it would take about")
+    volume.rechecks().go_on(2)
     assert server.stderr().count(CHANGED) == 1
-    events = audited(trail, 1)
+    events = rechecks_told(trail, 1)
     assert [e["outcome"] for e in events] == ["too-costly"]
-    serves(server)
+    server.works(timeout=lab.UNLOCK_LIMIT)
 
 
 def test_trial_that_hangs_keeps_no_revocation_from_its_end(volume):
     """No OSD answers it.  The volume cannot be closed then either, which
     ends the process as always."""
     server = volume.start()
-    serves(server)
+    server.works(timeout=lab.UNLOCK_LIMIT)
     server.expected_status = None
     cluster = volume.image.cluster
     cluster.freeze()
     try:
         put(volume, "another passphrase")
-        rechecks(volume, 1)
+        volume.rechecks().go_on(1)
         volume.delete_secret()
         lab.await_(lambda: "the key may no longer be used" in server.stderr(),
                    60, "the revocation")
@@ -174,16 +149,16 @@ def test_token_that_is_not_for_this_address_ends_nothing_at_once(volume):
     called good that is refused, and nobody's policy is blamed."""
     volume.log_in_by_approle()
     server = volume.start("grace=60")
-    serves(server)
+    server.works(timeout=lab.UNLOCK_LIMIT)
     volume.bao.must("POST", volume.role, {
         "token_policies": [volume.policy], "token_ttl": "300s",
         "token_bound_cidrs": ["192.0.2.0/24"]})
     volume.bao.must("PUT", "sys/leases/revoke-prefix/auth/approle/login")
-    says(server, "it cannot be said whether the key may still be used")
+    server.says("it cannot be said whether the key may still be used")
     assert "perhaps not from this address" in server.stderr()
     assert "the token is good" not in server.stderr()
-    serves(server)
+    server.works(timeout=lab.UNLOCK_LIMIT)
     volume.bao.must("POST", volume.role, {
         "token_policies": [volume.policy], "token_ttl": "300s",
         "token_bound_cidrs": []})
-    says(server, "the KMS answers again")
+    server.says("the KMS answers again")

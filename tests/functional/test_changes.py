@@ -89,11 +89,10 @@ ENDS = {
     "setting": (sets, {"librbd": "rbd_sparse_read_threshold_bytes",
                        "openssl": "rbd_sparse_read_threshold_bytes"}, False),
     "journaling": (journals, {"librbd": 'would hold plaintext: "rbd feature',
-                               "openssl": None},
-                   False),
-    "mirror": (mirrors_by_journal, {"librbd": "its journal would hold plaintext",
-                               "openssl": None},
-               False),
+                              "openssl": None}, False),
+    "mirror": (mirrors_by_journal,
+               {"librbd": "its journal would hold plaintext",
+                "openssl": None}, False),
     "migration": (migrates, {"librbd": "migrat", "openssl": "migrat"}, True),
     "removal": (removes, {"librbd": "was removed", "openssl": "was removed"},
                 True),
@@ -484,7 +483,7 @@ def test_second_server_names_the_first(served, servers, cluster):
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_header_that_is_replaced_while_the_key_is_fetched(
-        servers, images, certificates, files, _header_dir, engine):
+        servers, images, certificates, profiles_file, _header_dir, engine):
     """Its cost was bounded before, and librbd reads it again: refused.  Our
     own engine unlocks the copy that it has bounded."""
     image = images.luks(pool=POOL)
@@ -503,8 +502,7 @@ def test_header_that_is_replaced_while_the_key_is_fetched(
                    "ca_file": certificates("ca.pem"), "layout": "field",
                    "field": "key", "auth": {"method": "token", "token": "t"}}
         arguments = [image, "key=t:v", "engine=" + engine,
-                     "profiles=" + files("profiles.json", json.dumps(
-                         {"profiles": {"t": profile}}))]
+                     profiles_file(t=profile)]
         if engine == "openssl":
             with servers.start(*arguments).connect() as c:
                 assert c.size == image.size

@@ -3,36 +3,29 @@
 profiles of contrib/openstack; and QEMU reads what we wrote."""
 
 import json
-import os
 
 import pytest
 
 import lab
 from lab import MIB
-from test_engine import qemu_reads
-from test_layouts import castellan
-
-assert castellan  # a fixture
+from lab.documents import read
+from lab.qemu import qemu_reads
 
 # Which key server is asked is a parameter: see in_part in conftest.py.
 pytestmark = pytest.mark.usefixtures("bao")
 
-PROFILES = os.path.join(os.path.dirname(lab.ENV), "..", "contrib", "openstack",
-                        "profiles.json")
-
 
 @pytest.fixture
-def profiles(files):
+def profiles(profiles_file):
     """profiles(NAME, **members) -> profiles= of what is in contrib with
     the place's own addresses."""
     def make(name, **members):
-        with open(PROFILES) as f:
-            profile = json.load(f)["profiles"][name]
+        profile = json.loads(read("contrib", "openstack", "profiles.json"))[
+            "profiles"][name]
         unknown = [m for m in members if m not in profile]
         assert not unknown, "the example lacks %s" % unknown
         profile.update(members)
-        return "profiles=" + files("profiles.json", json.dumps(
-            {"profiles": {name: profile}}))
+        return profiles_file(**{name: profile})
     return make
 
 

@@ -6,7 +6,6 @@ are judged by this one, and what that leads to is told.
 """
 
 import datetime
-import os
 import struct
 import time
 
@@ -14,28 +13,21 @@ import pytest
 
 import lab
 from lab import MIB
-from test_openbao_logins import jwt_auth, logins, profile
-from test_revocation import Load, says, sealed, trail_of, volume
+from lab.load import Load
+from lab.logins import jwt_auth
+from lab.programs import preload
+from lab.trail import read
 
 DAY = 86400
 YEAR = 365 * DAY
 
 
-@pytest.fixture(scope="session")
-def preload(lab_dir):
-    """clock.c, compiled."""
-    path = os.path.join(lab_dir, "clock.so")
-    lab.run("cc", "-std=c17", "-O2", "-Wall", "-shared", "-fPIC", "-o", path,
-            os.path.join(lab.HERE, "clock.c"))
-    return path
-
-
 class Clock:
     """That of the processes which are started with its environment."""
 
-    def __init__(self, preload, path):
+    def __init__(self, lab_dir, path):
         self.path = str(path)
-        self.env = {"LD_PRELOAD": preload, "RBDCRYPT_TEST_CLOCK": self.path}
+        self.env = preload("clock", lab_dir, RBDCRYPT_TEST_CLOCK=self.path)
         with open(self.path, "wb") as f:
             f.write(bytes(8))
 
@@ -45,16 +37,8 @@ class Clock:
 
 
 @pytest.fixture
-def clock(preload, tmp_path):
-    return Clock(preload, tmp_path / "clock")
-
-
-def questions(bao, path):
-    """How often OpenBao was asked for a record, says its own trail."""
-    wanted = '"path":"secret/data/%s"' % path
-    with open(bao.audit_log, encoding="utf-8") as f:
-        return sum(wanted in line and '"type":"response"' in line
-                   for line in f)
+def clock(lab_dir, tmp_path):
+    return Clock(lab_dir, tmp_path / "clock")
 
 
 def test_the_clock_that_jumps_is_the_server_s(volume, clock, tmp_path):
@@ -66,7 +50,7 @@ def test_the_clock_that_jumps_is_the_server_s(volume, clock, tmp_path):
     server.connect().close()
     assert server.stop() == 0
     first, *_, last = (datetime.datetime.fromisoformat(
-        e["time"].rstrip("Z")) for e in trail_of(trail)[1])
+        e["time"].rstrip("Z")) for e in read(trail))
     back = (first - last).total_seconds()
     assert 3 * YEAR - 60 < back <= 3 * YEAR, (first, last)
 
@@ -89,10 +73,8 @@ def test_jumps_are_not_noticed_by_a_session(volume, bao, clock):
         return held[accessor]["expire_time"]
     for off in (DAY, -DAY, 3600, 0):
         clock.off_by(off)
-        first = life(off)
-        before, count = questions(bao, volume.path), load.count
-        lab.await_(lambda: questions(bao, volume.path) >= before + 3, 20,
-                   "rechecks with the clock off by %d s" % off)
+        first, count = life(off), load.count
+        volume.rechecks().go_on(3)
         lab.await_(lambda: life(off) != first, 20, "another life")
         assert load.count > count + 100
         assert load.errors == []
@@ -111,7 +93,7 @@ def test_grace_is_counted_in_seconds_that_passed(volume, sealed, clock, off):
     load = Load(server.connect())
     begin = time.monotonic()
     sealed()
-    says(server, "going on for 8 seconds")
+    server.says("going on for 8 seconds")
     clock.off_by(off)
     load.wait(30)
     assert 8 <= load.ended_at - begin <= 8 + volume.limit
@@ -141,10 +123,10 @@ def test_a_certificate_that_the_clock_refuses_is_told(volume, clock, off,
     server = volume.start("grace=60", env=clock.env)
     load = Load(server.connect())
     clock.off_by(off)
-    says(server, "going on for 60 seconds")
+    server.says("going on for 60 seconds")
     server.says(words)
     clock.off_by(0)
-    says(server, "the KMS answers again")
+    server.says("the KMS answers again")
     load.finish()
     assert load.errors == [] and load.slowest < lab.AT_ONCE
     clock.off_by(off)
@@ -155,8 +137,7 @@ def test_a_certificate_that_the_clock_refuses_is_told(volume, clock, off,
 
 
 def test_a_clock_that_is_ahead_makes_no_jwt_expire(
-        servers, images, bao, logins, profile, files,  # noqa: F811
-        clock):
+        servers, images, bao, logins, by_auth, files, clock):
     """It is the server's clock that counts: with ours an outage of the
     Kubernetes API would be taken for a refusal, and end the volume."""
     role = logins.role("kubernetes")
@@ -164,14 +145,14 @@ def test_a_clock_that_is_ahead_makes_no_jwt_expire(
     with logins.kubernetes():
         server = servers.start(
             image, "key=t:vol", "recheck=1", "grace=60",
-            profile(jwt_auth(logins, files, role, "kubernetes"), timeout=8),
+            by_auth(jwt_auth(logins, files, role, "kubernetes"), timeout=8),
             env=clock.env)
     c = server.connect()
     logins.kubernetes_at("https://127.0.0.1:1")
     clock.off_by(DAY)
     for accessor in bao.tokens(role):
         bao.must("POST", "auth/token/revoke-accessor", {"accessor": accessor})
-    says(server, "going on for 60 seconds")
+    server.says("going on for 60 seconds")
     server.says("Kubernetes API does not answer")
     c.write(lab.pattern(4096), 0)
     c.flush()

@@ -8,23 +8,16 @@ import random
 import shutil
 import time
 
-import nbd
 import pytest
 
 import lab
-from lab import MIB
+from lab import KIB, MIB
+from lab.client import fails
 from lab.crashes import KILLED, Activated, Qemu, Writer
 
-KIB = 1024
 CRASHES = int(os.environ.get("RBDCRYPT_CRASHES", "3"))
 ENGINES = pytest.mark.parametrize("engine", ["engine=librbd",
                                              "engine=openssl"])
-
-
-def fails(call):
-    with pytest.raises(nbd.Error) as error:
-        call()
-    return error.value.errnum
 
 
 def writes(client, cluster, nr=4):

@@ -11,7 +11,7 @@ import time
 import pytest
 
 import lab
-from test_revocation import Volume
+from lab.processes import resident
 
 CYCLES = int(os.environ.get("RBDCRYPT_CYCLES", "100"))
 REOPENS = int(os.environ.get("RBDCRYPT_REOPENS", "1"))
@@ -28,9 +28,7 @@ class Held:
         proc = "/proc/%d/" % pid
         self.descriptors = len(os.listdir(proc + "fd"))
         self.threads = len(os.listdir(proc + "task"))
-        with open(proc + "statm") as f:
-            self.kib = int(f.read().split()[1]) \
-                * os.sysconf("SC_PAGESIZE") // 1024
+        self.kib = resident(pid) // lab.KIB
 
     def counts(self):
         return self.descriptors, self.threads
@@ -92,8 +90,7 @@ def test_clients_that_come_and_go_leave_nothing_behind(servers, images, key):
 
 @pytest.mark.timeout(120 + 50 * REOPENS)
 def test_a_volume_that_is_taken_away_and_given_back_leaves_nothing_behind(
-        servers, images, bao, files):
-    volume = Volume(servers, images, bao, files)
+        volume):
     server = volume.start()
     with server.connect() as c:
         c.write(lab.pattern(4096), 0)

@@ -7,11 +7,11 @@ import os
 import subprocess
 
 import nbd
-import pytest
 
 import lab
 from lab import MIB
-from test_revocation import fails_with, volume
+from lab.client import fails
+from lab.programs import compiled
 
 
 class Program:
@@ -19,9 +19,7 @@ class Program:
     be told to go on."""
 
     def __init__(self, name, image, directory):
-        path = os.path.join(directory, name)
-        lab.run("cc", "-std=gnu17", "-O2", "-Wall", "-o", path,
-                os.path.join(lab.HERE, name + ".c"), "-lrbd", "-lrados")
+        path = compiled(name, directory, "-lrbd", "-lrados")
         self.process = subprocess.Popen(
             ["timeout", "100", path, image.spec.split("/")[1]],
             env=image.cluster.env, stdin=subprocess.PIPE,
@@ -87,7 +85,7 @@ def test_a_large_read_is_taken_back(volume, cluster):
                    for _ in range(4)]
         volume.remove_policy()
         for cookie in cookies:
-            fails_with(c, cookie, errno.EPERM)
+            assert fails(c.wait, cookie, 20) == errno.EPERM
     finally:
         cluster.thaw()
     lab.await_(lambda: cluster.watchers(volume.image.spec) == [], 30,

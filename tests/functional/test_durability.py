@@ -67,7 +67,8 @@ class Writer:
             assert self.durable[b] <= generation <= self.sent[b], \
                 "block %d: generation %d, flushed %d, sent %d" % (
                     b, generation, self.durable[b], self.sent[b])
-            assert data == stamp(b, generation, self.size), "block %d is torn" % b
+            assert data == stamp(b, generation, self.size), \
+                "block %d is torn" % b
 
 
 @pytest.mark.timeout(90 * ROUNDS + 120)

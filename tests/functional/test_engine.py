@@ -14,47 +14,11 @@ import pytest
 
 import lab
 from lab import MIB
-from test_start_image import names
+from lab.qemu import qemu_reads
+from lab.servers import names
 
 OPENSSL = "engine=openssl"
 REQUESTS = int(os.environ.get("RBDCRYPT_REQUESTS", "1000"))
-
-
-@pytest.fixture
-def secret(files):
-    return "secret,id=s,file=" + files("qemu-secret", lab.PASSPHRASE)
-
-
-@pytest.fixture
-def cinder(images, secret, tmp_path):
-    """cinder(SIZE) -> an image as Cinder's RBD driver makes it; its
-    payload holds 1 MiB of 0xa5 at 1 MiB."""
-    def make(size=32 * MIB, args=()):
-        path = str(tmp_path / "cinder")
-        lab.qemu_luks(secret, path, size)
-        lab.run("qemu-io", "--object", secret, "--image-opts", "-c",
-                "write -P 0xa5 1M 1M", "driver=luks,key-secret=s,"
-                "file.driver=file,file.filename=" + path)
-        image = images.imported(path, args)
-        image.offset, image.size = image.size - size, size
-        return image
-    return make
-
-
-def qemu_reads(image, secret, tmp_path):
-    """The payload, by QEMU's own LUKS."""
-    raw, out = str(tmp_path / "raw"), str(tmp_path / "out")
-    with open(raw, "wb") as f:
-        f.write(image.raw())
-    lab.run("qemu-img", "convert", "--object", secret, "--image-opts",
-            "driver=luks,key-secret=s,file.driver=file,file.filename=" + raw,
-            "-O", "raw", out, timeout=120)
-    with open(out, "rb") as f:
-        return f.read()
-
-
-def used(cluster, image):
-    return cluster.json("rbd", "du", image)["images"][0]["used_size"]
 
 
 # --- the same volume for every reader ---
@@ -288,10 +252,10 @@ def test_trim_frees_space_and_reads_as_zeros(servers, images, key, cluster):
         assert c.handle.can_trim()
         c.write(lab.pattern(16 * MIB), 0)
         c.flush()
-        before = used(cluster, image)
+        before = cluster.used(image)
         c.trim(8 * MIB, 4 * MIB)
         c.flush()
-        assert used(cluster, image) <= before - 7 * MIB
+        assert cluster.used(image) <= before - 7 * MIB
         assert c.read(8 * MIB, 4 * MIB) == bytes(8 * MIB)
         assert c.read(4 * MIB, 0) == lab.pattern(16 * MIB)[:4 * MIB]
         assert c.read(4 * MIB, 12 * MIB) == lab.pattern(16 * MIB)[12 * MIB:]
@@ -320,10 +284,10 @@ def test_punched_zeros_free_space_and_are_fast(servers, images, key, cluster):
         assert c.handle.can_fast_zero()
         c.write(lab.pattern(16 * MIB), 0)
         c.flush()
-        before = used(cluster, image)
+        before = cluster.used(image)
         c.zero(8 * MIB + 100, 4 * MIB - 50, flags=nbd.CMD_FLAG_FAST_ZERO)
         c.flush()
-        assert used(cluster, image) <= before - 7 * MIB
+        assert cluster.used(image) <= before - 7 * MIB
         data = c.read(16 * MIB, 0)
         expected = bytearray(lab.pattern(16 * MIB))
         expected[4 * MIB - 50:12 * MIB + 50] = bytes(8 * MIB + 100)
@@ -331,7 +295,7 @@ def test_punched_zeros_free_space_and_are_fast(servers, images, key, cluster):
         # Whoever wants it allocated gets it.
         c.zero(4 * MIB, 4 * MIB, flags=nbd.CMD_FLAG_NO_HOLE)
         c.flush()
-        assert used(cluster, image) > before - 5 * MIB
+        assert cluster.used(image) > before - 5 * MIB
 
 
 def test_what_would_cut_sectors_is_refused(servers, images, key):
@@ -395,10 +359,10 @@ def test_clone_reads_what_its_parent_had(servers, images, cinder, key,
         assert c.read(8 * MIB, 0) == bytes(data)
         assert c.read(24 * MIB, 8 * MIB) == bytes(24 * MIB)
         if copies == "true":
-            lab.await_(lambda: used(cluster, child) >= 8 * MIB, 30,
+            lab.await_(lambda: cluster.used(child) >= 8 * MIB, 30,
                        "what was read is the clone's own")
         else:
-            assert used(cluster, child) == 0
+            assert cluster.used(child) == 0
         c.write(b"new", 4999)
         data[4999:5002] = b"new"
         assert c.read(8 * MIB, 0) == bytes(data)

@@ -2,13 +2,12 @@
 """Which engine serves a volume, why, and what each of them refuses."""
 
 import shutil
-import struct
 
 import pytest
 
 import lab
 from lab import MIB
-from test_start_image import names
+from lab.servers import names
 
 LIBRBD, OPENSSL = "engine=librbd", "engine=openssl"
 VERBOSE = ["-v", "-D", "rbdcrypt.session=1"]
@@ -44,16 +43,7 @@ def qemus(images, files, tmp_path):
     return make
 
 
-def write_raw(cluster, image, parts):
-    """PARTS: [(offset, bytes)] of the image as RADOS holds it."""
-    size = cluster.json("rbd", "info", image.spec)["size"]
-    cluster.rbd("import-diff", "--no-progress", "-", image.spec, input=b"".join(
-        [b"rbd diff v1\ns", struct.pack("<Q", size)] +
-        [b"w" + struct.pack("<QQ", at, len(part)) + part
-         for at, part in parts] + [b"e"]))
-
-
-def with_key_of_its_own(cluster, images, clone):
+def with_key_of_its_own(images, clone):
     """As "rbd encryption format" of a clone, without what that costs."""
     path = images.header(passphrase=b"the clone's", args=("--label", "own"))
     with open(path, "rb") as f:
@@ -61,7 +51,7 @@ def with_key_of_its_own(cluster, images, clone):
     for magic, other in (b"LUKS", b"RBDL"), (b"SKUL", b"LDBR"):
         at = header.find(magic + b"\xba\xbe")
         header[at:at + 4] = other
-    write_raw(cluster, clone, [(0, bytes(header))])
+    clone.overwrite(bytes(header))
 
 
 # --- auto ---
@@ -165,10 +155,10 @@ def test_librbds_engine_serves_stripes_for_rescue_only(
 
 
 def test_striped_clone_with_a_key_of_its_own_is_read_only_or_refused(
-        servers, images, key, files, cluster, layered):
+        servers, images, key, files, layered):
     clone = images.clone(images.luks(), args=(
         "--stripe-unit", "65536", "--stripe-count", "1"))
-    with_key_of_its_own(cluster, images, clone)
+    with_key_of_its_own(images, clone)
     own = "key=file:" + files("own", b"the clone's")
     if layered:
         servers.forget(servers.start(clone, own, key))
@@ -176,12 +166,12 @@ def test_striped_clone_with_a_key_of_its_own_is_read_only_or_refused(
         names(servers.refused(clone, own, key), "librbd 18")
     clone = images.clone(images.luks(), args=(
         "--stripe-unit", "2M", "--stripe-count", "2", "--object-size", "2M"))
-    with_key_of_its_own(cluster, images, clone)
+    with_key_of_its_own(images, clone)
     if layered:
         servers.forget(servers.start(clone, own, key))
     clone = images.clone(images.luks(), args=(
         "--stripe-unit", "64K", "--stripe-count", "2", "--object-size", "2M"))
-    with_key_of_its_own(cluster, images, clone)
+    with_key_of_its_own(images, clone)
     refusal = servers.refused(clone, own, key)
     names(refusal, "librbd", "openssl", "keys of their own")
     if layered:
@@ -285,10 +275,10 @@ def test_clone_of_a_clone_gets_the_openssl_engine(servers, images, key,
 
 @pytest.mark.parametrize("below", [1, 2])
 def test_clone_with_a_key_of_its_own_is_librbds_and_warned_of(
-        servers, images, key, files, cluster, layered, below):
+        servers, images, key, files, layered, below):
     """With a clone of a clone below it, where others copied zeros."""
     clone = images.clone(generations(servers, images, key, below))
-    with_key_of_its_own(cluster, images, clone)
+    with_key_of_its_own(images, clone)
     own = "key=file:" + files("own", b"the clone's")
     if not layered:
         names(servers.refused(clone, own, key), "librbd 18")
@@ -350,9 +340,9 @@ def test_clone_of_a_journaled_image_gets_the_openssl_engine(
 # --- refusals ---
 
 def test_layer_whose_data_starts_where_librbd_refuses_it_is_named(
-        servers, images, key, files, cluster, layered):
+        servers, images, key, files, layered):
     clone = images.clone(images.luks(offset=2 * MIB))
-    with_key_of_its_own(cluster, images, clone)
+    with_key_of_its_own(images, clone)
     own = "key=file:" + files("own", b"the clone's")
     refusal = servers.refused(clone, own, key)
     names(refusal, "ancestor's data" if layered else "librbd 18",

@@ -3,18 +3,17 @@
 and who never is.  The OpenBaos are three that share what they store."""
 
 import contextlib
-import json
 import os
 import re
 import signal
 import socket
-import types
 
 import pytest
 
 import lab
-from lab import fake_kms, kmip_server
-from test_outage import Fio, written
+from lab import fake_kms
+from lab.fio import Fio, written
+from lab.openbao import FIELD
 
 TEXT = lab.PASSPHRASE.decode()
 KEY = b'{"data":{"data":{"key":"%s"},"metadata":{"version":1}}}' \
@@ -30,7 +29,7 @@ class Node(lab.Bao):
 
     @property
     def pid(self):
-        with open(os.path.join(self.dir, "server.pid")) as f:
+        with open(self.file("server.pid")) as f:
             return int(f.read())
 
     def leads(self):
@@ -85,6 +84,9 @@ class Raft:
     def down(self):
         self._script("down")
 
+    def file(self, name):
+        return os.path.join(self.dir, name)
+
     def sorted(self):
         """The leader first, once there is one that serves logins.  (A
         standby that lost its leader may refuse them from then on, and a
@@ -107,30 +109,22 @@ def raft(lab_dir):
 
 
 @pytest.fixture
-def profile(raft, files):
+def profile(raft, files, profiles_file):
     """profile(addresses, **members) -> profiles= of a file with "t"."""
     def make(addresses=None, **members):
-        p = {"type": "openbao", "addresses": addresses, "layout": "field",
-             "field": "key", "ca_file": os.path.join(raft.dir, "ca.pem"),
+        p = {"type": "openbao", "addresses": addresses, **FIELD,
+             "ca_file": raft.file("ca.pem"),
              "auth": {"method": "approle", "role_id": raft.role_id,
                       "secret_id_file": files("secret-id", raft.secret_id)}}
-        p.update(members)
-        name = "profiles-%d.json" % len(addresses or ())
-        return "profiles=" + files(name, json.dumps(
-            {"profiles": {"t": {k: v for k, v in p.items()
-                                if v is not None}}}))
+        return profiles_file(path="profiles-%d.json" % len(addresses or ()),
+                             t={**p, **members})
     return make
 
 
 @pytest.fixture
-def fake(raft):
+def fake(raft, entered):
     """fake(reply) -> a server that misbehaves, with the nodes' CA."""
-    with contextlib.ExitStack() as stack:
-        def make(reply):
-            return stack.enter_context(fake_kms.Misbehaving(
-                os.path.join(raft.dir, "server.pem"),
-                os.path.join(raft.dir, "server.key"), reply))
-        yield make
+    return lambda reply: entered(fake_kms.in_place_of(raft, reply))
 
 
 def refusing():
@@ -233,8 +227,8 @@ def test_when_all_fail_each_is_named(servers, encrypted, profile, fake):
     sealed = fake(fake_kms.answer(
         "503 Service Unavailable", b'{"errors":["Vault is sealed"]}'))
     addresses = [refusing() for _ in range(3)]
-    sentence = servers.refused(encrypted, "key=t:vol",
-                               profile(addresses, timeout=5)).sentence
+    sentence = servers.refused(encrypted, "key=t:vol", profile(
+        addresses, timeout=5)).sentence
     assert "none of the 3 addresses can say" in sentence
     for address in addresses:
         assert address + " refused the connection" in sentence
@@ -282,8 +276,7 @@ def test_address_that_answers_nonsense_is_left_by_the_next_question(
     assert second.connections == 0
     first.reply = reply
     lab.await_(lambda: second.connections >= 2, 30, "another is asked")
-    lab.await_(lambda: "the KMS answers again" in server.stderr(), 30,
-               "the end of it")
+    server.says("the KMS answers again", 30)
     assert server.stop() == 0
 
 
@@ -309,9 +302,8 @@ def test_no_token_goes_to_an_address_that_is_not_listed(
     serves(servers.start(encrypted, "key=t:vol", profile(
         [standby.address, good.address], auth=auth)))
     assert good.requests
-    servers.refused(encrypted, "key=t:vol",
-                    profile([standby.address, refusing()], auth=auth, timeout=2),
-                    limit=15)
+    servers.refused(encrypted, "key=t:vol", profile(
+        [standby.address, refusing()], auth=auth, timeout=2), limit=15)
     assert stranger.connections == 0
 
 
@@ -348,8 +340,8 @@ def test_rechecks_outlive_the_address_in_use(servers, images, raft, profile,
             image, "key=t:vol", "recheck=1", "grace=60",
             profile([w.address for w in ways], timeout=20))
         assert ways[1].connections == ways[2].connections == 0
-        with Fio(server, tmp_path) as fio:
-            written(types.SimpleNamespace(image=image))
+        with Fio(server, tmp_path, 13) as fio:
+            written(image)
             with nodes[0].frozen():
                 lab.await_(lambda: ways[1].connections >= 3, 60,
                            "rechecks by another address")
@@ -362,11 +354,6 @@ def test_rechecks_outlive_the_address_in_use(servers, images, raft, profile,
 # ---------------------------------------------------------------------
 # KMIP and Barbican, in the same way.
 
-def in_file(files, p):
-    return "profiles=" + files("profiles.json",
-                               json.dumps({"profiles": {"t": p}}))
-
-
 def nobody():
     return "127.0.0.1:%d" % lab.free_port()
 
@@ -375,7 +362,8 @@ def place(address):
     return address.split("//")[1]
 
 
-def test_kmip_goes_on_with_the_next_address(servers, images, kmip, files):
+def test_kmip_goes_on_with_the_next_address(servers, images, kmip,
+                                            profiles_file):
     """Nobody listens at the first; the second, which gave the key, goes
     while the volume is served."""
     ident = kmip.key(lab.PASSPHRASE, kind="secret")
@@ -384,64 +372,59 @@ def test_kmip_goes_on_with_the_next_address(servers, images, kmip, files):
             p = kmip.profile(address=..., addresses=[
                 nobody(), place(second.address), place(third.address)])
             server = servers.start(images.luks(), "key=t:" + ident,
-                                   "recheck=1", "grace=60", in_file(files, p))
+                                   "recheck=1", "grace=60", profiles_file(t=p))
             serves(server)
             assert second.connections > 0 and third.connections == 0
-            server.says("warning: not all addresses answer: " + p["addresses"][0])
+            server.says("warning: not all addresses answer: "
+                        + p["addresses"][0])
         lab.await_(lambda: third.connections >= 2, 30, "rechecks go on")
         assert server.stop() == 0
     assert "cannot be said" not in server.stderr()
 
 
 def test_kmip_server_that_says_nothing_is_left(servers, encrypted, kmip,
-                                               files):
+                                               profiles_file):
     """Packets are swallowed; TLS does not come."""
     ident = kmip.key(lab.PASSPHRASE, kind="secret")
     with swallowing() as hole, fake_kms.Way(kmip.address, held=(1,)) as held:
         p = kmip.profile(address=..., timeout=9, addresses=[
             place(hole), place(held.address), kmip.address])
-        serves(servers.start(encrypted, "key=t:" + ident, in_file(files, p)))
+        serves(servers.start(encrypted, "key=t:" + ident, profiles_file(t=p)))
         assert held.waiting == 1
 
 
 def test_kmip_server_that_is_lost_in_the_middle_is_left(
-        servers, encrypted, kmip, files):
+        servers, encrypted, kmip, profiles_file):
     """It took the question and hangs up: the next try is another's."""
     ident = kmip.key(lab.PASSPHRASE, kind="secret")
 
     def hangs_up(_server, _connection, _message):
         raise OSError
-    with kmip_server.Pretender(kmip.file("server.pem"),
-                               kmip.file("server.key"), hangs_up) as first:
+    with kmip.pretending(hangs_up) as first:
         p = kmip.profile(address=..., addresses=[first.address, kmip.address])
-        serves(servers.start(encrypted, "key=t:" + ident, in_file(files, p)))
+        serves(servers.start(encrypted, "key=t:" + ident, profiles_file(t=p)))
 
 
 def test_kmip_server_that_answers_nonsense_is_left(servers, images, kmip,
-                                                   files):
+                                                   profiles_file):
     ident = kmip.key(lab.PASSPHRASE, kind="secret")
-
-    def honest(_server, connection, message):
-        connection.sendall(kmip.ask(message))
 
     def strange(_server, connection, _message):
         connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-    with kmip_server.Pretender(kmip.file("server.pem"),
-                               kmip.file("server.key"), honest) as first:
+    with kmip.pretending(kmip.honest) as first:
         p = kmip.profile(address=..., addresses=[first.address, kmip.address])
         server = servers.start(images.luks(), "key=t:" + ident, "recheck=1",
-                               "grace=60", in_file(files, p))
+                               "grace=60", profiles_file(t=p))
         serves(server)
         first.reply = strange
-        lab.await_(lambda: "the KMS answers again" in server.stderr(), 30,
-                   "another is asked")
+        server.says("the KMS answers again", 30)
         assert server.stop() == 0
 
 
-def test_kmip_names_each_address(servers, encrypted, kmip, files):
+def test_kmip_names_each_address(servers, encrypted, kmip, profiles_file):
     addresses = [nobody(), nobody()]
     sentence = servers.refused(
-        encrypted, "key=t:1", in_file(files, kmip.profile(
+        encrypted, "key=t:1", profiles_file(t=kmip.profile(
             address=..., addresses=addresses, timeout=2))).sentence
     for address in addresses:
         assert address + " refused the connection" in sentence
@@ -453,15 +436,15 @@ def test_kmip_names_each_address(servers, encrypted, kmip, files):
     ({"addresses": ["a", "b c"]}, '"addresses", entry 2 must be HOST'),
     ({"addresses": ["a", "A:5696"]}, "it is the same as entry 1"),
 ])
-def test_kmip_lists_that_are_none(servers, encrypted, kmip, files, members,
-                                  words):
+def test_kmip_lists_that_are_none(servers, encrypted, kmip, profiles_file,
+                                  members, words):
     p = kmip.profile(**{"address": ..., "addresses": ["a"], **members})
     assert words in servers.refused(encrypted, "key=t:1",
-                                    in_file(files, p)).sentence
+                                    profiles_file(t=p)).sentence
 
 
 def test_barbican_goes_on_with_the_next_addresses(servers, images, barbican,
-                                                  files):
+                                                  profiles_file):
     """Of Keystone and of Barbican; those that gave the key go while the
     volume is served."""
     ident = barbican.secret(lab.PASSPHRASE, kind="passphrase")
@@ -479,7 +462,7 @@ def test_barbican_goes_on_with_the_next_addresses(servers, images, barbican,
                 endpoints=urls((b1, barbican.address),
                                (b2, barbican.address))[1:])
             server = servers.start(images.luks(), "key=t:" + ident,
-                                   "recheck=1", "grace=60", in_file(files, p))
+                                   "recheck=1", "grace=60", profiles_file(t=p))
             serves(server)
             assert k1.connections and b1.connections
             assert not k2.connections and not b2.connections
@@ -500,9 +483,9 @@ def test_barbican_goes_on_with_the_next_addresses(servers, images, barbican,
     ({"endpoints": ["https://a"], "region": "x"},
      'the catalog, which "endpoints" replaces'),
 ])
-def test_barbican_lists_that_are_none(servers, encrypted, barbican, files,
-                                      members, words):
+def test_barbican_lists_that_are_none(servers, encrypted, barbican,
+                                      profiles_file, members, words):
     p = barbican.profile(**members)
     assert words in servers.refused(
         encrypted, "key=t:6c8a2e4c-0000-4000-8000-000000000000",
-        in_file(files, p)).sentence
+        profiles_file(t=p)).sentence

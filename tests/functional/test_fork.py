@@ -13,19 +13,18 @@ import pytest
 
 import lab
 from lab import fake_kms
-from test_openbao_logins import approle, logins, profile
 
 # The connections of a start: the login, then the question for the key.
 LOGIN, KEY = 1, 2
 
 
 @pytest.fixture
-def start(servers, encrypted, bao, logins, approle, profile):  # noqa: F811
+def start(servers, encrypted, bao, logins, approle, by_auth):
     """start(WAY, ROLE, ...) -> a server that begins, by the given way."""
     def make(way, role, *arguments, timeout=10, **kwargs):
         server = servers.begin(
             encrypted, "key=t:vol",
-            profile(approle(role), address=way.address, timeout=timeout),
+            by_auth(approle(role), address=way.address, timeout=timeout),
             *arguments, **kwargs)
         server.expected_status = None
         return server
@@ -33,7 +32,7 @@ def start(servers, encrypted, bao, logins, approle, profile):  # noqa: F811
 
 
 @pytest.fixture
-def role(logins):  # noqa: F811
+def role(logins):
     return logins.role("approle")
 
 
@@ -42,29 +41,21 @@ def held(way, count=1):
                "%d connections that wait" % count)
 
 
-def nobody_left(server, bao, role):  # noqa: F811
+def nobody_left(server, bao, role):
     lab.await_(lambda: lab.processes_with(server.socket) == [], 10,
                "no process is left")
     lab.await_(lambda: bao.tokens(role) == {}, 20, "no token is left")
 
 
-def count_logins(bao, role):  # noqa: F811
-    """Those of others, such as an agent's, may come at any moment."""
-    with open(bao.audit_log, encoding="utf-8") as f:
-        return sum('"path":"auth/approle/login"' in line
-                   and '"type":"response"' in line
-                   and '"role_name":"%s"' % role in line for line in f)
-
-
-def works(server):
-    with server.connect() as c:
-        c.write(lab.pattern(4096), 0)
-        c.flush()
-        assert c.read(4096, 0) == lab.pattern(4096)
+@pytest.fixture
+def answers(bao, role):
+    """Those to its logins."""
+    return bao.answers("auth/approle/login", role)
 
 
 @pytest.mark.parametrize("which", [LOGIN, KEY])
-def test_a_daemon_starts_by_one_login_however_slow(start, bao, role, which):
+def test_a_daemon_starts_by_one_login_however_slow(start, bao, role, answers,
+                                                   which):
     with fake_kms.Way(bao.address, [which]) as way:
         server = start(way, role, kind=lab.Daemon)
         held(way)
@@ -72,11 +63,11 @@ def test_a_daemon_starts_by_one_login_however_slow(start, bao, role, which):
         way.release()
         server.ready()
         assert server.pid != server.process.pid
-        works(server)
+        server.works()
         assert len(bao.tokens(role)) == 1
         server.stop()
         nobody_left(server, bao, role)
-    assert count_logins(bao, role) == 1
+    assert answers.asked() == 1
 
 
 def test_run_with_a_slow_login(start, bao, role, encrypted):
@@ -100,11 +91,11 @@ def test_two_daemons_at_once(start, bao, role, images):
             server.ready()
         assert len(bao.tokens(role)) == 2
         for server in both:
-            works(server)
+            server.works()
         both[0].stop()
         # The server waits for a second; OpenBao may take longer.
         lab.await_(lambda: len(bao.tokens(role)) == 1, 20, "one login ends")
-        works(both[1])
+        both[1].works()
         both[1].stop()
         for server in both:
             nobody_left(server, bao, role)
@@ -158,15 +149,15 @@ def test_a_start_that_hangs_in_ceph_leaves_no_login(start, bao, role,
 
 
 def test_a_server_that_cannot_listen_leaves_no_login(
-        servers, encrypted, bao, role, approle, profile):  # noqa: F811
+        servers, encrypted, bao, role, answers, approle, by_auth):
     """Which nbdkit finds after the rehearsal."""
     path = os.path.join(servers.dir, "taken")
     with socket.socket(socket.AF_UNIX) as taken:
         taken.bind(path)
         server = servers.begin(encrypted, "key=t:vol",
-                               profile(approle(role)), options=["-U", path])
+                               by_auth(approle(role)), options=["-U", path])
         assert server.wait(lab.START_LIMIT) > 0
     os.unlink(path)
     server.says("in use")
-    assert count_logins(bao, role) == 1
+    assert answers.asked() == 1
     nobody_left(server, bao, role)

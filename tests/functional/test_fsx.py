@@ -11,9 +11,6 @@ import pytest
 
 import lab
 from lab import MIB
-from test_engine import cinder, secret
-
-assert cinder and secret  # fixtures
 
 OPERATIONS = int(os.environ.get("RBDCRYPT_OPERATIONS", "250"))
 SECONDS = int(os.environ.get("RBDCRYPT_FSX_SECONDS", "0"))

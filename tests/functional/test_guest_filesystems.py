@@ -9,7 +9,7 @@ import pytest
 
 from lab import MIB, machines
 from lab.machines import Disk, Machine
-from test_behind import LOST
+from lab.server import LOST
 
 # The smallest XFS that there is takes 300 MiB; the images are thin.
 SIZE = 324 * MIB
@@ -56,8 +56,8 @@ def mount(machine, number, kind):
 
 def is_told(machine, number):
     """fsync fails; or a commit of the journal has been told before it, which
-    then ends the file system: ext4 (Linux 6.12) calls an fsync that has nothing
-    to write good even so."""
+    then ends the file system: ext4 (Linux 6.12) calls an fsync good that has
+    nothing to write even so."""
     try:
         machine.shell(FSYNC % {"n": number})
     except machines.GuestError as e:

@@ -2,32 +2,19 @@
 """The openssl engine unlocks once, before the start is over, and hands the
 volume key to the server: which uses it for that very header only."""
 
-import json
 import os
 import re
-import struct
 
 import pytest
 
 import lab
-from lab import MIB
-from test_start_image import names
+from lab import MIB, documents
+from lab.processes import peak
+from lab.programs import preload
+from lab.servers import names
+from lab.trail import of, read, told
 
 OPENSSL = "engine=openssl"
-UNIT = os.path.join(lab.HERE, "..", "..", "contrib", "systemd",
-                    "nbdkit-rbdcrypt@.service")
-
-
-def audited(path):
-    with open(path) as f:
-        return [(e["event"], e["outcome"])
-                for e in map(json.loads, f.read().splitlines())]
-
-
-def peak_mib(pid):
-    """The most memory that a process has had, in MiB."""
-    with open("/proc/%d/status" % pid) as f:
-        return int(re.search(r"VmHWM:\s+(\d+)", f.read()).group(1)) // 1024
 
 
 def test_wrong_key_of_a_costly_header_fails_the_start(servers, images, files,
@@ -37,8 +24,8 @@ def test_wrong_key_of_a_costly_header_fails_the_start(servers, images, files,
     refusal = servers.refused(image, "key=file:" + files("wrong", "wrong"),
                               OPENSSL, "audit=" + trail, limit=60)
     names(refusal, "keyslot", image.spec)
-    assert [e for e, outcome in audited(trail)] == ["fetch", "unlock"]
-    assert audited(trail)[0][1] != audited(trail)[1][1]
+    (fetch, good), (unlock, bad) = told(read(trail))
+    assert (fetch, unlock) == ("fetch", "unlock") and good != bad
 
 
 def test_costly_header_is_unlocked_once_and_not_by_the_server(
@@ -53,35 +40,28 @@ def test_costly_header_is_unlocked_once_and_not_by_the_server(
         c.flush()
         assert c.read(4096, MIB) == lab.pattern(4096)
     # Argon2id takes 256 MiB where it is computed.
-    assert peak_mib(server.pid) < 200
+    assert peak(server.pid) < 200 * MIB
     assert server.stop() == 0
-    events = audited(trail)
-    assert [e for e, outcome in events].count("unlock") == 1, events
+    lines = read(trail)
+    assert len(of(lines, "unlock")) == 1, lines
 
 
 @pytest.fixture
 def slow(lab_dir, tmp_path):
     """(the environment of a server that waits after its rehearsal, the
     directory of its signs)"""
-    path = os.path.join(lab_dir, "rehearsed.so")
-    lab.run("cc", "-std=c17", "-O2", "-Wall", "-shared", "-fPIC", "-o", path,
-            os.path.join(lab.HERE, "rehearsed.c"))
-    return {"LD_PRELOAD": path,
-            "RBDCRYPT_TEST_REHEARSED": str(tmp_path)}, tmp_path
+    return preload("rehearsed", lab_dir,
+                   RBDCRYPT_TEST_REHEARSED=str(tmp_path)), tmp_path
 
 
-def replace_header(cluster, image, path):
+def replace_header(image, path):
     """Behind everybody's back, as a restored backup does."""
     with open(path, "rb") as f:
-        header = f.read(image.offset)
-    size = image.size + image.offset
-    cluster.rbd("import-diff", "--no-progress", "-", image.spec,
-                input=b"rbd diff v1\ns" + struct.pack("<Q", size) +
-                b"w" + struct.pack("<QQ", 0, len(header)) + header + b"e")
+        image.overwrite(f.read(image.offset))
 
 
 def test_volume_key_of_another_header_is_not_used(
-        servers, images, key, cluster, slow):
+        servers, images, key, slow):
     """The image has a header with another passphrase by the time that the
     server opens it; who has the old one must not get in."""
     environment, directory = slow
@@ -91,7 +71,7 @@ def test_volume_key_of_another_header_is_not_used(
     server = servers.begin(image, key, OPENSSL, env=environment)
     server.expected_status = None
     lab.await_(lambda: (directory / "waits").exists(), 30, "the rehearsal")
-    replace_header(cluster, image, other)
+    replace_header(image, other)
     (directory / "go").touch()
     server.ready()
     with pytest.raises(lab.Refused):
@@ -100,7 +80,7 @@ def test_volume_key_of_another_header_is_not_used(
 
 
 def test_same_header_is_opened_by_the_volume_key_alone(
-        servers, images, key, cluster, slow):
+        servers, images, key, slow):
     """Its keyslots' bytes are zeros by then: no passphrase would do."""
     environment, directory = slow
     image = images.luks()
@@ -111,7 +91,7 @@ def test_same_header_is_opened_by_the_volume_key_alone(
     spoilt = directory / "spoilt"
     # Both copies of the metadata are 16 KiB; key material follows.
     spoilt.write_bytes(header[:32768] + bytes(len(header) - 32768))
-    replace_header(cluster, image, str(spoilt))
+    replace_header(image, str(spoilt))
     (directory / "go").touch()
     server.ready()
     with server.connect() as c:
@@ -121,8 +101,8 @@ def test_same_header_is_opened_by_the_volume_key_alone(
 
 def after_the_start(server):
     """What systemd runs then, as in the unit of contrib, but for the path."""
-    with open(UNIT) as f:
-        lines = f.read().replace("\\\n", "")
+    lines = documents.read("contrib", "systemd", "nbdkit-rbdcrypt@.service"
+                           ).replace("\\\n", "")
     [command] = re.findall(r"^ExecStartPost=(.*nbdinfo.*)$", lines, re.M)
     command = command.replace("/run/rbdcrypt/%i/nbd.sock", server.socket)
     return lab.run(*command.split(), check=False, timeout=120).returncode

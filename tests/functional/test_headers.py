@@ -8,7 +8,7 @@ import struct
 import pytest
 
 import lab
-from test_start_image import names
+from lab.servers import names
 
 
 @pytest.fixture

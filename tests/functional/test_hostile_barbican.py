@@ -10,8 +10,9 @@ import pytest
 import lab
 from lab import fake_kms
 from lab.barbican_server import Request, forward
-from test_hostile_kms import RSS_LIMIT_KIB, TURNS, io_until, outage, peak_kib
-from test_start_image import names
+from lab.hostile import RSS_LIMIT, TURNS, io_until, outage
+from lab.processes import peak
+from lab.servers import names
 
 
 @pytest.fixture(scope="module")
@@ -21,28 +22,17 @@ def ident(barbican):
 
 
 @pytest.fixture
-def profile(barbican, files):
+def profile(barbican, profiles_file):
     """profile(**members) -> profiles= with alice's password."""
-    def make(**members):
-        members.setdefault("timeout", 8)
-        return "profiles=" + files("profiles.json", json.dumps({"profiles": {
-            "t": barbican.profile(auth=barbican.password(), **members)}}))
-    return make
+    return lambda **members: profiles_file(t=barbican.profile(
+        auth=barbican.password(), **{"timeout": 8, **members}))
 
 
 @pytest.fixture
-def pretending(barbican):
-    """A server that does REPLY, by default under the real certificate."""
-    running = []
-
-    def make(reply, certificate=barbican.file("server.pem"),
-             key=barbican.file("server.key"), **kwargs):
-        s = fake_kms.Misbehaving(certificate, key, reply, **kwargs)
-        running.append(s.__enter__())
-        return s
-    yield make
-    for s in running:
-        s.__exit__()
+def pretending(barbican, entered):
+    """pretending(REPLY), under the real servers' certificate."""
+    return lambda reply, **kwargs: entered(
+        fake_kms.in_place_of(barbican, reply, **kwargs))
 
 
 def take_body(server, connection):
@@ -134,12 +124,13 @@ def both(barbican, certificates, files):
     ("named", "127.0.0.1"), ("self", "certificate"),
     ("stranger", "certificate")])
 def test_certificate_that_proves_nothing(
-        servers, images, barbican, classes, certificates, pretending, profile,
+        servers, images, barbican, classes, certificates, entered, profile,
         both, ident, member, certificate, word):
     real, path = {"auth_url": (barbican.keystone, "/v3"),
                   "endpoint": (barbican.address, "")}[member]
-    s = pretending(forward(real, []), certificates(certificate + ".pem"),
-                   certificates(certificate + ".key"))
+    s = entered(fake_kms.Misbehaving(
+        certificates(certificate + ".pem"), certificates(certificate + ".key"),
+        forward(real, [])))
     arguments = ("key=t:" + ident,
                  profile(ca_file=both, **{member: s.address + path}))
     if word is None:
@@ -206,7 +197,7 @@ def test_server_that_turns_hostile_revokes_nothing(
     for name, reply in right.items():
         kms[name].reply = reply
     assert outage(n, trail) == ("recheck", "cannot-say")
-    assert peak_kib(n.pid) < RSS_LIMIT_KIB
+    assert peak(n.pid) < RSS_LIMIT
     for text in (n.stderr(), trail.read_text()):
         assert barbican.read("alice.password") not in text
         assert lab.PASSPHRASE.decode() not in text

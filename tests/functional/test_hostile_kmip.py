@@ -3,14 +3,13 @@
 served: nothing is asked of the one, and the other ends no volume.
 test_kmip.py has what is hostile at a start."""
 
-import json
-
 import pytest
 
 import lab
 from lab import fake_kms, kmip_server
+from lab.hostile import RSS_LIMIT, io_until, outage
 from lab.kmip_server import GET, GET_ATTRIBUTES, Pretender, in_turn
-from test_hostile_kms import RSS_LIMIT_KIB, io_until, outage, peak_kib
+from lab.processes import peak
 
 
 @pytest.fixture(scope="module")
@@ -20,47 +19,21 @@ def ident(kmip):
 
 
 @pytest.fixture
-def profile(kmip, files):
+def profile(kmip, profiles_file):
     """profile(**members) -> profiles= of tenant-a's."""
-    def make(**members):
-        members.setdefault("timeout", 4)
-        return "profiles=" + files("profiles.json", json.dumps(
-            {"profiles": {"t": kmip.profile(**members)}}))
-    return make
-
-
-@pytest.fixture
-def pretending(kmip):
-    """A server that does REPLY, by default under the real certificate."""
-    running = []
-
-    def make(reply, certificate=kmip.file("server.pem"),
-             key=kmip.file("server.key")):
-        s = Pretender(certificate, key, reply)
-        running.append(s.__enter__())
-        return s
-    yield make
-    for s in running:
-        s.__exit__()
-
-
-@pytest.fixture
-def honest(kmip):
-    """A reply: the real server's."""
-    def forward(_server, connection, message):
-        connection.sendall(kmip.ask(message))
-    return forward
+    return lambda **members: profiles_file(
+        t=kmip.profile(**{"timeout": 4, **members}))
 
 
 @pytest.mark.parametrize("certificate,word", [
     ("good", None), ("expired", "expired"), ("early", "not yet valid"),
     ("named", "mismatch"), ("self", "self-signed"),
     ("stranger", "certificate")])
-def test_certificate_that_proves_nothing(servers, images, classes, honest,
-                                         certificates, pretending, profile,
+def test_certificate_that_proves_nothing(servers, images, classes, kmip,
+                                         certificates, entered, profile,
                                          ident, certificate, word):
-    s = pretending(honest, certificates(certificate + ".pem"),
-                   certificates(certificate + ".key"))
+    s = entered(Pretender(certificates(certificate + ".pem"),
+                          certificates(certificate + ".key"), kmip.honest))
     arguments = ("key=t:" + ident, profile(
         address=s.address, ca_file=certificates("ca.pem")))
     if word is None:
@@ -126,16 +99,16 @@ def turns(ident):
 
 
 @pytest.fixture
-def served(servers, images, honest, pretending, profile, ident, tmp_path):
+def served(servers, images, kmip, entered, profile, ident, tmp_path):
     """(server, its KMS, a client, the trail)"""
-    s, trail = pretending(honest), tmp_path / "trail"
+    s, trail = entered(kmip.pretending(kmip.honest)), tmp_path / "trail"
     n = servers.start(images.luks(), "key=t:" + ident, profile(
         address=s.address), "recheck=1", "grace=600", "audit=%s" % trail)
     return n, s, n.connect(), trail
 
 
 @pytest.mark.timeout(240)
-def test_server_that_turns_hostile_revokes_nothing(served, honest, ident):
+def test_server_that_turns_hostile_revokes_nothing(served, kmip, ident):
     n, s, client, trail = served
     answers = []
 
@@ -156,14 +129,14 @@ def test_server_that_turns_hostile_revokes_nothing(served, honest, ident):
     io_until(lambda: len(answers) > last, client)
     assert s.sent < 64 << 20
     assert "answers again" not in n.stderr()
-    s.reply = honest
+    s.reply = kmip.honest
     assert outage(n, trail) == ("recheck", "cannot-say")
-    assert peak_kib(n.pid) < RSS_LIMIT_KIB
+    assert peak(n.pid) < RSS_LIMIT
     for text in (n.stderr(), trail.read_text()):
         assert lab.PASSPHRASE.decode() not in text
 
 
-def test_stranger_in_its_place_revokes_nothing(served, honest, certificates,
+def test_stranger_in_its_place_revokes_nothing(served, kmip, certificates,
                                                ident):
     """Its "destroyed" would be a definite no, if it could be believed."""
     n, s, client, trail = served
@@ -177,7 +150,7 @@ def test_stranger_in_its_place_revokes_nothing(served, honest, certificates,
     heard, seen = len(s.requests), s.connections
     io_until(lambda: s.connections > seen + 1, client)
     assert len(s.requests) == heard
-    s.reply = honest
+    s.reply = kmip.honest
     s.context = own
     assert outage(n, trail) == ("recheck", "cannot-say")
 
@@ -186,6 +159,5 @@ def test_it_ends_by_the_servers_own_word(served, ident):
     """What the tests above rely on: the same answers, about this key."""
     n, s, client, _ = served
     s.reply = sends(failure(GET_ATTRIBUTES, 0x01))
-    lab.await_(lambda: "may no longer be used" in n.stderr(), 20,
-               "the volume is closed")
+    n.says("may no longer be used")
     client.vanish()

@@ -13,8 +13,13 @@ import nbd
 import pytest
 
 import lab
-from lab import fake_kms
-from test_start_image import names
+from lab import KIB, fake_kms
+from lab.hostile import (RSS_LIMIT, TURNS, body, io_until, key_is,
+                         outage)
+from lab.openbao import FIELD
+from lab.processes import peak
+from lab.servers import names
+from lab.trail import read
 
 TEXT = lab.PASSPHRASE.decode()
 RECORD = json.dumps({"data": {"data": {"key": TEXT},
@@ -28,38 +33,25 @@ TOKEN = "s.this-token-must-not-arrive-elsewhere"
 TIMEOUT = 4
 SHORT = 2
 LIMIT = 9
-# librados and librbd alone take about 100 MiB.
-RSS_LIMIT_KIB = 256 * 1024
 
 
 @pytest.fixture
-def server(certificates):
+def server(certificates, entered):
     """server(REPLY, certificate=NAME) -> a Misbehaving that runs."""
-    running = []
-
-    def make(reply, certificate="good", **kwargs):
-        s = fake_kms.Misbehaving(certificates(certificate + ".pem"),
-                                 certificates(certificate + ".key"), reply,
-                                 **kwargs)
-        running.append(s.__enter__())
-        return s
-    yield make
-    for s in running:
-        s.__exit__()
+    return lambda reply, certificate="good", **kwargs: entered(
+        fake_kms.Misbehaving(certificates(certificate + ".pem"),
+                             certificates(certificate + ".key"), reply,
+                             **kwargs))
 
 
 @pytest.fixture
-def profile(certificates, files):
+def profile(certificates, profiles_file):
     """profile(ADDRESS, **members) -> arguments for the profile "t"."""
     def make(address, **members):
-        p = {"type": "openbao", "address": address,
-             "ca_file": certificates("ca.pem"), "layout": "field",
-             "field": "key", "timeout": TIMEOUT,
+        p = {"type": "openbao", "address": address, **FIELD,
+             "ca_file": certificates("ca.pem"), "timeout": TIMEOUT,
              "auth": {"method": "token", "token": TOKEN}}
-        p.update(members)
-        p = {k: v for k, v in p.items() if v is not None}
-        return ("key=t:v", "profiles=" + files(
-            "profiles.json", json.dumps({"profiles": {"t": p}})))
+        return "key=t:v", profiles_file(t={**p, **members})
     return make
 
 
@@ -68,15 +60,15 @@ def refused(servers, encrypted, tmp_path):
     """refused(*ARGUMENTS) -> (refusal, outcome in the trail), within the
     limits of time and memory."""
     def start(*arguments, **kwargs):
-        trail, peak = tmp_path / "audit", tmp_path / "rss"
+        trail, most = tmp_path / "audit", tmp_path / "rss"
         trail.unlink(missing_ok=True)
         refusal = servers.refused(
             encrypted, *arguments, "audit=%s" % trail,
-            prefix=("/usr/bin/time", "-q", "-o", peak, "-f", "%M"), **kwargs)
+            prefix=("/usr/bin/time", "-q", "-o", most, "-f", "%M"), **kwargs)
         assert refusal.seconds <= LIMIT, refusal.seconds
-        rss = int(peak.read_text().split()[-1])
-        assert rss < RSS_LIMIT_KIB, "%d KiB" % rss
-        lines = [json.loads(s) for s in trail.read_text().splitlines()]
+        kib = int(most.read_text().split()[-1])
+        assert kib * KIB < RSS_LIMIT, "%d KiB" % kib
+        lines = read(trail)
         assert [s["event"] for s in lines] == ["fetch"], lines
         for text in (refusal.sentence, trail.read_text()):
             assert TOKEN not in text and TEXT not in text
@@ -87,14 +79,6 @@ def refused(servers, encrypted, tmp_path):
 def chunked(data):
     return fake_kms.says(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked"
                          b"\r\n\r\n" + data)
-
-
-def body(data):
-    return fake_kms.answer("200 OK", data)
-
-
-def key_is(value):
-    return body(b'{"data":{"data":{"key":' + value + b"}}}")
 
 
 @pytest.mark.parametrize("outcome,reply", [
@@ -153,9 +137,10 @@ def test_hostile_reply(refused, server, profile, outcome, reply):
 def test_redirect_takes_no_token_along(refused, server, profile):
     """Neither to another host nor to another port, which a standby would
     name, nor to plain HTTP."""
-    for kwargs, said, word in (({"host": "127.0.0.2"}, "cannot-say", "standby"),
-                               ({}, "cannot-say", "standby"),
-                               ({"tls": False}, "configuration", "redirect")):
+    for kwargs, said, word in (
+            ({"host": "127.0.0.2"}, "cannot-say", "standby"),
+            ({}, "cannot-say", "standby"),
+            ({"tls": False}, "configuration", "redirect")):
         elsewhere = server(RIGHT, **kwargs)
         s = server(fake_kms.answer("307 Temporary Redirect", b"", [
             "Location: %s/v1/secret/data/v" % elsewhere.address]))
@@ -169,39 +154,6 @@ def test_redirect_takes_no_token_along(refused, server, profile):
 # ---------------------------------------------------------------------
 # Servers that turn hostile while a volume is served.
 
-HTML = b"<html><body>Access denied by policy.</body></html>"
-GATEWAY = b'{"message":"no route matched","code":%d}'
-
-
-TURNS = {
-    "redirect": fake_kms.answer("307 Temporary Redirect", b"",
-                                ["Location: https://127.0.0.2:1/v1/x"]),
-    "2-GiB": fake_kms.two_gib(),
-    "2-GiB-in-chunks": fake_kms.two_gib_in_chunks(),
-    "10000-deep": body(b'{"data":' * 10000 + b"}" * 10000),
-    "not-HTTP": fake_kms.says(b"<html>hello</html>"),
-    "silent": fake_kms.silent,
-    "another-200": body(b'{"status":"ok"}'),
-    "empty-200": body(b""),
-    "html-200": body(HTML),
-    "null-key": key_is(b"null"),
-    # What stands before the server refuses, and knows nothing of keys.
-    "html-403": fake_kms.answer("403 Forbidden", HTML),
-    "empty-403": fake_kms.answer("403 Forbidden", b""),
-    "gateway-403": fake_kms.answer("403 Forbidden", GATEWAY % 403),
-    "html-401": fake_kms.answer("401 Unauthorized", HTML),
-    "gateway-401": fake_kms.answer("401 Unauthorized", GATEWAY % 401),
-    "html-404": fake_kms.answer("404 Not Found", HTML),
-    "gateway-404": fake_kms.answer("404 Not Found", GATEWAY % 404),
-    "html-407": fake_kms.answer("407 Proxy Authentication Required", HTML),
-    "html-410": fake_kms.answer("410 Gone", HTML),
-}
-
-
-def peak_kib(pid):
-    with open("/proc/%d/status" % pid, encoding="utf-8") as f:
-        return int(next(s for s in f if s.startswith("VmHWM")).split()[1])
-
 
 @pytest.fixture
 def served(servers, encrypted, server, profile, tmp_path):
@@ -210,27 +162,6 @@ def served(servers, encrypted, server, profile, tmp_path):
     n = servers.start(encrypted, *profile(s.address, timeout=SHORT),
                       "recheck=1", "grace=600", "audit=%s" % trail)
     return n, s, n.connect(), trail
-
-
-def io_until(condition, client):
-    data = lab.pattern(4096, 7)
-    client.write(data, 0)
-    lab.await_(condition, 20, "it is asked")
-    assert client.read(4096, 0) == data
-
-
-def outage(n, trail):
-    """One warning, one word in the trail, and the end of both."""
-    lab.await_(lambda: "the KMS answers again" in n.stderr(), 20, "the end")
-    assert n.stderr().count("going on for") == 1, n.stderr()
-
-    def told():  # the trail has it after the log
-        lines = [json.loads(x) for x in trail.read_text().splitlines(True)
-                 if x.endswith("\n")]
-        return [(e["event"], e["outcome"]) for e in lines][3:]
-    lab.await_(lambda: told()[1:], 20, "the trail tells the end")
-    assert told()[1:] == [("recheck", "ok")], told()
-    return told()[0]
 
 
 @pytest.mark.timeout(240)
@@ -256,7 +187,7 @@ def test_server_that_turns_hostile_revokes_nothing(served):
     assert "answers again" not in n.stderr()
     s.reply = RIGHT
     assert outage(n, trail) == ("recheck", "cannot-say")
-    assert peak_kib(n.pid) < RSS_LIMIT_KIB
+    assert peak(n.pid) < RSS_LIMIT
     for text in (n.stderr(), trail.read_text()):
         assert TOKEN not in text and TEXT not in text
 

@@ -8,43 +8,8 @@ import json
 import pytest
 
 import lab
-from test_start_image import names
-
-METADATA = "rbdcrypt/v1"
-
-
-@pytest.fixture
-def profiles(bao, files):
-    """tenant-a for images in rbd, tenant-b for those of another pool, and
-    one that no image may name."""
-    def profile(**members):
-        return dict({
-            "type": "openbao", "address": bao.address, "ca_file": bao.ca,
-            "mount": "secret", "prefix": "tenant-a/", "layout": "field",
-            "field": "value",
-            "auth": {"method": "token_file", "path": bao.token_file},
-        }, **members)
-    bao.put("tenant-a/vol", {"value": lab.PASSPHRASE.decode()})
-    bao.put("tenant-b/vol", {"value": lab.PASSPHRASE.decode()})
-    return "profiles=" + files("profiles.json", json.dumps({"profiles": {
-        "tenant-a": profile(images=["rbd/*"]),
-        "tenant-b": profile(images=["other/*"], prefix="tenant-b/"),
-        "private": profile()}}))
-
-
-def image_id(image):
-    return image.cluster.json("rbd", "info", image.spec)["id"]
-
-
-def record(image, **members):
-    r = dict({"version": 1, "profile": "tenant-a", "reference": "vol",
-              "image_id": image_id(image)}, **members)
-    return {k: v for k, v in r.items() if v is not None}
-
-
-def set_metadata(image, text):
-    image.cluster.rbd("image-meta", "set", image.spec, METADATA,
-                      text if isinstance(text, str) else json.dumps(text))
+from lab.records import METADATA, image_id, record, serves, set_metadata
+from lab.servers import names
 
 
 def with_tokens(images, tokens, tmp_path):
@@ -66,13 +31,6 @@ def token(**members):
               "profile": "tenant-a", "reference": "vol",
               "image_id": "IMAGE-ID"}, **members)
     return json.dumps({k: v for k, v in t.items() if v is not None})
-
-
-def serves(servers, image, *arguments):
-    with servers.start(image, *arguments).connect() as c:
-        assert c.size == image.size
-        c.write(b"x" * 512, 0)
-        assert c.read(512, 0) == b"x" * 512
 
 
 def test_a_luks2_token_is_followed(servers, images, profiles, tmp_path):
@@ -104,7 +62,7 @@ def test_a_reopen_as_another_user_goes_on(as_nobody, images, profiles, bao):
     with server.connect() as c:
         assert c.size == image.size
     bao.must("DELETE", "secret/data/tenant-a/reopened")
-    lab.await_(lambda: "I/O ends" in server.stderr(), 20, "the revocation")
+    server.says("I/O ends")
     bao.must("POST", "secret/undelete/tenant-a/reopened", {"versions": [1]})
 
     def opens():
@@ -228,8 +186,8 @@ def test_tokens_of_others_do_not_matter(servers, images, profiles, tmp_path):
     serves(servers, image, profiles)
 
 
-def test_a_transit_record_holds_the_key_itself(servers, images, bao, files,
-                                               tmp_path):
+def test_a_transit_record_holds_the_key_itself(servers, images, bao,
+                                               profiles_file):
     """Its context is the id of the image that was opened."""
     if bao.call("GET", "sys/mounts/reftransit")[0] != 200:
         bao.must("POST", "sys/mounts/reftransit", {"type": "transit"})
@@ -242,12 +200,8 @@ def test_a_transit_record_holds_the_key_itself(servers, images, bao, files,
             "context": base64.b64encode(b"rbdcrypt:" + ident.encode())
             .decode()})["data"]["ciphertext"]
     image = images.luks()
-    path = "profiles=" + files("transit.json", json.dumps({"profiles": {
-        "envelope": {
-            "type": "openbao", "address": bao.address, "ca_file": bao.ca,
-            "engine": "transit", "mount": "reftransit", "key": "a",
-            "images": ["rbd/*"],
-            "auth": {"method": "token_file", "path": bao.token_file}}}}))
+    path = profiles_file(envelope=bao.profile(
+        engine="transit", mount="reftransit", key="a", images=["rbd/*"]))
     set_metadata(image, record(
         image, profile="envelope", reference=None,
         wrapped=wrap(image_id(image), lab.PASSPHRASE)))
@@ -260,18 +214,17 @@ def test_a_transit_record_holds_the_key_itself(servers, images, bao, files,
     names(refusal, "wrapped for another image")
 
 
-def test_a_recorded_key_that_cannot_be_asked_about_again(servers, images,
-                                                         bao, files):
+def test_a_recorded_key_that_cannot_be_asked_about_again(
+        servers, images, bao, files, profiles_file):
     """A token of few uses: said at the start."""
     bao.put("tenant-a/vol", {"value": lab.PASSPHRASE.decode()})
     few = bao.must("POST", "auth/token/create", {
         "num_uses": 8, "ttl": "1h"})["auth"]["client_token"]
-    path = files("few.json", json.dumps({"profiles": {"tenant-a": {
-        "type": "openbao", "address": bao.address, "ca_file": bao.ca,
-        "mount": "secret", "prefix": "tenant-a/", "layout": "field",
-        "field": "value", "images": ["rbd/*"],
-        "auth": {"method": "token_file", "path": files("few", few)}}}}))
+    path = profiles_file(**{"tenant-a": bao.profile(
+        mount="secret", prefix="tenant-a/", layout="field", field="value",
+        images=["rbd/*"],
+        auth={"method": "token_file", "path": files("few", few)})})
     image = images.luks()
     set_metadata(image, record(image))
-    server = servers.start(image, "profiles=" + path)
+    server = servers.start(image, path)
     server.says("warning: recheck: nobody will be asked")

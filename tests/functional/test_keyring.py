@@ -34,13 +34,6 @@ def configuration(cluster, files, *lines):
         ["[global]", *kept, "[client]", *lines, ""]))
 
 
-def served(server):
-    with server.connect() as c:
-        c.write(lab.pattern(4096), 0)
-        c.flush()
-        assert c.read(4096, 0) == lab.pattern(4096)
-
-
 def admin(cluster, path, *command):
     return cluster.call("ceph", "--admin-daemon", path, *command
                         ).stdout.decode()
@@ -76,7 +69,7 @@ def test_connected_server_shows_the_cephx_key_nowhere(
     server = servers.start(
         images.luks(), key, "user=" + name, "ceph.admin_socket=" + asok,
         configuration(cluster, files, source), conf=False)
-    served(server)
+    server.works()
 
     def look():
         settings = json.loads(admin(cluster, asok, "config", "show"))
@@ -99,7 +92,7 @@ def test_connected_server_shows_the_cephx_key_nowhere(
             cluster.restart_monitor()
             lab.await_(lambda: sessions(cluster, name), 60,
                        "the server has logged in anew")
-            served(server)
+            server.works()
             look()
         finally:
             cluster.ceph("config", "rm", "client." + name, "ms_client_mode")
@@ -116,7 +109,7 @@ def test_key_in_the_configuration_is_not_shown_by_an_admin_socket(
                               "ceph.admin_socket=" + asok, conf=False)
     assert "admin_socket" in refusal.sentence, refusal.sentence
     assert secret not in "".join(refusal.lines)
-    served(servers.start(image, key, "user=" + name, conf, conf=False))
+    servers.start(image, key, "user=" + name, conf, conf=False).works()
 
 
 @pytest.mark.parametrize("level", ["10", "1/10"])
@@ -143,8 +136,8 @@ def test_keyring_is_found_without_a_configuration_file(
         servers, images, key, user, tmp_path, monitor, file):
     (tmp_path / file).write_text("# ours\n[client.other]\nkey = AAAA\n"
                                  '[client.%s] # this\n key="%s" ; it\n' % user)
-    served(servers.start(images.luks(), key, "user=" + user[0], monitor,
-                         conf=False, prefix=with_etc_ceph(tmp_path)))
+    servers.start(images.luks(), key, "user=" + user[0], monitor, conf=False,
+                  prefix=with_etc_ceph(tmp_path)).works()
 
 
 def test_start_without_any_keyring_says_where_it_looked(

@@ -2,7 +2,6 @@
 """Keys from a KMIP server: what opens a volume, and every way to be
 refused."""
 
-import json
 import os
 import re
 import ssl
@@ -13,32 +12,26 @@ import pytest
 import lab
 from lab import kmip_server
 from lab.classes import NEVER
-from lab.kmip_server import Pretender, in_turn
-from test_revocation import Load, Neighbour, says
-from test_secrets import leaves_memory, places, volume_key
-from test_start_image import names
+from lab.kmip_server import in_turn
+from lab.load import Load, Neighbour
+from lab.memory import leaves_memory, places
+from lab.questions import Questions
+from lab.servers import names, served
 
 PASSPHRASE = lab.PASSPHRASE
 RAW = bytes(range(1, 33))
 
 
 @pytest.fixture
-def profile(kmip, files):
-    """profile(who, **members) -> profiles= of a file with the profile
-    "t"."""
-    def make(who="tenant-a", **members):
-        return "profiles=" + files("profiles.json", json.dumps(
-            {"profiles": {"t": kmip.profile(who, **members)}}))
-    return make
+def profile(kmip, profiles_file):
+    """profile(who, **members) -> profiles= of a file with the profile "t"."""
+    return lambda *who, **members: profiles_file(
+        t=kmip.profile(*who, **members))
 
 
 @pytest.fixture
 def pretending(kmip):
-    """A server that misbehaves under the real one's certificate."""
-    def make(reply, certificate="server"):
-        return Pretender(kmip.file(certificate + ".pem"),
-                         kmip.file(certificate + ".key"), reply)
-    return make
+    return kmip.pretending
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +44,6 @@ def ident(kmip):
 def wrapper(kmip):
     """The id of a key that wraps."""
     return kmip.key(os.urandom(32), "kmip/wrapper")
-
-
-def served(servers, image, *arguments, **kwargs):
-    with servers.start(image, *arguments, **kwargs).connect() as c:
-        assert c.size == image.size
 
 
 # What opens a volume.
@@ -491,25 +479,22 @@ def test_reference_longer_than_an_identifier(servers, profile):
 SECRET = b"an-unmistakable-passphrase-for-kmip-0123456789"
 
 
-def asked(kmip, ident):
-    """How often the server has handed out an object."""
-    with open(kmip.file("server.log"), encoding="utf-8") as f:
-        return len(re.findall("Getting a SecretData with ID: %s$" % ident,
-                              f.read(), re.M))
+def questions(kmip, ident):
+    """How often the server hands out an object."""
+    return Questions(kmip.file("server.log"),
+                     "Getting a SecretData with ID: %s$" % ident)
 
 
 @pytest.mark.parametrize("how", ["deactivate", "compromise"])
 @pytest.mark.parametrize("engine", ["get", "encrypt"])
 def test_revoked_key_ends_io_and_leaves_memory(
-        servers, images, kmip, profile, files, tmp_path, cluster, how,
-        engine):
+        servers, images, kmip, profile, cluster, how, engine):
     image = images.luks(passphrase=SECRET)
-    key = volume_key(images, SECRET, files, tmp_path)
+    key = images.volume_key(SECRET)
     others = kmip.key(SECRET, kind="secret")
     other = Neighbour(servers.start(
         images.luks(passphrase=SECRET), "key=t:" + others, profile(timeout=6),
-        "recheck=1"), kmip.file("server.log"),
-        "Getting a SecretData with ID: %s$" % others)
+        "recheck=1"), questions(kmip, others))
     if engine == "get":
         ident = reference = kmip.key(SECRET, kind="secret")
         profiles = profile(timeout=6)
@@ -554,15 +539,14 @@ def test_rechecks_leave_no_secret_in_memory(servers, images, kmip, profile):
     the file's text is kept, locked."""
     number = private_number(kmip.profile()["client_key"])
     ident = kmip.key(SECRET, kind="secret")
+    rechecks = questions(kmip, ident)
     # The first recheck comes later than we look, on a busy host, too.
     server = servers.start(
         images.luks(passphrase=SECRET), "key=t:" + ident, profile(),
         "recheck=3", env={"RBDCRYPT_ALLOW_CORE": "1"})
     with server.connect() as c:
-        before = asked(kmip, ident)
-        assert before == 1, "a start asks once"
-        lab.await_(lambda: asked(kmip, ident) >= before + 2, 40,
-                   "two rechecks")
+        assert rechecks.asked() == 1, "a start asks once"
+        rechecks.go_on(2, 40)
         c.write(lab.pattern(4096), 0)
         # The answer to the last one may just have come.
         lab.await_(lambda: places(server.pid, SECRET) == [], 5,
@@ -582,8 +566,8 @@ def test_outage_within_grace_is_not_noticed_by_clients(servers, images, kmip,
         profile(timeout=6), "recheck=1", "grace=60")
     load = Load(server.connect())
     with kmip.frozen():
-        says(server, "going on for 60 seconds")
-    says(server, "the KMS answers again")
+        server.says("going on for 60 seconds")
+    server.says("the KMS answers again")
     load.finish()
     assert load.errors == []
     assert load.slowest < 6

@@ -4,15 +4,19 @@ nobody can see."""
 
 import pytest
 
+from lab import PASSPHRASE
 from lab.kmip_server import (GET, GET_ATTRIBUTES, in_turn, item, key, reply,
                              state)
-from test_kmip import PASSPHRASE, pretending, profile, served
-from test_start_image import names
-
-assert pretending and profile  # fixtures
+from lab.servers import names, served
 
 STRUCTURE, ENUMERATION, TEXT = 1, 5, 7
 KEY = PASSPHRASE
+
+
+@pytest.fixture
+def profile(kmip, profiles_file):
+    """profile(**members) -> profiles= of a file with the profile "t"."""
+    return lambda **members: profiles_file(t=kmip.profile(**members))
 
 
 def attribute(name, kind, value):
@@ -21,7 +25,7 @@ def attribute(name, kind, value):
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["first", "last"])
-def test_attribute_that_nobody_asked_for(servers, images, pretending, profile,
+def test_attribute_that_nobody_asked_for(servers, images, kmip, profile,
                                          first):
     """Some servers add the object's type to the State."""
     attributes = [attribute("Object Type", ENUMERATION, 2),
@@ -29,7 +33,7 @@ def test_attribute_that_nobody_asked_for(servers, images, pretending, profile,
     if not first:
         attributes.reverse()
     several = reply(GET_ATTRIBUTES, [item(0x420094, TEXT, "7"), *attributes])
-    with pretending(in_turn(several, key("7", KEY))) as s:
+    with kmip.pretending(in_turn(several, key("7", KEY))) as s:
         served(servers, images.luks(), "key=t:7", profile(address=s.address))
 
 
@@ -40,20 +44,20 @@ def test_attribute_that_nobody_asked_for(servers, images, pretending, profile,
     ([attribute("State", TEXT, "Active")], "wrong type"),
     ([item(0x420008, TEXT, "State")], "wrong type"),
 ], ids=["none", "another", "two", "text", "no structure"])
-def test_state_that_is_none(servers, encrypted, pretending, profile, classes,
+def test_state_that_is_none(servers, encrypted, kmip, profile, classes,
                             attributes, word):
     odd = reply(GET_ATTRIBUTES, [item(0x420094, TEXT, "7"), *attributes])
-    with pretending(in_turn(odd, key("7", KEY))) as s:
+    with kmip.pretending(in_turn(odd, key("7", KEY))) as s:
         classes.refused(servers, "kmip", "nonsense", "nonsense", encrypted,
                         "key=t:7", profile(address=s.address), words=[word],
                         seen="a State that is none, or two of them")
 
 
 def test_failure_without_a_reason_keeps_the_text(servers, encrypted,
-                                                 pretending, profile,
+                                                 kmip, profile,
                                                  classes):
     silent = reply(GET, status=1, text="licence expired")
-    with pretending(in_turn(state("7"), silent)) as s:
+    with kmip.pretending(in_turn(state("7"), silent)) as s:
         classes.refused(servers, "kmip", "nonsense", "nonsense", encrypted,
                         "key=t:7", profile(address=s.address),
                         words=["without a reason", "licence expired"])

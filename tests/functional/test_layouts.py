@@ -3,75 +3,18 @@
 castellan, of ceph-csi and of Ceph's object gateway open a volume."""
 
 import base64
-import json
 import os
 
 import pytest
 
 import lab
-
-# What OpenStack does: the keys are made by castellan's own Vault manager.
-# Settings come on standard input, so that the token is in no argv.
-CASTELLAN = """
-import json, sys, tempfile
-from castellan import key_manager
-from castellan.common.objects import opaque_data, passphrase, symmetric_key
-from oslo_config import cfg
-
-want = json.load(sys.stdin)
-with tempfile.NamedTemporaryFile("w", suffix=".conf") as f:
-    f.write("[key_manager]\\nbackend = vault\\n[vault]\\n")
-    for name, value in want["vault"].items():
-        f.write("%s = %s\\n" % (name, value))
-    f.flush()
-    cfg.CONF(["--config-file", f.name], project="x")
-km = key_manager.API(cfg.CONF)
-context = object()
-if want["do"] == "create":
-    ident = km.create_key(context, "AES", 256)
-elif want["do"] == "delete":
-    km.delete(context, want["id"])
-    sys.exit()
-else:
-    kind = {"symmetric": lambda b: symmetric_key.SymmetricKey("AES", 256, b),
-            "passphrase": passphrase.Passphrase,
-            "opaque": opaque_data.OpaqueData}[want["do"]]
-    ident = km.store(context, kind(bytes.fromhex(want["bytes"])))
-print(json.dumps({"id": ident,
-                  "bytes": km.get(context, ident).get_encoded().hex()}))
-"""
+from lab.servers import served
 
 
 @pytest.fixture
-def castellan(bao):
-    """castellan(DO, BYTES) -> (id of the key, its bytes)"""
-    def call(do, value=b"", **more):
-        settings = {"vault_url": bao.address, "root_token_id": bao.token,
-                    "ssl_ca_crt_file": bao.ca}
-        settings.update(more.pop("vault", {}))
-        out = lab.run(*lab.bookworm_python(), "-c", CASTELLAN,
-                      input=json.dumps({"do": do, "bytes": value.hex(),
-                                        "vault": settings, **more}).encode())
-        said = json.loads(out.stdout or b"{}")
-        return said.get("id"), bytes.fromhex(said.get("bytes", ""))
-    return call
-
-
-@pytest.fixture
-def profile(bao, files):
+def profile(bao, profiles_file):
     """profile(**members) -> profiles= of a file with the profile "t"."""
-    def make(**members):
-        p = {"type": "openbao", "address": bao.address, "ca_file": bao.ca,
-             "auth": {"method": "token_file", "path": bao.token_file}}
-        p.update(members)
-        return "profiles=" + files(
-            "profiles.json", json.dumps({"profiles": {"t": p}}))
-    return make
-
-
-def served(servers, image, *arguments):
-    with servers.start(image, *arguments).connect() as c:
-        assert c.size == image.size
+    return lambda **members: profiles_file(t=bao.profile(**members))
 
 
 def test_key_that_castellan_created(servers, images, castellan, profile):
@@ -144,8 +87,7 @@ def test_record_of_ceph_csi(servers, images, bao, profile):
 def test_key_of_the_object_gateway(servers, images, bao, profile):
     """As Ceph's manual says: bao kv put MOUNT/PATH key=BASE64."""
     key = lab.pattern(32, 7)
-    env = dict(os.environ, BAO_ADDR=bao.address, BAO_CACERT=bao.ca,
-               BAO_TOKEN=bao.token)
+    env = dict(os.environ, **bao.environment)
     program = lab.run(os.path.join(lab.ENV, "openbao"), "fetch",
                       timeout=700).stdout.decode().strip()
     lab.run(program, "kv", "put", "secret/rgw/bucket", "key=-",

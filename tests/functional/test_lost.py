@@ -4,34 +4,26 @@ blocklisted, OSDs that are silent or gone, a pool that is full."""
 
 import concurrent.futures
 import errno
-import json
 import time
 
 import nbd
 import pytest
 
 import lab
-from lab import MIB
+from lab import KIB, MIB
+from lab.client import outcome
+from lab.server import LOST
+from lab.trail import await_left, of, read
 
-KIB = 1024
 ENGINES = pytest.mark.parametrize("engine", ["engine=librbd",
                                              "engine=openssl"])
-LOST = "writes that were acknowledged have failed: "
-
-
-def outcome(call, *arguments, **kwargs):
-    """0, or the errno"""
-    try:
-        call(*arguments, **kwargs)
-    except nbd.Error as e:
-        return e.errnum
-    return 0
 
 
 def told(server):
     """How many writes the log counts as lost, and the bytes between which
     they were."""
-    lines = [s.split(LOST)[1].split() for s in server.lines() if LOST in s]
+    lines = [s.split(LOST + ": ")[1].split() for s in server.lines()
+             if LOST in s]
     return sum(int(w[0].rstrip(",")) for w in lines), \
         min(int(w[4]) for w in lines), \
         max(int(w[6].rstrip(":")) for w in lines)
@@ -104,18 +96,6 @@ class Load:
         lab.await_(idle, 60, "all of it is answered")
 
 
-def read(trail, event):
-    """The lines about EVENT, but for one that is being written."""
-    with open(trail, encoding="utf-8") as f:
-        lines = [json.loads(s) for s in f if s.endswith("\n")]
-    return [e for e in lines if e["event"] == event]
-
-
-def await_left(trail):
-    """Somebody has, and the server knows it and what he was not told."""
-    lab.await_(lambda: read(trail, "detach"), 20, "it has left")
-
-
 def flushed(server, n):
     clients = [server.connect() for _ in range(n)]
     for c in clients:
@@ -175,11 +155,11 @@ def test_rights_that_are_withdrawn_under_load(
     count, first, last = told(server)
     assert 1 < count <= load.answered + 1
     assert (first % (4 * KIB), last) == (0, 2 * MIB + 4 * KIB)
-    lines = read(trail, "lost-writes")
+    lines = of(read(trail), "lost-writes")
     assert [e["why"] for e in lines] == \
         [s.split("error: ")[1] for s in server.lines() if LOST in s]
     assert {e["outcome"] for e in lines} == {"failed"}
-    [stop] = read(trail, "stop")
+    [stop] = of(read(trail), "stop")
     assert stop["outcome"] == "failed" and "was not told" in stop["why"]
 
 
@@ -257,8 +237,8 @@ def test_each_connection_is_told_once_of_silent_osds(
         assert outcome(c.flush) == 0
         assert c.read(8 * KIB, 0) == lab.pattern(8 * KIB)
     assert server.stop() == 0
-    assert len(read(trail, "lost-writes")) in (1, 2)
-    assert read(trail, "stop") == []
+    assert len(of(read(trail), "lost-writes")) in (1, 2)
+    assert of(read(trail), "stop") == []
 
 
 @pytest.fixture

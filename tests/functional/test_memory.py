@@ -12,9 +12,9 @@ import nbd
 import pytest
 
 import lab
-from lab import MIB
+from lab import KIB, MIB
+from lab.processes import resident
 
-KIB = 1024
 SECONDS = int(os.environ.get("RBDCRYPT_MEMORY_SECONDS", "0"))
 SEED = int(lab.SEED)
 ENGINES = ("engine=librbd", "engine=openssl")
@@ -25,11 +25,6 @@ GROWTH = 8 * MIB
 # Of a run that is too short to say what grows: with two busy clients.
 BUSY = 256 * MIB
 DATA = lab.pattern(5 * MIB)
-
-
-def resident(server):
-    with open("/proc/%d/statm" % server.pid) as f:
-        return int(f.read().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -53,9 +48,9 @@ def test_bursts_leave_little(servers, images, key, engine):
     for c in clients:
         c.close()
     # Given back once nothing came for five seconds.
-    lab.await_(lambda: resident(server) < RESIDENT, 40,
+    lab.await_(lambda: resident(server.pid) < RESIDENT, 40,
                "%d MiB or less are resident" % (RESIDENT // MIB))
-    print("%s: %.1f MiB" % (engine, resident(server) / MIB))
+    print("%s: %.1f MiB" % (engine, resident(server.pid) / MIB))
 
 
 def work(server, seed, until, trouble):
@@ -101,7 +96,7 @@ def test_memory_does_not_grow_under_random_load(servers, images, key):
         t.start()
     while time.monotonic() < until:
         for s in running:
-            samples[s].append(resident(s))
+            samples[s].append(resident(s.pid))
         time.sleep(seconds / 240)
     for t in threads:
         t.join(60)

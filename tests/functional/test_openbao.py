@@ -2,53 +2,36 @@
 """Keys from OpenBao: what opens a volume, and every way to be refused."""
 
 import base64
+import functools
 import json
-import os
 import time
 
 import pytest
 
 import lab
 from lab import fake_kms
-from test_start_image import names
+from lab.openbao import FIELD
+from lab.servers import names, served
 
 MIB = lab.MIB
 
 
 @pytest.fixture
 def environment(bao):
-    """The variables that OpenBao's own command line takes."""
-    return {"BAO_ADDR": bao.address, "BAO_TOKEN": bao.token,
-            "BAO_CACERT": bao.ca}
+    return bao.environment
 
 
 @pytest.fixture
-def profile(bao, files):
+def profile(bao, profiles_file):
     """profile(**members) -> profiles= of a file with the profile "t"."""
-    def make(mode=0o600, **members):
-        p = {"type": "openbao", "address": bao.address, "ca_file": bao.ca,
-             "layout": "field", "field": "key",
-             "auth": {"method": "token_file", "path": bao.token_file}}
-        p.update(members)
-        p = {k: v for k, v in p.items() if v is not None}
-        return "profiles=" + files(
-            "profiles.json", json.dumps({"profiles": {"t": p}}), mode)
-    return make
+    return lambda **members: profiles_file(
+        t=bao.profile(**{**FIELD, **members}))
 
 
 @pytest.fixture
 def misbehaving(bao):
-    """A server that misbehaves under the real one's certificate."""
-    def make(reply, tls=True):
-        return fake_kms.Misbehaving(
-            os.path.join(bao.dir, "server.pem"),
-            os.path.join(bao.dir, "server.key"), reply, tls)
-    return make
-
-
-def served(servers, image, *arguments, **kwargs):
-    with servers.start(image, *arguments, **kwargs).connect() as c:
-        assert c.size == image.size
+    """misbehaving(REPLY), under the real server's certificate."""
+    return functools.partial(fake_kms.in_place_of, bao)
 
 
 TEXT = lab.PASSPHRASE.decode()
@@ -145,8 +128,8 @@ def test_profile_with_prefix_and_token(servers, images, bao, profile):
 def test_client_certificate_is_sent(servers, images, bao, profile):
     bao.put("volumes/c", {"key": TEXT})
     served(servers, images.luks(), "key=t:volumes/c", profile(
-        client_cert=os.path.join(bao.dir, "client.pem"),
-        client_key=os.path.join(bao.dir, "client.key")))
+        client_cert=bao.file("client.pem"),
+        client_key=bao.file("client.key")))
 
 
 def test_a_limited_token_is_enough(servers, images, bao, environment):

@@ -4,18 +4,18 @@ table against the real server, a stand-in only where it cannot be made to
 fail.  Logins are in test_openbao_logins.py."""
 
 import base64
-import errno
-import json
+import functools
 import os
 import re
 
-import nbd
 import pytest
 
 import lab
+from lab.servers import served
 from lab import fake_kms
-from test_revocation import Questions
-from test_secrets import leaves_memory
+from lab.documents import read
+from lab.memory import leaves_memory
+from lab.openbao import FIELD
 
 TEXT = lab.PASSPHRASE.decode()
 
@@ -34,56 +34,28 @@ def kms(lab_dir):
 
 
 @pytest.fixture
-def profile(kms, files):
+def profile(kms, profiles_file):
     """profile(**members) -> profiles= of a file with the profile "t"."""
-    def make(**members):
-        p = {"type": "openbao", "address": kms.address, "ca_file": kms.ca,
-             "layout": "field", "field": "key",
-             "auth": {"method": "token_file", "path": kms.token_file}}
-        p.update(members)
-        return "profiles=" + files("profiles.json", json.dumps(
-            {"profiles": {"t": {k: v for k, v in p.items()
-                                if v is not None}}}))
-    return make
+    return lambda **members: profiles_file(
+        t=kms.profile(**{**FIELD, **members}))
 
 
 @pytest.fixture
-def transit(kms, profile):
+def transit(kms, profiles_file):
     """transit(KEY, **members) -> profiles="""
-    def make(key, **members):
-        return profile(**dict({"engine": "transit", "key": key,
-                               "layout": None, "field": None}, **members))
-    return make
+    return lambda key, **members: profiles_file(
+        t=kms.profile(engine="transit", **{"key": key, **members}))
 
 
 @pytest.fixture
-def refused(classes, servers, encrypted):
-    """refused(row, outcome, *arguments, **kwargs): a start that must fail;
-    the image is ENCRYPTED unless another is given."""
-    def start(failure, outcome, *arguments, image=None, **kwargs):
-        return classes.refused(servers, "openbao", failure, outcome,
-                               image or encrypted, *arguments, **kwargs)
-    return start
+def refused(failing):
+    return failing("openbao")
 
 
 @pytest.fixture
 def misbehaving(kms):
-    """A server that misbehaves under the real one's certificate."""
-    def make(reply):
-        return fake_kms.Misbehaving(os.path.join(kms.dir, "server.pem"),
-                                    os.path.join(kms.dir, "server.key"),
-                                    reply)
-    return make
-
-
-def kms_env(kms, **changes):
-    return dict({"BAO_ADDR": kms.address, "BAO_CACERT": kms.ca,
-                 "BAO_TOKEN": kms.token}, **changes)
-
-
-def served(servers, image, *arguments, **kwargs):
-    with servers.start(image, *arguments, **kwargs).connect() as c:
-        assert c.size == image.size
+    """misbehaving(REPLY), under the real server's certificate."""
+    return functools.partial(fake_kms.in_place_of, kms)
 
 
 def context(image_id):
@@ -146,9 +118,7 @@ def test_wrapped_passphrase_opens_its_image(servers, wrapped, transit, kms):
 
 def test_wrapped_passphrase_as_the_manual_makes_it(servers, images, kms,
                                                    transit):
-    with open(os.path.join(lab.HERE, "..", "..", "plugin", "keys",
-                           "rbdcrypt-profiles.pod")) as f:
-        manual = f.read()
+    manual = read("plugin", "keys", "rbdcrypt-profiles.pod")
     program = lab.run(os.path.join(lab.ENV, "openbao"), "fetch",
                       timeout=700).stdout.decode().strip()
     make = re.search(r"^( context=.*?context=\"\$context\"\))$", manual,
@@ -162,7 +132,7 @@ def test_wrapped_passphrase_as_the_manual_makes_it(servers, images, kms,
             "bash", "-e", "-o", "pipefail", "-c",
             'bao () { timeout 30 %s "$@"; }\n%s\n%s\necho "$wrapped" >&2'
             % (program, make, show),
-            env=dict(os.environ, id=image_id, **kms_env(kms)))
+            env=dict(os.environ, id=image_id, **kms.environment))
         made["text"] = out.stderr.decode().strip()
         return out.stdout
     kms.must("POST", "transit/keys/tenant-a", {"derived": True})
@@ -188,8 +158,7 @@ def test_what_transit_opened_does_not_stay_in_memory(servers, kms, wrapped,
                            "recheck=1", env={"RBDCRYPT_ALLOW_CORE": "1"})
     with server.connect() as c:
         assert c.size == image.size
-        Questions(kms.audit_log,
-                  '"type":"response".*"transit/decrypt/memory').go_on(2)
+        kms.answers("transit/decrypt/memory").go_on(2)
         assert len(c.read(512, 0)) == 512
         # The answer to the last one may just have come.
         leaves_memory(server.pid, image.passphrase,
@@ -202,7 +171,7 @@ def test_versions_of_a_record(servers, images, kms, profile, refused):
     image = images.luks()
     served(servers, image, "key=t:versions#version=1", profile())
     served(servers, image, "key=bao:secret/versions#key#version=1",
-           env=kms_env(kms))
+           env=kms.environment)
     refused("gone", "gone", "key=t:versions#version=7", profile(),
             words=["no version 7"])
     kms.must("POST", "secret/delete/versions", {"versions": [1]})
@@ -213,7 +182,7 @@ def test_versions_of_a_record(servers, images, kms, profile, refused):
 def test_versions_are_not_kept_by_kv_1(kms, profile, refused):
     kms.must("POST", "kv1/vol", {"key": TEXT})
     refused("configuration", "configuration", "key=bao:kv1/vol#version=1",
-            words=["keeps no versions"], env=kms_env(kms))
+            words=["keeps no versions"], env=kms.environment)
 
 
 def test_record_that_will_be_deleted_is_not_yet(servers, encrypted, kms,
@@ -368,7 +337,7 @@ def test_namespace_that_is_locked(kms, profile, refused):
             profile(namespace="locked", timeout=5), words=["has locked"])
 
 
-def test_agent_whose_server_is_sealed_or_away(lab_dir, refused, files):
+def test_agent_whose_server_is_sealed_or_away(lab_dir, refused, profiles_file):
     b = lab.Bao(os.path.join(lab_dir, "openbao-agent"))
     b.up()
     try:
@@ -380,20 +349,17 @@ def test_agent_whose_server_is_sealed_or_away(lab_dir, refused, files):
         for name, method, path in (
                 ("role-id", "GET", "role_id"),
                 ("secret-id", "POST", "secret_id")):
-            with open(os.path.join(b.dir, "agent." + name), "w") as f:
+            with open(b.file("agent." + name), "w") as f:
                 f.write(b.must(method, "auth/approle/role/r/" + name,
                                {} if method == "POST" else None
                                )["data"][path])
-        b._script("agent")
-        where = "profiles=" + files("agent.json", json.dumps({"profiles": {
-            "t": {"type": "openbao", "layout": "raw", "timeout": 4,
-                  "address": "unix://" + os.path.join(b.dir,
-                                                      "agent.sock")}}}))
+        where = profiles_file(t={"type": "openbao", "layout": "raw",
+                                 "timeout": 4, "address": b.agent()})
         refused("gone", "gone", "key=t:vol", where, words=["no key vol"])
         b.seal()
         refused("unavailable", "cannot-say", "key=t:vol", where,
                 words=["agent.sock", "sealed"])
-        with open(os.path.join(b.dir, "server.pid")) as f:
+        with open(b.file("server.pid")) as f:
             os.kill(int(f.read()), 9)
         refused("unavailable", "cannot-say", "key=t:vol", where,
                 words=["500", "connection refused"])
@@ -485,7 +451,7 @@ def test_kv_of_the_other_version(kms, profile, refused):
     refused("configuration", "configuration", "key=t:vol",
             profile(prefix="data/"), words=['leave out "data/"'])
     refused("configuration", "configuration", "key=bao:secret/data/vol#key",
-            words=['leave out "data/"'], env=kms_env(kms))
+            words=['leave out "data/"'], env=kms.environment)
     refused("configuration", "configuration", "key=t:vol",
             profile(mount="cubbyhole"), words=["cubbyhole", "not kv"])
     for mount in ("secret/data", "secret/metadata", "secret/volumes"):
@@ -532,18 +498,6 @@ def test_redirect(misbehaving, profile, refused):
 # ---------------------------------------------------------------------
 # The same, asked again while a volume is served.
 
-def revoked(client):
-    """Refused, or disconnected right after that, perhaps with the request
-    in nbdkit's hands."""
-    try:
-        client.read(512, 0)
-    except nbd.Error as e:
-        assert e.errnum in (errno.EPERM, errno.ENOTCONN,
-                            errno.ESHUTDOWN), str(e)
-        return True
-    return False
-
-
 @pytest.mark.parametrize("how,word", [
     ("soft-delete", "soft-delete-restore"),
     ("old version", "min_decryption_version"),
@@ -570,7 +524,7 @@ def test_transit_key_that_is_taken_away_ends_io(
                      % (limited.count - 1),
                      {"policy": 'path "auth/token/lookup-self" '
                                 '{ capabilities = ["read"] }'})
-        lab.await_(lambda: revoked(c), 20, "the volume is taken away")
+        lab.await_(c.revoked, 20, "the volume is taken away")
     server.says(word)
     assert text not in server.stderr()
 
@@ -584,5 +538,5 @@ def test_pinned_version_that_is_deleted_ends_io(servers, encrypted, kms,
     with server.connect() as c:
         kms.put("pinned", {"key": "another"})
         kms.must("POST", "secret/delete/pinned", {"versions": [1]})
-        lab.await_(lambda: revoked(c), 20, "the volume is taken away")
+        lab.await_(c.revoked, 20, "the volume is taken away")
     server.says("undelete")

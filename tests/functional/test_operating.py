@@ -13,16 +13,11 @@ import pytest
 
 import lab
 from lab import MIB
+from lab.documents import read
 
-TOP = os.path.realpath(os.path.join(lab.HERE, "..", ".."))
 UNIT = "nbdkit-rbdcrypt@.service"
 FIRST, SECOND, THIRD = (lab.pattern(MIB, seed) for seed in (31, 32, 33))
 NEW = b"the new passphrase"
-
-
-def read(*path):
-    with open(os.path.join(TOP, *path), encoding="utf-8") as f:
-        return f.read()
 
 
 def examples():
@@ -75,7 +70,7 @@ def test_the_unit_is_installed_as_in_the_example():
 
 
 def test_the_drop_in_is_one(tmp_path):
-    shutil.copy(os.path.join(TOP, "contrib", "systemd", UNIT), tmp_path)
+    shutil.copy(os.path.join(lab.TOP, "contrib", "systemd", UNIT), tmp_path)
     drop_in = tmp_path / (UNIT + ".d")
     drop_in.mkdir()
     (drop_in / "libvirt.conf").write_text(examples()["libvirt"])

@@ -196,7 +196,7 @@ class Load:
         poll = select.poll()
         fds = {}
         for i, c in enumerate(self.clients):
-            if not c.handle.aio_is_ready() and not c.handle.aio_is_processing():
+            if not (c.handle.aio_is_ready() or c.handle.aio_is_processing()):
                 return False
             direction = c.handle.aio_get_direction()
             fds[c.handle.aio_get_fd()] = i

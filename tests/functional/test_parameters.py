@@ -8,7 +8,7 @@ import nbd
 import pytest
 
 import lab
-from test_start_image import names
+from lab.servers import names
 
 WORDS = {
     "cache": ["auto", "none", "writearound"],
@@ -23,8 +23,8 @@ ALL = ["image", "key", "profiles", "conf", "user", "cluster",
 FIRST = {"image": "rbd/x", "key": "file:/x", "profiles": "/x", "conf": "/x",
          "user": "x", "cluster": "x", "ceph.rbd_op_threads": "1",
          "engine": "librbd", "cache": "none", "behind": "1M", "trim": "off",
-         "zero": "encrypt", "extents": "off", "peers": "unix", "unlock-limit": "10",
-         "shutdown-timeout": "10"}
+         "zero": "encrypt", "extents": "off", "peers": "unix",
+         "unlock-limit": "10", "shutdown-timeout": "10"}
 
 
 @pytest.mark.parametrize("name,word", [

@@ -4,13 +4,12 @@ administrator says otherwise."""
 
 import os
 import signal
-import socket
 
 import nbd
 import pytest
 
 import lab
-from test_start_image import names
+from lab.servers import names
 
 
 def over_tcp(servers, *arguments, options=()):

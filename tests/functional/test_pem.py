@@ -2,15 +2,10 @@
 """Certificates and keys of our own, by every way in which they come: what
 no library must read is told at the start, by the name of its file."""
 
-import json
-
 import pytest
 
 import lab
-from test_bind import command
-from test_start_image import names
-
-assert command  # a fixture
+from lab.servers import names
 
 # The part of the pair, what it is made of, what the sentence says.
 BAD = (
@@ -65,7 +60,7 @@ def pems(certificates, tmp_path_factory):
 
 
 @pytest.fixture
-def arguments(files):
+def arguments(files, profiles_file):
     """arguments(WAY, MEMBERS) -> (arguments, environment): a key that is
     asked for in that way, with the files of ours that MEMBERS names."""
     secret = files("secret", "s.1")
@@ -87,8 +82,7 @@ def arguments(files):
                 **{"BAO_" + words[m]: path for m, path in members.items()})
         profile = dict(logins[way], type=way, images=["*/*"], **members)
         reference = "12345678-1234-1234-1234-123456789abc"
-        return ["key=t:" + reference, "profiles=" + files(
-            "profiles.json", json.dumps({"profiles": {"t": profile}}))], {}
+        return ["key=t:" + reference, profiles_file(t=profile)], {}
     return make
 
 

@@ -16,16 +16,9 @@ import pytest
 
 import lab
 from lab import MIB
-from lab.reconnecting import Reconnecting
+from lab.reconnecting import RESTARTS, Reconnecting, quiet, serve
 
-RESTARTS = int(os.environ.get("RBDCRYPT_RESTARTS", "2"))
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP]
-
-
-def quiet(server):
-    """Nothing that a reader of the log could take for a failure."""
-    bad = [s for s in server.lines() if "error" in s or "ssert" in s]
-    assert bad == [], server.stderr()
 
 
 class Depth:
@@ -400,14 +393,6 @@ def test_frozen_osds_answer_no_error_either(servers, images, key, cluster):
 
 
 # --- a client that goes on with the next server ---
-
-def serve(servers, image, key, path, *arguments, **kwargs):
-    """A server on a socket that is found at PATH."""
-    server = servers.start(image, key, "cache=none", *arguments, **kwargs)
-    new = path + ".new"
-    os.symlink(server.socket, new)
-    os.rename(new, path)
-    return server
 
 
 @pytest.mark.timeout(60 * RESTARTS + 60)

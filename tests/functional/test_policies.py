@@ -15,24 +15,19 @@ import pytest
 
 import lab
 from lab import fake_kubernetes
-from test_bind import bind, command, opens, refused as refuses, tokens
-from test_image_reference import profiles, serves
+from lab.bound import opens, refuses, tokens
+from lab.documents import examples, read
+from lab.records import serves
+from lab.servers import served
 
-assert bind and command and profiles  # fixtures
-
-POLICIES = os.path.realpath(os.path.join(
-    lab.HERE, "..", "..", "contrib", "policies"))
+POLICIES = os.path.join(lab.TOP, "contrib", "policies")
 TEXT = lab.PASSPHRASE.decode()
 TENANTS = ("acme", "globex")
 LOGINS = ("approle", "jwt", "kubernetes", "cert", "token")
 
 
-def examples(room):
-    with open(os.path.join(POLICIES, room, "README.md")) as f:
-        found = re.findall(r"^<!-- example: (\S+) -->\n```sh\n(.*?)^```$",
-                           f.read(), re.M | re.S)
-    assert len(found) == len(dict(found)), "two examples of one name"
-    return dict(found)
+def examples_of(room):
+    return examples(read("contrib", "policies", room, "README.md"))
 
 
 def b64url(data):
@@ -45,7 +40,7 @@ class Tenants:
     def __init__(self, bao, directory):
         self.bao = bao
         self.dir = str(directory)
-        self.examples = examples("openbao")
+        self.examples = examples_of("openbao")
         self.jwt_key = os.path.join(self.dir, "jwt.key")
 
     def sh(self, *names, tenant=""):
@@ -54,8 +49,7 @@ class Tenants:
                           timeout=700).stdout.decode().strip()
         script = "bao () { timeout 30 %s \"$@\"; }\n" % program + "".join(
             self.examples[name] for name in names)
-        env = dict(os.environ, BAO_ADDR=self.bao.address, TENANT=tenant,
-                   BAO_CACERT=self.bao.ca, BAO_TOKEN=self.bao.token)
+        env = dict(os.environ, TENANT=tenant, **self.bao.environment)
         lab.run("bash", "-e", "-u", "-o", "pipefail", "-c", script, env=env,
                 cwd=self.dir)
 
@@ -119,7 +113,7 @@ class Tenants:
         with open(path("ext"), "w") as f:
             f.write("extendedKeyUsage=clientAuth\n")
         lab.run("openssl", "x509", "-req", "-in", path("csr"), "-CA",
-                self.bao.ca, "-CAkey", os.path.join(self.bao.dir, "ca.key"),
+                self.bao.ca, "-CAkey", self.bao.file("ca.key"),
                 "-CAcreateserial", "-days", "2", "-extfile", path("ext"),
                 "-out", path("pem"))
         return path("pem"), path("key")
@@ -183,22 +177,13 @@ def tenants(lab_dir, tmp_path_factory):
 
 
 @pytest.fixture
-def profile(tenants, files):
+def profile(tenants, files, profiles_file):
     """profile(TOKEN, **members) -> profiles=; or with auth="""
     def make(token, **members):
-        bao = tenants.bao
-        p = {"type": "openbao", "address": bao.address, "ca_file": bao.ca,
-             "auth": {"method": "token_file",
-                      "path": files("token", token)}}
-        p.update(members)
-        return "profiles=" + files(
-            "profiles.json", json.dumps({"profiles": {"t": p}}))
+        auth = {"method": "token_file", "path": files("token", token)}
+        return profiles_file(t=tenants.bao.profile(
+            **{"auth": auth, **members}))
     return make
-
-
-def served(servers, image, *arguments):
-    with servers.start(image, *arguments).connect() as c:
-        assert c.size == image.size
 
 
 def may(tenants, token, method, path, body=None):
@@ -307,7 +292,7 @@ def test_policies_of_transit(servers, images, tenants, profile):
 def test_mounts_policy_is_what_a_reference_without_profile_needs(
         servers, images, tenants):
     tenants.bao.put("tenants/acme/vol", {"key": TEXT})
-    env = {"BAO_ADDR": tenants.bao.address, "BAO_CACERT": tenants.bao.ca,
+    env = {**tenants.bao.environment,
            "BAO_TOKEN": tenants.limited("acme", "login", "kv2", "mounts")}
     image = images.luks()
     with servers.start(image, "key=bao:secret/tenants/acme/vol#key",
@@ -380,7 +365,7 @@ def ceph_user(cluster, files):
     made = []
 
     def make(example, **environment):
-        script = examples("cephx")[example]
+        script = examples_of("cephx")[example]
         out = lab.run("bash", "-e", "-u", "-o", "pipefail", "-c", script,
                       env=dict(cluster.env, POOL="rbd", **environment))
         name = re.search(r"^\[client\.(.*)\]$", out.stdout.decode(),

@@ -7,7 +7,7 @@ import os
 import pytest
 
 import lab
-from test_start_image import names
+from lab.servers import names
 
 GOOD = {"type": "openbao", "address": "https://127.0.0.1:1",
         "layout": "castellan",

@@ -12,8 +12,6 @@ import pytest
 
 import lab
 
-TOP = os.path.realpath(os.path.join(lab.HERE, "..", ".."))
-
 
 @pytest.fixture
 def quickstart(tmp_path):
@@ -22,7 +20,7 @@ def quickstart(tmp_path):
     env = top / "tests" / "env"
     (top / "contrib").mkdir(parents=True)
     env.mkdir(parents=True)
-    script = shutil.copy(os.path.join(TOP, "contrib", "quickstart"),
+    script = shutil.copy(os.path.join(lab.TOP, "contrib", "quickstart"),
                          top / "contrib")
     for name in "packages", "cluster", "openbao":
         (env / name).write_text("#!/bin/sh\necho no; exit 1\n")

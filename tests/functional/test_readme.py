@@ -17,25 +17,13 @@ import subprocess
 import pytest
 
 import lab
-from lab import MIB
+from lab import MIB, TOP
+from lab.documents import examples as examples_of
+from lab.documents import read
 from lab.qmp import Qmp
 
-TOP = os.path.realpath(os.path.join(lab.HERE, "..", ".."))
 KEY = "5a" * 32
 
-# In a chroot / is no mount point, so that its propagation cannot be set;
-# tests/env/chroot has made it private before.
-PRIVATE = ["unshare", "-m", "--propagation", "private"]
-IN_CHROOT = ["unshare", "-m", "--propagation", "unchanged"]
-
-# Arguments: directories that take the place of /etc and of PLUGINDIR.
-STAGE = r"""
-set -e
-mount --bind "$1" /etc
-mount -t tmpfs -o mode=755 none /run
-mount --bind "$2" "$3"
-exec bash -e -o pipefail "$4"
-"""
 
 # What systemd does with the unit, in the same namespace.
 AS_SYSTEMD = r"""
@@ -57,36 +45,8 @@ timeout 34 tail --pid=$pid -f /dev/null
 """
 
 
-def read(*path):
-    with open(os.path.join(TOP, *path)) as f:
-        return f.read()
-
-
 def examples():
-    found = re.findall(r"^<!-- example: (\S+) -->\n```sh\n(.*?)^```$",
-                       read("README.md") + read("docs", "examples.md"),
-                       re.M | re.S)
-    assert len(found) == len(dict(found)), "two examples of one name"
-    return dict(found)
-
-
-@pytest.fixture(scope="module")
-def stage(plugin, lab_dir):
-    """A command that runs a script where /etc is a copy, and our plugin
-    is one of nbdkit's."""
-    directory = os.path.join(lab_dir, "stage")
-    dump = lab.run("nbdkit", "--dump-config").stdout.decode()
-    plugindir = re.search(r"^plugindir=(.*)$", dump, re.M).group(1)
-    os.makedirs(directory)
-    os.chmod(directory, 0o700)
-    lab.run("cp", "-a", "/etc", directory)
-    lab.run("cp", "-a", plugindir, os.path.join(directory, "plugins"))
-    shutil.copy(plugin, os.path.join(directory, "plugins"))
-    alone = lab.run(*PRIVATE, "true", check=False).returncode == 0
-    yield [*(PRIVATE if alone else IN_CHROOT), "bash", "-c", STAGE, "stage",
-           os.path.join(directory, "etc"),
-           os.path.join(directory, "plugins"), plugindir]
-    shutil.rmtree(directory)
+    return examples_of(read("README.md") + read("docs", "examples.md"))
 
 
 class Quickstart:

@@ -4,7 +4,6 @@ say whether it is."""
 
 import base64
 import errno
-import json
 import os
 import re
 import signal
@@ -16,245 +15,13 @@ import pytest
 
 import lab
 from lab import MIB
-from test_secrets import leaves_memory, places, volume_key
-
-PASSPHRASE = b"an-unmistakable-passphrase-9876543210-fedcba"
-# Of the profile: one question, which takes long on a busy host.
-TIMEOUT = 5
-
-
-class Volume:
-    """A server whose key lies in OpenBao under a policy of its own, and
-    the ways to take it away."""
-
-    numbers = iter(range(1 << 30))
-
-    def __init__(self, servers, images, bao, files):
-        self.servers, self.bao = servers, bao
-        n = next(self.numbers)
-        self.path = "revoked/vol-%d" % n
-        self.policy = "revoked-%d" % n
-        bao.put(self.path, {"key": PASSPHRASE.decode()})
-        self.allow()
-        auth = bao.must("POST", "auth/token/create", {
-            "policies": [self.policy], "no_default_policy": True,
-            "ttl": "1h"})["auth"]
-        self.token = auth["client_token"]
-        token_file = files("token-%d" % n, self.token)
-        self.files = files
-        self.profiles = self.profile({"method": "token_file",
-                                      "path": token_file})
-        self.image = images.luks(passphrase=PASSPHRASE)
-
-    def profile(self, auth):
-        bao = self.bao
-        return self.files("profiles-%s.json" % self.policy, json.dumps({
-            "profiles": {"t": {
-                "type": "openbao", "address": bao.address,
-                "ca_file": bao.ca, "timeout": TIMEOUT, "layout": "field",
-                "field": "key", "auth": auth}}}))
-
-    def log_in_by_approle(self):
-        """In place of a token that was given to us."""
-        bao, role = self.bao, self.policy
-        if "approle/" not in bao.must("GET", "sys/auth"):
-            bao.must("POST", "sys/auth/approle", {"type": "approle"})
-        self.role = "auth/approle/role/" + role
-        bao.must("POST", self.role, {"token_policies": [self.policy],
-                                     "token_ttl": "300s"})
-        self.profiles = self.profile({
-            "method": "approle",
-            "role_id": bao.must("GET", self.role + "/role-id"
-                                )["data"]["role_id"],
-            "secret_id_file": self.files(
-                "secret-id-" + role, bao.must(
-                    "POST", self.role + "/secret-id", {}
-                )["data"]["secret_id"])})
-
-    def start(self, *arguments, recheck=1, env=None, **kwargs):
-        self.recheck = recheck
-        server = self.servers.start(
-            self.image, "key=t:" + self.path, "profiles=" + self.profiles,
-            "recheck=%d" % recheck, *arguments,
-            env={"RBDCRYPT_ALLOW_CORE": "1", **(env or {})}, **kwargs)
-        server.expected_status = 0
-        return server
-
-    @property
-    def limit(self):
-        return 1.1 * self.recheck + TIMEOUT + 2
-
-    def allow(self):
-        self.bao.must("PUT", "sys/policies/acl/" + self.policy, {
-            "policy": 'path "secret/data/%s" { capabilities = ["read"] }\n'
-                      'path "sys/internal/ui/mounts/*" '
-                      '{ capabilities = ["read"] }' % self.path})
-
-    def remove_policy(self):
-        self.bao.must("DELETE", "sys/policies/acl/" + self.policy)
-
-    def delete_secret(self):
-        self.bao.must("DELETE", "secret/data/" + self.path)
-
-    def destroy_secret(self):
-        self.bao.must("DELETE", "secret/metadata/" + self.path)
-
-    def revoke_token(self):
-        self.bao.must("POST", "auth/token/revoke", {"token": self.token})
-
-    def end_login(self):
-        """The role and every token that came of it."""
-        self.bao.must("DELETE", self.role)
-        self.bao.must("PUT", "sys/leases/revoke-prefix/auth/approle/login")
-
-
-@pytest.fixture
-def volume(servers, images, bao, files):
-    return Volume(servers, images, bao, files)
-
-
-def fails_with(client, cookie, number):
-    with pytest.raises(nbd.Error) as e:
-        client.wait(cookie, 20)
-    assert e.value.errnum == number, str(e.value)
-
-
-class Load:
-    """Reads and writes at a depth of 16 until one fails."""
-
-    def __init__(self, client):
-        self.client = client
-        self.acknowledged = {}  # block: number of the write
-        self.errors = []
-        self.gone = None  # what hanging up looked like
-        self.ended_at = None
-        self.count = 0
-        self.slowest = 0
-        self.stopping = False
-        self.thread = threading.Thread(target=self._run, daemon=True)
-        self.thread.start()
-
-    def _run(self):
-        h, pending = self.client.handle, {}
-        while True:
-            try:
-                while len(pending) < 16 and not self.errors \
-                        and not self.stopping:
-                    self._ask(h, pending)
-                if pending:
-                    h.poll(100)
-            except nbd.Error as e:  # hung up, perhaps after some replies
-                self.gone = e.errnum
-            self._collect(h, pending)
-            if self.gone or not pending:
-                break
-        if self.gone and not self.errors:
-            self.errors.append(self.gone)
-        self.ended_at = time.monotonic()
-
-    def _ask(self, h, pending):
-        self.count += 1
-        block = self.count % 1024
-        if self.count % 2:
-            b = lab.pattern(4096, self.count)
-            ask = h.aio_pwrite
-        else:
-            b = bytearray(4096)
-            ask, block = h.aio_pread, block + 1024
-        cookie = ask(b, block * 4096)
-        pending[cookie] = (b, block, self.count, time.monotonic())
-
-    def _collect(self, h, pending):
-        """Take the requests that were answered.  One that was not before
-        the server hung up has no errno of the server's to tell."""
-        for cookie in list(pending):
-            try:
-                if not h.aio_command_completed(cookie):
-                    continue
-                _, block, count, begin = pending.pop(cookie)
-                self.slowest = max(self.slowest, time.monotonic() - begin)
-                if count % 2:
-                    self.acknowledged[block] = count
-            except nbd.Error as e:
-                pending.pop(cookie)
-                if e.errnum == errno.ENOTCONN:
-                    self.gone = e.errnum
-                else:
-                    self.errors.append(e.errnum)
-
-    def was_refused(self):
-        """With EPERM, and then hung up on.  A request sent to a server that
-        listens no longer ends libnbd's handle with the answers in it unread:
-        then only the end is known."""
-        assert set(self.errors) == {errno.EPERM} or (
-            set(self.errors) == {errno.ENOTCONN} and
-            self.client.handle.aio_is_dead()), self.errors
-
-    def finish(self, seconds=30):
-        self.stopping = True
-        return self.wait(seconds)
-
-    def wait(self, seconds):
-        self.thread.join(seconds)
-        assert not self.thread.is_alive(), "requests still wait"
-        return self
-
-
-class Questions:
-    """LOG, which a KMS writes, has a line that matches QUESTION each time
-    that it has answered about a key."""
-
-    def __init__(self, log, question):
-        self.log, self.question = log, re.compile(question.encode())
-        self.read = self.count = 0  # bytes; answers in them
-
-    def asked(self):
-        """How often so far.  The log is long: no line is read twice."""
-        with open(self.log, "rb") as f:
-            f.seek(self.read)
-            for line in f:
-                if not line.endswith(b"\n"):
-                    break
-                self.read += len(line)
-                self.count += bool(self.question.search(line))
-        return self.count
-
-    def go_on(self, more=1):
-        before = self.asked()
-        lab.await_(lambda: self.asked() >= before + more, 20,
-                   "the KMS is asked about the key")
-
-
-class Neighbour(Questions):
-    """Another server on this host, whose key lies on the same KMS."""
-
-    def __init__(self, server, log, question):
-        super().__init__(log, question)
-        self.server = server
-        self.load = Load(server.connect())
-        lab.await_(lambda: self.load.count > 100, 20, "its load runs")
-
-    def goes_on(self):
-        """Asked about again, twice, and its clients noticed nothing."""
-        count = self.load.count
-        self.go_on(2)
-        lab.await_(lambda: self.load.count > count + 100, 20, "I/O goes on")
-        self.load.finish()
-        assert self.load.errors == []
-        assert "may no longer be used" not in self.server.stderr()
-        assert self.server.stop() == 0
-
-
-def check_data(client, load):
-    """What was acknowledged is there, or what was written over it."""
-    for block, count in load.acknowledged.items():
-        data = client.read(4096, block * 4096)
-        assert any(data == lab.pattern(4096, n) for n in range(
-            count, load.count + 1, 1024)), (block, count)
-
-
-def says(server, text):
-    return server.says(text)
+from lab.client import fails
+from lab.load import Load, Neighbour, check_data
+from lab.memory import leaves_memory, places
+from lab.programs import preload
+from lab.questions import Questions
+from lab.trail import read, told
+from lab.volume import PASSPHRASE, TIMEOUT, Volume
 
 
 # ---------------------------------------------------------------------
@@ -263,12 +30,11 @@ def says(server, text):
 @pytest.mark.parametrize("how", ["remove_policy", "delete_secret",
                                  "destroy_secret", "end_login"])
 def test_revoked_key_ends_io_and_leaves_memory(
-        volume, images, servers, files, tmp_path, cluster, how):
+        volume, images, servers, files, cluster, how):
     """Nobody else's: a neighbour with another key there goes on."""
-    key = volume_key(images, PASSPHRASE, files, tmp_path)
+    key = images.volume_key(PASSPHRASE)
     other = Volume(servers, images, volume.bao, files)
-    other = Neighbour(other.start(), volume.bao.audit_log,
-                      '"type":"response".*"secret/data/%s"' % other.path)
+    other = Neighbour(other.start(), other.rechecks())
     if how == "end_login":
         volume.log_in_by_approle()
     server = volume.start()
@@ -288,7 +54,7 @@ def test_revoked_key_ends_io_and_leaves_memory(
     leaves_memory(server.pid, key, key[:32], PASSPHRASE)
     server.says("may no longer be used")
     # Clients are sent away, and a new one is refused.
-    lab.await_(lambda: _gone(c), 10, "the client is disconnected")
+    lab.await_(lambda: c.gone(), 10, "the client is disconnected")
     with pytest.raises(lab.Refused):
         server.connect()
     other.goes_on()
@@ -299,15 +65,8 @@ def test_revoked_key_ends_io_and_leaves_memory(
         check_data(c, load)
 
 
-def _gone(client):
-    try:
-        client.handle.poll(0)
-    except nbd.Error:
-        pass
-    return client.handle.aio_is_closed() or client.handle.aio_is_dead()
-
-
-def test_deleted_transit_key_ends_io(servers, images, bao, files, cluster):
+def test_deleted_transit_key_ends_io(servers, images, bao, files,
+                                     profiles_file, cluster):
     """The passphrase lies wrapped beside the data."""
     n = "transit-%d" % next(Volume.numbers)
     if "transit/" not in bao.must("GET", "sys/mounts"):
@@ -331,16 +90,13 @@ def test_deleted_transit_key_ends_io(servers, images, bao, files, cluster):
         text.append(data["ciphertext"])
         return base64.b64decode(data["plaintext"])
     image = images.encrypted_by_id(passphrase)
-    profiles = "profiles=" + files(n + ".json", json.dumps({"profiles": {"t": {
-        "type": "openbao", "address": bao.address, "ca_file": bao.ca,
-        "timeout": TIMEOUT, "engine": "transit", "key": n,
-        "auth": {"method": "token_file",
-                 "path": files("token-" + n, token)}}}}))
+    profiles = profiles_file(t=bao.profile(
+        timeout=TIMEOUT, engine="transit", key=n,
+        auth={"method": "token_file", "path": files("token-" + n, token)}))
     server = servers.start(image, "key=t:" + text[0], profiles, "recheck=1")
     load = Load(server.connect())
     lab.await_(lambda: load.count > 500, 20, "the load runs")
-    Questions(bao.audit_log,
-              '"type":"response".*"transit/decrypt/' + n).go_on()
+    bao.answers("transit/decrypt/" + n).go_on()
     assert load.errors == []
     begin = time.monotonic()
     bao.must("DELETE", key)
@@ -362,8 +118,8 @@ def forget_acl(barbican, ident):
     ("alice", "delete"), ("host", "acl"), ("alice", "credential")],
     ids=["delete", "acl", "credential"])
 def test_key_revoked_in_barbican_ends_io_and_leaves_memory(
-        servers, images, barbican, files, tmp_path, cluster, who, how):
-    key = volume_key(images, PASSPHRASE, files, tmp_path)
+        servers, images, barbican, files, profiles_file, cluster, who, how):
+    key = images.volume_key(PASSPHRASE)
     ident, others = (barbican.secret(PASSPHRASE, "passphrase")
                      for _ in range(2))
     auth, credential = {}, None
@@ -377,20 +133,21 @@ def test_key_revoked_in_barbican_ends_io_and_leaves_memory(
         auth = {"auth": {"method": "application_credential",
                          "id": credential,
                          "secret_file": files("revoked.secret", secret)}}
-    profiles = "profiles=" + files("barbican.json", json.dumps({
-        "profiles": {"t": barbican.profile(who, timeout=30, **auth),
-                     "other": barbican.profile(who, timeout=30)}}))
+    profiles = profiles_file(t=barbican.profile(who, timeout=30, **auth),
+                             other=barbican.profile(who, timeout=30))
+
+    def payloads(secret):
+        return Questions(barbican.file("barbican.log"),
+                         "Processed request: 200 .*%s/payload" % secret)
     image = images.luks(passphrase=PASSPHRASE)
     server = servers.start(image, "key=t:" + ident, profiles, "recheck=1",
                            env={"RBDCRYPT_ALLOW_CORE": "1"})
     other = Neighbour(servers.start(
         images.luks(passphrase=PASSPHRASE), "key=other:" + others, profiles,
-        "recheck=1"), barbican.file("barbican.log"),
-        "Processed request: 200 .*%s/payload" % others)
+        "recheck=1"), payloads(others))
     load = Load(server.connect())
     lab.await_(lambda: load.count > 500, 20, "the load runs")
-    Questions(barbican.file("barbican.log"),
-              "Processed request: 200 .*%s/payload" % ident).go_on()
+    payloads(ident).go_on()
     assert load.errors == []
     assert places(server.pid, key)
     begin = time.monotonic()
@@ -411,17 +168,15 @@ def test_key_revoked_in_barbican_ends_io_and_leaves_memory(
 
 
 def test_outage_of_barbican_within_grace_is_not_noticed(
-        servers, images, barbican, files):
+        servers, images, barbican, profiles_file):
     ident = barbican.secret(PASSPHRASE, "passphrase")
-    profiles = "profiles=" + files("barbican.json", json.dumps({
-        "profiles": {"t": barbican.profile(timeout=8)}}))
-    server = servers.start(images.luks(passphrase=PASSPHRASE),
-                           "key=t:" + ident, profiles, "recheck=1",
-                           "grace=60")
+    server = servers.start(
+        images.luks(passphrase=PASSPHRASE), "key=t:" + ident,
+        profiles_file(t=barbican.profile(timeout=8)), "recheck=1", "grace=60")
     load = Load(server.connect())
     with barbican.frozen("barbican"):
-        says(server, "going on for 60 seconds")
-    says(server, "the KMS answers again")
+        server.says("going on for 60 seconds")
+    server.says("the KMS answers again")
     load.finish()
     assert load.errors == []
     assert load.slowest < 8
@@ -449,7 +204,7 @@ def test_revoked_token_says_nothing_about_the_key(volume):
     server = volume.start("grace=60")
     with server.connect() as c:
         volume.revoke_token()
-        says(server, "going on for 60 seconds")
+        server.says("going on for 60 seconds")
         c.write(lab.pattern(4096), 0)
 
 
@@ -459,7 +214,7 @@ def test_session_works_again_once_the_kms_allows_it(volume):
         c.write(lab.pattern(4096), 0)
         c.flush()
         volume.remove_policy()
-        says(server, "may no longer be used")
+        server.says("may no longer be used")
     volume.allow()
 
     def served():
@@ -487,10 +242,10 @@ def test_a_rotated_key_is_no_revocation(volume, bao):
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("engine", ["librbd", "openssl"])
 def test_revoked_while_the_osds_are_silent_ends_the_process(
-        volume, cluster, images, files, tmp_path, engine):
+        volume, cluster, images, engine):
     """With librbd's engine the volume key is in librbd's memory and cannot
     be taken out; with our own it is gone before anything is waited for."""
-    key = volume_key(images, PASSPHRASE, files, tmp_path)
+    key = images.volume_key(PASSPHRASE)
     server = volume.start("cache=none", "engine=" + engine)
     server.expected_status = None
     c = server.connect()
@@ -504,8 +259,8 @@ def test_revoked_while_the_osds_are_silent_ends_the_process(
         write = c.handle.aio_pwrite(w, 12 * MIB)
         begin = time.monotonic()
         volume.remove_policy()
-        fails_with(c, cookie, errno.EPERM)
-        fails_with(c, write, errno.EPERM)
+        assert fails(c.wait, cookie, 20) == errno.EPERM
+        assert fails(c.wait, write, 20) == errno.EPERM
         assert time.monotonic() - begin <= volume.limit
         if engine == "openssl":
             lab.await_(lambda: places(server.pid, key[:32]) == [], 5,
@@ -521,11 +276,11 @@ def test_revoked_while_the_osds_are_silent_ends_the_process(
 
 @pytest.mark.timeout(240)
 def test_revoked_while_a_look_hangs_wipes_the_key_first(
-        volume, cluster, images, files, tmp_path):
+        volume, cluster, images, files):
     """The session's thread waits for the OSDs: it cannot do so."""
     keyring = files("looker", cluster.keyring("looker",
                                               "profile rbd-read-only"))
-    key = volume_key(images, PASSPHRASE, files, tmp_path)
+    key = images.volume_key(PASSPHRASE)
     # Without a watch each connection has the image looked at.
     server = volume.start("engine=openssl", "user=looker",
                           "ceph.keyring=" + keyring)
@@ -540,7 +295,7 @@ def test_revoked_while_a_look_hangs_wipes_the_key_first(
         looks.start()
         cookie = c.handle.aio_pread(bytearray(4096), 8 * MIB)
         volume.remove_policy()
-        fails_with(c, cookie, errno.EPERM)
+        assert fails(c.wait, cookie, 20) == errno.EPERM
         lab.await_(lambda: places(server.pid, key[:32]) == [], 5,
                    "the volume key is gone")
         assert server.process.poll() is None, "it waits for the OSDs"
@@ -552,11 +307,8 @@ def test_revoked_while_a_look_hangs_wipes_the_key_first(
 
 @pytest.fixture
 def held(lab_dir, tmp_path):
-    """held.c, compiled, and the environment of a server to be held up."""
-    path = os.path.join(lab_dir, "held.so")
-    lab.run("cc", "-std=c17", "-O2", "-Wall", "-shared", "-fPIC", "-o", path,
-            os.path.join(lab.HERE, "held.c"))
-    return {"LD_PRELOAD": path, "RBDCRYPT_TEST_HELD": str(tmp_path)}
+    """The environment of a server to be held up: see held.c."""
+    return preload("held", lab_dir, RBDCRYPT_TEST_HELD=str(tmp_path))
 
 
 def buffered(pid, needle):
@@ -610,7 +362,7 @@ def test_revoked_while_somebody_works_with_the_key_ends_the_process(
         lab.await_((tmp_path / "held").exists, 20, "a thread has the key")
         begin = time.monotonic()
         volume.remove_policy()
-        says(server, "may no longer be used")
+        server.says("may no longer be used")
         assert time.monotonic() - begin <= volume.limit
         with pytest.raises(nbd.Error):
             c.wait(cookie)
@@ -625,17 +377,10 @@ def test_revoked_while_somebody_works_with_the_key_ends_the_process(
 @pytest.fixture
 def silence(bao):
     """silence() stops OpenBao in its tracks; its connections stay."""
-    with open(os.path.join(bao.dir, "server.pid")) as f:
+    with open(bao.file("server.pid")) as f:
         pid = int(f.read())
     yield lambda: os.kill(pid, signal.SIGSTOP)
     os.kill(pid, signal.SIGCONT)
-
-
-@pytest.fixture
-def sealed(bao):
-    """sealed() seals; it is unsealed at the end in any case."""
-    yield bao.seal
-    bao.unseal()
 
 
 def test_outage_within_grace_is_not_noticed_by_clients(volume, bao, sealed):
@@ -643,14 +388,13 @@ def test_outage_within_grace_is_not_noticed_by_clients(volume, bao, sealed):
     c = server.connect()
     load = Load(c)
     sealed()
-    says(server, "going on for 60 seconds")
+    server.says("going on for 60 seconds")
     end = time.monotonic() + TIMEOUT + 1
     while time.monotonic() < end:
         before = load.count
         lab.await_(lambda: load.count > before, TIMEOUT, "I/O goes on")
-        time.sleep(0.1)
     bao.unseal()
-    says(server, "the KMS answers again")
+    server.says("the KMS answers again")
     load.finish()
     assert load.errors == []
     assert load.slowest < TIMEOUT
@@ -659,15 +403,13 @@ def test_outage_within_grace_is_not_noticed_by_clients(volume, bao, sealed):
     assert len(server.lines()) == 2, server.stderr()
 
 
-def test_outage_beyond_grace_stops(volume, sealed, cluster, images, files,
-                                   tmp_path):
-    key = volume_key(images, PASSPHRASE, files, tmp_path)
+def test_outage_beyond_grace_stops(volume, sealed, cluster, images):
+    key = images.volume_key(PASSPHRASE)
     server = volume.start("grace=2")
     c = server.connect()
     load = Load(c)
     # No question is under way that began before.
-    Questions(volume.bao.audit_log,
-              '"type":"response".*"secret/data/%s"' % volume.path).go_on()
+    volume.rechecks().go_on()
     begin = time.monotonic()
     sealed()
     load.wait(20)
@@ -684,7 +426,7 @@ def test_outage_beyond_grace_pauses_and_nothing_is_lost(volume, bao, sealed):
     c = server.connect()
     load = Load(c)
     sealed()
-    says(server, "I/O waits")
+    server.says("I/O waits")
     # What is in flight still ends; then nothing moves.
     lab.await_(lambda: not _moves(load), 20, "I/O waits")
     assert load.thread.is_alive()
@@ -715,7 +457,7 @@ def paused(volume, sealed):
     c.write(lab.pattern(4096), 0)
     c.flush()
     sealed()
-    says(server, "I/O waits")
+    server.says("I/O waits")
     b = bytearray(4096)
     cookie = c.handle.aio_pread(b, 0)
     c.handle.poll(200)
@@ -739,7 +481,7 @@ def test_refusal_during_a_pause_stops(volume, bao, paused):
         c.wait(cookie, 30)
     except nbd.Error as e:
         assert e.errnum == errno.EPERM
-    says(server, "may no longer be used")
+    server.says("may no longer be used")
 
 
 def test_client_that_leaves_during_a_pause_takes_nothing_along(
@@ -747,7 +489,7 @@ def test_client_that_leaves_during_a_pause_takes_nothing_along(
     server, c, _cookie, _b = paused
     c.vanish()
     bao.unseal()
-    says(server, "I/O goes on")
+    server.says("I/O goes on")
     with server.connect() as d:
         assert d.read(4096, 0) == lab.pattern(4096)
     assert server.stop() == 0
@@ -763,7 +505,7 @@ def test_size_is_read_again_after_a_pause(volume, bao, paused, cluster):
     bao.unseal()
     c.wait(cookie, 30)
     assert bytes(b) == lab.pattern(4096)
-    fails_with(c, late, errno.ENOSPC)
+    assert fails(c.wait, late, 20) == errno.ENOSPC
     assert server.stop() == 0
 
 
@@ -775,8 +517,8 @@ def test_client_that_was_blocklisted_during_a_pause_does_not_go_on(
     cluster.blocklist(watcher)
     try:
         bao.unseal()
-        fails_with(c, cookie, errno.EIO)
-        says(server, "blocklisted")
+        assert fails(c.wait, cookie, 20) == errno.EIO
+        server.says("blocklisted")
     finally:
         cluster.ceph("osd", "blocklist", "rm", watcher)
 
@@ -786,7 +528,7 @@ def test_silent_kms_cannot_say_and_delays_nothing(volume, silence):
     c = server.connect()
     load = Load(c)
     silence()
-    says(server, "going on for 60 seconds")
+    server.says("going on for 60 seconds")
     load.finish()
     assert load.errors == []
     assert load.slowest < TIMEOUT
@@ -798,20 +540,11 @@ def test_silent_kms_cannot_say_and_delays_nothing(volume, silence):
 # ---------------------------------------------------------------------
 # What an auditor reads afterwards.
 
-def trail_of(path):
+def since_the_start(path):
     """[(event, outcome)] without what comes before the first recheck"""
-    with open(path, encoding="utf-8") as f:
-        lines = [json.loads(line) for line in f if line.endswith("\n")]
-    told = [(e["event"], e["outcome"]) for e in lines]
-    assert told[:3] == [("fetch", "ok"), ("unlock", "ok"), ("attach", "ok")]
-    return told[3:], lines
-
-
-def requests_of(bao, ident):
-    """The paths in the server's own log: of a request and its response"""
-    with open(bao.audit_log, encoding="utf-8") as f:
-        requests = [json.loads(line)["request"] for line in f]
-    return [r["path"] for r in requests if r["id"] == ident]
+    events = told(read(path))
+    assert events[:3] == [("fetch", "ok"), ("unlock", "ok"), ("attach", "ok")]
+    return events[3:]
 
 
 @pytest.mark.parametrize("how,outcome", [
@@ -822,29 +555,29 @@ def test_outage_and_revocation_are_in_the_trail(volume, bao, sealed, tmp_path,
     server = volume.start("audit=%s" % trail)
     c = server.connect()
 
-    def told(*wanted):
-        lab.await_(lambda: trail_of(trail)[0] == list(wanted), 20,
+    def tells(*wanted):
+        lab.await_(lambda: since_the_start(trail) == list(wanted), 20,
                    "%r is told" % (wanted,))
     sealed()
-    told(("recheck", "cannot-say"))
+    tells(("recheck", "cannot-say"))
     bao.unseal()
-    told(("recheck", "cannot-say"), ("recheck", "ok"))
+    tells(("recheck", "cannot-say"), ("recheck", "ok"))
     getattr(volume, how)()
-    told(("recheck", "cannot-say"), ("recheck", "ok"), ("revoke", outcome),
-         ("detach", "ok"))
-    lab.await_(lambda: _gone(c), 10, "the client is disconnected")
+    tells(("recheck", "cannot-say"), ("recheck", "ok"), ("revoke", outcome),
+          ("detach", "ok"))
+    lab.await_(c.gone, 10, "the client is disconnected")
     assert server.stop() == 0
-    lines = trail_of(trail)[1]
+    lines = read(trail)
     revoke = lines[-2]
     assert "may no longer be used" in revoke["why"], revoke
     assert revoke["key"] == "t:" + volume.path, revoke
     assert revoke["image"] == volume.image.spec, revoke
     if outcome == "gone":  # a 403 comes without an id
-        asked = requests_of(bao, revoke["request_id"])
+        asked = bao.paths(revoke["request_id"])
         assert asked == ["secret/data/" + volume.path] * 2, asked
     assert "request_id" not in lines[3], lines[3]  # a sealed server's
     works = lines[4]
-    assert requests_of(bao, works["request_id"]), works
+    assert bao.paths(works["request_id"]), works
     assert "peer_pid" not in revoke and lines[-1]["peer_pid"] == os.getpid()
     text = trail.read_bytes()
     assert PASSPHRASE not in text and volume.token.encode() not in text
@@ -858,11 +591,10 @@ def test_an_outage_beyond_grace_is_in_the_trail(volume, sealed, tmp_path):
     sealed()
     wanted = [("recheck", "cannot-say"), ("revoke", "cannot-say"),
               ("detach", "ok")]
-    lab.await_(lambda: trail_of(trail)[0][-1:] == wanted[-1:], 40,
+    lab.await_(lambda: since_the_start(trail)[-1:] == wanted[-1:], 40,
                "the end is told")
-    told, lines = trail_of(trail)
-    assert told == wanted
-    assert "grace=%d" % (2 * TIMEOUT) in lines[-2]["why"]
+    assert since_the_start(trail) == wanted
+    assert "grace=%d" % (2 * TIMEOUT) in read(trail)[-2]["why"]
 
 
 # ---------------------------------------------------------------------

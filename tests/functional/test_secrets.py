@@ -9,44 +9,11 @@ import nbd
 import pytest
 
 import lab
-from test_start_image import names
+from lab.memory import leaves_memory, places
+from lab.processes import resident
+from lab.servers import names
 
 SECRET = b"an-unmistakable-passphrase-0123456789-abcdef"
-
-
-def memory(pid):
-    """Every readable byte of a process, (address range, bytes)."""
-    with open("/proc/%d/maps" % pid) as maps, \
-            open("/proc/%d/mem" % pid, "rb", 0) as mem:
-        for line in maps:
-            begin, end, mode = re.match(
-                r"([0-9a-f]+)-([0-9a-f]+) (\S+)", line).groups()
-            if mode[0] != "r" or "[vvar" in line or "[vsyscall" in line:
-                continue
-            begin, end = int(begin, 16), int(end, 16)
-            try:
-                mem.seek(begin)
-                yield line.strip(), mem.read(end - begin)
-            except OSError:
-                continue  # guard pages, device memory
-
-
-def places(pid, needle):
-    found, looked_at = [], 0
-    for where, data in memory(pid):
-        looked_at += len(data)
-        if needle in data:
-            found.append(where)
-    assert looked_at > 1 << 20, "the memory cannot be read"
-    return found
-
-
-def leaves_memory(pid, *needles):
-    """Wait for that: librbd may forget a key a moment after the image is no
-    longer watched."""
-    for needle in needles:
-        lab.await_(lambda n=needle: places(pid, n) == [], 10,
-                   "it leaves the memory")
 
 
 def is_locked(pid, line):
@@ -57,21 +24,6 @@ def is_locked(pid, line):
     locked = re.search(r"^Locked:\s+(\d+) kB", rest, re.M)
     flags = re.search(r"^VmFlags: (.*)$", rest, re.M)
     return int(locked.group(1)) > 0 and "dd" in flags.group(1).split()
-
-
-def volume_key(images, passphrase, files, tmp_path):
-    """The volume key of the header that images.luks() uses."""
-    out = str(tmp_path / "volume.key")
-    option = "--dump-volume-key"
-    if subprocess.run(["cryptsetup", "luksDump", option, "--help"],
-                      capture_output=True, timeout=20).returncode:
-        option = "--dump-master-key"
-    lab.run("cryptsetup", "luksDump", "-q", option,
-            "--volume-key-file", out, "--key-file",
-            files("dump.key", passphrase),
-            images.header(passphrase=passphrase))
-    with open(out, "rb") as f:
-        return f.read()
 
 
 def test_no_passphrase_in_memory_after_the_unlock(servers, images, files):
@@ -99,11 +51,10 @@ def test_no_passphrase_in_memory_after_a_costly_unlock(servers, images,
 
 
 @pytest.mark.parametrize("engine", ["librbd", "openssl"])
-def test_volume_key_is_where_it_must_be_only(servers, images, files, tmp_path,
-                                             engine):
+def test_volume_key_is_where_it_must_be_only(servers, images, files, engine):
     """In librbd's heap, or in locked pages of ours."""
     image = images.luks(passphrase=SECRET)
-    key = volume_key(images, SECRET, files, tmp_path)
+    key = images.volume_key(SECRET)
     assert len(key) == 64
     server = servers.start(
         image, "key=file:" + files("k", SECRET), "engine=" + engine,
@@ -127,10 +78,10 @@ def test_volume_key_is_where_it_must_be_only(servers, images, files, tmp_path,
 
 @pytest.mark.parametrize("engine", ["librbd", "openssl"])
 def test_no_key_at_all_in_memory_after_the_volume_was_closed(
-        servers, images, files, tmp_path, cluster, engine):
+        servers, images, files, cluster, engine):
     """The session ends (here by an unsafe setting), the process stays."""
     image = images.luks(passphrase=SECRET)
-    key = volume_key(images, SECRET, files, tmp_path)
+    key = images.volume_key(SECRET)
     server = servers.start(
         image, "key=file:" + files("k", SECRET), "engine=" + engine,
         env={"RBDCRYPT_ALLOW_CORE": "1"})
@@ -295,11 +246,6 @@ def test_nothing_of_the_key_is_written_to_files(servers, images, files):
                     assert SECRET not in f.read(), path
 
 
-def rss_mib(pid):
-    with open("/proc/%d/status" % pid) as f:
-        return int(re.search(r"VmRSS:\s+(\d+)", f.read()).group(1)) // 1024
-
-
 @pytest.mark.parametrize("allocator", ["glibc", "tcmalloc"])
 def test_memory_of_an_argon2_unlock_is_given_back(servers, images, key,
                                                   allocator):
@@ -312,5 +258,5 @@ def test_memory_of_an_argon2_unlock_is_given_back(servers, images, key,
     server = servers.start(image, key, env=env)
     with server.connect(timeout=lab.UNLOCK_LIMIT) as c:
         c.read(lab.MIB, 0)
-        lab.await_(lambda: rss_mib(server.pid) < 150, 10,
+        lab.await_(lambda: resident(server.pid) < 150 * lab.MIB, 10,
                    "resident memory below 150 MiB")

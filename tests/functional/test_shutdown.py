@@ -12,7 +12,6 @@ import pytest
 
 import lab
 from lab import MIB
-from test_engine import used
 
 
 def test_sigterm_with_an_idle_client_ends_soon(servers, images, key,
@@ -185,13 +184,13 @@ def test_sigterm_during_gigabytes_of_zeros_waits_for_some_of_them(
     server = servers.start(image, key, "engine=" + engine)
     with server.connect() as other, server.connect() as c:
         cookie = c.handle.aio_zero(size, 8 * MIB)
-        lab.await_(lambda: used(cluster, image) > 16 * MIB, 60,
+        lab.await_(lambda: cluster.used(image) > 16 * MIB, 60,
                    "zeros are written")
         other.write(lab.pattern(MIB), 4 * MIB)
         assert server.stop() == 0, server.stderr()
         with pytest.raises(nbd.Error):
             c.wait(cookie)
-    assert used(cluster, image) < size // 2
+    assert cluster.used(image) < size // 2
     with servers.start(image, key, options=["-r"]).connect() as c:
         assert c.read(MIB, 4 * MIB) == lab.pattern(MIB)
 

@@ -9,11 +9,7 @@ import socket
 import pytest
 
 import lab
-
-
-def names(refusal, *words):
-    for word in words:
-        assert word in refusal.sentence, refusal.sentence
+from lab.servers import names
 
 
 def test_no_such_image_ends_the_start_with_its_name(servers, key):

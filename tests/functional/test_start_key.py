@@ -7,12 +7,7 @@ import os
 import pytest
 
 import lab
-from test_start_image import names
-
-
-def served(servers, image, *arguments, **kwargs):
-    with servers.start(image, *arguments, **kwargs).connect() as c:
-        assert c.size == image.size
+from lab.servers import names, served
 
 
 def test_key_file_opens_the_volume(servers, images, key):

@@ -8,6 +8,7 @@ import pytest
 
 import lab
 from lab import MIB
+from lab.processes import resident
 
 DEPTH = 16
 
@@ -62,27 +63,21 @@ def test_the_monitors_win(setting, cluster):
         cluster.ceph("config", "rm", "client", "debug_throttle")
 
 
-def resident(server):
-    with open("/proc/%d/status" % server.pid, encoding="ascii") as f:
-        return [int(x.split()[1]) // 1024 for x in f
-                if x.startswith("VmRSS")][0]
-
-
 def test_what_a_burst_took_is_given_back(servers, encrypted, key):
     """Some seconds after it, to the last large part: glibc would keep
     the end of each of its parts."""
     server = servers.start(encrypted, key,
                            env={"LD_PRELOAD": "libtcmalloc.so.4"})
     with server.connect() as c:
-        before = during = resident(server)
+        before = during = resident(server.pid)
         for start in range(0, 48, DEPTH):
             cookies = [c.handle.aio_pwrite(
                 os.urandom(MIB),
                 (start + i) * MIB) for i in range(DEPTH)]
             for cookie in cookies:
                 c.wait(cookie, 60)
-            during = max(during, resident(server))
+            during = max(during, resident(server.pid))
         c.flush()
-    assert during > before + 16, (before, during)
-    lab.await_(lambda: resident(server) < before + 16, 30,
-               "%d MiB go back to about %d" % (during, before))
+    assert during > before + 16 * MIB, (before, during)
+    lab.await_(lambda: resident(server.pid) < before + 16 * MIB, 30,
+               "%d bytes go back to about %d" % (during, before))

@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A key that a volume refuses: which of its layers does, and why."""
 
-import json
 import shutil
-import struct
 
 import pytest
 
 import lab
 from lab import MIB
-from test_start_image import names
+from lab.servers import names
+from lab.trail import of, read
 
 
 @pytest.fixture
@@ -19,12 +18,10 @@ def refused(servers, tmp_path):
     def start(image, *keys):
         trail = tmp_path / "audit.json"
         refusal = servers.refused(image, *keys, "audit=%s" % trail)
-        with open(trail, encoding="utf-8") as f:
-            told = [json.loads(line) for line in f]
+        lines = read(trail)
         trail.unlink()
-        [unlock] = [e for e in told if e["event"] == "unlock"] or \
-            pytest.fail(refusal.sentence)
-        assert unlock["outcome"] == "wrong-key", told
+        [unlock] = of(lines, "unlock") or pytest.fail(refusal.sentence)
+        assert unlock["outcome"] == "wrong-key", lines
         assert unlock["why"] in refusal.sentence
         return refusal
     return start
@@ -62,10 +59,8 @@ def family(images, files, cluster):
                 header = f.read(4 * MIB)
             header = header.replace(b"LUKS\xba\xbe", b"RBDL\xba\xbe", 1) \
                 .replace(b"SKUL\xba\xbe", b"LDBR\xba\xbe", 1)
-            cluster.rbd(
-                "import-diff", "--no-progress", "-", line[0],
-                input=b"rbd diff v1\ns" + struct.pack("<Q", 64 * MIB) + b"w" +
-                struct.pack("<QQ", 0, len(header)) + header + b"e")
+            lab.Image(cluster, line[0], key, 60 * MIB, 4 * MIB).overwrite(
+                header)
         return line, ["key=file:" + files("key-%d" % i, k)
                       for i, k in enumerate(keys)]
     return make
