@@ -148,10 +148,14 @@ def test_removed_wrapped_key_ends_io_and_leaves_memory(
         servers, images, wrapped, profiles, cluster):
     key = images.volume_key(TEXT)
     server = servers.start(wrapped, "key=csi:" + ID, profiles, "recheck=1",
-                           env={"RBDCRYPT_ALLOW_CORE": "1"})
+                           "grace=60", env={"RBDCRYPT_ALLOW_CORE": "1"})
     load = Load(server.connect())
     lab.await_(lambda: load.count > 500, 20, "the load runs")
-    time.sleep(2)  # at least one question was answered with a yes
+    # Nothing tells that a question was answered with a yes, but for this.
+    wrap(wrapped, "{}")
+    server.says("going on for 60 seconds")
+    wrap(wrapped)
+    server.says("the KMS answers again")
     assert load.errors == []
     assert places(server.pid, key)
     wrapped.cluster.rbd("image-meta", "remove", wrapped.spec, DEK)

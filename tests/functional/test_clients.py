@@ -144,7 +144,7 @@ def full(fd):
     def waiting():
         return struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, b"\0" * 4))
     before = waiting()
-    time.sleep(0.2)
+    time.sleep(0.2)  # nothing tells that nothing comes
     return waiting() == before != (0,)
 
 

@@ -96,21 +96,21 @@ def test_a_volume_that_is_taken_away_and_given_back_leaves_nothing_behind(
         c.write(lab.pattern(4096), 0)
         c.flush()
 
+    def served():
+        try:
+            visit(server, False)
+            return True
+        except lab.Refused:
+            return False
+
     def cycle():
         refusals = server.stderr().count("may no longer be used")
         volume.remove_policy()
         lab.await_(lambda: server.stderr().count("may no longer be used")
                    > refusals, 20, "the volume is taken away")
         volume.allow()
-        lab.await_(served, 30, "the volume is served again")
-
-    def served():
-        try:
-            visit(server, False)
-            return True
-        except lab.Refused:
-            time.sleep(0.5)  # a failure is remembered for 10 seconds
-            return False
+        # A failure is remembered for 10 seconds.
+        lab.await_(served, 30, "the volume is served again", every=0.5)
     for _ in range(REOPENS // 5):
         cycle()
     before = settled(server.pid)

@@ -327,11 +327,11 @@ def test_second_signal_ends_it_at_once(servers, images, key, cluster):
         server.says("pread count=4096")
         server.process.send_signal(signal.SIGTERM)
         holding(server)
-        begin = time.monotonic()
-        while server.process.poll() is None:
-            assert time.monotonic() - begin < lab.AT_ONCE, server.stderr()
+
+        def ended():
             server.process.send_signal(signal.SIGTERM)
-            time.sleep(0.05)
+            return server.process.poll() is not None
+        lab.await_(ended, lab.AT_ONCE, "it ends", every=0.05)
     finally:
         cluster.thaw()
     assert server.process.returncode > 0, server.stderr()

@@ -24,8 +24,8 @@ def run(*argv, timeout=60, check=True, **kwargs):
     return r
 
 
-def await_(condition, seconds, what):
-    """Poll until CONDITION() is true; returns what it returned."""
+def await_(condition, seconds, what, every=0.02):
+    """Ask until CONDITION() is true; returns what it returned."""
     end = time.monotonic() + seconds
     while True:
         value = condition()
@@ -33,7 +33,7 @@ def await_(condition, seconds, what):
             return value
         assert time.monotonic() < end, \
             "not within %g s: %s" % (seconds, what)
-        time.sleep(0.02)
+        time.sleep(every)
 
 
 def free_port():
