@@ -129,7 +129,7 @@ def plugin():
 @pytest.fixture(scope="session")
 def cluster(lab_dir):
     c = lab.Cluster(os.path.join(lab_dir, "cluster"))
-    c.up()
+    c.up(HURRY="yes")
     yield c
     c.down()
 

@@ -57,7 +57,7 @@ def test_volume_is_registered_as_a_consumer(servers, images, barbican,
     image = images.luks()
     served(servers, image, "key=t:" + ident, profile())
     assert barbican.consumers(ident) == []
-    number = image.cluster.json("rbd", "info", image.spec)["id"]
+    number = image.cluster.ident(image)
     for _ in range(2):
         served(servers, image, "key=t:" + ident, profile(consumer=True))
     found, = barbican.consumers(ident)

@@ -3,7 +3,6 @@
 them is told by a flush, and by nothing else."""
 
 import errno
-import json
 import os
 import random
 import signal
@@ -249,9 +248,8 @@ def test_small_writes_that_follow_each_other_are_merged(
     server = servers.start(image, key, engine, "ceph.admin_socket=" + asok)
 
     def writes():
-        some = json.loads(cluster.ceph("--admin-daemon", asok, "perf", "dump"))
-        return sum(v["wr"] for k, v in some.items()
-                   if k.startswith("librbd-"))
+        return sum(v["wr"] for k, v in cluster.admin(
+            asok, "perf dump").items() if k.startswith("librbd-"))
     c = server.connect()
     c.write(lab.pattern(MIB, 1), 0)
     c.flush()

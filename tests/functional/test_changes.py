@@ -358,7 +358,7 @@ def test_holes_are_not_told_from_an_object_map_that_became_invalid(
         servers, images, cluster, key, dump):
     """librbd's engine tells holes from fast-diff alone."""
     image = images.luks(pool=POOL)
-    ident = cluster.json("rbd", "info", image.spec)["id"]
+    ident = cluster.ident(image)
     server = servers.start(image, key, "engine=librbd")
     hole = nbd.STATE_HOLE | nbd.STATE_ZERO
     with server.connect() as c:

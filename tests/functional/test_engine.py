@@ -18,7 +18,7 @@ from lab.qemu import qemu_reads
 from lab.servers import names
 
 OPENSSL = "engine=openssl"
-REQUESTS = int(os.environ.get("RBDCRYPT_REQUESTS", "1000"))
+REQUESTS = int(os.environ.get("RBDCRYPT_REQUESTS", "600"))
 
 
 # --- the same volume for every reader ---
@@ -438,7 +438,7 @@ def full(cluster):
                          "0.00001" if on else ratio)
 
         def known():
-            pools = cluster.json("ceph", "osd", "pool", "ls", "detail")
+            pools = cluster.ask("osd", "pool", "ls", "detail")
             return all(("full" in p["flags_names"].split(",")) == on
                        for p in pools if p["pool_name"] == "rbd")
         lab.await_(known, 90, "the pool is %sfull" % ("" if on else "not "))

@@ -310,7 +310,7 @@ def test_journaled_image_gets_the_openssl_engine_and_leaves_no_plaintext(
         c.write(plain, 20 * MIB + 77)  # a part of a sector
         c.flush()
     assert server.stop() == 0
-    ident = cluster.json("rbd", "info", image.spec)["id"]
+    ident = cluster.ident(image)
     journal = [name for name in cluster.call(
         "rados", "-p", "rbd", "ls").stdout.decode().split()
         if name.startswith("journal_data.") and ("." + ident + ".") in name]

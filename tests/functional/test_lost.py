@@ -107,7 +107,7 @@ def lose_the_right(cluster, user):
     """To write; from their next connections on, so those there are break."""
     cluster.ceph("auth", "caps", "client." + user, "mon", "profile rbd",
                  "osd", "profile rbd-read-only")
-    cluster.ceph("tell", "osd.0", "config", "set",
+    cluster.call("ceph", "tell", "osd.0", "config", "set",
                  "ms_inject_socket_failures", "200")
 
 
@@ -117,7 +117,7 @@ def user(cluster, files):
     cluster.ceph("config", "set", "mon", "auth_service_ticket_ttl", "8")
     yield ["user=once", "ceph.keyring=" + files("keyring", cluster.keyring(
         "once", "profile rbd"))]
-    cluster.ceph("tell", "osd.0", "config", "set",
+    cluster.call("ceph", "tell", "osd.0", "config", "set",
                  "ms_inject_socket_failures", "0")
     cluster.ceph("config", "rm", "mon", "auth_service_ticket_ttl")
     cluster.ceph("auth", "caps", "client.once", "mon", "profile rbd",
@@ -212,7 +212,7 @@ def test_each_connection_is_told_once_of_silent_osds(
     one, two, leaves = flushed(server, 3)
     one.write(lab.pattern(MIB), 0)
     one.flush()
-    (cluster.freeze if how == "frozen" else cluster.kill_osds)()
+    (cluster.freeze if how == "frozen" else cluster.kill_osd)()
     try:
         leaves.write(bytes(4 * KIB), 8 * KIB)
         one.write(bytes(4 * KIB), 64 * KIB)
@@ -222,7 +222,7 @@ def test_each_connection_is_told_once_of_silent_osds(
         assert outcome(two.write, bytes(4 * KIB), 128 * KIB,
                        flags=nbd.CMD_FLAG_FUA) == errno.EIO
     finally:
-        (cluster.thaw if how == "frozen" else cluster.start_osds)()
+        (cluster.thaw if how == "frozen" else cluster.start_osd)()
     assert outcome(two.write, bytes(4 * KIB), 128 * KIB,
                    flags=nbd.CMD_FLAG_FUA) == 0
     assert outcome(one.flush) == errno.EIO

@@ -154,7 +154,7 @@ def test_every_example_is_run():
 def volume(cluster, images, servers, files):
     """volume(EXAMPLE): volumes/vol-1 with DATA in front."""
     made = []
-    if "volumes" not in cluster.json("ceph", "osd", "pool", "ls"):
+    if "volumes" not in cluster.ask("osd", "pool", "ls"):
         cluster.ceph("osd", "pool", "create", "volumes", "8")
         cluster.ceph("osd", "pool", "application", "enable", "volumes", "rbd")
 

@@ -49,8 +49,7 @@ class Served:
         self.writes = 0
 
     def raw_header(self):
-        return self.cluster.rbd("export", "--no-progress", self.spec,
-                                "-")[:HEADER]
+        return self.cluster.connection.read(self.spec, HEADER)
 
     def rbd(self, *argv, check=True):
         """As another client; IMAGE stands for the volume.  Did it work?"""
@@ -162,7 +161,7 @@ def renames(v):
 
 def trashes(v):
     """And takes it out again."""
-    ident = v.cluster.json("rbd", "info", v.spec)["id"]
+    ident = v.cluster.ident(v.spec)
     if v.rbd("trash", "mv", "IMAGE", check=False):
         v.cluster.rbd("trash", "restore", "-p", POOL, ident)
 

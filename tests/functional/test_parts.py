@@ -89,8 +89,8 @@ def test_two_servers_keep_each_others_parts_of_sectors(
 
 def changes(cluster):
     """How many requests that change anything OSDs have had."""
-    return sum(cluster.json("ceph", "tell", "osd.%d" % osd, "perf", "dump")
-               ["osd"][kind] for osd in cluster.json("ceph", "osd", "ls")
+    return sum(cluster.connection.osd(osd, "perf dump")["osd"][kind]
+               for osd in cluster.ask("osd", "ls")
                for kind in ("op_w", "op_rw"))
 
 

@@ -17,7 +17,7 @@ import lab
 from lab import MIB
 from lab.client import fails
 from lab.load import Load, Neighbour, check_data
-from lab.memory import leaves_memory, places
+from lab.memory import buffered, leaves_memory, places
 from lab.programs import preload
 from lab.questions import Questions
 from lab.trail import read, told
@@ -108,12 +108,6 @@ def test_deleted_transit_key_ends_io(servers, images, bao, files,
     server.says("may no longer be used")
 
 
-def forget_acl(barbican, ident):
-    barbican.call("PUT", barbican.url(ident, "/acl"),
-                  {"read": {"users": [], "project-access": False}},
-                  token=barbican.token())
-
-
 @pytest.mark.parametrize("who,how", [
     ("alice", "delete"), ("host", "acl"), ("alice", "credential")],
     ids=["delete", "acl", "credential"])
@@ -154,7 +148,7 @@ def test_key_revoked_in_barbican_ends_io_and_leaves_memory(
     if how == "delete":
         barbican.delete(ident)
     elif how == "acl":
-        forget_acl(barbican, ident)
+        barbican.forget_acl(ident)
     else:
         barbican.delete_credential(credential)
     load.wait(60)
@@ -310,17 +304,6 @@ def held(lab_dir, tmp_path):
     return preload("held", lab_dir, RBDCRYPT_TEST_HELD=str(tmp_path))
 
 
-def buffered(pid, needle):
-    """Where it lies in memory that dumps leave out: in secrets and in buffers
-    of writes, not in what nbdkit and librbd allocate."""
-    found = places(pid, needle)
-    with open("/proc/%d/smaps" % pid) as f:
-        flags = dict(re.findall(
-            r"^([0-9a-f]+-[0-9a-f]+) [^\0]*?^VmFlags: (.*)$", f.read(), re.M))
-    return [line for line in found
-            if "dd" in flags.get(line.split()[0], "").split()]
-
-
 def test_revoked_while_a_look_hangs_wipes_what_was_written(
         volume, held, tmp_path, cluster):
     """In plaintext, in buffers that librbd has done with; the session's
@@ -335,7 +318,7 @@ def test_revoked_while_a_look_hangs_wipes_what_was_written(
         c.flush()
         assert buffered(server.pid, data)
         volume.remove_policy()
-        says(server, "may no longer be used")
+        server.says("may no longer be used")
         lab.await_(lambda: not buffered(server.pid, data), 5,
                    "what was written is gone")
         (tmp_path / "hold-look").unlink()
@@ -427,7 +410,7 @@ def test_outage_beyond_grace_pauses_and_nothing_is_lost(volume, bao, sealed):
     sealed()
     server.says("I/O waits")
     # What is in flight still ends; then nothing moves.
-    lab.await_(lambda: not _moves(load), 20, "I/O waits")
+    lab.await_(lambda: not load.moves(), 20, "I/O waits")
     assert load.thread.is_alive()
     with pytest.raises(AssertionError):
         server.connect(timeout=1)  # waits as well
@@ -440,12 +423,6 @@ def test_outage_beyond_grace_pauses_and_nothing_is_lost(volume, bao, sealed):
     server.says("I/O goes on")
     with server.connect() as d:
         assert d.size == volume.image.size
-
-
-def _moves(load):
-    before = load.count
-    time.sleep(0.5)
-    return load.count != before
 
 
 @pytest.fixture

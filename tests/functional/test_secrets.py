@@ -41,7 +41,7 @@ def test_no_passphrase_in_memory_after_the_unlock(servers, images, files):
 
 def test_no_passphrase_in_memory_after_a_costly_unlock(servers, images,
                                                        files):
-    image = images.librbd(passphrase=SECRET)
+    image = images.costly(passphrase=SECRET)
     server = servers.start(
         image, "key=file:" + files("k", SECRET),
         env={"RBDCRYPT_ALLOW_CORE": "1"})

@@ -2,7 +2,6 @@
 """The end of a server: everything flushed, closed and released, in
 bounded time, and never a quiet 0 when something was lost."""
 
-import json
 import os
 import signal
 import time
@@ -12,6 +11,7 @@ import pytest
 
 import lab
 from lab import MIB
+from lab.trail import of, read
 
 
 def test_sigterm_with_an_idle_client_ends_soon(servers, images, key,
@@ -149,8 +149,7 @@ def test_second_signal_ends_at_once_and_is_in_the_trail(
     [said] = [s.split("shutdown: ")[1] for s in server.lines()
               if "error: shutdown: " in s]
     assert "end at once" in said and "may be lost" in said
-    [stop] = [e for e in map(json.loads, trail.read_text().splitlines())
-              if e["event"] == "stop"]
+    [stop] = of(read(trail), "stop")
     assert (stop["outcome"], stop["why"]) == ("failed", said)
 
 

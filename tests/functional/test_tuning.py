@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What the plugin sets in Ceph, and what the heap gives back."""
 
-import json
 import os
 
 import pytest
@@ -25,9 +24,7 @@ def setting(servers, cluster, encrypted, key, tmp_path):
         server = servers.start(encrypted, key, "ceph.admin_socket=" + path,
                                "conf=%s" % own, *arguments, conf=False)
         with server.connect():  # it is open
-            value = json.loads(cluster.call(
-                "ceph", "--admin-daemon", path, "config", "get",
-                name).stdout)[name]
+            value = cluster.admin(path, "config get", var=name)[name]
         assert server.stop() == 0
         return value
     return of

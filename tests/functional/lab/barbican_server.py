@@ -153,6 +153,11 @@ class Barbican:
     def url(self, ident, part=""):
         return "%s/v1/secrets/%s%s" % (self.address, ident, part)
 
+    def forget_acl(self, ident):
+        self.call("PUT", self.url(ident, "/acl"),
+                  {"read": {"users": [], "project-access": False}},
+                  token=self.token())
+
     def delete(self, ident):
         self.call("DELETE", self.url(ident), token=self.token())
 

@@ -21,11 +21,17 @@ class Cluster:
         self.env = dict(os.environ, CEPH_CONF=self.conf)
         self.env.pop("CEPH_ARGS", None)
         self.keys = {}  # of users
+        self._connection = None
 
-    def up(self):
-        run(os.path.join(ENV, "cluster"), "up", self.dir, timeout=300)
+    def up(self, **settings):
+        """SETTINGS: variables of tests/env/cluster."""
+        run(os.path.join(ENV, "cluster"), "up", self.dir, timeout=300,
+            env=dict(os.environ, **settings))
 
     def down(self):
+        if self._connection:
+            self._connection.close()
+            self._connection = None
         run(os.path.join(ENV, "cluster"), "down", self.dir, timeout=120)
 
     def call(self, *argv, **kwargs):
@@ -34,8 +40,25 @@ class Cluster:
     def rbd(self, *argv, **kwargs):
         return self.call("rbd", *argv, **kwargs).stdout
 
-    def ceph(self, *argv, **kwargs):
-        return self.call("ceph", *argv, **kwargs).stdout
+    @property
+    def connection(self):
+        if self._connection is None:
+            from lab.connection import Connection  # no use to the benchmark
+            self._connection = Connection(self.conf)
+        return self._connection
+
+    def ceph(self, *words):
+        """What "ceph WORDS" would print; not for "tell"."""
+        return self.connection.ceph(*words)
+
+    def ask(self, *words):
+        return json.loads(self.connection.ceph(*words, format="json"))
+
+    @staticmethod
+    def admin(path, prefix, **members):
+        """What a process says at its admin socket PATH."""
+        from lab.connection import admin
+        return admin(path, prefix, **members)
 
     def json(self, *argv):
         return json.loads(self.call(*argv, "--format", "json").stdout)
@@ -62,14 +85,15 @@ class Cluster:
         """Bytes of the pool that the image takes."""
         return self.json("rbd", "du", image)["images"][0]["used_size"]
 
+    def ident(self, image):
+        return self.connection.ident(image)
+
     def watchers(self, image):
         """Who has the image open for writing."""
-        status = self.json("rbd", "status", image)["watchers"]
-        return status if isinstance(status, list) else list(status.values())
+        return self.connection.watchers(image)
 
     def lockers(self, image):
-        locks = self.json("rbd", "lock", "ls", image)
-        return locks if isinstance(locks, list) else list(locks.values())
+        return self.connection.lockers(image)
 
     def unset(self, image, setting):
         """Remove a setting of an image behind librbd's back, which cannot
@@ -86,12 +110,11 @@ class Cluster:
 
     def told(self):
         """Wait until every OSD knows what the monitors decided."""
-        epoch = self.json("ceph", "osd", "dump")["epoch"]
+        epoch = self.ask("osd", "dump")["epoch"]
 
         def newest(osd):  # a string since Ceph 20
-            return int(self.json("ceph", "tell", "osd.%d" % osd,
-                                 "status")["newest_map"])
-        for osd in self.json("ceph", "osd", "ls"):
+            return int(self.connection.osd(osd, "status")["newest_map"])
+        for osd in self.ask("osd", "ls"):
             await_(lambda o=osd: newest(o) >= epoch,
                    30, "osd.%d has the map %d" % (osd, epoch))
 
@@ -114,9 +137,7 @@ class Cluster:
         ceph.admin_socket are under way to OSDs that are frozen: nbdkit logs a
         request before the plugin has it."""
         def asked():
-            ops = json.loads(self.call(
-                "ceph", "--admin-daemon", admin_socket,
-                "objecter_requests").stdout)["ops"]
+            ops = self.admin(admin_socket, "objecter_requests")["ops"]
             return sum(op["object_id"].startswith("rbd_data.") for op in ops)
         await_(lambda: asked() >= number, 30, "the OSDs are asked")
 
@@ -125,19 +146,20 @@ class Cluster:
             os.kill(pid, signal.SIGCONT)
         self.healthy()
 
-    def kill_osds(self):
-        """Their connections break, and nobody listens."""
-        for pid in self.osd_pids():
-            os.kill(pid, signal.SIGKILL)
-            await_(lambda p=pid: not os.path.exists("/proc/%d/exe" % p), 30,
-                   "an OSD ends")
+    def kill_osd(self):
+        """The first one, which has all but erasure-coded pools: connections
+        to it break, and nobody listens."""
+        with open(os.path.join(self.dir, "osd.0.pid")) as f:
+            pid = int(f.read())
+        os.kill(pid, signal.SIGKILL)
+        await_(lambda: not os.path.exists("/proc/%d/exe" % pid), 30,
+               "an OSD ends")
         # Else the monitors believe for a while that all is well.
-        self.ceph("osd", "down", "all")
+        self.ceph("osd", "down", "0")
 
-    def start_osds(self):
-        for f in glob.glob(os.path.join(self.dir, "osd.*", "keyring")):
-            self.call("ceph-osd", "-c", self.conf, "--keyring", f, "-i",
-                      os.path.dirname(f).rsplit(".", 1)[1], timeout=120)
+    def start_osd(self):
+        self.call("ceph-osd", "-c", self.conf, "-i", "0", "--keyring",
+                  os.path.join(self.dir, "osd.0", "keyring"), timeout=120)
         self.healthy()
 
     def restart_monitor(self):
@@ -156,11 +178,10 @@ class Cluster:
 
     def erasure_pool(self, name="ec"):
         """An erasure-coded data pool, k=2 m=1, on three OSDs of its own."""
-        if name in self.json("ceph", "osd", "pool", "ls"):
+        if name in self.ask("osd", "pool", "ls"):
             return name
-        for _ in range(3):
-            run(os.path.join(ENV, "cluster"), "osd", self.dir, name,
-                timeout=200)
+        run(os.path.join(ENV, "cluster"), "osd", self.dir, name, 3,
+            timeout=200)
         self.ceph("osd", "erasure-code-profile", "set", name, "k=2", "m=1",
                   "crush-root=" + name, "crush-failure-domain=osd")
         self.ceph("osd", "pool", "create", name, "8", "8", "erasure", name)

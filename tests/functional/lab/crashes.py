@@ -3,7 +3,6 @@
 was made by somebody else, as under systemd's socket activation."""
 
 import errno
-import json
 import os
 import random
 import re
@@ -16,6 +15,7 @@ import threading
 import nbd
 
 import lab
+from lab import trail
 
 KILLED = "the server before this one was killed"
 
@@ -91,10 +91,8 @@ class Activated:
 
     def unflushed(self):
         """What the trail, at PATH.audit, says of killed servers."""
-        with open(self.path + ".audit", encoding="utf-8") as f:
-            lines = [json.loads(line) for line in f]
-        return [(e["outcome"], e["why"]) for e in lines
-                if e["event"] == "unflushed"]
+        return [(e["outcome"], e["why"]) for e in trail.of(
+            trail.read(self.path + ".audit"), "unflushed")]
 
     def __enter__(self):
         return self

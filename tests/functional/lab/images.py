@@ -35,7 +35,7 @@ class Image:
 
     def raw(self):
         """What RADOS holds."""
-        return self.cluster.rbd("export", "--no-progress", self.spec, "-")
+        return self.cluster.connection.read(self.spec)
 
     def overwrite(self, data, offset=0, size=None):
         """Write DATA to the image itself, as a client without a key."""
@@ -47,7 +47,8 @@ class Image:
 
 
 class Images:
-    """Makes images.  SIZE is that of the whole image, header included.
+    """Makes images.  SIZE is that of the whole image, header included, by
+    default 64 MiB.
 
     They are small and stay until the cluster goes: the watch of a killed
     server would keep them from being removed for a while anyway.
@@ -57,6 +58,7 @@ class Images:
         self.cluster = cluster
         self.dir = str(directory)
         self.numbers = numbers  # unique in the session
+        self.size = 64 * MIB
 
     def name(self, pool=None, namespace=None):
         name = "image-%d" % next(self.numbers)
@@ -67,13 +69,16 @@ class Images:
 
     def plain(self, size=64 * MIB, args=(), pool=None):
         spec = self.name(pool)
-        self.cluster.rbd("create", "-s", "%dB" % size, *args, spec)
+        if args:
+            self.cluster.rbd("create", "-s", "%dB" % size, *args, spec)
+        else:
+            self.cluster.connection.create(spec, size)
         return self._keep(spec, None, size, 0)
 
     def encrypted_by_id(self, passphrase, size=64 * MIB, pool=None):
         """An image whose passphrase depends on its id: PASSPHRASE(ID)."""
         image = self.plain(size, pool=pool)
-        image.id = self.cluster.json("rbd", "info", image.spec)["id"]
+        image.id = self.cluster.ident(image)
         image.passphrase = passphrase(image.id)
         image.offset = 4 * MIB
         image.size -= image.offset
@@ -86,12 +91,16 @@ class Images:
     def imported(self, path, args=(), pool=None, namespace=None):
         """The file's bytes, whatever they are."""
         spec = self.name(pool, namespace)
-        self.cluster.rbd("import", "--no-progress", *args, path, spec)
+        if args:
+            self.cluster.rbd("import", "--no-progress", *args, path, spec)
+        else:
+            self.cluster.connection.imported(spec, path)
         return self._keep(spec, None, os.path.getsize(path), 0)
 
-    def header(self, version=2, passphrase=PASSPHRASE, size=64 * MIB,
+    def header(self, version=2, passphrase=PASSPHRASE, size=None,
                offset=4 * MIB, sector=None, args=()):
         """A file that cryptsetup formatted; made once per kind."""
+        size = size or self.size
         kind = repr((version, passphrase, size, offset, sector, args))
         path = os.path.join(
             self.dir, hashlib.sha256(kind.encode()).hexdigest()[:16])
@@ -115,10 +124,11 @@ class Images:
         """That of all images that luks (passphrase=PASSPHRASE) makes."""
         return volume_key(self.header(passphrase=passphrase), passphrase)
 
-    def luks(self, version=2, passphrase=PASSPHRASE, size=64 * MIB,
+    def luks(self, version=2, passphrase=PASSPHRASE, size=None,
              offset=4 * MIB, sector=None, args=(), format_args=(), pool=None,
              namespace=None):
         """Formatted by cryptsetup with a cheap PBKDF2."""
+        size = size or self.size
         path = self.header(version, passphrase, size, offset, sector,
                            format_args)
         image = self.imported(path, args, pool, namespace)
@@ -126,22 +136,29 @@ class Images:
 
     def clone(self, image, args=()):
         """A clone of a snapshot "base" of IMAGE, which is made here."""
-        base = image.spec + "@base"
-        if "base" not in [s["name"] for s in self.cluster.json(
-                "rbd", "snap", "ls", image.spec)]:
-            self.cluster.rbd("snap", "create", "--no-progress", base)
+        self.cluster.connection.snapshot(image.spec, "base")
         spec = self.name()
         self.cluster.rbd("clone", "--rbd-default-clone-format", "2", *args,
-                         base, spec)
+                         image.spec + "@base", spec)
         return self._keep(spec, image.passphrase, image.size + image.offset,
                           image.offset)
 
-    def costly(self, passes=4):
+    def give_own_key(self, clone, passphrase):
+        """As "rbd encryption format" of a clone, without what that costs."""
+        path = self.header(passphrase=passphrase, args=("--label", "own"))
+        with open(path, "rb") as f:
+            header = bytearray(f.read(4 * MIB))
+        for magic, other in (b"LUKS", b"RBDL"), (b"SKUL", b"LDBR"):
+            at = header.find(magic + b"\xba\xbe")
+            header[at:at + 4] = other
+        clone.overwrite(bytes(header))
+
+    def costly(self, passes=4, passphrase=PASSPHRASE):
         """By what is told of it, and yet soon done: each of PASSES is said
         to take a third of a second.  The unlock takes 256 MiB where as much
         was free: cryptsetup takes less then.  (What librbd formats costs as
         much as the machine can do at that moment.)"""
-        return self.luks(format_args=(
+        return self.luks(passphrase=passphrase, format_args=(
             "--pbkdf", "argon2id", "--pbkdf-memory", "262144",
             "--pbkdf-force-iterations", str(passes),
             "--pbkdf-parallel", "1"))

@@ -82,6 +82,11 @@ class Load:
             set(self.errors) == {errno.ENOTCONN} and
             self.client.handle.aio_is_dead()), self.errors
 
+    def moves(self):
+        before = self.count
+        time.sleep(0.5)  # nothing tells that nothing moves
+        return self.count != before
+
     def finish(self, seconds=30):
         self.stopping = True
         return self.wait(seconds)

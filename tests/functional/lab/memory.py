@@ -39,3 +39,14 @@ def leaves_memory(pid, *needles):
     for needle in needles:
         await_(lambda n=needle: places(pid, n) == [], 10,
                "it leaves the memory")
+
+
+def buffered(pid, needle):
+    """Where it lies in memory that dumps leave out: in secrets and in buffers
+    of writes, not in what nbdkit and librbd allocate."""
+    found = places(pid, needle)
+    with open("/proc/%d/smaps" % pid) as f:
+        flags = dict(re.findall(
+            r"^([0-9a-f]+-[0-9a-f]+) [^\0]*?^VmFlags: (.*)$", f.read(), re.M))
+    return [line for line in found
+            if "dd" in flags.get(line.split()[0], "").split()]

@@ -23,7 +23,7 @@ def tenants(bao):
 
 
 def image_id(image):
-    return image.cluster.json("rbd", "info", image.spec)["id"]
+    return image.cluster.ident(image)
 
 
 def record(image, **members):
