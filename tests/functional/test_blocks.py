@@ -380,7 +380,7 @@ def test_unsafe_setting_made_during_the_unlock_stops_the_session(
         servers, images, key, cluster):
     """The settings are looked at before the unlock, which takes seconds,
     and the image is watched after it."""
-    image = images.costly(passes=16)
+    image = images.costly(passes=6)
     server = servers.begin(image, key)
     server.expected_status = None
     lab.await_(lambda: cluster.watchers(image), 60, "the image is opened")

@@ -11,6 +11,7 @@ from lab.servers import names
 
 LIBRBD, OPENSSL = "engine=librbd", "engine=openssl"
 VERBOSE = ["-v", "-D", "rbdcrypt.session=1"]
+OWN = b"the clone's"
 STRIPES = ("--stripe-unit", "65536", "--stripe-count", "4")
 
 
@@ -41,17 +42,6 @@ def qemus(images, files, tmp_path):
                       16 * MIB)
         return images.imported(path)
     return make
-
-
-def with_key_of_its_own(images, clone):
-    """As "rbd encryption format" of a clone, without what that costs."""
-    path = images.header(passphrase=b"the clone's", args=("--label", "own"))
-    with open(path, "rb") as f:
-        header = bytearray(f.read(4 * MIB))
-    for magic, other in (b"LUKS", b"RBDL"), (b"SKUL", b"LDBR"):
-        at = header.find(magic + b"\xba\xbe")
-        header[at:at + 4] = other
-    clone.overwrite(bytes(header))
 
 
 # --- auto ---
@@ -158,20 +148,20 @@ def test_striped_clone_with_a_key_of_its_own_is_read_only_or_refused(
         servers, images, key, files, layered):
     clone = images.clone(images.luks(), args=(
         "--stripe-unit", "65536", "--stripe-count", "1"))
-    with_key_of_its_own(images, clone)
-    own = "key=file:" + files("own", b"the clone's")
+    images.give_own_key(clone, OWN)
+    own = "key=file:" + files("own", OWN)
     if layered:
         servers.forget(servers.start(clone, own, key))
     else:
         names(servers.refused(clone, own, key), "librbd 18")
     clone = images.clone(images.luks(), args=(
         "--stripe-unit", "2M", "--stripe-count", "2", "--object-size", "2M"))
-    with_key_of_its_own(images, clone)
+    images.give_own_key(clone, OWN)
     if layered:
         servers.forget(servers.start(clone, own, key))
     clone = images.clone(images.luks(), args=(
         "--stripe-unit", "64K", "--stripe-count", "2", "--object-size", "2M"))
-    with_key_of_its_own(images, clone)
+    images.give_own_key(clone, OWN)
     refusal = servers.refused(clone, own, key)
     names(refusal, "librbd", "openssl", "keys of their own")
     if layered:
@@ -278,8 +268,8 @@ def test_clone_with_a_key_of_its_own_is_librbds_and_warned_of(
         servers, images, key, files, layered, below):
     """With a clone of a clone below it, where others copied zeros."""
     clone = images.clone(generations(servers, images, key, below))
-    with_key_of_its_own(images, clone)
-    own = "key=file:" + files("own", b"the clone's")
+    images.give_own_key(clone, OWN)
+    own = "key=file:" + files("own", OWN)
     if not layered:
         names(servers.refused(clone, own, key), "librbd 18")
         return
@@ -342,8 +332,8 @@ def test_clone_of_a_journaled_image_gets_the_openssl_engine(
 def test_layer_whose_data_starts_where_librbd_refuses_it_is_named(
         servers, images, key, files, layered):
     clone = images.clone(images.luks(offset=2 * MIB))
-    with_key_of_its_own(images, clone)
-    own = "key=file:" + files("own", b"the clone's")
+    images.give_own_key(clone, OWN)
+    own = "key=file:" + files("own", OWN)
     refusal = servers.refused(clone, own, key)
     names(refusal, "ancestor's data" if layered else "librbd 18",
           "keys of their own")

@@ -12,7 +12,7 @@ import pytest
 import lab
 from lab import MIB
 
-OPERATIONS = int(os.environ.get("RBDCRYPT_OPERATIONS", "250"))
+OPERATIONS = int(os.environ.get("RBDCRYPT_OPERATIONS", "160"))
 SECONDS = int(os.environ.get("RBDCRYPT_FSX_SECONDS", "0"))
 SEED = int(os.environ.get("RBDCRYPT_SEED", "0")) or random.randrange(1 << 32)
 LAYOUTS = [(), ("--object-size", "64K"), ("--object-size", "1M"),

@@ -98,7 +98,7 @@ def test_file_systems_are_told_of_what_was_lost(servers, images, key, cluster,
         for n in (0, 1):
             machine.background(FILES % {"n": n})
         for n in (0, 1):
-            machine.wait("[ -e /mnt/%d/10 ]" % n)
+            machine.wait("[ -e /mnt/%d/4 ]" % n)
         cluster.freeze()
         try:
             for n in (2, 3):

@@ -12,21 +12,15 @@ PARENT, CHILD = b"the parent's passphrase", b"the child's passphrase"
 
 
 @pytest.fixture
-def clone(images, files, cluster, bao, dump):
+def clone(images, bao, dump):
     """A clone whose key is layers/child, of what layers/parent opens; where
     librbd knows no layers it is not encrypted anew."""
-    parent = images.luks(passphrase=PARENT)
-    base = parent.spec + "@base"
-    cluster.rbd("snap", "create", "--no-progress", base)
-    child = "rbd/child-of-" + parent.spec.split("/")[-1]
-    cluster.rbd("clone", "--rbd-default-clone-format", "2", base, child)
+    child = images.clone(images.luks(passphrase=PARENT))
     for name, text in ("parent", PARENT), ("child", CHILD):
         bao.put("logins/" + name, {"key": text.decode()})
     if dump["rbdcrypt_encryption_load2"] == "yes":
-        cluster.rbd("encryption", "format", child, "luks2",
-                    files("child", CHILD))
-    yield child
-    cluster.rbd("rm", "--no-progress", child)
+        images.give_own_key(child, CHILD)
+    return child
 
 
 def test_one_login_for_two_layers_and_revoking_the_parents_key(

@@ -43,26 +43,17 @@ def changed(images, tmp_path):
 
 
 @pytest.fixture
-def family(images, files, cluster):
+def family(images, files):
     """family(LAYERS) -> (their names, a key= for each), child first: a clone
     of a clone, all formatted as librbd formats clones, but cheaply."""
     def make(layers):
         keys = [b"the key of layer %d" % i for i in range(layers)]
-        line = [images.luks(passphrase=keys[-1]).spec]
+        line = [images.luks(passphrase=keys[-1])]
         for key in reversed(keys[:-1]):
-            base = line[0] + "@base"
-            cluster.rbd("snap", "create", "--no-progress", base)
-            line.insert(0, images.name())
-            cluster.rbd("clone", "--rbd-default-clone-format", "2", base,
-                        line[0])
-            with open(images.header(passphrase=key), "rb") as f:
-                header = f.read(4 * MIB)
-            header = header.replace(b"LUKS\xba\xbe", b"RBDL\xba\xbe", 1) \
-                .replace(b"SKUL\xba\xbe", b"LDBR\xba\xbe", 1)
-            lab.Image(cluster, line[0], key, 60 * MIB, 4 * MIB).overwrite(
-                header)
-        return line, ["key=file:" + files("key-%d" % i, k)
-                      for i, k in enumerate(keys)]
+            line.insert(0, images.clone(line[0]))
+            images.give_own_key(line[0], key)
+        return [image.spec for image in line], [
+            "key=file:" + files("key-%d" % i, k) for i, k in enumerate(keys)]
     return make
 
 
