@@ -37,7 +37,7 @@ struct requests {
   int refuse;          /* errno for new requests; 0 while serving */
   int abandoned;       /* the same for those inside operations */
   bool paused;         /* new requests wait, unless they are refused */
-  bool held;           /* clients' new requests wait for requests_release */
+  bool held;           /* clients' new requests wait for requests_let_go */
   size_t nr_held;      /* threads that were held and still run */
   unsigned generation; /* counts the openings of the volume */
   /* How many changes of the image librbd has completed, and how many of them
@@ -83,7 +83,7 @@ extern void requests_await (struct requests *rs);
 /* --- hold.c: the end of the server --- */
 
 /* From now on a client's new request is neither begun nor answered: its
- * worker waits for requests_release, whatever else would refuse it.  Ours
+ * worker waits for requests_let_go, whatever else would refuse it.  Ours
  * are refused (-ESHUTDOWN); those in flight go on.
  */
 extern void requests_hold (struct requests *rs);
@@ -93,11 +93,11 @@ extern void requests_hold (struct requests *rs);
  */
 extern void requests_await_release (struct requests *rs);
 
-/* Send everybody home with -ESHUTDOWN, now that no client can hear it, and
- * wait until the threads that were held have ended: 0 or -ETIMEDOUT.
+/* After requests_abandon, now that no client can hear it: those that are held
+ * are refused, too.  Waits until their threads have ended: 0 or -ETIMEDOUT.
  */
 extern int
-requests_release (struct requests *rs, const struct deadline *deadline);
+requests_let_go (struct requests *rs, const struct deadline *deadline);
 
 /* Called with the lock held, which is let go of meanwhile. */
 extern void requests_wait_held (struct requests *rs);

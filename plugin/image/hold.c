@@ -69,16 +69,14 @@ requests_await_release (struct requests *rs)
 }
 
 int
-requests_release (struct requests *rs, const struct deadline *deadline)
+requests_let_go (struct requests *rs, const struct deadline *deadline)
 {
   const struct timespec abstime = deadline_timespec (deadline);
   int err = 0;
 
   pthread_mutex_lock (&rs->lock);
   rs->held = false;
-  pthread_mutex_unlock (&rs->lock);
-  requests_abandon (rs, ESHUTDOWN);
-  pthread_mutex_lock (&rs->lock);
+  pthread_cond_broadcast (&rs->resumed);
   while (rs->nr_held > 0 && err == 0)
     err = pthread_cond_timedwait (&rs->drained, &rs->lock, &abstime);
   pthread_mutex_unlock (&rs->lock);

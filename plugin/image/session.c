@@ -715,6 +715,6 @@ session_held (struct session *s)
 int
 session_release (struct session *s, const struct deadline *deadline)
 {
-  behind_abandon (&s->behind, ESHUTDOWN);
-  return requests_release (&s->requests, deadline);
+  session_abandon (s, ESHUTDOWN); /* first: none that is let go of begins */
+  return requests_let_go (&s->requests, deadline);
 }

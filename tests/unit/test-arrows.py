@@ -25,7 +25,6 @@ ROOMS = {
 }
 # Circles that are known.  This list only ever gets shorter.
 KNOWN = (
-    {"image/hold", "image/request"},
     {"image/refresh", "image/revocation", "image/session"},
     {"image/unlock", "image/volume"},
 )
