@@ -186,6 +186,16 @@ extern int volume_describe (struct volume *volume, struct reason *why);
 extern int volume_unlock (struct volume *volume, enum volume_mode mode,
                           const struct volume_hooks *hooks, struct reason *why);
 
+/* The steps of volume_open (pool.c, handle.c): the pool and its namespace; the
+ * image, read-write where MODE and the Ceph user's capabilities let it; its
+ * snapshot, before the header is read.  0, or the errors of volume_open.
+ */
+extern int volume_open_pool (struct volume *volume, struct cluster *cluster,
+                             struct reason *why);
+extern int volume_open_image (struct volume *volume, enum volume_mode mode,
+                              struct reason *why);
+extern int volume_set_snapshot (struct volume *volume, struct reason *why);
+
 /* Open the image again, read-only, when it is not: no lock, so that no
  * other client asks us to do its work.
  */

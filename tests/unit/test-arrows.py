@@ -26,7 +26,6 @@ ROOMS = {
 # Circles that are known.  This list only ever gets shorter.
 KNOWN = (
     {"image/refresh", "image/revocation", "image/session"},
-    {"image/unlock", "image/volume"},
 )
 
 
