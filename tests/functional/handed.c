@@ -2,7 +2,7 @@
 
 /* Does this librbd complete a write only when nothing of its own reads the
  * buffer any more?  And does it read it without a copy?  The plugin relies
- * on the first and was made for the second (plugin/image/store.c).
+ * on the first and was made for the second (plugin/serve/store.c).
  *
  *     handed IMAGE
  *

@@ -19,13 +19,14 @@ ROOMS = {
     "base": (),
     "luks": ("base",),
     "keys": ("base",),
-    "image": ("keys", "luks", "base"),
-    "nbd": ("image", "keys", "luks", "base"),
+    "image": ("luks", "base"),
+    "serve": ("image", "keys", "luks", "base"),
+    "nbd": ("serve", "image", "keys", "luks", "base"),
     "admin": ("image", "keys", "luks", "base"),
 }
 # Circles that are known.  This list only ever gets shorter.
 KNOWN = (
-    {"image/refresh", "image/revocation", "image/session"},
+    {"serve/refresh", "serve/revocation", "serve/session"},
 )
 
 

@@ -126,13 +126,13 @@ static void sleep_on (bool *waker);
 #define MERGE_INSIDE 1
 
 #include "plugin/base/buffers.c"
-#include "plugin/image/debts.c"
-#include "plugin/image/doubt.c"
-#include "plugin/image/losses.c"
-#include "plugin/image/merge.c"
-#include "plugin/image/places.c"
-#include "plugin/image/room.c"
-#include "plugin/image/behind.c"
+#include "plugin/serve/debts.c"
+#include "plugin/serve/doubt.c"
+#include "plugin/serve/losses.c"
+#include "plugin/serve/merge.c"
+#include "plugin/serve/places.c"
+#include "plugin/serve/room.c"
+#include "plugin/serve/behind.c"
 
 #define SECTOR_BYTES 4
 #define OBJECT_BYTES 32

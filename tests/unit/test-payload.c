@@ -22,7 +22,7 @@
 #include <cmocka.h>
 
 #include "payload.h"
-#include "plugin/image/image.h"
+#include "plugin/serve/session_inside.h"
 
 #define SIZE (UINT64_C (1) << 20)
 #define LONG (9 * SIZE + 777) /* of a request that is made in pieces */

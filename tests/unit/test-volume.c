@@ -20,7 +20,7 @@
 
 #include "compat.h"
 
-#include "../../plugin/image/image.h"
+#include "../../plugin/serve/session_inside.h"
 #include "luks-image.h"
 
 #define PARENT "img-2"

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "image.h"
+#include "session_inside.h"
 
 static int
 admit (void *opaque, struct behind_op *op)

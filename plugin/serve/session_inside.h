@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* What the files of plugin/image share: the inside of a session. */
+/* What the files of plugin/serve share: the inside of a session. */
 
-#ifndef RBDCRYPT_IMAGE_H
-#define RBDCRYPT_IMAGE_H
+#ifndef RBDCRYPT_SESSION_INSIDE_H
+#define RBDCRYPT_SESSION_INSIDE_H
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -178,7 +178,7 @@ extern bool session_may_report (const struct session *s);
 extern int parts_submit (struct behind_op *op,
                          void (*complete) (struct behind_op *op, int result));
 
-/* --- count.c --- */
+/* --- session_count.c --- */
 
 /* On the session's thread, without the lock.  The volume is open: count for
  * it (unflushed.h).  0 or -errno.
@@ -213,4 +213,4 @@ extern void session_stuck (struct session *s);
 extern void trial_begin (struct session *s, unsigned generation,
                          struct secret *values[VOLUME_LAYERS_MAX]);
 
-#endif /* RBDCRYPT_IMAGE_H */
+#endif /* RBDCRYPT_SESSION_INSIDE_H */

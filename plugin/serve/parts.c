@@ -17,7 +17,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-#include "image.h"
+#include "session_inside.h"
 #include "payload.h"
 
 struct parts;

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "image.h"
+#include "session_inside.h"
 
 #define BOOT_ID "/proc/sys/kernel/random/boot_id"
 #define UUID_MAX 37

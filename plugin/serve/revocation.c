@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "image.h"
+#include "session_inside.h"
 
 /* --- asking --- */
 

@@ -15,7 +15,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "image.h"
+#include "session_inside.h"
 
 #define OTHERS_MAX 32
 

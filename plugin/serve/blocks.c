@@ -10,7 +10,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "image.h"
+#include "session_inside.h"
 #include "payload.h"
 
 /* What is zeroed in one operation; a multiple of it in the volume begins

@@ -11,7 +11,7 @@
 #include <rbd/features.h>
 
 #include "heap.h"
-#include "image.h"
+#include "session_inside.h"
 
 /* A question to a KMS that was cancelled ends within this time, or the
  * memory that it uses is left to the end of the process.
