@@ -8,8 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <rbd/features.h>
-
 #include "heap.h"
 #include "session_inside.h"
 
@@ -17,9 +15,6 @@
  * memory that it uses is left to the end of the process.
  */
 #define FINISH_MS 3000
-
-/* How long requests that were ended may take to be gone. */
-#define PAYLOAD_MS 5000
 
 /* After a burst of requests the heap keeps what they needed.  When none
  * came for this long, it is given back.
@@ -82,209 +77,7 @@ session_free (struct session *s)
   free (s);
 }
 
-/* --- opening, on the session's thread --- */
-
-static int
-lend_key (void *opaque, size_t i, const struct subject *subject,
-          const struct secret **ret, struct reason *why)
-{
-  struct session *s = opaque;
-  const struct deadline deadline =
-      deadline_in_ms (SESSION_FETCH_MS, &s->stopping);
-  int r = s->params.fetch (s->params.opaque, i, subject, &deadline, &s->keys[i],
-                           why);
-
-  if (r == 0)
-    *ret = s->keys[i];
-  return r;
-}
-
-static struct secret *
-find_volume_key (void *opaque, const struct luks_mark *mark)
-{
-  struct session *s = opaque;
-
-  return s->params.volume_key ? s->params.volume_key (s->params.opaque, mark)
-                              : NULL;
-}
-
-static void
-wipe_keys (struct session *s)
-{
-  for (size_t i = 0; i < VOLUME_LAYERS_MAX; i++) {
-    secret_free (s->keys[i]);
-    s->keys[i] = NULL;
-  }
-}
-
-/* Let the requests have PAYLOAD, once none of them uses the one before,
- * which is wiped.  They do not for long: whoever calls this has ended them,
- * or there were none.
- */
-static int
-set_payload (struct session *s, struct payload *payload)
-{
-  const struct deadline limit = deadline_in_ms (PAYLOAD_MS, NULL);
-  const struct timespec abstime = deadline_timespec (&limit);
-  const int err =
-      pthread_rwlock_clockwrlock (&s->payload_lock, CLOCK_MONOTONIC, &abstime);
-  struct payload *before;
-
-  if (err != 0)
-    return -err;
-  before = s->payload;
-  s->payload = payload;
-  pthread_rwlock_unlock (&s->payload_lock);
-  payload_free (before);
-  return 0;
-}
-
-void
-session_wipe_payload (struct session *s)
-{
-  if (s->payload)
-    set_payload (s, NULL);
-}
-
-/* The volume key goes before anything that may hang. */
-static void
-wipe_payload (struct session *s)
-{
-  struct payload *p = s->volume ? s->volume->payload : NULL;
-
-  if (!p)
-    session_wipe_payload (s);
-  else { /* it was never lent */
-    payload_free (p);
-    s->volume->payload = NULL;
-  }
-}
-
-/* A request that an earlier opening left behind may still write its data, or
- * a sector that it read then, over newer data.  Only the exclusive lock, which
- * it would have to take again, prevents that.
- */
-static int
-check_left_behind (struct session *s, struct reason *why)
-{
-  const bool locks = s->volume->facts.features & RBD_FEATURE_EXCLUSIVE_LOCK;
-
-  if (s->left_open && !s->volume->readonly && !locks)
-    return reason_set (why, EIO,
-                       "requests of the previous session may still be writing "
-                       "to the image, which has no exclusive-lock: restart "
-                       "this server");
-  return 0;
-}
-
-static int
-lend_payload (struct session *s, struct reason *why)
-{
-  if (set_payload (s, s->volume->payload) < 0)
-    return reason_set (why, EIO,
-                       "requests of the previous session have not ended: "
-                       "restart this server");
-  s->volume->payload = NULL; /* the session's from here on */
-  return 0;
-}
-
-static int
-open_volume (struct session *s, struct reason *why)
-{
-  const struct deadline settle_by =
-      deadline_in_ms (SESSION_FETCH_MS, &s->stopping);
-  const struct volume_hooks hooks = {
-    .key = lend_key,
-    .volume_key = find_volume_key,
-    .cancelled = &s->stopping,
-    .log = s->params.log,
-    .opaque = s,
-  };
-  int r;
-
-  /* A question about the volume before may still look at its keys. */
-  r = recheck_settle (s->recheck, &settle_by);
-  if (r < 0)
-    return reason_set (why, -r, "the key server does not answer");
-  r = cluster_connect (s->params.cluster, false, s->keyring, &s->cluster, why);
-  if (r == 0)
-    r = volume_open (s->cluster, s->params.volume, VOLUME_SERVE, &hooks,
-                     &s->volume, why);
-  if (r == -EPERM && s->params.explain)
-    s->params.explain (s->params.opaque, why);
-  wipe_keys (s);
-  if (r == 0)
-    r = check_left_behind (s, why);
-  if (r == 0)
-    r = refresh_watch (s, why);
-  if (r == 0 && (s->volume->payload || s->payload))
-    r = lend_payload (s, why);
-  if (r == 0)
-    r = session_count_unflushed (s, why);
-  return r;
-}
-
-/* Close what open_volume opened.  0 or the first error. */
-static int
-close_volume (struct session *s)
-{
-  int r = 0;
-
-  wipe_payload (s);
-  if (s->watching)
-    rbd_update_unwatch (s->volume->image, s->watch);
-  s->watching = false;
-  if (s->volume)
-    r = volume_close (s->volume, requests_unflushed (&s->requests));
-  s->volume = NULL;
-  cluster_disconnect (s->cluster);
-  s->cluster = NULL;
-  return r;
-}
-
-static void
-fill_info (struct session *s)
-{
-  const struct behind_geometry geometry = session_geometry (s->volume);
-  const struct volume *v = s->volume;
-
-  s->info = (struct session_info){
-    .size = v->size,
-    .object_size = v->geometry.object_size,
-    .sector_size = v->params->nr_keys > 0 ? v->header.sector_size : 0,
-    .engine = v->engine,
-    .readonly = v->readonly,
-    .may_not_write = v->may_not_write && !v->facts.demoted,
-    .extents = v->extents,
-    .trims = v->trims,
-    .trim_offered = v->trim_offered,
-    .generation = requests_admit (&s->requests, v->image),
-  };
-  behind_admit (&s->behind, &geometry);
-  s->extents_of = (struct extents_of){
-    .payload = v->engine == ENGINE_OPENSSL,
-    .payload_offset = v->header.data_offset,
-    .sector_size = v->header.sector_size,
-    .object_size = v->geometry.object_size,
-    .stripe_period = v->geometry.stripe_period,
-    .fast_diff = v->fast_diff && v->facts.fast_diff,
-  };
-  memcpy (s->image, v->subject_image, sizeof s->image);
-  memcpy (s->image_id, v->subject_id, sizeof s->image_id);
-  atomic_store (&s->size, v->size);
-}
-
-/* Called with the lock held. */
-static void
-set_failed (struct session *s, int err, const struct reason *why)
-{
-  s->state = SESSION_FAILED;
-  s->err = err;
-  s->why = *why;
-  s->failed_at_ms = monotonic_ms ();
-  s->refusal_told = false;
-  pthread_cond_broadcast (&s->changed);
-}
+/* --- its thread --- */
 
 /* Called with the lock held; lets go of it while opening. */
 static void
@@ -295,9 +88,9 @@ do_open (struct session *s)
 
   s->err = 0;
   pthread_mutex_unlock (&s->lock);
-  r = open_volume (s, &why);
+  r = session_volume_open (s, &why);
   if (r < 0) {
-    close_volume (s);
+    session_volume_close (s);
     s->params.log->error ("%s", why.text);
   }
   else
@@ -306,7 +99,7 @@ do_open (struct session *s)
                 r, r < 0 ? &why : NULL);
   pthread_mutex_lock (&s->lock);
   if (r < 0) {
-    set_failed (s, r, &why);
+    session_set_failed (s, r, &why);
     return;
   }
   if (atomic_load (&s->stopping)) /* meanwhile: do_stop closes it again */
@@ -319,53 +112,13 @@ do_open (struct session *s)
   /* An opening is a look, also for who asked for one before it. */
   s->looks_done = s->looks_wanted;
   s->looked_at_ms = monotonic_ms ();
-  fill_info (s);
+  session_volume_admit (s);
   s->state = SESSION_OPEN;
   if (s->recheck)
     recheck_begin (s->recheck);
   s->params.log->debug ("session open: size=%llu generation=%u",
                         (unsigned long long)s->info.size, s->info.generation);
   pthread_cond_broadcast (&s->changed);
-}
-
-/* --- while it is open --- */
-
-bool
-session_begin_closing (struct session *s, int err, bool revoked,
-                       const struct reason *why)
-{
-  if (s->state != SESSION_OPEN || atomic_load (&s->stopping))
-    return false;
-  s->state = SESSION_CLOSING;
-  s->err = err;
-  s->why = *why;
-  s->revoked = s->untold = revoked;
-  s->close_by =
-      deadline_in_ms (revoked ? SESSION_REVOKE_MS : SESSION_DRAIN_MS, NULL);
-  if (revoked)
-    session_abandon (s, EACCES);
-  else
-    requests_refuse (&s->requests, EIO);
-  recheck_end (s->recheck);
-  pthread_cond_broadcast (&s->changed);
-  return true;
-}
-
-/* The requests own their buffers or have taken them back, but the image
- * must stay open for as long as librbd works on it: it is never closed.
- */
-static void
-leave_open (struct session *s)
-{
-  session_abandon (s, EIO);
-  behind_forsake (&s->behind);
-  wipe_payload (s);
-  s->params.log->error ("requests did not come back: the image stays open "
-                        "until this server ends");
-  s->left_open = true;
-  s->watching = false;
-  s->volume = NULL;
-  s->cluster = NULL;
 }
 
 /* That the image is closed is told after the reason for it, also when the
@@ -396,15 +149,15 @@ do_close (struct session *s)
   if (!revoked)
     s->params.log->error ("the session ends: %s", why.text);
   if (revoked)
-    wipe_payload (s); /* its requests were abandoned */
+    session_volume_wipe (s); /* its requests were abandoned */
   behind_wipe (&s->behind);
   behind_hurry (&s->behind);
   drained = requests_drain (&s->requests, &close_by) == 0;
   if (!drained && !revoked)
-    leave_open (s);
+    session_volume_leave (s);
   session_report_lost (s); /* with what was just forsaken */
   if (drained) {
-    int r = close_volume (s);
+    int r = session_volume_close (s);
 
     if (r < 0)
       s->params.log->error ("the image could not be closed rightly: %s",
@@ -418,27 +171,9 @@ do_close (struct session *s)
     return;
   }
   pthread_mutex_lock (&s->lock);
-  set_failed (s, err, &why);
+  session_set_failed (s, err, &why);
   /* It was open and not tried since: the next connection does so at once. */
   s->failed_at_ms -= SESSION_REMEMBER_MS + 1;
-}
-
-void
-session_give_up (struct session *s, bool was_open)
-{
-  if (was_open)
-    reason_set (&s->why, ETIMEDOUT,
-                "the cluster does not answer: writes that were acknowledged "
-                "since the last flush may be lost, and the image's lock "
-                "stays until another client breaks it");
-  else
-    reason_set (&s->why, ETIMEDOUT,
-                "the cluster does not answer: the image was not open");
-  s->err = -ETIMEDOUT;
-  s->given_up = true;
-  if (s->revoked) /* else no client may learn that the server ends */
-    session_abandon (s, EACCES);
-  pthread_cond_broadcast (&s->changed);
 }
 
 /* Called with the lock held: may a volume be open? */
@@ -470,7 +205,7 @@ do_stop (struct session *s)
       session_give_up (s, may_be_open (s));
     return;
   }
-  r = close_volume (s);
+  r = session_volume_close (s);
   session_report_lost (s);
   session_leave_count (s);
   if (was_open)
@@ -656,6 +391,21 @@ session_wait (struct session *s, struct session_info *info, struct reason *why)
   if (err == -ESHUTDOWN)
     requests_await_release (&s->requests);
   return err;
+}
+
+void
+session_client_open (struct session *s, const struct session_info *info,
+                     bool readonly, struct session_client *c)
+{
+  c->generation = info->generation;
+  behind_client_open (&s->behind, readonly || info->readonly, &c->behind);
+}
+
+void
+session_client_close (struct session *s, const struct session_client *c)
+{
+  behind_send_held (&s->behind); /* nobody may be left to flush it */
+  behind_client_close (&s->behind, &c->behind);
 }
 
 int

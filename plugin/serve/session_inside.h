@@ -91,6 +91,22 @@ session_tell (struct session *s, enum session_event event, int err,
     s->params.event (s->params.opaque, event, err, why);
 }
 
+/* Send everybody home who waits, with -ERR, and refuse new requests. */
+static inline void
+session_abandon (struct session *s, int err)
+{
+  requests_abandon (&s->requests, err);
+  behind_abandon (&s->behind, err);
+}
+
+/* --- session_state.c --- */
+
+/* It is closed, and connections find ERR and WHY, for some time.  Called with
+ * the lock held.
+ */
+extern void
+session_set_failed (struct session *s, int err, const struct reason *why);
+
 /* Begin to end an open volume while the server goes on: nothing is
  * admitted any more, connections find ERR and WHY, and the session's
  * thread closes it.  REVOKED: requests in flight are not waited for by
@@ -99,16 +115,43 @@ session_tell (struct session *s, enum session_event event, int err,
 extern bool session_begin_closing (struct session *s, int err, bool revoked,
                                    const struct reason *why);
 
+/* Nobody waits for the session's thread any more: it hangs in a call of
+ * librbd's, and the process must end.  Called with the lock held.
+ */
+extern void session_give_up (struct session *s, bool was_open);
+
+/* Has the cluster refused this client?  Then have it looked at.  With the
+ * lock held.
+ */
+extern void session_note_blocklisted (struct session *s);
+
+/* Let the requests have PAYLOAD, once none of them uses the one before,
+ * which is wiped.  0, or -ETIMEDOUT: they go on using that.
+ */
+extern int session_lend_payload (struct session *s, struct payload *payload);
+
 /* The openssl engine's volume key is wiped, once no request works with it;
  * after some seconds it stays.  Any thread, without the lock, once requests
  * were abandoned.
  */
 extern void session_wipe_payload (struct session *s);
 
-/* Nobody waits for the session's thread any more: it hangs in a call of
- * librbd's, and the process must end.  Called with the lock held.
- */
-extern void session_give_up (struct session *s, bool was_open);
+/* --- session_volume.c: on the session's thread --- */
+
+/* Without the lock.  0, or -errno: then close what there is of it. */
+extern int session_volume_open (struct session *s, struct reason *why);
+
+/* With the lock held: requests are admitted to what was opened. */
+extern void session_volume_admit (struct session *s);
+
+/* The rest without the lock.  Close what was opened: 0 or the first error. */
+extern int session_volume_close (struct session *s);
+
+/* The volume key goes before anything that may hang. */
+extern void session_volume_wipe (struct session *s);
+
+/* librbd does not come back: never close it. */
+extern void session_volume_leave (struct session *s);
 
 /* --- refresh.c: the session's thread calls these, but for the middle --- */
 
@@ -137,25 +180,12 @@ extern bool refresh_by_connection (const struct session *s);
 extern bool refresh_due (const struct session *s);
 extern void refresh_run (struct session *s);
 
-/* Send everybody home who waits, with -ERR, and refuse new requests. */
-static inline void
-session_abandon (struct session *s, int err)
-{
-  requests_abandon (&s->requests, err);
-  behind_abandon (&s->behind, err);
-}
-
 /* --- store.c --- */
 
 /* The least time between two reports for the log. */
 #define SESSION_REPORT_MS 1000
 
 extern const struct behind_store session_store;
-
-/* Has the cluster refused this client?  Then have it looked at.  With the
- * lock held.
- */
-extern void session_note_blocklisted (struct session *s);
 
 /* Of the volume that is open. */
 extern struct behind_geometry session_geometry (const struct volume *v);

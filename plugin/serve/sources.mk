@@ -21,5 +21,7 @@ serve_sources += \
 	plugin/serve/session.c \
 	plugin/serve/session_count.c \
 	plugin/serve/session_inside.h \
+	plugin/serve/session_state.c \
+	plugin/serve/session_volume.c \
 	plugin/serve/store.c \
 	plugin/serve/trial.c

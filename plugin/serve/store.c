@@ -95,15 +95,6 @@ submit (void *opaque, struct behind_op *op)
   return r;
 }
 
-void
-session_note_blocklisted (struct session *s)
-{
-  if (!atomic_load (&s->requests.blocklisted) || atomic_load (&s->stopping))
-    return;
-  s->lost = s->refresh_wanted = true;
-  pthread_cond_broadcast (&s->changed);
-}
-
 /* A write that was answered has failed. */
 static void
 take_loss (struct session *s)
@@ -140,21 +131,6 @@ session_geometry (const struct volume *v)
     .object = by_librbd ? v->geometry.stripe_period : 0,
     .base = by_librbd ? v->header.data_offset % v->geometry.stripe_period : 0,
   };
-}
-
-void
-session_client_open (struct session *s, const struct session_info *info,
-                     bool readonly, struct session_client *c)
-{
-  c->generation = info->generation;
-  behind_client_open (&s->behind, readonly || info->readonly, &c->behind);
-}
-
-void
-session_client_close (struct session *s, const struct session_client *c)
-{
-  behind_send_held (&s->behind); /* nobody may be left to flush it */
-  behind_client_close (&s->behind, &c->behind);
 }
 
 /* The payload's writes are known by their place in the image, clients' bytes

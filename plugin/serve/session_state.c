@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* What a session is, as several of its files change it: those that open and
+ * close it, that look again, and that hear of its key.
+ */
+
+#include "config.h"
+
+#include <errno.h>
+
+#include "session_inside.h"
+
+/* How long requests that were ended may take to be gone. */
+#define PAYLOAD_MS 5000
+
+/* --- the state --- */
+
+void
+session_set_failed (struct session *s, int err, const struct reason *why)
+{
+  s->state = SESSION_FAILED;
+  s->err = err;
+  s->why = *why;
+  s->failed_at_ms = monotonic_ms ();
+  s->refusal_told = false;
+  pthread_cond_broadcast (&s->changed);
+}
+
+bool
+session_begin_closing (struct session *s, int err, bool revoked,
+                       const struct reason *why)
+{
+  if (s->state != SESSION_OPEN || atomic_load (&s->stopping))
+    return false;
+  s->state = SESSION_CLOSING;
+  s->err = err;
+  s->why = *why;
+  s->revoked = s->untold = revoked;
+  s->close_by =
+      deadline_in_ms (revoked ? SESSION_REVOKE_MS : SESSION_DRAIN_MS, NULL);
+  if (revoked)
+    session_abandon (s, EACCES);
+  else
+    requests_refuse (&s->requests, EIO);
+  recheck_end (s->recheck);
+  pthread_cond_broadcast (&s->changed);
+  return true;
+}
+
+void
+session_give_up (struct session *s, bool was_open)
+{
+  if (was_open)
+    reason_set (&s->why, ETIMEDOUT,
+                "the cluster does not answer: writes that were acknowledged "
+                "since the last flush may be lost, and the image's lock "
+                "stays until another client breaks it");
+  else
+    reason_set (&s->why, ETIMEDOUT,
+                "the cluster does not answer: the image was not open");
+  s->err = -ETIMEDOUT;
+  s->given_up = true;
+  if (s->revoked) /* else no client may learn that the server ends */
+    session_abandon (s, EACCES);
+  pthread_cond_broadcast (&s->changed);
+}
+
+void
+session_note_blocklisted (struct session *s)
+{
+  if (!atomic_load (&s->requests.blocklisted) || atomic_load (&s->stopping))
+    return;
+  s->lost = s->refresh_wanted = true;
+  pthread_cond_broadcast (&s->changed);
+}
+
+/* --- the payload --- */
+
+/* They do not use it for long: whoever calls this has ended them, or there
+ * were none.
+ */
+int
+session_lend_payload (struct session *s, struct payload *payload)
+{
+  const struct deadline limit = deadline_in_ms (PAYLOAD_MS, NULL);
+  const struct timespec abstime = deadline_timespec (&limit);
+  const int err =
+      pthread_rwlock_clockwrlock (&s->payload_lock, CLOCK_MONOTONIC, &abstime);
+  struct payload *before;
+
+  if (err != 0)
+    return -err;
+  before = s->payload;
+  s->payload = payload;
+  pthread_rwlock_unlock (&s->payload_lock);
+  payload_free (before);
+  return 0;
+}
+
+void
+session_wipe_payload (struct session *s)
+{
+  if (s->payload)
+    session_lend_payload (s, NULL);
+}
