@@ -75,11 +75,6 @@ extern void requests_resume (struct requests *rs);
 /* How many have begun so far, to see whether there are any. */
 extern uint64_t requests_begun (struct requests *rs);
 
-/* Wait while requests are paused: for whoever looks at something that
- * may have changed by then.
- */
-extern void requests_await (struct requests *rs);
-
 /* --- hold.c: the end of the server --- */
 
 /* From now on a client's new request is neither begun nor answered: its
@@ -163,8 +158,7 @@ struct request_call {
   int (*fn) (rbd_image_t image, struct request_call *call);
   void (*free) (struct request_call *call);
 };
-extern int request_run (struct requests *rs, unsigned generation,
-                        struct request_call **call);
+extern int request_run (const struct asker *a, struct request_call **call);
 
 /* The same for ourselves, not for a client: it does not wait while
  * requests are paused, and is given up (-ETIMEDOUT, -ESHUTDOWN) when

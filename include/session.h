@@ -202,7 +202,7 @@ extern int session_write_zeroes (struct session *s, struct session_client *c,
                                  uint64_t count, uint64_t offset,
                                  enum zeroes how, bool fua);
 extern int
-session_extents (struct session *s, unsigned generation, uint64_t count,
+session_extents (struct session *s, struct session_client *c, uint64_t count,
                  uint64_t offset, extent_fn fn, void *opaque);
 
 /* Begin what session_stop does: new requests are held. */

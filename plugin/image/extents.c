@@ -205,9 +205,8 @@ report (const struct extents_call *ec, extent_fn fn, void *opaque)
 }
 
 int
-extents_report (struct requests *rs, unsigned generation,
-                const struct extents_of *of, uint64_t count, uint64_t offset,
-                extent_fn fn, void *opaque)
+extents_report (const struct asker *a, const struct extents_of *of,
+                uint64_t count, uint64_t offset, extent_fn fn, void *opaque)
 {
   struct extents_call *ec = calloc (1, sizeof *ec);
   struct request_call *call;
@@ -221,7 +220,7 @@ extents_report (struct requests *rs, unsigned generation,
   ec->of = *of;
   ec->start = offset;
   ec->end = offset + count;
-  r = request_run (rs, generation, &call);
+  r = request_run (a, &call);
   if (!call)
     return r; /* given up: it frees itself */
   if (r == -EOPNOTSUPP)

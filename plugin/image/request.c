@@ -111,14 +111,6 @@ wait_turn (struct requests *rs)
       pthread_cond_wait (&rs->resumed, &rs->lock);
 }
 
-void
-requests_await (struct requests *rs)
-{
-  pthread_mutex_lock (&rs->lock);
-  wait_turn (rs);
-  pthread_mutex_unlock (&rs->lock);
-}
-
 uint64_t
 requests_begun (struct requests *rs)
 {
@@ -546,15 +538,15 @@ request_wait_by (struct request *r, const struct deadline *deadline)
 
 /* DEADLINE is NULL for a client's request. */
 static int
-run (struct requests *rs, unsigned generation, struct request_call **call,
-     const struct deadline *deadline)
+run (struct requests *rs, unsigned generation, enum origin origin,
+     struct request_call **call, const struct deadline *deadline)
 {
   pthread_attr_t attr;
   pthread_t thread;
   struct request *r;
   int err;
 
-  r = request_begin (rs, generation, 0, deadline ? OURS : CLIENT, &err);
+  r = request_begin (rs, generation, 0, origin, &err);
   if (!r)
     return err;
   r->call = *call;
@@ -576,15 +568,15 @@ run (struct requests *rs, unsigned generation, struct request_call **call,
 }
 
 int
-request_run (struct requests *rs, unsigned generation,
-             struct request_call **call)
+request_run (const struct asker *a, struct request_call **call)
 {
-  return run (rs, generation, call, NULL);
+  return run (a->requests, a->generation, a->inside ? INSIDE : CLIENT, call,
+              NULL);
 }
 
 int
 request_run_by (struct requests *rs, unsigned generation,
                 struct request_call **call, const struct deadline *deadline)
 {
-  return run (rs, generation, call, deadline);
+  return run (rs, generation, OURS, call, deadline);
 }

@@ -555,9 +555,9 @@ rbdcrypt_extents (void *handle, uint32_t count, uint64_t offset, uint32_t flags,
   struct connection *c = handle;
 
   (void)flags;
-  return finish (c, "block status",
-                 session_extents (session, enter (c)->generation, count, offset,
-                                  add_extent, extents));
+  return finish (
+      c, "block status",
+      session_extents (session, enter (c), count, offset, add_extent, extents));
 }
 
 static struct nbdkit_plugin plugin = {

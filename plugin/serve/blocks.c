@@ -125,12 +125,19 @@ visit_end (struct visit *v, int r)
   /* In this order: once nothing is under way, nobody holds the payload. */
   pthread_rwlock_unlock (&v->session->payload_lock);
   requests_leave (&v->asker);
+  return checked (v->session, r);
+}
+
+/* The same, of one that changes the volume. */
+static int
+change_end (struct visit *v, int r)
+{
   if (r == -EAGAIN) {
     v->session->params.log->error ("a write was given up: another client goes "
                                    "on changing the same 512 bytes");
     r = -EIO;
   }
-  return checked (v->session, r);
+  return visit_end (v, r);
 }
 
 /* COUNT bytes at OFFSET; BEYOND: the errno when they are not inside the
@@ -206,25 +213,23 @@ session_write (struct session *s, struct session_client *c, const void *buf,
   v.fua = fua;
   r = v.payload ? payload_write (v.payload, &v.store, buf, count, offset)
                 : write_plain (&v, buf, count, offset);
-  return visit_end (&v, r);
+  return change_end (&v, r);
 }
 
 int
 session_flush (struct session *s, struct session_client *c)
 {
-  struct asker asker = { &s->requests, c->generation, false };
-  int r = requests_enter (&asker);
+  struct visit v;
+  int r = visit_begin (&v, s, c, 0, 0, EIO);
 
-  if (r < 0) {
-    if (r == -EIO || r == -EACCES) /* the session that C belongs to is over */
-      behind_told (&s->behind, &c->behind);
-    return checked (s, r);
-  }
-  r = behind_flush (&s->behind, &c->behind);
+  if (r == -EIO || r == -EACCES) /* the session that C belongs to is over */
+    behind_told (&s->behind, &c->behind);
+  if (r < 0)
+    return r;
+  r = behind_flush (&s->behind, v.client);
   if (r == 0)
-    r = request_flush (&asker);
-  requests_leave (&asker);
-  return checked (s, r);
+    r = request_flush (&v.asker);
+  return visit_end (&v, r);
 }
 
 int
@@ -238,7 +243,7 @@ session_discard (struct session *s, struct session_client *c, uint64_t count,
     return r;
   r = v.payload ? payload_discard (v.payload, &v.store, count, offset)
                 : discard_image (&v, count, offset);
-  return visit_end (&v, r);
+  return change_end (&v, r);
 }
 
 static int
@@ -258,7 +263,7 @@ write_zeroes (struct session *s, struct session_client *c, uint64_t count,
     r = payload_punch (v.payload, &v.store, count, offset);
   else
     r = payload_write_zeroes (v.payload, &v.store, count, offset);
-  return visit_end (&v, r);
+  return change_end (&v, r);
 }
 
 /* One operation is waited for as a whole by whatever ends the session: a
@@ -289,27 +294,33 @@ session_write_zeroes (struct session *s, struct session_client *c,
   return r;
 }
 
+static int
+report_extents (struct visit *v, const struct extents_of *of, uint64_t count,
+                uint64_t offset, extent_fn fn, void *opaque)
+{
+  const uint64_t base = of->payload ? of->payload_offset : 0;
+  int r;
+
+  /* A fast-diff that cannot be trusted any more. */
+  if (!of->payload && !of->fast_diff)
+    return fn (opaque, offset, count, false);
+  /* What was answered is data. */
+  r = behind_before_read (&v->session->behind, NULL, base + offset, count);
+  return r < 0 ? r : extents_report (&v->asker, of, count, offset, fn, opaque);
+}
+
 int
-session_extents (struct session *s, unsigned generation, uint64_t count,
+session_extents (struct session *s, struct session_client *c, uint64_t count,
                  uint64_t offset, extent_fn fn, void *opaque)
 {
   struct extents_of of;
-  int r;
+  struct visit v;
+  int r = visit_begin (&v, s, c, count, offset, EIO);
 
-  requests_await (&s->requests);
-  if (beyond_end (s, count, offset))
-    return -EIO;
+  if (r < 0)
+    return r;
   pthread_mutex_lock (&s->lock);
-  of = s->extents_of; /* which is that of this generation, or not asked */
+  of = s->extents_of; /* of this generation, or librbd is not asked */
   pthread_mutex_unlock (&s->lock);
-  /* A fast-diff that cannot be trusted any more. */
-  if (!of.payload && !of.fast_diff)
-    return fn (opaque, offset, count, false);
-  /* What was answered is data. */
-  r = behind_before_read (&s->behind, NULL,
-                          offset + (of.payload ? of.payload_offset : 0), count);
-  if (r == 0)
-    r = extents_report (&s->requests, generation, &of, count, offset, fn,
-                        opaque);
-  return checked (s, r);
+  return visit_end (&v, report_extents (&v, &of, count, offset, fn, opaque));
 }
