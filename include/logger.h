@@ -3,7 +3,7 @@
 /* Where modules that own threads write what nobody waits for.
  *
  * Nothing below plugin/nbd knows nbdkit: the face hands its own logger
- * down.  Both functions may be called from any thread.  What is logged
+ * down.  All functions may be called from any thread.  What is logged
  * names images, keys and addresses, never secrets.
  */
 
@@ -12,6 +12,9 @@
 
 struct logger {
   void (*error) (const char *fmt, ...) __attribute__ ((format (printf, 1, 2)));
+  /* For nbdkit -v, and for -D rbdcrypt.session=1 in addition. */
+  void (*verbose) (const char *fmt, ...)
+      __attribute__ ((format (printf, 1, 2)));
   void (*debug) (const char *fmt, ...) __attribute__ ((format (printf, 1, 2)));
 };
 

@@ -48,4 +48,6 @@ log_nothing (const char *fmt, ...)
   (void)fmt;
 }
 
-const struct logger admin_logger = { .error = log_error, .debug = log_nothing };
+const struct logger admin_logger = { .error = log_error,
+                                     .verbose = log_nothing,
+                                     .debug = log_nothing };

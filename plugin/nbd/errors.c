@@ -18,6 +18,16 @@ log_error (const char *fmt, ...)
   va_end (args);
 }
 
+static void
+log_verbose (const char *fmt, ...)
+{
+  va_list args;
+
+  va_start (args, fmt);
+  nbdkit_vdebug (fmt, args);
+  va_end (args);
+}
+
 NBDKIT_DLL_PUBLIC int rbdcrypt_debug_session = 0;
 
 static void
@@ -34,6 +44,7 @@ log_debug (const char *fmt, ...)
 
 const struct logger nbdkit_logger = {
   .error = log_error,
+  .verbose = log_verbose,
   .debug = log_debug,
 };
 

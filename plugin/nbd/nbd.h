@@ -33,6 +33,7 @@
 #include "cluster.h"
 #include "key.h"
 #include "logger.h"
+#include "logins.h"
 #include "session.h"
 #include "unflushed.h"
 #include "volume.h"
@@ -274,24 +275,6 @@ struct rehearsed {
  * may take.  0, or -1 after nbdkit_error.
  */
 extern int rehearse (struct rehearsed *ret);
-
-/* --- logins.c --- */
-
-/* Between the rehearsal and logins_start nbdkit may still find that it
- * cannot listen, and exit: then the logins are ended.  Once.  0 or -1
- * after nbdkit_error.
- */
-extern int logins_guard (void);
-
-/* Start the thread that keeps logins to key servers alive.  0 or -1
- * after nbdkit_error.
- */
-extern int logins_start (void);
-
-/* End it, and the logins that this process has made itself.  Waits until
- * DEADLINE at most for servers that do not answer.
- */
-extern void logins_end (const struct deadline *deadline);
 
 /* --- shutdown.c --- */
 

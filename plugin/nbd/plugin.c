@@ -78,8 +78,12 @@ rbdcrypt_get_ready (void)
       nbdkit_error ("%s", why.text);
       return -1;
     }
-  if (rehearse (&rehearsed) == -1 || logins_guard () == -1)
+  if (rehearse (&rehearsed) == -1)
     return -1;
+  if (logins_guard () < 0) {
+    nbdkit_error ("out of memory");
+    return -1;
+  }
   asks_again = questions_possible ();
   return 0;
 }
@@ -214,12 +218,12 @@ rbdcrypt_after_fork (void)
   }
   rehearsed.keyring = NULL;
   r = session_start (session);
+  if (r == 0)
+    r = logins_start (&nbdkit_logger);
   if (r < 0) {
     nbdkit_error ("cannot start a thread: %s", strerror (-r));
     return -1;
   }
-  if (logins_start () == -1)
-    return -1;
   if (shutdown_watch (session, nbdkit_ends) == -1)
     return -1;
   rescue_watch ();

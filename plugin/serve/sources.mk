@@ -2,6 +2,7 @@ serve_sources += \
 	include/behind.h \
 	include/debts.h \
 	include/doubt.h \
+	include/logins.h \
 	include/places.h \
 	include/recheck.h \
 	include/session.h \
@@ -10,6 +11,7 @@ serve_sources += \
 	plugin/serve/blocks.c \
 	plugin/serve/debts.c \
 	plugin/serve/doubt.c \
+	plugin/serve/logins.c \
 	plugin/serve/losses.c \
 	plugin/serve/merge.c \
 	plugin/serve/parts.c \

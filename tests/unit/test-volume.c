@@ -360,7 +360,9 @@ log_nothing (const char *fmt, ...)
   (void)fmt;
 }
 
-static const struct logger logger = { log_nothing, log_nothing };
+static const struct logger logger = { .error = log_nothing,
+                                      .verbose = log_nothing,
+                                      .debug = log_nothing };
 
 static struct session *
 session (void)

@@ -11,9 +11,9 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include "nbd.h"
+#include "key.h"
+#include "logins.h"
 
 /* A token that a question brought meanwhile is looked at after this: its
  * life may be short.
@@ -27,7 +27,9 @@
 /* What ending the logins of a server that cannot listen may cost. */
 #define UNSERVED_MS 1000
 
+/* One for the process, as are the logins (key.h). */
 static struct {
+  const struct logger *log;
   pthread_t thread;
   bool running;
   bool unserved; /* no server has them yet, and none may ever */
@@ -43,11 +45,11 @@ report (int r, const struct reason *why, bool *failing)
   if (r == -ESHUTDOWN)
     return;
   if (r < 0 && !*failing)
-    nbdkit_error ("the login to a key server: %s", why->text);
+    logins.log->error ("the login to a key server: %s", why->text);
   else if (r < 0)
-    nbdkit_debug ("the login to a key server: %s", why->text);
+    logins.log->verbose ("the login to a key server: %s", why->text);
   else if (*failing)
-    nbdkit_error ("the login to a key server is in order again");
+    logins.log->error ("the login to a key server is in order again");
   *failing = r < 0;
 }
 
@@ -105,29 +107,26 @@ int
 logins_guard (void)
 {
   if (pthread_atfork (NULL, leave_to_child, NULL) != 0 ||
-      atexit (end_unserved) != 0) {
-    nbdkit_error ("out of memory");
-    return -1;
-  }
+      atexit (end_unserved) != 0)
+    return -ENOMEM;
   logins.unserved = true;
   return 0;
 }
 
 int
-logins_start (void)
+logins_start (const struct logger *log)
 {
   pthread_condattr_t attr;
   int err;
 
+  logins.log = log;
   pthread_condattr_init (&attr);
   pthread_condattr_setclock (&attr, CLOCK_MONOTONIC);
   pthread_cond_init (&logins.woken, &attr);
   pthread_condattr_destroy (&attr);
   err = pthread_create (&logins.thread, NULL, logins_main, NULL);
-  if (err != 0) {
-    nbdkit_error ("cannot start a thread: %s", strerror (err));
-    return -1;
-  }
+  if (err != 0)
+    return -err;
   logins.running = true;
   logins.unserved = false;
   return 0;
