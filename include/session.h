@@ -227,7 +227,9 @@ extern size_t session_held (struct session *s);
  */
 extern int session_release (struct session *s, const struct deadline *deadline);
 
-/* Only after session_stop returned 0.  NULL is allowed. */
-extern void session_free (struct session *s);
+/* Only after session_stop returned 0.  NULL is allowed.  False: a question
+ * about its key is still under way, and S stays.
+ */
+extern bool session_free (struct session *s);
 
 #endif /* RBDCRYPT_SESSION_H */

@@ -16,10 +16,10 @@
 #include "unflushed.h"
 
 int
-count_open (struct unflushed **ret)
+count_open (struct export *e, struct unflushed **ret)
 {
   const bool make =
-      parameters.cache != CACHE_NONE && parameters.volume.spec.snap[0] == '\0';
+      e->params.behind > 0 && e->params.volume.spec.snap[0] == '\0';
   struct unflushed *count = NULL;
   char socket[PEERS_SOCKET_MAX];
   struct reason why;
@@ -38,7 +38,7 @@ count_open (struct unflushed **ret)
     nbdkit_debug ("writes are acknowledged as with cache=none: a count of "
                   "unflushed bytes needs a Unix socket to lie beside");
   if (!count)
-    parameters.cache = CACHE_NONE;
+    e->params.behind = 0;
   *ret = count;
   return 0;
 }

@@ -8,15 +8,16 @@
  *   get_ready         the last place where the user sees an error, and
  *                     before the fork: read the files, then rehearse in
  *                     a child process (rehearsal.c)
- *   after_fork        librados and all threads start here: the session
+ *   after_fork        librados and all threads start here: the image
  *                     opens in the background, a watcher waits for the
  *                     end (shutdown.c)
- *   open              waits for the session; refuses peers (peers.c)
- *                     (trail.c: the audit trail of all this)
- *   pread, ...        straight to the session
+ *   open              waits for the image; refuses peers (peers.c)
+ *   pread, ...        straight to the export's session
  *   cleanup           flushes, releases, closes, wipes
  *
- * Nothing below plugin/nbd knows nbdkit.
+ * Whose state is whose: an export owns all that is known of its image
+ * (export.h), and a connection knows its export.  What lies at file scope
+ * here is the process's.  Nothing below plugin/nbd knows nbdkit.
  */
 
 #ifndef RBDCRYPT_NBD_H
@@ -29,20 +30,17 @@
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
 
-#include "audit.h"
 #include "cluster.h"
-#include "key.h"
+#include "export.h"
 #include "logger.h"
 #include "logins.h"
-#include "session.h"
+#include "trail.h"
 #include "unflushed.h"
-#include "volume.h"
 
 /* --- parameters.c --- */
 
 #define CEPH_OPTIONS_MAX 64
 
-enum tristate { AUTO, ON, OFF };
 enum peers { PEERS_UNIX, PEERS_TLS, PEERS_ANY };
 
 /* When a write is acknowledged. */
@@ -54,21 +52,13 @@ enum cache {
 
 /* The face's one global variable. */
 struct parameters {
-  struct volume_params volume;
+  struct export_params export; /* until export_new takes its keys */
   struct cluster_params cluster;
   struct cluster_option options[CEPH_OPTIONS_MAX];
-  struct key *keys[VOLUME_LAYERS_MAX];
-  bool plain;          /* key=none */
-  bool key_by_default; /* no key= was given: what the image records */
-  const char *profiles;
   const char *audit; /* NULL: whatever is usual on this host */
-  enum tristate trim, extents;
-  bool punch; /* zero=punch */
   enum cache cache;
-  uint64_t behind; /* bytes */
   enum peers peers;
   unsigned shutdown_timeout; /* seconds */
-  struct recheck_rules recheck;
 };
 extern struct parameters parameters;
 
@@ -93,11 +83,6 @@ extern const char *client_text (int err);
 extern int client_errno (int err);
 
 /* --- peers.c --- */
-
-/* Who is at the other end; -1 where nobody can tell (TCP). */
-struct peer {
-  int64_t uid, pid;
-};
 
 /* The peer of this connection; only in its callbacks. */
 extern struct peer peers_identify (void);
@@ -145,11 +130,12 @@ extern void peers_drop (void);
 
 /* --- count.c --- */
 
-/* Open the count of unflushed bytes, after the fork and the change of user:
- * *RET stays until the process ends.  Where it has no place, cache= becomes
- * CACHE_NONE and *RET is NULL.  0, or -1 after nbdkit_error.
+/* Open the count of unflushed bytes of E, after the fork and the change of
+ * user: *RET stays until the process ends.  Where it has no place, E answers
+ * no write before the OSDs have it, and *RET is NULL.  0, or -1 after
+ * nbdkit_error.
  */
-extern int count_open (struct unflushed **ret);
+extern int count_open (struct export *e, struct unflushed **ret);
 
 /* --- descriptors.c --- */
 
@@ -165,124 +151,24 @@ extern void descriptors_each (void (*fn) (int fd, void *opaque), void *opaque);
  */
 extern int descriptors_own_pipe (void);
 
-/* --- questions.c --- */
-
-/* For struct session_params: may all keys still be used?  Asks for each
- * of them that can be asked for; the first refusal decides.
- */
-extern int
-questions_check (void *opaque, const struct subject *subject,
-                 const struct deadline *deadline,
-                 struct secret *values[VOLUME_LAYERS_MAX], struct reason *why);
-
-/* The same for what came of a trial of a key that has changed: is told
- * once for each new value.
- */
-extern void questions_tried (void *opaque, int r, const struct reason *why);
-
-/* The same: WHY says that the volume refuses the keys; name those that
- * somebody else keeps, and their versions.
- */
-extern void questions_explain (void *opaque, struct reason *why);
-
-/* VALUE, of key LAYER, goes to the session.  VERSION: which of several the
- * KMS said that it is; 0: not said, and what was known stays.
- */
-extern void
-questions_took (size_t layer, const struct secret *value, unsigned version);
-extern void questions_took_version (size_t layer, unsigned version);
-
-/* Key LAYER, which may be "image": what SUBJECT records for itself becomes
- * its reference, and it is prepared.  Errors of key_recorded and
- * key_adopt.
- */
-extern int questions_resolve (size_t layer, const struct subject *subject,
-                              struct reason *why);
-
-/* Is there a key that a KMS can be asked for?  Warns of those which came
- * from one that cannot be asked again, or not for ever.
- */
-extern bool questions_possible (void);
-
-/* --- trail.c --- */
-
-/* Bytes of an image's id. */
-#define TRAIL_ID_MAX 128
-
-/* Open what audit= names; before the fork and the change of user.  The
- * rehearsal's child writes to it as well.  0, or -1 after nbdkit_error.
- */
-extern int trail_open (void);
-extern void trail_close (void);
-
-/* From here on the trail knows the image's id. */
-extern void trail_subject (const struct subject *subject);
-
-/* The key of LAYER was asked for: R is 0 or -errno. */
-extern void trail_fetch (size_t layer, const struct key_question *question,
-                         int r, const struct reason *why);
-
-/* A recheck of the key of LAYER ended in R; not yet told, but for an
- * alarm.  What trail_session tells of the rechecks is about the key that
- * was decisive last.
- */
-extern void trail_asked (size_t layer, const struct key_question *question,
-                         int r, const struct reason *why);
-/* What KEY is now was tried: R is -EPERM, or why it could not be. */
-extern void trail_changed (size_t layer, int r, const struct reason *why);
-extern void trail_decisive (size_t layer);
-
-/* The volume could not be unlocked: R is -errno. */
-extern void trail_unlock_failed (int r, const struct reason *why);
-
-/* The server ends, and not rightly: session_stop says why. */
-extern void trail_stop_failed (int r, const struct reason *why);
-
-/* What happens to the session as a whole; see struct session_params. */
-extern void
-trail_session (enum session_event event, int r, const struct reason *why);
-
-/* WHY may be NULL. */
-extern void trail_refusal (const struct peer *peer, int r, const char *why);
-
-/* A client that was let in, until it leaves: A is the caller's and lives
- * until trail_detach.
- */
-struct attachment {
-  struct peer peer;
-  struct attachment *next;
-};
-extern void trail_attach (struct attachment *a, const struct peer *peer);
-extern void trail_detach (struct attachment *a);
-
-/* All that have not left: at the end, when nbdkit calls no .close. */
-extern void trail_detach_all (void);
-
 /* --- rehearsal.c --- */
 
 #define REHEARSAL_SECONDS 10
 
-/* What the rehearsal found out for the server. */
-struct rehearsed {
-  struct secret *keys[VOLUME_LAYERS_MAX]; /* NULL: local, or not fetched */
-  struct secret *keyring;
-  struct secret *volume_key; /* of the openssl engine, or NULL */
-  struct luks_mark unlocked; /* the header that it is from */
-};
-
 /* Try everything that a user can get wrong, in a child process that is
  * killed after REHEARSAL_SECONDS and what its key servers and a costly unlock
- * may take.  0, or -1 after nbdkit_error.
+ * may take.  What it found is left in E->rehearsed.  0, or -1 after
+ * nbdkit_error.
  */
-extern int rehearse (struct rehearsed *ret);
+extern int rehearse (struct export *e);
 
 /* --- shutdown.c --- */
 
-/* Wait for the end of the server and then stop SESSION: from here on the
+/* Wait for the end of the server and then stop E: from here on the
  * signals that end nbdkit come to us first.  NBDKIT_ENDS, unless it is -1,
  * can be read from once nbdkit ends by itself.  0 or -1 after nbdkit_error.
  */
-extern int shutdown_watch (struct session *session, int nbdkit_ends);
+extern int shutdown_watch (struct export *e, int nbdkit_ends);
 
 /* End the server.  Any thread. */
 extern void shutdown_begin (void);
@@ -295,7 +181,7 @@ extern bool shutdown_begun (void);
  */
 extern void shutdown_before_abort (void);
 
-/* Stop the session if that has not happened, and end the watch.  When
+/* Stop the export if that has not happened, and end the watch.  When
  * data may be lost the process will exit with a failure.
  */
 extern void shutdown_finish (void);

@@ -19,12 +19,15 @@
 #define VALUE_MAX 4096
 
 struct parameters parameters = {
-  .behind = BEHIND_DEFAULT,
-  .volume.unlock_limit = UNLOCK_LIMIT_DEFAULT,
-  .profiles = PROFILES_DEFAULT,
+  .export = {
+    .cluster = &parameters.cluster,
+    .volume.unlock_limit = UNLOCK_LIMIT_DEFAULT,
+    .profiles = PROFILES_DEFAULT,
+    .behind = BEHIND_DEFAULT,
+    .recheck = { .every_ms = RECHECK_DEFAULT * 1000,
+                 .grace_ms = GRACE_DEFAULT * 1000 },
+  },
   .shutdown_timeout = SHUTDOWN_TIMEOUT_DEFAULT,
-  .recheck = { .every_ms = RECHECK_DEFAULT * 1000,
-               .grace_ms = GRACE_DEFAULT * 1000 },
 };
 
 #define BEHIND_MIN (64 * 1024)
@@ -111,7 +114,7 @@ parse_image (const char *value)
 {
   struct reason why;
 
-  if (image_spec_parse (value, &parameters.volume.spec, &why) < 0) {
+  if (image_spec_parse (value, &parameters.export.volume.spec, &why) < 0) {
     nbdkit_error ("%s", why.text);
     return -1;
   }
@@ -121,18 +124,18 @@ parse_image (const char *value)
 static int
 parse_key (const char *value)
 {
-  const size_t n = parameters.volume.nr_keys;
+  const size_t n = parameters.export.volume.nr_keys;
   struct reason why;
 
   if (n == VOLUME_LAYERS_MAX) {
     nbdkit_error ("key: more than %d layers", VOLUME_LAYERS_MAX);
     return -1;
   }
-  if (key_parse (value, &parameters.keys[n], &why) < 0) {
+  if (key_parse (value, &parameters.export.keys[n], &why) < 0) {
     nbdkit_error ("%s", why.text);
     return -1;
   }
-  parameters.volume.nr_keys++;
+  parameters.export.volume.nr_keys++;
   return 0;
 }
 
@@ -147,7 +150,7 @@ parse_path (const char *value, const char **ret)
 static int
 parse_profiles (const char *value)
 {
-  return parse_path (value, &parameters.profiles);
+  return parse_path (value, &parameters.export.profiles);
 }
 
 /* A word without a slash is more likely a mistake than a file. */
@@ -209,7 +212,7 @@ parse_engine (const char *value)
 
   if (parse_word ("engine", value, words, &engine) == -1)
     return -1;
-  parameters.volume.engine = engine;
+  parameters.export.volume.engine = engine;
   return 0;
 }
 
@@ -255,7 +258,7 @@ parse_behind (const char *value)
                   reason_name (shown, value));
     return -1;
   }
-  parameters.behind = size;
+  parameters.export.behind = size;
   return 0;
 }
 
@@ -276,7 +279,7 @@ parse_tristate (const char *name, const char *value, enum tristate *ret)
 static int
 parse_trim (const char *value)
 {
-  return parse_tristate ("trim", value, &parameters.trim);
+  return parse_tristate ("trim", value, &parameters.export.trim);
 }
 
 static int
@@ -287,14 +290,14 @@ parse_zero (const char *value)
 
   if (parse_word ("zero", value, words, &word) == -1)
     return -1;
-  parameters.punch = word == 1;
+  parameters.export.punch = word == 1;
   return 0;
 }
 
 static int
 parse_extents (const char *value)
 {
-  return parse_tristate ("extents", value, &parameters.extents);
+  return parse_tristate ("extents", value, &parameters.export.extents);
 }
 
 static int
@@ -321,7 +324,8 @@ parse_unlock_limit (const char *value)
 {
   struct reason why;
 
-  if (unlock_limit_parse (value, &parameters.volume.unlock_limit, &why) < 0) {
+  if (unlock_limit_parse (value, &parameters.export.volume.unlock_limit, &why) <
+      0) {
     nbdkit_error ("%s", why.text);
     return -1;
   }
@@ -364,7 +368,7 @@ parse_recheck (const char *value)
 
   if (parse_seconds ("recheck", value, 0, RECHECK_MAX, &seconds) == -1)
     return -1;
-  parameters.recheck.every_ms = seconds * (int64_t)1000;
+  parameters.export.recheck.every_ms = seconds * (int64_t)1000;
   return 0;
 }
 
@@ -375,7 +379,7 @@ parse_grace (const char *value)
 
   if (parse_seconds ("grace", value, 0, GRACE_MAX, &seconds) == -1)
     return -1;
-  parameters.recheck.grace_ms = seconds * (int64_t)1000;
+  parameters.export.recheck.grace_ms = seconds * (int64_t)1000;
   return 0;
 }
 
@@ -387,7 +391,7 @@ parse_on_grace (const char *value)
 
   if (parse_word ("on-grace", value, words, &word) == -1)
     return -1;
-  parameters.recheck.pause = word == 1;
+  parameters.export.recheck.pause = word == 1;
   return 0;
 }
 
@@ -505,20 +509,22 @@ parameters_config (const char *name, const char *value)
 static int
 settle_keys (void)
 {
-  const size_t n = parameters.volume.nr_keys;
+  struct export_params *export = &parameters.export;
+  const size_t n = export->volume.nr_keys;
+  bool plain = false;
 
   if (n == 0) {
-    parameters.key_by_default = true;
+    export->key_by_default = true;
     return parse_key ("image");
   }
   for (size_t i = 0; i < n; i++)
-    parameters.plain |= key_is_none (parameters.keys[i]);
-  if (parameters.plain && n > 1) {
+    plain |= key_is_none (export->keys[i]);
+  if (plain && n > 1) {
     nbdkit_error ("key=none cannot be combined with other keys");
     return -1;
   }
-  if (parameters.plain)
-    parameters.volume.nr_keys = 0;
+  if (plain)
+    export->volume.nr_keys = 0;
   return 0;
 }
 
@@ -538,18 +544,21 @@ settle_conf (void)
 int
 parameters_complete (void)
 {
-  if (parameters.volume.spec.image[0] == '\0') {
+  if (parameters.export.volume.spec.image[0] == '\0') {
     nbdkit_error ("image= is missing: name it as [POOL/[NAMESPACE/]]IMAGE"
                   "[@SNAP]");
     return -1;
   }
   /* Another engine, at another start, would read noise from the holes. */
-  if (parameters.punch && parameters.volume.engine != ENGINE_OPENSSL) {
+  if (parameters.export.punch &&
+      parameters.export.volume.engine != ENGINE_OPENSSL) {
     nbdkit_error ("zero=punch needs engine=openssl, now and whenever this "
                   "volume is served: only that engine reads the holes as "
                   "zeros");
     return -1;
   }
+  if (parameters.cache == CACHE_NONE)
+    parameters.export.behind = 0;
   return settle_conf () == -1 ? -1 : settle_keys ();
 }
 
@@ -557,5 +566,5 @@ void
 parameters_free (void)
 {
   for (size_t i = 0; i < VOLUME_LAYERS_MAX; i++)
-    key_free (parameters.keys[i]);
+    key_free (parameters.export.keys[i]);
 }

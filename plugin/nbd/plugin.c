@@ -18,16 +18,15 @@
 #define PREFERRED_BLOCK 4096
 #define MAXIMUM_BLOCK (32 * 1024 * 1024)
 
-/* The session of the image, and what the rehearsal left for it. */
-static struct session *session;
-static struct rehearsed rehearsed;
-static bool asks_again; /* whether its keys may still be used */
+/* All exports of this process write to one trail. */
+static struct audit *audit;
+
+static struct export *export;
 
 /* One connection. */
 struct connection {
-  struct attachment attachment;
-  struct session_info info;
-  struct session_client client;
+  struct export *export;
+  struct export_client client;
   atomic_bool complained; /* one error line per connection is enough */
   bool secured;           /* TLS */
 };
@@ -45,7 +44,8 @@ rbdcrypt_load (void)
 static void
 rbdcrypt_unload (void)
 {
-  trail_close ();
+  audit_close (audit);
+  export_free (export);
   parameters_free ();
 }
 
@@ -71,160 +71,70 @@ rbdcrypt_get_ready (void)
   struct reason why;
 
   secret_harden_process ();
-  if (trail_open () == -1)
+  if (audit_open (parameters.audit, &nbdkit_logger, &audit, &why) < 0) {
+    nbdkit_error ("%s", why.text);
     return -1;
-  for (size_t i = 0; i < parameters.volume.nr_keys; i++)
-    if (key_prepare (parameters.keys[i], parameters.profiles, &why) < 0) {
-      nbdkit_error ("%s", why.text);
-      return -1;
-    }
-  if (rehearse (&rehearsed) == -1)
+  }
+  export = export_new (&parameters.export, audit, &nbdkit_logger);
+  if (!export) {
+    nbdkit_error ("out of memory");
+    return -1;
+  }
+  if (export_prepare (export, &why) < 0) {
+    nbdkit_error ("%s", why.text);
+    return -1;
+  }
+  if (rehearse (export) == -1)
     return -1;
   if (logins_guard () < 0) {
     nbdkit_error ("out of memory");
     return -1;
   }
-  asks_again = questions_possible ();
+  export_settle (export);
   return 0;
 }
 
-static int
-fetch_key (void *opaque, size_t i, const struct subject *subject,
-           const struct deadline *deadline, struct secret **ret,
-           struct reason *why)
-{
-  struct key_question question = { .deadline = *deadline, .subject = subject };
-  int r;
-
-  (void)opaque;
-  trail_subject (subject);
-  if (!rehearsed.keys[i]) {
-    r = questions_resolve (i, subject, why);
-    if (r == 0)
-      r = key_fetch (parameters.keys[i], &question, ret, why);
-    trail_fetch (i, &question, r, why);
-    if (r == 0)
-      questions_took (i, *ret, question.version);
-    if (r == 0 && question.warning.text[0])
-      nbdkit_error ("warning: %s", question.warning.text);
-    return r;
-  }
-  *ret = rehearsed.keys[i];
-  questions_took (i, *ret, 0);
-  rehearsed.keys[i] = NULL;
-  return 0;
-}
-
-/* What the rehearsal has unlocked, if the header is the same. */
-static struct secret *
-rehearsed_volume_key (void *opaque, const struct luks_mark *mark)
-{
-  struct secret *key = rehearsed.volume_key;
-
-  (void)opaque;
-  if (!key || !luks_mark_same_volume (mark, &rehearsed.unlocked) ||
-      !luks_mark_same_metadata (mark, &rehearsed.unlocked))
-    return NULL;
-  rehearsed.volume_key = NULL;
-  return key;
-}
-
-/* What the rehearsal fetched and unlocked is for the first try to open:
- * later ones ask whether the key may still be used, and which it is.
- */
 static void
-forget_rehearsed_keys (void)
+hang_up (void *opaque, struct export *e)
 {
-  for (size_t i = 0; i < parameters.volume.nr_keys; i++) {
-    secret_free (rehearsed.keys[i]);
-    rehearsed.keys[i] = NULL;
-  }
-  secret_free (rehearsed.volume_key);
-  rehearsed.volume_key = NULL;
-}
-
-/* On a thread of the session's. */
-static void
-take_event (void *opaque, enum session_event event, int err,
-            const struct reason *why)
-{
-  static atomic_bool revoked;
-
   (void)opaque;
-  trail_session (event, err, why);
-  switch (event) {
-  case SESSION_EVENT_UNLOCKED:
-  case SESSION_EVENT_UNLOCK_FAILED:
-    forget_rehearsed_keys (); /* on the thread that fetches */
-    break;
-  case SESSION_EVENT_REVOKED:
-    atomic_store (&revoked, true);
-    break;
-  case SESSION_EVENT_CLOSED:
-    /* Their replies are on the way; nothing else will ever come. */
-    if (atomic_exchange (&revoked, false))
-      peers_hang_up ();
-    break;
-  case SESSION_EVENT_STUCK:
-    shutdown_begin ();
-    break;
-  default:
-    break;
-  }
+  (void)e;
+  peers_hang_up ();
 }
 
-/* After the change of user and the fork, both of which undo part of the
- * protection of secrets.
- */
 static void
-protect_secrets_again (void)
+end_process (void *opaque, struct export *e)
 {
-  secret_harden_process ();
-  for (size_t i = 0; i < parameters.volume.nr_keys; i++) {
-    key_relock (parameters.keys[i]);
-    secret_relock (rehearsed.keys[i]);
-  }
-  secret_relock (rehearsed.keyring);
-  secret_relock (rehearsed.volume_key);
+  (void)opaque;
+  (void)e;
+  shutdown_begin ();
 }
 
 static int
 rbdcrypt_after_fork (void)
 {
-  struct session_params params = {
-    .cluster = &parameters.cluster,
-    .volume = &parameters.volume,
-    .log = &nbdkit_logger,
-    .fetch = fetch_key,
-    .volume_key = rehearsed_volume_key,
-    .explain = questions_explain,
-    .check = asks_again ? questions_check : NULL,
-    .tried = questions_tried,
-    .recheck = parameters.recheck,
-    .event = take_event,
+  const struct export_hooks hooks = {
+    .hang_up = hang_up,
+    .stuck = end_process,
   };
   /* nbdkit's own, to itself.  Sought before librados makes some. */
   const int nbdkit_ends = descriptors_own_pipe ();
+  struct unflushed *count;
   int r;
 
-  protect_secrets_again ();
-  if (count_open (&params.unflushed) == -1)
+  /* The change of user and the fork undo part of the protection of secrets. */
+  secret_harden_process ();
+  export_relock (export);
+  if (count_open (export, &count) == -1)
     return -1;
-  params.behind = parameters.cache == CACHE_NONE ? 0 : parameters.behind;
-  session = session_new (&params, rehearsed.keyring);
-  if (!session) {
-    nbdkit_error ("out of memory");
-    return -1;
-  }
-  rehearsed.keyring = NULL;
-  r = session_start (session);
+  r = export_start (export, count, &hooks);
   if (r == 0)
     r = logins_start (&nbdkit_logger);
   if (r < 0) {
     nbdkit_error ("cannot start a thread: %s", strerror (-r));
     return -1;
   }
-  if (shutdown_watch (session, nbdkit_ends) == -1)
+  if (shutdown_watch (export, nbdkit_ends) == -1)
     return -1;
   rescue_watch ();
   return 0;
@@ -244,62 +154,55 @@ rbdcrypt_preconnect (int readonly)
   return shutdown_begun () ? -1 : 0;
 }
 
-/* Once for each time that the image was opened: without -r, which is not
- * known any earlier, writing was expected.
- */
-static void
-tell_readonly (const struct session_info *info)
+static int
+refuse (const char *to_client, int err)
 {
-  static atomic_uint told;
-  char name[IMAGE_SPEC_TEXT_MAX];
+  nbdkit_error ("%s", to_client); /* the last words reach the client */
+  errno = err;
+  return -1;
+}
 
-  if (info->may_not_write &&
-      atomic_exchange (&told, info->generation) != info->generation)
-    nbdkit_error ("warning: %s is served read-only: the Ceph user may not "
-                  "write to it (its capabilities)",
-                  image_spec_text (&parameters.volume.spec, name));
+/* 0, or -1 and errno. */
+static int
+attach (struct connection *c, bool readonly)
+{
+  const struct peer peer = peers_identify ();
+  const char *refusal = peers_refusal (parameters.peers);
+  struct reason why;
+  int r;
+
+  if (refusal) {
+    trail_refusal (&c->export->trail, &peer, -ECONNREFUSED, refusal);
+    return refuse (refusal, EPERM);
+  }
+  r = export_attach (c->export, &c->client, &peer, readonly, &why);
+  if (r == -ESHUTDOWN &&
+      shutdown_begun ()) { /* nobody hears it: see shutdown.c */
+    errno = ESHUTDOWN;
+    return -1;
+  }
+  if (r < 0) {
+    nbdkit_debug ("open: %s", why.text);
+    trail_refusal (&c->export->trail, &peer, r, why.text);
+    return refuse (client_text (-r), client_errno (-r));
+  }
+  return 0;
 }
 
 static void *
 rbdcrypt_open (int readonly)
 {
-  const struct peer peer = peers_identify ();
-  struct connection *c;
-  const char *refusal;
-  struct reason why;
-  int r;
+  struct connection *c = calloc (1, sizeof *c);
 
-  refusal = peers_refusal (parameters.peers);
-  if (refusal) {
-    trail_refusal (&peer, -ECONNREFUSED, refusal);
-    nbdkit_error ("%s", refusal); /* the last words reach the client */
-    errno = EPERM;
-    return NULL;
-  }
-  c = calloc (1, sizeof *c);
   if (!c) {
     nbdkit_error ("out of memory");
     return NULL;
   }
-  r = session_wait (session, &c->info, &why);
-  if (r == -ESHUTDOWN &&
-      shutdown_begun ()) { /* nobody hears it: see shutdown.c */
+  c->export = export;
+  if (attach (c, readonly) == -1) {
     free (c);
-    errno = ESHUTDOWN;
     return NULL;
   }
-  if (r < 0) {
-    free (c);
-    nbdkit_debug ("open: %s", why.text);
-    trail_refusal (&peer, r, why.text);
-    nbdkit_error ("%s", client_text (-r));
-    errno = client_errno (-r);
-    return NULL;
-  }
-  if (!readonly) /* else nbdkit itself refuses writes */
-    tell_readonly (&c->info);
-  session_client_open (session, &c->info, readonly, &c->client);
-  trail_attach (&c->attachment, &peer);
   c->secured = nbdkit_is_tls () == 1;
   peers_secured (c->secured);
   return c;
@@ -310,9 +213,7 @@ rbdcrypt_close (void *handle)
 {
   struct connection *c = handle;
 
-  if (!shutdown_begun ()) /* else the session may be gone */
-    session_client_close (session, &c->client);
-  trail_detach (&c->attachment);
+  export_detach (c->export, &c->client);
   peers_secured (-c->secured);
   free (c);
 }
@@ -322,27 +223,27 @@ rbdcrypt_get_size (void *handle)
 {
   const struct connection *c = handle;
 
-  return c->info.size;
+  return c->client.info.size;
 }
 
 static bool
 is_plain (const struct connection *c)
 {
-  return c->info.sector_size == 0;
+  return c->client.info.sector_size == 0;
 }
 
 /* Sectors lie across objects: of a part of one a crash may leave half. */
 static bool
 takes_whole_sectors (const struct connection *c)
 {
-  return c->info.engine == ENGINE_OPENSSL && !c->info.trims;
+  return c->client.info.engine == ENGINE_OPENSSL && !c->client.info.trims;
 }
 
 /* Are zeros holes, where the client allows that? */
 static bool
 punches (const struct connection *c)
 {
-  return is_plain (c) || (parameters.punch && c->info.trims);
+  return is_plain (c) || (c->export->params.punch && c->client.info.trims);
 }
 
 static int
@@ -350,18 +251,18 @@ rbdcrypt_block_size (void *handle, uint32_t *minimum, uint32_t *preferred,
                      uint32_t *maximum)
 {
   const struct connection *c = handle;
-  const uint64_t object_size = c->info.object_size;
+  const uint64_t object_size = c->client.info.object_size;
 
   /* Two writers inside one LUKS sector race in librbd; but the last
    * bytes of a volume of odd size must be reached.  With our own engine a
    * part of a sector is as good as a sector that cannot be torn.
    */
-  if (is_plain (c) || c->info.size % 512 != 0)
+  if (is_plain (c) || c->client.info.size % 512 != 0)
     *minimum = 1;
-  else if (c->info.engine == ENGINE_LIBRBD)
+  else if (c->client.info.engine == ENGINE_LIBRBD)
     *minimum = 512;
   else
-    *minimum = takes_whole_sectors (c) ? c->info.sector_size : 1;
+    *minimum = takes_whole_sectors (c) ? c->client.info.sector_size : 1;
   *preferred = PREFERRED_BLOCK;
   *maximum = object_size < PREFERRED_BLOCK ? PREFERRED_BLOCK
              : object_size > MAXIMUM_BLOCK ? MAXIMUM_BLOCK
@@ -374,7 +275,7 @@ rbdcrypt_can_write (void *handle)
 {
   const struct connection *c = handle;
 
-  return !c->info.readonly;
+  return !c->client.info.readonly;
 }
 
 static int
@@ -410,13 +311,13 @@ rbdcrypt_can_trim (void *handle)
 {
   const struct connection *c = handle;
 
-  switch (parameters.trim) {
+  switch (c->export->params.trim) {
   case ON:
     return !takes_whole_sectors (c);
   case OFF:
     return 0;
   default:
-    return c->info.trim_offered;
+    return c->client.info.trim_offered;
   }
 }
 
@@ -438,7 +339,7 @@ rbdcrypt_can_extents (void *handle)
 {
   const struct connection *c = handle;
 
-  return parameters.extents != OFF && c->info.extents;
+  return c->export->params.extents != OFF && c->client.info.extents;
 }
 
 /* A request begins: returns whose it is. */
@@ -446,7 +347,7 @@ static struct session_client *
 enter (struct connection *c)
 {
   rescue_inside (true);
-  return &c->client;
+  return &c->client.session;
 }
 
 /* It has ended: turn the result into what nbdkit expects. */
@@ -468,8 +369,8 @@ finish (struct connection *c, const char *what, int r)
 static bool
 is_ragged (const struct connection *c, uint32_t count, uint64_t offset)
 {
-  return takes_whole_sectors (c) && (count % c->info.sector_size != 0 ||
-                                     offset % c->info.sector_size != 0);
+  return takes_whole_sectors (c) && (count % c->client.info.sector_size != 0 ||
+                                     offset % c->client.info.sector_size != 0);
 }
 
 static int
@@ -487,8 +388,9 @@ rbdcrypt_pread (void *handle, void *buf, uint32_t count, uint64_t offset,
   struct connection *c = handle;
 
   (void)flags;
-  return finish (c, "read",
-                 session_read (session, enter (c), buf, count, offset));
+  return finish (
+      c, "read",
+      session_read (c->export->session, enter (c), buf, count, offset));
 }
 
 static int
@@ -500,8 +402,8 @@ rbdcrypt_pwrite (void *handle, const void *buf, uint32_t count, uint64_t offset,
   if (is_ragged (c, count, offset))
     return refuse_ragged ("write");
   return finish (c, "write",
-                 session_write (session, enter (c), buf, count, offset,
-                                flags & NBDKIT_FLAG_FUA));
+                 session_write (c->export->session, enter (c), buf, count,
+                                offset, flags & NBDKIT_FLAG_FUA));
 }
 
 static int
@@ -510,7 +412,7 @@ rbdcrypt_flush (void *handle, uint32_t flags)
   struct connection *c = handle;
 
   (void)flags;
-  return finish (c, "flush", session_flush (session, enter (c)));
+  return finish (c, "flush", session_flush (c->export->session, enter (c)));
 }
 
 static int
@@ -519,8 +421,9 @@ rbdcrypt_trim (void *handle, uint32_t count, uint64_t offset, uint32_t flags)
   struct connection *c = handle;
 
   (void)flags; /* with FUA or without: it is done on the OSDs */
-  return finish (c, "trim",
-                 session_discard (session, enter (c), count, offset));
+  return finish (
+      c, "trim",
+      session_discard (c->export->session, enter (c), count, offset));
 }
 
 static int
@@ -528,9 +431,10 @@ rbdcrypt_zero (void *handle, uint32_t count, uint64_t offset, uint32_t flags)
 {
   struct connection *c = handle;
   const bool thick = !(flags & NBDKIT_FLAG_MAY_TRIM);
-  const enum zeroes how = thick                               ? ZEROES_WRITE
-                          : parameters.punch && c->info.trims ? ZEROES_PUNCH
-                                                              : ZEROES_ANY;
+  const enum zeroes how = thick ? ZEROES_WRITE
+                          : c->export->params.punch && c->client.info.trims
+                              ? ZEROES_PUNCH
+                              : ZEROES_ANY;
 
   if (is_ragged (c, count, offset))
     return refuse_ragged ("write-zeroes");
@@ -540,8 +444,8 @@ rbdcrypt_zero (void *handle, uint32_t count, uint64_t offset, uint32_t flags)
     return -1;
   }
   return finish (c, "write-zeroes",
-                 session_write_zeroes (session, enter (c), count, offset, how,
-                                       flags & NBDKIT_FLAG_FUA));
+                 session_write_zeroes (c->export->session, enter (c), count,
+                                       offset, how, flags & NBDKIT_FLAG_FUA));
 }
 
 static int
@@ -559,9 +463,9 @@ rbdcrypt_extents (void *handle, uint32_t count, uint64_t offset, uint32_t flags,
   struct connection *c = handle;
 
   (void)flags;
-  return finish (
-      c, "block status",
-      session_extents (session, enter (c), count, offset, add_extent, extents));
+  return finish (c, "block status",
+                 session_extents (c->export->session, enter (c), count, offset,
+                                  add_extent, extents));
 }
 
 static struct nbdkit_plugin plugin = {

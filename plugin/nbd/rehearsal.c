@@ -68,10 +68,12 @@ struct message {
 /* --- the child --- */
 
 struct child {
+  struct export *export;
   int sock;
   pid_t parent;
   struct deadline deadline;
-  atomic_bool succeeded; /* about to be told */
+  struct secret *keys[VOLUME_LAYERS_MAX]; /* the process ends soon */
+  atomic_bool succeeded;                  /* about to be told */
 };
 
 static void
@@ -115,16 +117,13 @@ child_step (void *opaque, const char *what, bool osds)
   tell (opaque, STEP, osds, what, strlen (what));
 }
 
-/* The child's copies of the keys; the process ends soon. */
-static struct secret *child_keys[VOLUME_LAYERS_MAX];
-
 /* What a login became, so that the server need not log in again. */
 static void
 send_login (const struct child *child, size_t i)
 {
   struct secret *login CLEANUP_SECRET = NULL;
 
-  if (key_save_login (parameters.keys[i], &login) == 0 && login)
+  if (key_save_login (child->export->params.keys[i], &login) == 0 && login)
     tell (child, LOGIN, i, login->bytes, login->length);
 }
 
@@ -133,7 +132,7 @@ send_version (const struct child *child, size_t i, unsigned version)
 {
   char text[16];
 
-  questions_took_version (i, version);
+  export_keys_took_version (child->export, i, version);
   snprintf (text, sizeof text, "%u", version);
   tell (child, KEY_VERSION, i, text, strlen (text));
 }
@@ -144,9 +143,9 @@ send_version (const struct child *child, size_t i, unsigned version)
 static void
 send_reference (const struct child *child, size_t i)
 {
-  const char *ref = key_name (parameters.keys[i]);
+  const char *ref = key_name (child->export->params.keys[i]);
 
-  if (key_is_image (parameters.keys[i]))
+  if (key_is_image (child->export->params.keys[i]))
     tell (child, REFERENCE, i, ref, strlen (ref));
 }
 
@@ -189,29 +188,29 @@ child_key (void *opaque, size_t i, const struct subject *subject,
            const struct secret **ret, struct reason *why)
 {
   struct child *child = opaque;
-  struct key *key = parameters.keys[i];
+  struct key *key = child->export->params.keys[i];
   struct key_question question = { .subject = subject };
-  int r = questions_resolve (i, subject, why);
+  int r = export_keys_resolve (child->export, i, subject, why);
 
   if (r == 0) {
     send_reference (child, i);
     ask_for_patience (child, key);
     question.deadline = child->deadline;
     tell_text (child, STEP, key_doing (key));
-    r = key_fetch (key, &question, &child_keys[i], why);
+    r = key_fetch (key, &question, &child->keys[i], why);
   }
-  trail_fetch (i, &question, r, why);
+  trail_fetch (&child->export->trail, i, &question, r, why);
   if (r < 0)
     return r;
   if (question.warning.text[0])
     tell_text (child, WARNING, question.warning.text);
   if (!key_is_local (key)) {
-    tell (child, KEY, i, child_keys[i]->bytes, child_keys[i]->length);
+    tell (child, KEY, i, child->keys[i]->bytes, child->keys[i]->length);
     send_version (child, i, question.version);
     send_login (child, i);
   }
   tell_text (child, STEP, "unlocking the image");
-  *ret = child_keys[i];
+  *ret = child->keys[i];
   return 0;
 }
 
@@ -228,11 +227,12 @@ check_opened (const struct child *child, const struct volume *v,
 {
   if (v->warning)
     tell_text (child, WARNING, v->warning);
-  if (parameters.trim == ON && v->engine == ENGINE_OPENSSL && !v->trims)
+  if (child->export->params.trim == ON && v->engine == ENGINE_OPENSSL &&
+      !v->trims)
     return reason_set (why, EINVAL,
                        "trim=on: a discard would cut sectors of this volume in "
                        "two, which lie across objects");
-  if (parameters.extents == ON && !v->extents)
+  if (child->export->params.extents == ON && !v->extents)
     return reason_set (why, EINVAL,
                        "extents=on: holes cannot be told reliably here (it "
                        "takes a flat image with fast-diff and a librbd with "
@@ -255,16 +255,17 @@ try_everything (struct child *child, struct reason *why)
   int r;
 
   tell_text (child, STEP, "connecting to the Ceph monitors");
-  r = cluster_connect (&parameters.cluster, true, NULL, &cluster, why);
+  r = cluster_connect (child->export->params.cluster, true, NULL, &cluster,
+                       why);
   if (r < 0)
     return r;
   send_keyring (child, cluster);
-  r = volume_open (cluster, &parameters.volume, VOLUME_REHEARSE, &hooks,
-                   &volume, why);
+  r = volume_open (cluster, &child->export->params.volume, VOLUME_REHEARSE,
+                   &hooks, &volume, why);
   /* Of what works, the server's own unlock tells. */
   if (r == -EPERM) {
-    questions_explain (NULL, why);
-    trail_unlock_failed (r, why);
+    export_keys_explain (child->export, why);
+    trail_unlock_failed (&child->export->trail, r, why);
   }
   if (r < 0)
     return r;
@@ -325,8 +326,8 @@ run_child (struct child *child)
   watch_parent (child);
   /* nbdkit does so later: a key server that hangs up is an error. */
   signal (SIGPIPE, SIG_IGN);
-  for (size_t i = 0; i < parameters.volume.nr_keys; i++)
-    key_relock (parameters.keys[i]);
+  for (size_t i = 0; i < child->export->params.volume.nr_keys; i++)
+    key_relock (child->export->params.keys[i]);
   r = try_everything (child, &why);
   if (r < 0) {
     end_logins ();
@@ -337,7 +338,7 @@ run_child (struct child *child)
     tell_text (child, SUCCESS, "");
   }
   for (size_t i = 0; i < VOLUME_LAYERS_MAX; i++)
-    secret_free (child_keys[i]);
+    secret_free (child->keys[i]);
   _exit (EXIT_SUCCESS);
 }
 
@@ -371,30 +372,30 @@ receive (int sock, void *buf, size_t length, const struct deadline *deadline)
 }
 
 static void
-keep_volume_key (struct rehearsed *ret, const struct secret *body)
+keep_volume_key (struct export_rehearsed *r, const struct secret *body)
 {
-  const size_t mark = sizeof ret->unlocked;
+  const size_t mark = sizeof r->unlocked;
 
-  if (body->length <= mark || ret->volume_key)
+  if (body->length <= mark || r->volume_key)
     return;
-  memcpy (&ret->unlocked, body->bytes, mark);
-  ret->volume_key = secret_copy (body->bytes + mark, body->length - mark);
+  memcpy (&r->unlocked, body->bytes, mark);
+  r->volume_key = secret_copy (body->bytes + mark, body->length - mark);
 }
 
 /* Keep what a message brought; the body lies in a secret of its own. */
 static void
-keep (struct rehearsed *ret, const struct message *m, struct secret **body)
+keep (struct export *e, const struct message *m, struct secret **body)
 {
   struct secret **slot = NULL;
 
   if (m->type == KEY && m->index < VOLUME_LAYERS_MAX)
-    slot = &ret->keys[m->index];
+    slot = &e->rehearsed.keys[m->index];
   else if (m->type == KEYRING)
-    slot = &ret->keyring;
+    slot = &e->rehearsed.keyring;
   else if (m->type == VOLUME_KEY)
-    keep_volume_key (ret, *body);
-  else if (m->type == LOGIN && m->index < parameters.volume.nr_keys)
-    key_restore_login (parameters.keys[m->index], *body);
+    keep_volume_key (&e->rehearsed, *body);
+  else if (m->type == LOGIN && m->index < e->params.volume.nr_keys)
+    key_restore_login (e->params.keys[m->index], *body);
   if (slot) {
     secret_free (*slot);
     *slot = *body;
@@ -409,34 +410,36 @@ keep_text (struct reason *to, const struct secret *body)
 }
 
 static void
-keep_version (const struct message *m, const struct secret *body)
+keep_version (struct export *e, const struct message *m,
+              const struct secret *body)
 {
   char text[16];
 
   snprintf (text, sizeof text, "%.*s", (int)body->length,
             (const char *)body->bytes);
-  if (m->index < parameters.volume.nr_keys)
-    questions_took_version (m->index, strtoul (text, NULL, 10));
+  if (m->index < e->params.volume.nr_keys)
+    export_keys_took_version (e, m->index, strtoul (text, NULL, 10));
 }
 
 /* What the child found on the image: prepared here too. */
 static int
-adopt (const struct message *m, const struct secret *body, struct reason *why)
+adopt (struct export *e, const struct message *m, const struct secret *body,
+       struct reason *why)
 {
   char ref[KEY_REFERENCE_MAX + 1];
 
-  if (m->index >= parameters.volume.nr_keys || body->length >= sizeof ref)
+  if (m->index >= e->params.volume.nr_keys || body->length >= sizeof ref)
     return reason_set (why, EINVAL, "the rehearsal named no key");
   snprintf (ref, sizeof ref, "%.*s", (int)body->length,
             (const char *)body->bytes);
-  return key_adopt (parameters.keys[m->index], ref, parameters.profiles, why);
+  return key_adopt (e->params.keys[m->index], ref, e->params.profiles, why);
 }
 
 /* Read messages until the child says how it ended.  0, or -errno and the
  * sentence.
  */
 static int
-listen_to_child (int sock, struct rehearsed *ret, struct reason *why)
+listen_to_child (int sock, struct export *e, struct reason *why)
 {
   const int64_t begin = monotonic_ms ();
   struct deadline deadline = deadline_in_ms (REHEARSAL_SECONDS * 1000, NULL);
@@ -475,12 +478,12 @@ listen_to_child (int sock, struct rehearsed *ret, struct reason *why)
       deadline.end_ms += m.index;
       break;
     case REFERENCE:
-      r = adopt (&m, body, why);
+      r = adopt (e, &m, body, why);
       if (r < 0)
         return r;
       break;
     case KEY_VERSION:
-      keep_version (&m, body);
+      keep_version (e, &m, body);
       break;
     case FAILURE:
       keep_text (why, body);
@@ -488,19 +491,9 @@ listen_to_child (int sock, struct rehearsed *ret, struct reason *why)
     case SUCCESS:
       return 0;
     default:
-      keep (ret, &m, &body);
+      keep (e, &m, &body);
     }
   }
-}
-
-static void
-free_rehearsed (struct rehearsed *r)
-{
-  for (size_t i = 0; i < VOLUME_LAYERS_MAX; i++)
-    secret_free (r->keys[i]);
-  secret_free (r->keyring);
-  secret_free (r->volume_key);
-  memset (r, 0, sizeof *r);
 }
 
 /* The child has noticed that nobody listens any more. */
@@ -523,10 +516,10 @@ see_off (pid_t pid, int64_t patience_ms)
 }
 
 int
-rehearse (struct rehearsed *ret)
+rehearse (struct export *e)
 {
   const int64_t limit_ms = REHEARSAL_SECONDS * 1000;
-  struct child child = { .parent = getpid () };
+  struct child child = { .export = e, .parent = getpid () };
   struct reason why;
   int socks[2], r;
   pid_t pid;
@@ -549,12 +542,12 @@ rehearse (struct rehearsed *ret)
     run_child (&child);
   }
   close (socks[1]);
-  r = listen_to_child (socks[0], ret, &why);
+  r = listen_to_child (socks[0], e, &why);
   close (socks[0]);
   see_off (pid, r == 0 ? 0 : LEAVE_MS);
   if (r == 0)
     return 0;
-  free_rehearsed (ret);
+  export_rehearsed_free (&e->rehearsed);
   nbdkit_error ("%s", why.text);
   return -1;
 }

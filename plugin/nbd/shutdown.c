@@ -67,7 +67,7 @@ static const int signals[] = { SIGTERM, SIGINT, SIGQUIT, SIGHUP };
  * for the life of the server.
  */
 static struct {
-  struct session *session;
+  struct export *export;
   pthread_t watcher, stopper;
   bool watching;
   int wake[2];
@@ -78,7 +78,7 @@ static struct {
   atomic_bool cleaning; /* nbdkit has called .cleanup */
   atomic_bool closed;   /* nothing is lost any more */
   atomic_bool aborted;  /* nbdkit has, and waits for us */
-  int err;              /* of session_stop; the stopper's until joined */
+  int err;              /* of export_stop; the stopper's until joined */
 } watch;
 
 static void
@@ -127,29 +127,20 @@ static void __attribute__ ((noreturn)) exit_at_once (int status)
   _exit (status);
 }
 
-/* For the log and the trail. */
-static void
-tell_failure (int r, const struct reason *why)
-{
-  nbdkit_error ("shutdown: %s", why->text);
-  trail_stop_failed (r, why);
-}
-
 /* --- the stopper: a thread of the end --- */
 
 static void
-stop_session (void)
+stop_export (void)
 {
   const int64_t all_ms = parameters.shutdown_timeout * (int64_t)1000;
   const struct deadline deadline = deadline_in_ms (
       all_ms > 2 * LEAVE_MS ? all_ms - LEAVE_MS : all_ms / 2, NULL);
   struct reason why = { "" };
 
-  watch.err = session_stop (watch.session, &deadline, &why);
+  watch.err = export_stop (watch.export, &deadline, &why);
   atomic_store (&watch.closed, watch.err == 0);
-  trail_detach_all ();
   if (watch.err < 0)
-    tell_failure (watch.err, &why);
+    nbdkit_error ("shutdown: %s", why.text);
 }
 
 /* After the session: it may still have asked for a key. */
@@ -182,7 +173,8 @@ await_parting (void)
 static void
 await_quiet (const struct deadline *deadline)
 {
-  size_t held = session_held (watch.session), unread, held_now, unread_now;
+  size_t held = session_held (watch.export->session), unread, held_now,
+         unread_now;
   int64_t since = monotonic_ms ();
 
   if (peers_connected (&unread) == 0)
@@ -190,7 +182,7 @@ await_quiet (const struct deadline *deadline)
   while (monotonic_ms () - since < QUIET_MS &&
          deadline_sleep_ms (deadline, NUDGE_MS) == 0 &&
          peers_connected (&unread_now) > 0) {
-    held_now = session_held (watch.session);
+    held_now = session_held (watch.export->session);
     if (held_now != held || unread_now != unread)
       since = monotonic_ms ();
     held = held_now;
@@ -213,7 +205,7 @@ send_clients_away (void)
   await_quiet (&half);
   peers_cut ();
   nbdkit_shutdown ();
-  session_release (watch.session, &half);
+  session_release (watch.export->session, &half);
   do {
     peers_drop ();
     peers_cut (); /* who had just been accepted */
@@ -227,7 +219,7 @@ static void *
 stop_main (void *arg)
 {
   (void)arg;
-  stop_session ();
+  stop_export ();
   end_logins ();
   if (atomic_load (&watch.aborted)) {
     signal (SIGABRT, SIG_DFL);
@@ -266,7 +258,8 @@ static void __attribute__ ((noreturn)) end_at_once (int signum)
                   "told to end at once (signal %d): writes that were "
                   "acknowledged since the last flush may be lost",
                   signum);
-  tell_failure (r, &why);
+  nbdkit_error ("shutdown: %s", why.text);
+  trail_stop_failed (&watch.export->trail, r, &why);
   exit_at_once (EXIT_FAILURE);
 }
 
@@ -296,7 +289,7 @@ static void
 begin (int signum)
 {
   atomic_store (&watch.begun, true);
-  session_hold (watch.session);
+  export_hold (watch.export);
   nbdkit_debug ("shutdown: new requests are held (signal %d)", signum);
   /* Short of threads, do it here: nobody can hurry us then. */
   if (pthread_create (&watch.stopper, NULL, stop_main, NULL) != 0) {
@@ -329,11 +322,11 @@ watch_main (void *arg)
 /* --- called by others --- */
 
 int
-shutdown_watch (struct session *session, int nbdkit_ends)
+shutdown_watch (struct export *e, int nbdkit_ends)
 {
   int err;
 
-  watch.session = session;
+  watch.export = e;
   watch.nbdkit_ends = nbdkit_ends;
   err = pipe2 (watch.wake, O_CLOEXEC) == -1 ? errno : 0;
   if (err == 0 && fcntl (watch.wake[1], F_SETFL, O_NONBLOCK) == -1)
@@ -392,5 +385,5 @@ shutdown_finish (void)
   if (watch.err < 0)
     atexit (exit_with_failure);
   else
-    session_free (watch.session);
+    export_end (watch.export);
 }

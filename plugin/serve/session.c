@@ -62,11 +62,13 @@ session_new (const struct session_params *params, struct secret *keyring)
   return s;
 }
 
-void
+bool
 session_free (struct session *s)
 {
-  if (!s || s->recheck) /* its thread still looks at us */
-    return;
+  if (!s)
+    return true;
+  if (s->recheck) /* its thread still looks at us */
+    return false;
   pthread_cond_destroy (&s->changed);
   pthread_mutex_destroy (&s->lock);
   pthread_rwlock_destroy (&s->payload_lock);
@@ -75,6 +77,7 @@ session_free (struct session *s)
   behind_pool_destroy (&s->pool);
   secret_free (s->keyring);
   free (s);
+  return true;
 }
 
 /* --- its thread --- */

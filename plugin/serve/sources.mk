@@ -2,15 +2,19 @@ serve_sources += \
 	include/behind.h \
 	include/debts.h \
 	include/doubt.h \
+	include/export.h \
 	include/logins.h \
 	include/places.h \
 	include/recheck.h \
 	include/session.h \
+	include/trail.h \
 	plugin/serve/behind.c \
 	plugin/serve/behind_inside.h \
 	plugin/serve/blocks.c \
 	plugin/serve/debts.c \
 	plugin/serve/doubt.c \
+	plugin/serve/export.c \
+	plugin/serve/export_keys.c \
 	plugin/serve/logins.c \
 	plugin/serve/losses.c \
 	plugin/serve/merge.c \
@@ -26,4 +30,5 @@ serve_sources += \
 	plugin/serve/session_state.c \
 	plugin/serve/session_volume.c \
 	plugin/serve/store.c \
+	plugin/serve/trail.c \
 	plugin/serve/trial.c
