@@ -20,6 +20,8 @@ unit_tests = \
 	tests/unit/test-engines \
 	tests/unit/test-environment \
 	tests/unit/test-example \
+	tests/unit/test-export \
+	tests/unit/test-export-keys \
 	tests/unit/test-http \
 	tests/unit/test-image-spec \
 	tests/unit/test-json \
@@ -45,6 +47,7 @@ unit_tests = \
 	tests/unit/test-record \
 	tests/unit/test-recheck \
 	tests/unit/test-secret \
+	tests/unit/test-trail \
 	tests/unit/test-ttlv \
 	tests/unit/test-tuning \
 	tests/unit/test-unflushed \
@@ -157,6 +160,8 @@ tests_unit_test_secret_CFLAGS = $(unit_cflags)
 tests_unit_test_secret_LDADD = $(unit_ldadd)
 tests_unit_test_secret_LDFLAGS = $(AM_LDFLAGS) \
 	-Wl,--wrap=free -Wl,--wrap=munmap
+tests_unit_test_trail_CFLAGS = $(unit_cflags)
+tests_unit_test_trail_LDADD = $(unit_ldadd)
 tests_unit_test_ttlv_CFLAGS = $(unit_cflags)
 tests_unit_test_ttlv_LDADD = $(unit_ldadd)
 tests_unit_test_unlock_slot_CFLAGS = $(unit_cflags)
@@ -196,6 +201,15 @@ tests_unit_test_example_SOURCES = \
 	tests/unit/test-example.c
 tests_unit_test_example_CFLAGS = $(unit_cflags)
 tests_unit_test_example_LDADD = $(unit_ldadd)
+export_fakes = tests/unit/export-fakes.c tests/unit/export-fakes.h
+tests_unit_test_export_SOURCES = $(export_fakes) tests/unit/test-export.c
+tests_unit_test_export_CFLAGS = $(unit_cflags)
+tests_unit_test_export_LDADD = $(unit_ldadd)
+tests_unit_test_export_keys_SOURCES = \
+	$(export_fakes) \
+	tests/unit/test-export-keys.c
+tests_unit_test_export_keys_CFLAGS = $(unit_cflags)
+tests_unit_test_export_keys_LDADD = $(unit_ldadd)
 tests_unit_test_http_CFLAGS = $(unit_cflags)
 tests_unit_test_http_LDADD = $(unit_ldadd)
 tests_unit_test_volume_SOURCES = \
