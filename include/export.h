@@ -167,6 +167,9 @@ export_attach (struct export *e, struct export_client *c,
                const struct peer *peer, bool readonly, struct reason *why);
 extern void export_detach (struct export *e, struct export_client *c);
 
+/* Has a client of E this socket? */
+extern bool export_has_socket (struct export *e, uint64_t socket);
+
 /* New requests are held, and clients that leave are forgotten. */
 extern void export_hold (struct export *e);
 

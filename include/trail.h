@@ -26,6 +26,7 @@
 /* Who is at the other end of a connection; -1 where nobody can tell (TCP). */
 struct peer {
   int64_t uid, pid;
+  uint64_t socket; /* the face's number of it, or 0; not for the trail */
 };
 
 struct trail {

@@ -40,6 +40,7 @@
 /* --- parameters.c --- */
 
 #define CEPH_OPTIONS_MAX 64
+#define EXPORTS_MAX 1
 
 enum peers { PEERS_UNIX, PEERS_TLS, PEERS_ANY };
 
@@ -98,10 +99,17 @@ extern bool peers_socket (char path[PEERS_SOCKET_MAX]);
  */
 extern const char *peers_refusal (enum peers allowed);
 
-/* End the input of every connected client, so that idle ones leave: what
- * is on its way to them arrives.
+/* In preconnect: have peers_identify know the connection's socket later,
+ * where that is possible.
  */
-extern void peers_hang_up (void);
+extern void peers_note (void);
+
+/* End the input of connected clients, so that idle ones leave: what is on
+ * its way to them arrives.  WHOSE tells of which, by struct peer's socket;
+ * NULL: of all.
+ */
+extern void
+peers_hang_up (bool (*whose) (void *opaque, uint64_t socket), void *opaque);
 
 /* MORE connections than before use TLS. */
 extern void peers_secured (int more);
@@ -164,11 +172,12 @@ extern int rehearse (struct export *e);
 
 /* --- shutdown.c --- */
 
-/* Wait for the end of the server and then stop E: from here on the
+/* Wait for the end of the server and then stop all EXPORTS: from here on the
  * signals that end nbdkit come to us first.  NBDKIT_ENDS, unless it is -1,
  * can be read from once nbdkit ends by itself.  0 or -1 after nbdkit_error.
  */
-extern int shutdown_watch (struct export *e, int nbdkit_ends);
+extern int
+shutdown_watch (struct export *const *exports, size_t nr, int nbdkit_ends);
 
 /* End the server.  Any thread. */
 extern void shutdown_begin (void);
@@ -181,7 +190,7 @@ extern bool shutdown_begun (void);
  */
 extern void shutdown_before_abort (void);
 
-/* Stop the export if that has not happened, and end the watch.  When
+/* Stop the exports if that has not happened, and end the watch.  When
  * data may be lost the process will exit with a failure.
  */
 extern void shutdown_finish (void);

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,22 +34,6 @@ peer_is_local (void)
   if (nbdkit_peer_name ((struct sockaddr *)&addr, &len) == -1)
     return errno == ENOTSOCK;
   return addr.ss_family == AF_UNIX;
-}
-
-/* nbdkit logs an error when it is asked for what TCP cannot tell. */
-struct peer
-peers_identify (void)
-{
-  struct sockaddr_storage addr;
-  socklen_t len = sizeof addr;
-  struct peer peer = { -1, -1 };
-
-  if (nbdkit_peer_name ((struct sockaddr *)&addr, &len) == 0 &&
-      addr.ss_family == AF_UNIX) {
-    peer.uid = nbdkit_peer_uid ();
-    peer.pid = nbdkit_peer_pid ();
-  }
-  return peer;
 }
 
 #if COMPAT_PEER_TLS_DN
@@ -188,21 +173,175 @@ is_accepted (int fd, const struct listeners *listeners)
   return false;
 }
 
+/* --- which socket is whose --- */
+
+/* nbdkit does not say which socket the connection of a callback has.  But
+ * each connection comes by peers_note before its client has said a word, on
+ * a thread that is its own until it ends.  So its socket is the one that no
+ * other connection has noted; where several came at a time, the one of them
+ * that has the same peer, or it is not known.
+ */
+struct note {
+  uint64_t socket;
+  struct note *next;
+};
+
+static struct {
+  pthread_mutex_t lock;
+  pthread_key_t key; /* of such a thread: its note */
+  bool has_key;
+  struct note *first;
+} notes = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+static void
+thread_ended (void *arg)
+{
+  struct note **p = &notes.first;
+
+  pthread_mutex_lock (&notes.lock);
+  while (*p != arg)
+    p = &(*p)->next;
+  *p = (*p)->next;
+  pthread_mutex_unlock (&notes.lock);
+  free (arg);
+}
+
+static void
+make_key (void)
+{
+  notes.has_key = pthread_key_create (&notes.key, thread_ended) == 0;
+}
+
+/* nbdkit logs an error when it is asked for what TCP cannot tell. */
+struct peer
+peers_identify (void)
+{
+  struct sockaddr_storage addr;
+  socklen_t len = sizeof addr;
+  struct peer peer = { .uid = -1, .pid = -1 };
+  const struct note *n = notes.has_key ? pthread_getspecific (notes.key) : NULL;
+
+  peer.socket = n ? n->socket : 0;
+  if (nbdkit_peer_name ((struct sockaddr *)&addr, &len) == 0 &&
+      addr.ss_family == AF_UNIX) {
+    peer.uid = nbdkit_peer_uid ();
+    peer.pid = nbdkit_peer_pid ();
+  }
+  return peer;
+}
+
+/* Never that of another socket, unlike a descriptor; or 0. */
+static uint64_t
+socket_number (int fd)
+{
+  uint64_t cookie;
+  socklen_t len = sizeof cookie;
+
+  return getsockopt (fd, SOL_SOCKET, SO_COOKIE, &cookie, &len) == 0 ? cookie
+                                                                    : 0;
+}
+
+struct search {
+  struct listeners listeners;
+  union {
+    struct sockaddr sa;
+    struct sockaddr_storage storage;
+  } addr;
+  socklen_t len;
+  struct peer peer;
+  size_t nr; /* how many may be it */
+  uint64_t socket;
+};
+
+static bool
+has_peer (int fd, const struct search *search)
+{
+  struct sockaddr_storage addr;
+  socklen_t len = sizeof addr;
+  struct ucred cred;
+  socklen_t cred_len = sizeof cred;
+
+  memset (&addr, 0, sizeof addr);
+  if (getpeername (fd, (struct sockaddr *)&addr, &len) == -1 ||
+      len != search->len || memcmp (&addr, &search->addr, len) != 0)
+    return false;
+  return addr.ss_family != AF_UNIX ||
+         (getsockopt (fd, SOL_SOCKET, SO_PEERCRED, &cred, &cred_len) == 0 &&
+          cred.uid == search->peer.uid && cred.pid == search->peer.pid);
+}
+
+static void
+consider (int fd, void *opaque)
+{
+  struct search *search = opaque;
+  const struct note *n = notes.first;
+  uint64_t number;
+
+  if (!is_accepted (fd, &search->listeners) || !has_peer (fd, search))
+    return;
+  number = socket_number (fd);
+  while (n && n->socket != number)
+    n = n->next;
+  if (n)
+    return;
+  search->nr++;
+  search->socket = number;
+}
+
+void
+peers_note (void)
+{
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  struct search search = { .len = sizeof search.addr };
+  struct note *n;
+
+  pthread_once (&once, make_key);
+  if (!notes.has_key || pthread_getspecific (notes.key) ||
+      nbdkit_peer_name (&search.addr.sa, &search.len) == -1)
+    return;
+  search.peer = peers_identify ();
+  n = calloc (1, sizeof *n);
+  if (!n)
+    return;
+  pthread_mutex_lock (&notes.lock);
+  descriptors_each (note_listener, &search.listeners);
+  descriptors_each (consider, &search);
+  if (search.nr == 1 && pthread_setspecific (notes.key, n) == 0) {
+    n->socket = search.socket;
+    n->next = notes.first;
+    notes.first = n;
+    n = NULL;
+  }
+  pthread_mutex_unlock (&notes.lock);
+  free (n);
+}
+
+struct hang_up {
+  struct listeners listeners;
+  bool (*whose) (void *opaque, uint64_t socket);
+  void *opaque;
+};
+
 static void
 hang_up_if_accepted (int fd, void *opaque)
 {
-  if (is_accepted (fd, opaque))
+  const struct hang_up *h = opaque;
+
+  if (is_accepted (fd, &h->listeners) &&
+      (!h->whose || h->whose (h->opaque, socket_number (fd))))
     shutdown (fd, SHUT_RD);
 }
 
 void
-peers_hang_up (void)
+peers_hang_up (bool (*whose) (void *opaque, uint64_t socket), void *opaque)
 {
-  struct listeners listeners = { .nr = 0 };
+  struct hang_up h = { .whose = whose, .opaque = opaque };
 
-  descriptors_each (note_listener, &listeners);
-  descriptors_each (hang_up_if_accepted, &listeners);
+  descriptors_each (note_listener, &h.listeners);
+  descriptors_each (hang_up_if_accepted, &h);
 }
+
+/* --- the end --- */
 
 static atomic_int nr_secured;
 

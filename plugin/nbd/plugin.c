@@ -21,7 +21,8 @@
 /* All exports of this process write to one trail. */
 static struct audit *audit;
 
-static struct export *export;
+static struct export *exports[EXPORTS_MAX];
+static size_t nr_exports;
 
 /* One connection. */
 struct connection {
@@ -45,7 +46,8 @@ static void
 rbdcrypt_unload (void)
 {
   audit_close (audit);
-  export_free (export);
+  for (size_t i = 0; i < nr_exports; i++)
+    export_free (exports[i]);
   parameters_free ();
 }
 
@@ -65,6 +67,25 @@ rbdcrypt_dump_plugin (void)
   printf ("rbdcrypt_profile_types=%s\n", key_profile_types ());
 }
 
+/* One more export: everything that can be wrong with it is told now. */
+static int
+make_export (struct export_params *params)
+{
+  struct export *e = export_new (params, audit, &nbdkit_logger);
+  struct reason why;
+
+  if (!e) {
+    nbdkit_error ("out of memory");
+    return -1;
+  }
+  exports[nr_exports++] = e;
+  if (export_prepare (e, &why) < 0) {
+    nbdkit_error ("%s", why.text);
+    return -1;
+  }
+  return rehearse (e);
+}
+
 static int
 rbdcrypt_get_ready (void)
 {
@@ -75,31 +96,38 @@ rbdcrypt_get_ready (void)
     nbdkit_error ("%s", why.text);
     return -1;
   }
-  export = export_new (&parameters.export, audit, &nbdkit_logger);
-  if (!export) {
-    nbdkit_error ("out of memory");
-    return -1;
-  }
-  if (export_prepare (export, &why) < 0) {
-    nbdkit_error ("%s", why.text);
-    return -1;
-  }
-  if (rehearse (export) == -1)
+  if (make_export (&parameters.export) == -1)
     return -1;
   if (logins_guard () < 0) {
     nbdkit_error ("out of memory");
     return -1;
   }
-  export_settle (export);
+  for (size_t i = 0; i < nr_exports; i++)
+    export_settle (exports[i]);
   return 0;
 }
 
+static bool
+has_socket (void *opaque, uint64_t socket)
+{
+  return export_has_socket (opaque, socket);
+}
+
+/* Where there is no other export, clients that have not come so far, too. */
 static void
 hang_up (void *opaque, struct export *e)
 {
   (void)opaque;
-  (void)e;
-  peers_hang_up ();
+  peers_hang_up (nr_exports > 1 ? has_socket : NULL, e);
+}
+
+/* R is 0 or -errno. */
+static int
+started (int r)
+{
+  if (r < 0)
+    nbdkit_error ("cannot start a thread: %s", strerror (-r));
+  return r < 0 ? -1 : 0;
 }
 
 static void
@@ -110,31 +138,38 @@ end_process (void *opaque, struct export *e)
   shutdown_begin ();
 }
 
+/* There is one count beside a socket: the first export's. */
 static int
-rbdcrypt_after_fork (void)
+start_export (size_t i)
 {
   const struct export_hooks hooks = {
     .hang_up = hang_up,
     .stuck = end_process,
   };
+  struct unflushed *count = NULL;
+
+  if (i > 0)
+    exports[i]->params.behind = 0;
+  else if (count_open (exports[i], &count) == -1)
+    return -1;
+  return started (export_start (exports[i], count, &hooks));
+}
+
+static int
+rbdcrypt_after_fork (void)
+{
   /* nbdkit's own, to itself.  Sought before librados makes some. */
   const int nbdkit_ends = descriptors_own_pipe ();
-  struct unflushed *count;
-  int r;
 
   /* The change of user and the fork undo part of the protection of secrets. */
   secret_harden_process ();
-  export_relock (export);
-  if (count_open (export, &count) == -1)
-    return -1;
-  r = export_start (export, count, &hooks);
-  if (r == 0)
-    r = logins_start (&nbdkit_logger);
-  if (r < 0) {
-    nbdkit_error ("cannot start a thread: %s", strerror (-r));
-    return -1;
-  }
-  if (shutdown_watch (export, nbdkit_ends) == -1)
+  for (size_t i = 0; i < nr_exports; i++)
+    export_relock (exports[i]);
+  for (size_t i = 0; i < nr_exports; i++)
+    if (start_export (i) == -1)
+      return -1;
+  if (started (logins_start (&nbdkit_logger)) == -1 ||
+      shutdown_watch (exports, nr_exports, nbdkit_ends) == -1)
     return -1;
   rescue_watch ();
   return 0;
@@ -151,6 +186,8 @@ static int
 rbdcrypt_preconnect (int readonly)
 {
   (void)readonly;
+  if (nr_exports > 1)
+    peers_note ();
   return shutdown_begun () ? -1 : 0;
 }
 
@@ -198,7 +235,7 @@ rbdcrypt_open (int readonly)
     nbdkit_error ("out of memory");
     return NULL;
   }
-  c->export = export;
+  c->export = exports[0];
   if (attach (c, readonly) == -1) {
     free (c);
     return NULL;

@@ -67,7 +67,8 @@ static const int signals[] = { SIGTERM, SIGINT, SIGQUIT, SIGHUP };
  * for the life of the server.
  */
 static struct {
-  struct export *export;
+  struct export *const *exports;
+  size_t nr;
   pthread_t watcher, stopper;
   bool watching;
   int wake[2];
@@ -129,18 +130,53 @@ static void __attribute__ ((noreturn)) exit_at_once (int status)
 
 /* --- the stopper: a thread of the end --- */
 
+/* One of the exports. */
+struct stop {
+  struct export *export;
+  struct deadline deadline;
+  pthread_t thread;
+  bool threaded;
+  int err;
+};
+
+static void *
+stop_export (void *arg)
+{
+  struct stop *stop = arg;
+  struct reason why = { "" };
+
+  stop->err = export_stop (stop->export, &stop->deadline, &why);
+  if (stop->err < 0)
+    nbdkit_error ("shutdown: %s%s%s", watch.nr > 1 ? stop->export->name : "",
+                  watch.nr > 1 ? ": " : "", why.text);
+  return NULL;
+}
+
+/* All at a time: one that does not end takes no time from the others. */
 static void
-stop_export (void)
+stop_exports (void)
 {
   const int64_t all_ms = parameters.shutdown_timeout * (int64_t)1000;
   const struct deadline deadline = deadline_in_ms (
       all_ms > 2 * LEAVE_MS ? all_ms - LEAVE_MS : all_ms / 2, NULL);
-  struct reason why = { "" };
+  struct stop stops[EXPORTS_MAX];
 
-  watch.err = export_stop (watch.export, &deadline, &why);
+  for (size_t i = 0; i < watch.nr; i++)
+    stops[i] =
+        (struct stop){ .export = watch.exports[i], .deadline = deadline };
+  for (size_t i = 1; i < watch.nr; i++)
+    stops[i].threaded =
+        pthread_create (&stops[i].thread, NULL, stop_export, &stops[i]) == 0;
+  for (size_t i = 0; i < watch.nr; i++)
+    if (!stops[i].threaded) /* short of threads, one after the other */
+      stop_export (&stops[i]);
+  for (size_t i = 0; i < watch.nr; i++) {
+    if (stops[i].threaded)
+      pthread_join (stops[i].thread, NULL);
+    if (watch.err == 0)
+      watch.err = stops[i].err;
+  }
   atomic_store (&watch.closed, watch.err == 0);
-  if (watch.err < 0)
-    nbdkit_error ("shutdown: %s", why.text);
 }
 
 /* After the session: it may still have asked for a key. */
@@ -166,6 +202,17 @@ await_parting (void)
   return true;
 }
 
+/* How many threads with clients' requests are held. */
+static size_t
+held (void)
+{
+  size_t nr = 0;
+
+  for (size_t i = 0; i < watch.nr; i++)
+    nr += session_held (watch.exports[i]->session);
+  return nr;
+}
+
 /* A request that is cut in its middle is an error in nbdkit's log, and in
  * nbdkit 1.32 one that must not meet an answer: wait until clients have sent
  * what they are sending.
@@ -173,8 +220,7 @@ await_parting (void)
 static void
 await_quiet (const struct deadline *deadline)
 {
-  size_t held = session_held (watch.export->session), unread, held_now,
-         unread_now;
+  size_t held_before = held (), unread, held_now, unread_now;
   int64_t since = monotonic_ms ();
 
   if (peers_connected (&unread) == 0)
@@ -182,10 +228,10 @@ await_quiet (const struct deadline *deadline)
   while (monotonic_ms () - since < QUIET_MS &&
          deadline_sleep_ms (deadline, NUDGE_MS) == 0 &&
          peers_connected (&unread_now) > 0) {
-    held_now = session_held (watch.export->session);
-    if (held_now != held || unread_now != unread)
+    held_now = held ();
+    if (held_now != held_before || unread_now != unread)
       since = monotonic_ms ();
-    held = held_now;
+    held_before = held_now;
     unread = unread_now;
   }
 }
@@ -205,7 +251,8 @@ send_clients_away (void)
   await_quiet (&half);
   peers_cut ();
   nbdkit_shutdown ();
-  session_release (watch.export->session, &half);
+  for (size_t i = 0; i < watch.nr; i++)
+    session_release (watch.exports[i]->session, &half);
   do {
     peers_drop ();
     peers_cut (); /* who had just been accepted */
@@ -219,7 +266,7 @@ static void *
 stop_main (void *arg)
 {
   (void)arg;
-  stop_export ();
+  stop_exports ();
   end_logins ();
   if (atomic_load (&watch.aborted)) {
     signal (SIGABRT, SIG_DFL);
@@ -259,7 +306,8 @@ static void __attribute__ ((noreturn)) end_at_once (int signum)
                   "acknowledged since the last flush may be lost",
                   signum);
   nbdkit_error ("shutdown: %s", why.text);
-  trail_stop_failed (&watch.export->trail, r, &why);
+  for (size_t i = 0; i < watch.nr; i++)
+    trail_stop_failed (&watch.exports[i]->trail, r, &why);
   exit_at_once (EXIT_FAILURE);
 }
 
@@ -289,7 +337,8 @@ static void
 begin (int signum)
 {
   atomic_store (&watch.begun, true);
-  export_hold (watch.export);
+  for (size_t i = 0; i < watch.nr; i++)
+    export_hold (watch.exports[i]);
   nbdkit_debug ("shutdown: new requests are held (signal %d)", signum);
   /* Short of threads, do it here: nobody can hurry us then. */
   if (pthread_create (&watch.stopper, NULL, stop_main, NULL) != 0) {
@@ -322,11 +371,12 @@ watch_main (void *arg)
 /* --- called by others --- */
 
 int
-shutdown_watch (struct export *e, int nbdkit_ends)
+shutdown_watch (struct export *const *exports, size_t nr, int nbdkit_ends)
 {
   int err;
 
-  watch.export = e;
+  watch.exports = exports;
+  watch.nr = nr;
   watch.nbdkit_ends = nbdkit_ends;
   err = pipe2 (watch.wake, O_CLOEXEC) == -1 ? errno : 0;
   if (err == 0 && fcntl (watch.wake[1], F_SETFL, O_NONBLOCK) == -1)
@@ -385,5 +435,6 @@ shutdown_finish (void)
   if (watch.err < 0)
     atexit (exit_with_failure);
   else
-    export_end (watch.export);
+    for (size_t i = 0; i < watch.nr; i++)
+      export_end (watch.exports[i]);
 }

@@ -275,6 +275,20 @@ export_detach (struct export *e, struct export_client *c)
     trail_detach (&e->trail, &c->peer, 0);
 }
 
+bool
+export_has_socket (struct export *e, uint64_t socket)
+{
+  const struct export_client *c;
+  bool found;
+
+  pthread_mutex_lock (&e->lock);
+  for (c = e->clients; c && c->peer.socket != socket; c = c->next)
+    ;
+  found = c && socket != 0;
+  pthread_mutex_unlock (&e->lock);
+  return found;
+}
+
 /* At the end, when nbdkit calls no .close. */
 static void
 detach_all (struct export *e)

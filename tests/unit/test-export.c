@@ -86,7 +86,7 @@ test_trouble_of_one_export_stays_its_own (void **state)
 static void
 attach (struct export *e, struct export_client *c, int pid)
 {
-  const struct peer peer = { .uid = 107, .pid = pid };
+  const struct peer peer = { .uid = 107, .pid = pid, .socket = pid };
   struct reason why;
 
   assert_int_equal (export_attach (e, c, &peer, false, &why), 0);
@@ -121,6 +121,29 @@ test_a_client_that_is_still_there_at_the_end_is_told_once (void **state)
   assert_int_equal (e->session->clients, 1); /* it is owed what it is owed */
   export_end (e);
   export_free (e);
+}
+
+static void
+test_only_clients_of_an_export_have_its_sockets (void **state)
+{
+  struct export *other = export_make ("p/other", 0),
+                *e = export_make ("p/i", 1);
+  struct export_client c[3];
+
+  (void)state;
+  export_begin (other);
+  export_begin (e);
+  attach (e, &c[0], 1);
+  attach (other, &c[1], 2);
+  attach (e, &c[2], 0); /* nobody can tell which it has */
+  assert_true (export_has_socket (e, 1));
+  assert_false (export_has_socket (e, 2));
+  assert_true (export_has_socket (other, 2));
+  assert_false (export_has_socket (e, 0));
+  export_detach (e, &c[0]);
+  assert_false (export_has_socket (e, 1));
+  export_finish (e);
+  export_finish (other);
 }
 
 static void
@@ -205,6 +228,7 @@ main (void)
     cmocka_unit_test (test_trouble_of_one_export_stays_its_own),
     cmocka_unit_test (
         test_a_client_that_is_still_there_at_the_end_is_told_once),
+    cmocka_unit_test (test_only_clients_of_an_export_have_its_sockets),
     cmocka_unit_test (test_an_image_that_does_not_open_has_no_clients),
     cmocka_unit_test (
         test_a_user_who_may_not_write_is_told_once_for_each_opening),
