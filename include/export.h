@@ -20,8 +20,9 @@
  *   export_free
  *
  * Trouble of one export stays its own: its clients are hung up on when its key
- * was refused.  Only an image that cannot be closed then ends the process,
- * since nothing else takes the volume key out of librbd's memory.
+ * was refused.  An image that cannot be closed then ends the process, where
+ * it is the only one, or librbd has its volume key: nothing else takes that
+ * out of memory.
  *
  * Functions may be called from any thread once export_start has returned;
  * before that from one only.
@@ -84,6 +85,10 @@ struct export_hooks {
   void (*hang_up) (void *opaque, struct export *e);
   /* A key was refused, and the image cannot be closed: end the process. */
   void (*stuck) (void *opaque, struct export *e);
+  /* The process serves other exports: it ends only where a volume key would
+   * stay in it.
+   */
+  bool others;
   void *opaque;
 };
 

@@ -76,8 +76,8 @@ enum session_event {
   SESSION_EVENT_CLOSED,      /* the image is; ERR is what closing it said */
   SESSION_EVENT_LOST_WRITES, /* writes failed after they were answered */
   SESSION_EVENT_UNFLUSHED,   /* a server before this one lost answered writes */
-  /* A key was refused, and its image cannot be closed: the process must
-   * end.  session_stop returns at once.
+  /* A key was refused, and its image cannot be closed: it will never be open
+   * again, and session_stop returns at once.  See session_keeps_key.
    */
   SESSION_EVENT_STUCK,
 };
@@ -204,6 +204,11 @@ extern int session_write_zeroes (struct session *s, struct session_client *c,
 extern int
 session_extents (struct session *s, struct session_client *c, uint64_t count,
                  uint64_t offset, extent_fn fn, void *opaque);
+
+/* After SESSION_EVENT_STUCK: is there a volume key that only the end of the
+ * process takes out of its memory?  librbd's is such a one.
+ */
+extern bool session_keeps_key (struct session *s);
 
 /* Begin what session_stop does: new requests are held. */
 extern void session_hold (struct session *s);

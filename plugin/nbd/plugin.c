@@ -134,7 +134,9 @@ static void
 end_process (void *opaque, struct export *e)
 {
   (void)opaque;
-  (void)e;
+  for (size_t i = 0; i < nr_exports; i++)
+    if (exports[i] != e)
+      nbdkit_error ("%s is not served any more either", exports[i]->name);
   shutdown_begin ();
 }
 
@@ -145,6 +147,7 @@ start_export (size_t i)
   const struct export_hooks hooks = {
     .hang_up = hang_up,
     .stuck = end_process,
+    .others = nr_exports > 1,
   };
   struct unflushed *count = NULL;
 

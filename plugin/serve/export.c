@@ -157,6 +157,21 @@ forget_rehearsed_keys (struct export *e)
 }
 
 static void
+take_stuck (struct export *e)
+{
+  if (e->hooks.others && !session_keeps_key (e->session)) {
+    e->log->error ("%s cannot be closed: it is not served again until this "
+                   "server is restarted; its volume key was wiped",
+                   e->name);
+    e->hooks.hang_up (e->hooks.opaque, e);
+    return;
+  }
+  e->log->error ("the image cannot be closed: this server ends, so that the "
+                 "volume key leaves its memory");
+  e->hooks.stuck (e->hooks.opaque, e);
+}
+
+static void
 take_event (void *opaque, enum session_event event, int err,
             const struct reason *why)
 {
@@ -176,7 +191,7 @@ take_event (void *opaque, enum session_event event, int err,
       e->hooks.hang_up (e->hooks.opaque, e);
     break;
   case SESSION_EVENT_STUCK:
-    e->hooks.stuck (e->hooks.opaque, e);
+    take_stuck (e);
     break;
   default:
     break;

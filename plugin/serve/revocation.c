@@ -169,10 +169,7 @@ session_stuck (struct session *s)
   err = s->err;
   session_give_up (s, true);
   pthread_mutex_unlock (&s->lock);
-  reason_set (&why, -err,
-              "the image cannot be closed: this server ends, so that the "
-              "volume key leaves its memory");
-  s->params.log->error ("%s", why.text);
+  reason_set (&why, -err, "the image cannot be closed");
   session_tell (s, SESSION_EVENT_STUCK, err, &why);
 }
 

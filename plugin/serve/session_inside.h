@@ -39,7 +39,8 @@ struct session {
   struct secret *keys[VOLUME_LAYERS_MAX];
   uint64_t watch;
   bool watching;
-  bool left_open; /* a volume that could not be closed */
+  bool left_open; /* a volume that could not be closed; others may read it
+                   * with the lock held */
   bool counted;   /* what was answered early, for the next server */
   bool count_gone;
   int64_t count_seen_ms;

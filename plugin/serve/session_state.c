@@ -97,6 +97,18 @@ session_lend_payload (struct session *s, struct payload *payload)
   return 0;
 }
 
+bool
+session_keeps_key (struct session *s)
+{
+  bool keeps;
+
+  pthread_mutex_lock (&s->lock);
+  keeps = s->payload || s->left_open ||
+          (s->info.sector_size > 0 && s->info.engine == ENGINE_LIBRBD);
+  pthread_mutex_unlock (&s->lock);
+  return keeps;
+}
+
 void
 session_wipe_payload (struct session *s)
 {

@@ -187,7 +187,9 @@ session_volume_leave (struct session *s)
   session_volume_wipe (s);
   s->params.log->error ("requests did not come back: the image stays open "
                         "until this server ends");
+  pthread_mutex_lock (&s->lock);
   s->left_open = true;
+  pthread_mutex_unlock (&s->lock);
   s->watching = false;
   s->volume = NULL;
   s->cluster = NULL;

@@ -188,6 +188,12 @@ session_stop (struct session *s, const struct deadline *deadline,
 }
 
 bool
+session_keeps_key (struct session *s)
+{
+  return s->keeps_key;
+}
+
+bool
 session_free (struct session *s)
 {
   if (s->busy)
@@ -279,14 +285,28 @@ export_make (const char *image, size_t nr)
   return e;
 }
 
-void
-export_begin (struct export *e)
+static void
+begin (struct export *e, bool others)
 {
-  const struct export_hooks hooks = { .hang_up = hang_up, .stuck = stuck };
+  const struct export_hooks hooks = { .hang_up = hang_up,
+                                      .stuck = stuck,
+                                      .others = others };
 
   export_settle (e);
   export_relock (e);
   assert_int_equal (export_start (e, NULL, &hooks), 0);
+}
+
+void
+export_begin (struct export *e)
+{
+  begin (e, false);
+}
+
+void
+export_begin_beside_others (struct export *e)
+{
+  begin (e, true);
 }
 
 void

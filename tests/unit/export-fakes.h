@@ -26,7 +26,7 @@ struct session {
   struct session_info info;
   unsigned clients;
   int wait, stop; /* what these answer */
-  bool held, busy;
+  bool held, busy, keeps_key;
 };
 
 /* The last line of the trail, and how many there were. */
@@ -49,6 +49,9 @@ extern struct heard {
 /* An export of IMAGE with the first NR of the keys; nothing was heard yet. */
 extern struct export *export_make (const char *image, size_t nr);
 extern void export_begin (struct export *e);
+
+/* The same, where the process serves others as well. */
+extern void export_begin_beside_others (struct export *e);
 
 /* Stop it if it has begun, and free it. */
 extern void export_finish (struct export *e);

@@ -76,11 +76,34 @@ test_trouble_of_one_export_stays_its_own (void **state)
   assert_ptr_equal (heard.export, e);
   export_tell (e, SESSION_EVENT_CLOSED, 0); /* of a later opening */
   assert_int_equal (heard.hung_up, 1);
+  export_finish (e);
+  export_finish (other);
+}
+
+static void
+test_a_process_ends_only_where_nothing_else_helps (void **state)
+{
+  struct export *e = export_make ("p/i", 1);
+
+  (void)state;
+  export_begin (e);
+  export_tell (e, SESSION_EVENT_STUCK, -EACCES);
+  assert_int_equal (heard.stuck, 1); /* it is all that there is */
+  export_finish (e);
+
+  e = export_make ("p/i", 1);
+  export_begin_beside_others (e);
+  export_tell (e, SESSION_EVENT_STUCK, -EACCES);
+  assert_int_equal (heard.stuck, 0);
+  assert_int_equal (heard.hung_up, 1);
+  assert_non_null (strstr (last_error, "p/i cannot be closed"));
+  assert_non_null (strstr (last_error, "not served again"));
+  e->session->keeps_key = true;
   export_tell (e, SESSION_EVENT_STUCK, -EACCES);
   assert_int_equal (heard.stuck, 1);
   assert_ptr_equal (heard.export, e);
+  assert_non_null (strstr (last_error, "this server ends"));
   export_finish (e);
-  export_finish (other);
 }
 
 static void
@@ -226,6 +249,7 @@ main (void)
     cmocka_unit_test (test_what_the_rehearsal_left_is_for_one_opening),
     cmocka_unit_test (test_a_volume_key_is_for_the_header_that_it_is_from),
     cmocka_unit_test (test_trouble_of_one_export_stays_its_own),
+    cmocka_unit_test (test_a_process_ends_only_where_nothing_else_helps),
     cmocka_unit_test (
         test_a_client_that_is_still_there_at_the_end_is_told_once),
     cmocka_unit_test (test_only_clients_of_an_export_have_its_sockets),
