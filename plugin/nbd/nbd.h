@@ -40,7 +40,6 @@
 /* --- parameters.c --- */
 
 #define CEPH_OPTIONS_MAX 64
-#define EXPORTS_MAX 1
 
 enum peers { PEERS_UNIX, PEERS_TLS, PEERS_ANY };
 
@@ -70,6 +69,25 @@ extern const char *parameters_help (void);
 extern int parameters_config (const char *name, const char *value);
 extern int parameters_complete (void);
 extern void parameters_free (void);
+
+/* --- exports.c --- */
+
+#define EXPORTS_MAX 2 /* the second is for tests */
+
+/* In get_ready: make the exports, prepare and rehearse them.  AUDIT, which is
+ * borrowed, has their trails.  0, or -1 after nbdkit_error.
+ */
+extern int exports_prepare (struct audit *audit);
+
+/* In after_fork: the same, and they open in the background. */
+extern int exports_start (void);
+
+extern struct export *const *exports_all (size_t *nr);
+
+/* The one that the client of this connection asks for. */
+extern struct export *exports_find (void);
+
+extern void exports_free (void);
 
 /* --- errors.c --- */
 

@@ -21,9 +21,6 @@
 /* All exports of this process write to one trail. */
 static struct audit *audit;
 
-static struct export *exports[EXPORTS_MAX];
-static size_t nr_exports;
-
 /* One connection. */
 struct connection {
   struct export *export;
@@ -46,8 +43,7 @@ static void
 rbdcrypt_unload (void)
 {
   audit_close (audit);
-  for (size_t i = 0; i < nr_exports; i++)
-    export_free (exports[i]);
+  exports_free ();
   parameters_free ();
 }
 
@@ -67,25 +63,6 @@ rbdcrypt_dump_plugin (void)
   printf ("rbdcrypt_profile_types=%s\n", key_profile_types ());
 }
 
-/* One more export: everything that can be wrong with it is told now. */
-static int
-make_export (struct export_params *params)
-{
-  struct export *e = export_new (params, audit, &nbdkit_logger);
-  struct reason why;
-
-  if (!e) {
-    nbdkit_error ("out of memory");
-    return -1;
-  }
-  exports[nr_exports++] = e;
-  if (export_prepare (e, &why) < 0) {
-    nbdkit_error ("%s", why.text);
-    return -1;
-  }
-  return rehearse (e);
-}
-
 static int
 rbdcrypt_get_ready (void)
 {
@@ -96,66 +73,13 @@ rbdcrypt_get_ready (void)
     nbdkit_error ("%s", why.text);
     return -1;
   }
-  if (make_export (&parameters.export) == -1)
+  if (exports_prepare (audit) == -1)
     return -1;
   if (logins_guard () < 0) {
     nbdkit_error ("out of memory");
     return -1;
   }
-  for (size_t i = 0; i < nr_exports; i++)
-    export_settle (exports[i]);
   return 0;
-}
-
-static bool
-has_socket (void *opaque, uint64_t socket)
-{
-  return export_has_socket (opaque, socket);
-}
-
-/* Where there is no other export, clients that have not come so far, too. */
-static void
-hang_up (void *opaque, struct export *e)
-{
-  (void)opaque;
-  peers_hang_up (nr_exports > 1 ? has_socket : NULL, e);
-}
-
-/* R is 0 or -errno. */
-static int
-started (int r)
-{
-  if (r < 0)
-    nbdkit_error ("cannot start a thread: %s", strerror (-r));
-  return r < 0 ? -1 : 0;
-}
-
-static void
-end_process (void *opaque, struct export *e)
-{
-  (void)opaque;
-  for (size_t i = 0; i < nr_exports; i++)
-    if (exports[i] != e)
-      nbdkit_error ("%s is not served any more either", exports[i]->name);
-  shutdown_begin ();
-}
-
-/* There is one count beside a socket: the first export's. */
-static int
-start_export (size_t i)
-{
-  const struct export_hooks hooks = {
-    .hang_up = hang_up,
-    .stuck = end_process,
-    .others = nr_exports > 1,
-  };
-  struct unflushed *count = NULL;
-
-  if (i > 0)
-    exports[i]->params.behind = 0;
-  else if (count_open (exports[i], &count) == -1)
-    return -1;
-  return started (export_start (exports[i], count, &hooks));
 }
 
 static int
@@ -163,16 +87,21 @@ rbdcrypt_after_fork (void)
 {
   /* nbdkit's own, to itself.  Sought before librados makes some. */
   const int nbdkit_ends = descriptors_own_pipe ();
+  struct export *const *exports;
+  size_t nr;
+  int r;
 
   /* The change of user and the fork undo part of the protection of secrets. */
   secret_harden_process ();
-  for (size_t i = 0; i < nr_exports; i++)
-    export_relock (exports[i]);
-  for (size_t i = 0; i < nr_exports; i++)
-    if (start_export (i) == -1)
-      return -1;
-  if (started (logins_start (&nbdkit_logger)) == -1 ||
-      shutdown_watch (exports, nr_exports, nbdkit_ends) == -1)
+  if (exports_start () == -1)
+    return -1;
+  r = logins_start (&nbdkit_logger);
+  if (r < 0) {
+    nbdkit_error ("cannot start a thread: %s", strerror (-r));
+    return -1;
+  }
+  exports = exports_all (&nr);
+  if (shutdown_watch (exports, nr, nbdkit_ends) == -1)
     return -1;
   rescue_watch ();
   return 0;
@@ -188,8 +117,11 @@ rbdcrypt_cleanup (void)
 static int
 rbdcrypt_preconnect (int readonly)
 {
+  size_t nr;
+
   (void)readonly;
-  if (nr_exports > 1)
+  exports_all (&nr);
+  if (nr > 1)
     peers_note ();
   return shutdown_begun () ? -1 : 0;
 }
@@ -238,7 +170,7 @@ rbdcrypt_open (int readonly)
     nbdkit_error ("out of memory");
     return NULL;
   }
-  c->export = exports[0];
+  c->export = exports_find ();
   if (attach (c, readonly) == -1) {
     free (c);
     return NULL;
