@@ -40,6 +40,7 @@ unit_tests = \
 	tests/unit/test-luks-fields \
 	tests/unit/test-luks-header \
 	tests/unit/test-luks-mark \
+	tests/unit/test-parameters \
 	tests/unit/test-payload \
 	tests/unit/test-pem \
 	tests/unit/test-profile \
@@ -147,6 +148,8 @@ tests_unit_test_luks_header_SOURCES = \
 	tests/unit/test-luks-header.c
 tests_unit_test_luks_header_CFLAGS = $(unit_cflags)
 tests_unit_test_luks_header_LDADD = $(unit_ldadd)
+tests_unit_test_parameters_CFLAGS = $(unit_cflags)
+tests_unit_test_parameters_LDADD = $(unit_ldadd)
 tests_unit_test_payload_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)
 tests_unit_test_payload_CFLAGS = $(unit_cflags)
 tests_unit_test_payload_LDADD = $(unit_ldadd)
