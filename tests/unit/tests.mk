@@ -47,6 +47,7 @@ unit_tests = \
 	tests/unit/test-reason \
 	tests/unit/test-record \
 	tests/unit/test-recheck \
+	tests/unit/test-rehearsal \
 	tests/unit/test-secret \
 	tests/unit/test-trail \
 	tests/unit/test-ttlv \
@@ -213,6 +214,11 @@ tests_unit_test_export_keys_SOURCES = \
 	tests/unit/test-export-keys.c
 tests_unit_test_export_keys_CFLAGS = $(unit_cflags)
 tests_unit_test_export_keys_LDADD = $(unit_ldadd)
+tests_unit_test_rehearsal_SOURCES = \
+	$(export_fakes) \
+	tests/unit/test-rehearsal.c
+tests_unit_test_rehearsal_CFLAGS = $(unit_cflags)
+tests_unit_test_rehearsal_LDADD = $(unit_ldadd)
 tests_unit_test_http_CFLAGS = $(unit_cflags)
 tests_unit_test_http_LDADD = $(unit_ldadd)
 tests_unit_test_volume_SOURCES = \
