@@ -42,6 +42,7 @@ unit_tests = \
 	tests/unit/test-luks-mark \
 	tests/unit/test-parameters \
 	tests/unit/test-payload \
+	tests/unit/test-peers \
 	tests/unit/test-pem \
 	tests/unit/test-profile \
 	tests/unit/test-reason \
@@ -101,6 +102,8 @@ tests_unit_test_kv_SOURCES = \
 	tests/unit/test-kv.c
 tests_unit_test_kv_CFLAGS = $(unit_cflags)
 tests_unit_test_kv_LDADD = $(unit_ldadd)
+tests_unit_test_peers_CFLAGS = $(unit_cflags)
+tests_unit_test_peers_LDADD = $(unit_ldadd)
 tests_unit_test_pem_CFLAGS = $(unit_cflags)
 tests_unit_test_pem_LDADD = $(unit_ldadd)
 tests_unit_test_login_CFLAGS = $(unit_cflags)
