@@ -7,6 +7,7 @@
 #ifndef RBDCRYPT_DEADLINE_H
 #define RBDCRYPT_DEADLINE_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -36,6 +37,9 @@ extern bool deadline_cancelled (const struct deadline *d);
  * Returns 0 when the time was slept in full, -ETIMEDOUT or -ESHUTDOWN.
  */
 extern int deadline_sleep_ms (const struct deadline *d, int64_t ms);
+
+/* A condition for waits on that clock. */
+extern void monotonic_cond_init (pthread_cond_t *cond);
 
 /* The same moment for pthread_cond_timedwait on CLOCK_MONOTONIC. */
 extern struct timespec deadline_timespec (const struct deadline *d);

@@ -14,6 +14,7 @@
 #include <jansson.h>
 
 #include "reason.h"
+#include "secret.h"
 
 #define JSON_DEPTH_MAX 32
 
@@ -44,6 +45,12 @@ extern int json_members (json_t *object, const char *where,
 extern int
 json_wrong_word (const char *where, const char *member, const json_t *value,
                  const char *words, struct reason *why);
+
+/* From and to bytes that are wiped.  NULL when memory is short; OBJECT, which
+ * may be NULL, is taken over.
+ */
+extern json_t *json_of_secret (const struct secret *text);
+extern struct secret *json_secret (json_t *object);
 
 /* jansson.h has the function, for json_auto_t. */
 #define CLEANUP_JSON __attribute__ ((cleanup (json_decrefp)))

@@ -20,10 +20,12 @@
 #include <jansson.h>
 
 #include "addresses.h"
+#include "cleanup.h"
 #include "deadline.h"
 #include "key.h"
 #include "reason.h"
 #include "secret.h"
+#include "text.h"
 
 /* A key reference that was taken apart: NAME is "SCHEME:BODY". */
 struct reference {
@@ -83,7 +85,7 @@ struct kms {
   pthread_cond_t changed; /* CLOCK_MONOTONIC */
   unsigned asking;        /* questions under way, KMS_PARALLEL at most */
   unsigned joined;        /* wait for another's fetch of the same key */
-  struct flight *flights; /* fetches under way, by key and image */
+  struct fetch *fetches;  /* under way, by key and image */
   struct kms *next;       /* in the list of all */
 };
 

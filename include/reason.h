@@ -40,6 +40,9 @@ struct reason {
 extern int reason_set (struct reason *why, int err, const char *fmt, ...)
     __attribute__ ((format (printf, 3, 4)));
 
+/* The one sentence for it: -ENOMEM. */
+extern int reason_no_memory (struct reason *why);
+
 /* Put "CONTEXT: " in front of the sentence that WHY already holds. */
 extern void reason_prefix (struct reason *why, const char *fmt, ...)
     __attribute__ ((format (printf, 2, 3)));

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* Checks of foreign text. */
+/* Text of others, and text of our own. */
 
 #ifndef RBDCRYPT_TEXT_H
 #define RBDCRYPT_TEXT_H
@@ -8,9 +8,23 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "reason.h"
+
 /* Do LENGTH bytes hold one of ASCII's control characters (0x00 to 0x1f,
  * 0x7f)?  U+0080 to U+009F pass: reason_set replaces those.
  */
 extern bool text_has_controls (const void *bytes, size_t length);
+
+/* An id that goes to logs: letters, digits and dashes.  TO becomes "" where ID
+ * is not such, has no room, or is NULL.
+ */
+extern void text_take_id (char *to, size_t size, const char *id);
+
+/* strdup and asprintf, with a sentence: *RET is malloc'd, or NULL and the
+ * result -ENOMEM.  Of no text (NULL) there is no copy: 0.
+ */
+extern int text_copy (char **ret, const char *text, struct reason *why);
+extern int text_format (char **ret, struct reason *why, const char *fmt, ...)
+    __attribute__ ((format (printf, 3, 4)));
 
 #endif /* RBDCRYPT_TEXT_H */

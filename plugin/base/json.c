@@ -184,3 +184,20 @@ json_wrong_word (const char *where, const char *member, const json_t *value,
                      member, reason_name (buf, json_string_value (value)),
                      words);
 }
+
+json_t *
+json_of_secret (const struct secret *text)
+{
+  return json_stringn ((const char *)text->bytes, text->length);
+}
+
+struct secret *
+json_secret (json_t *object)
+{
+  char *text = object ? json_dumps (object, JSON_COMPACT) : NULL;
+  struct secret *ret = text ? secret_copy (text, strlen (text)) : NULL;
+
+  wiping_free (text);
+  json_decref (object);
+  return ret;
+}

@@ -2,6 +2,7 @@
 
 #include "config.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -38,6 +39,12 @@ reason_set (struct reason *why, int err, const char *fmt, ...)
     replace_controls (why->text);
   }
   return -err;
+}
+
+int
+reason_no_memory (struct reason *why)
+{
+  return reason_set (why, ENOMEM, "out of memory");
 }
 
 void

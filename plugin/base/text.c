@@ -2,6 +2,11 @@
 
 #include "config.h"
 
+#include <ctype.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
 #include "text.h"
 
 bool
@@ -13,4 +18,38 @@ text_has_controls (const void *bytes, size_t length)
     if (p[i] < 0x20 || p[i] == 0x7f)
       return true;
   return false;
+}
+
+void
+text_take_id (char *to, size_t size, const char *id)
+{
+  to[0] = '\0';
+  if (!id || strlen (id) >= size)
+    return;
+  for (const char *p = id; *p; p++)
+    if (!isalnum ((unsigned char)*p) && *p != '-')
+      return;
+  strcpy (to, id);
+}
+
+int
+text_copy (char **ret, const char *text, struct reason *why)
+{
+  *ret = text ? strdup (text) : NULL;
+  return *ret || !text ? 0 : reason_no_memory (why);
+}
+
+int
+text_format (char **ret, struct reason *why, const char *fmt, ...)
+{
+  va_list args;
+  int n;
+
+  va_start (args, fmt);
+  n = vasprintf (ret, fmt, args);
+  va_end (args);
+  if (n >= 0)
+    return 0;
+  *ret = NULL;
+  return reason_no_memory (why);
 }

@@ -76,7 +76,7 @@ ceph_csi_open (struct kms *kms, const struct profile *profile,
   if (csi)
     csi->where = strdup (profile->where);
   if (!csi || !csi->where)
-    return reason_set (why, ENOMEM, "out of memory");
+    return reason_no_memory (why);
   r = json_members (profile->object, profile->where, members, why);
   if (r < 0)
     return r;
@@ -172,7 +172,7 @@ ceph_csi_prepare (struct kms *kms, const struct reference *ref, void **state,
     return r;
   key = calloc (1, sizeof *key);
   if (!key)
-    return reason_set (why, ENOMEM, "out of memory");
+    return reason_no_memory (why);
   key->csi = kms->state;
   key->id = strdup (ref->body);
   if (asprintf (&key->doing, "unwrapping ceph-csi's key of the volume %.*s",
@@ -180,7 +180,7 @@ ceph_csi_prepare (struct kms *kms, const struct reference *ref, void **state,
     key->doing = NULL;
   if (!key->id || !key->doing) {
     ceph_csi_free (key);
-    return reason_set (why, ENOMEM, "out of memory");
+    return reason_no_memory (why);
   }
   *state = key;
   return 0;
@@ -358,8 +358,7 @@ unwrap (const struct csi_key *k, struct secret *dek, const struct secret *nonce,
         secret_oddity (passphrase));
   if (r < 0)
     return reason_set (why, ENOMEM, "memory to unwrap ceph-csi's key");
-  *ret = text;
-  text = NULL;
+  *ret = TAKE_PTR (text);
   return 0;
 }
 

@@ -74,8 +74,7 @@ read_file (const struct credential *c, struct secret **ret, struct reason *why)
                        " does not hold one: it is empty or has "
                        "characters that do not belong there",
                        c->rules->what, reason_quoted (c->path));
-  *ret = text;
-  text = NULL;
+  *ret = TAKE_PTR (text);
   return 0;
 }
 
@@ -106,7 +105,7 @@ credential_open (struct credential *c, const char *path,
   c->reader = geteuid ();
   c->path = strdup (path);
   if (!c->path)
-    return reason_set (why, ENOMEM, "out of memory");
+    return reason_no_memory (why);
   /* Before the reading: a file that is replaced in between is read again. */
   if (stat (path, &st) == 0)
     remember (c, &st);
@@ -164,8 +163,7 @@ credential_refresh (struct credential *c)
   if (secret_equal (text, c->text))
     return false;
   secret_free (c->text);
-  c->text = text;
-  text = NULL;
+  c->text = TAKE_PTR (text);
   return true;
 }
 

@@ -76,7 +76,7 @@ example_prepare (struct kms *kms, const struct reference *ref, void **state,
     return r;
   key = calloc (1, sizeof *key);
   if (!key)
-    return reason_set (why, ENOMEM, "out of memory");
+    return reason_no_memory (why);
   key->server = kms->state;
   if (asprintf (&key->path, "v1/keys/%s", ref->body) == -1)
     key->path = NULL;
@@ -85,7 +85,7 @@ example_prepare (struct kms *kms, const struct reference *ref, void **state,
     key->doing = NULL;
   if (!key->path || !key->doing) {
     example_free (key);
-    return reason_set (why, ENOMEM, "out of memory");
+    return reason_no_memory (why);
   }
   *state = key;
   return 0;

@@ -177,11 +177,10 @@ read_all (int fd, const char *name, const struct hostfile_rules *rules,
   /* One byte more than allowed tells "too long". */
   CLEANUP_SECRET struct secret *s = secret_new (rules->max + 1);
   const struct deadline d = deadline_in_ms (STREAM_LIMIT_MS, NULL);
-  struct secret *exact;
   int r;
 
   if (!s)
-    return reason_set (why, ENOMEM, "out of memory");
+    return reason_no_memory (why);
   do
     r = read_some (fd, s, rules->max, &d, name, rules, why);
   while (r > 0);
@@ -190,11 +189,8 @@ read_all (int fd, const char *name, const struct hostfile_rules *rules,
   if (s->length == 0)
     return reason_set (why, EINVAL, "the %s " REASON_QUOTED " is empty",
                        rules->what, reason_quoted (name));
-  exact = secret_copy (s->bytes, s->length);
-  if (!exact)
-    return reason_set (why, ENOMEM, "out of memory");
-  *ret = exact;
-  return 0;
+  *ret = secret_copy (s->bytes, s->length);
+  return *ret ? 0 : reason_no_memory (why);
 }
 
 int

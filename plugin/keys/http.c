@@ -406,7 +406,7 @@ perform (struct transfer *t, struct reason *why)
   if (!t->reply->body || !t->curl ||
       asprintf (&t->url, "%s/%s", t->at->base, t->request->path) == -1 ||
       set_request (t) == -1)
-    return reason_set (why, ENOMEM, "out of memory");
+    return reason_no_memory (why);
   set_transfer (t->curl, t);
   code = run (t);
   if (code != CURLE_OK) {

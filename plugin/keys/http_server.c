@@ -61,7 +61,7 @@ split_url (const char *address, const char *setting, struct url_parts *parts,
   int r = 0;
 
   if (!u)
-    return reason_set (why, ENOMEM, "out of memory");
+    return reason_no_memory (why);
   if (curl_url_set (u, CURLUPART_URL, address, 0) != CURLUE_OK ||
       curl_url_get (u, CURLUPART_SCHEME, &parts->scheme, 0) != CURLUE_OK ||
       curl_url_get (u, CURLUPART_HOST, &parts->host, 0) != CURLUE_OK ||
@@ -129,7 +129,7 @@ set_url (struct http_address *a, const struct http_options *o,
     u.path[n - 1] = '\0';
   lower (u.host);
   if (make_texts (a, &u, o->tls_server_name) < 0)
-    r = reason_set (why, ENOMEM, "out of memory");
+    r = reason_no_memory (why);
 out:
   url_parts_free (&u);
   return r;
@@ -144,7 +144,7 @@ set_address (struct http_address *a, const char *text,
 
   a->text = strdup (text);
   if (!a->text)
-    return reason_set (why, ENOMEM, "out of memory");
+    return reason_no_memory (why);
   if (strncmp (text, "unix://", n) != 0)
     return set_url (a, o, setting, why);
   if (text[n] != '/')
@@ -155,7 +155,7 @@ set_address (struct http_address *a, const char *text,
   a->base = strdup ("http://localhost");
   a->place = strdup (text);
   if (!a->socket || !a->base || !a->place)
-    return reason_set (why, ENOMEM, "out of memory");
+    return reason_no_memory (why);
   return 0;
 }
 
@@ -183,7 +183,7 @@ set_addresses (struct http_server *s, const struct http_options *o,
   s->names = addresses_names (list);
   s->addresses = calloc (1, sizeof *s->addresses);
   if (!s->names || !s->addresses)
-    return reason_set (why, ENOMEM, "out of memory");
+    return reason_no_memory (why);
   s->addresses->nr = list->nr;
   for (size_t i = 0; r == 0 && i < list->nr; i++) {
     addresses_setting (setting, o->setting, list, i);
@@ -245,7 +245,7 @@ http_server_new (const struct http_options *o, struct http_server **ret,
   int r;
 
   if (!s)
-    return reason_set (why, ENOMEM, "out of memory");
+    return reason_no_memory (why);
   r = check_server_name (o, why);
   if (r == 0)
     r = check_proxy (o, why);
@@ -258,7 +258,7 @@ http_server_new (const struct http_options *o, struct http_server **ret,
         copy_pem (o->pem.ca, &s->ca) == -1 ||
         copy_pem (o->pem.cert, &s->cert) == -1 ||
         copy_pem (o->pem.key, &s->key) == -1)
-      r = reason_set (why, ENOMEM, "out of memory");
+      r = reason_no_memory (why);
   }
   if (r < 0) {
     http_server_free (s);

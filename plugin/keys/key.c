@@ -91,27 +91,24 @@ static int
 take_reference (struct key *key, const char *ref, size_t scheme_len,
                 struct reason *why)
 {
-  struct key k = { .name = strdup (ref) };
-  struct retired *old = calloc (1, sizeof *old);
+  CLEANUP_FREE char *name = strdup (ref);
+  CLEANUP_FREE char *scheme = scheme_len > 0 ? strndup (ref, scheme_len) : NULL;
+  CLEANUP_FREE struct retired *old = calloc (1, sizeof *old);
+  const struct key k = { .name = name,
+                         .scheme = scheme,
+                         .body = name ? name + scheme_len + 1 : NULL };
   int r = 0;
 
-  k.scheme = scheme_len > 0 ? strndup (ref, scheme_len) : NULL;
-  if (!k.name || !old || (scheme_len > 0 && !k.scheme))
-    r = reason_set (why, ENOMEM, "out of memory");
-  else if (k.scheme) {
-    k.body = k.name + scheme_len + 1;
+  if (!name || !old || (scheme_len > 0 && !scheme))
+    return reason_no_memory (why);
+  if (scheme)
     r = check_reference (&k, why);
-  }
-  if (r < 0) {
-    free (k.name);
-    free (k.scheme);
-    free (old);
+  if (r < 0)
     return r;
-  }
-  retire (key, old);
-  key->name = k.name;
-  key->scheme = k.scheme;
-  key->body = k.body;
+  retire (key, TAKE_PTR (old));
+  key->name = TAKE_PTR (name);
+  key->scheme = TAKE_PTR (scheme);
+  key->body = scheme_len > 0 ? k.body : NULL;
   return 0;
 }
 
@@ -136,7 +133,7 @@ key_parse (const char *ref, struct key **ret, struct reason *why)
 
   key = calloc (1, sizeof *key);
   if (!key)
-    return reason_set (why, ENOMEM, "out of memory");
+    return reason_no_memory (why);
   key->image = image;
   r = take_reference (key, ref, word ? 0 : n, why);
   if (r < 0) {
@@ -234,19 +231,17 @@ key_fetch (struct key *key, struct key_question *question, struct secret **ret,
 {
   const struct subject *subject = question->subject;
   struct kms_call call = { .fn = call_fetch, .arg = key };
-  char *flight = NULL;
-  int r;
+  CLEANUP_FREE char *flight = NULL;
 
   if (!key->state)
     return not_prepared (key, why);
-  if (asprintf (&flight, "%s\n%s\n%s", key->name, subject ? subject->image : "",
-                subject ? subject->id : "") == -1)
-    return reason_set (why, ENOMEM, "out of memory");
+  if (text_format (&flight, why, "%s\n%s\n%s", key->name,
+                   subject ? subject->image : "",
+                   subject ? subject->id : "") < 0)
+    return -ENOMEM;
   if (!key_is_local (key))
     call.flight = flight;
-  r = kms_ask (key->kms, &call, question, ret, why);
-  free (flight);
-  return r;
+  return kms_ask (key->kms, &call, question, ret, why);
 }
 
 int

@@ -112,18 +112,16 @@ keyfile_free (void *state)
 /* The server changes to / when it goes to the background: a second
  * reading needs the full path.
  */
-static char *
-absolute (const char *path)
+static int
+set_full_path (struct keyfile *k, const char *path, struct reason *why)
 {
-  char *cwd, *ret = NULL;
+  CLEANUP_FREE char *cwd = NULL;
 
   if (path[0] == '/')
-    return strdup (path);
+    return text_copy (&k->path, path, why);
   cwd = getcwd (NULL, 0);
-  if (cwd && asprintf (&ret, "%s/%s", cwd, path) == -1)
-    ret = NULL;
-  free (cwd);
-  return ret;
+  return cwd ? text_format (&k->path, why, "%s/%s", cwd, path)
+             : reason_no_memory (why);
 }
 
 static int
@@ -143,15 +141,12 @@ set_path (struct keyfile *k, const char *body, struct reason *why)
                          "(CREDENTIALS_DIRECTORY is not set): the unit needs "
                          "LoadCredential=%.128s:...",
                          body, body);
-    if (asprintf (&k->path, "%s/%s", dir, body) == -1)
-      k->path = NULL;
-    break;
+    return text_format (&k->path, why, "%s/%s", dir, body);
   case KIND_FILE:
   case KIND_LINE:
-    k->path = absolute (body);
     break;
   }
-  return k->path ? 0 : reason_set (why, ENOMEM, "out of memory");
+  return set_full_path (k, body, why);
 }
 
 static int
@@ -173,8 +168,7 @@ read_bytes (struct keyfile *k, struct secret **ret, struct reason *why)
     return reason_set (why, EINVAL,
                        "the key file " REASON_QUOTED " holds an empty line",
                        reason_quoted (k->path));
-  *ret = s;
-  s = NULL;
+  *ret = TAKE_PTR (s);
   return 0;
 }
 
@@ -189,7 +183,7 @@ keyfile_prepare (struct kms *kms, const struct reference *ref, void **state,
   if (!k || asprintf (&k->doing, "reading the key " REASON_QUOTED,
                       reason_quoted (ref->name)) == -1) {
     free (k);
-    return reason_set (why, ENOMEM, "out of memory");
+    return reason_no_memory (why);
   }
   k->kind = kind_of_scheme (ref->scheme);
   r = set_path (k, ref->body, why);

@@ -26,9 +26,9 @@
 #define CUT_SHORT_MS 20
 
 /* A fetch under way, which others that want the same wait for. */
-struct flight {
+struct fetch {
   const char *id;
-  struct flight *next;
+  struct fetch *next;
   unsigned waiting;
   bool landed;
   int r;
@@ -74,15 +74,11 @@ static struct kms *
 create (const char *path, const char *name)
 {
   struct kms *k = calloc (1, sizeof *k);
-  pthread_condattr_t attr;
 
   if (!k)
     return NULL;
   pthread_mutex_init (&k->lock, NULL);
-  pthread_condattr_init (&attr);
-  pthread_condattr_setclock (&attr, CLOCK_MONOTONIC);
-  pthread_cond_init (&k->changed, &attr);
-  pthread_condattr_destroy (&attr);
+  monotonic_cond_init (&k->changed);
   k->timeout_ms = PROFILE_TIMEOUT_S * 1000;
   k->name = strdup (name);
   k->path = path ? strdup (path) : NULL;
@@ -127,42 +123,37 @@ kms_acquire (const char *profiles, const char *name, struct kms **ret,
   struct kms *k;
   int r = 0;
 
-  pthread_mutex_lock (&all_lock);
+  SCOPED_LOCK (&all_lock);
   k = find (profiles, name);
   if (!k) {
     k = create (profiles, name);
     if (!k)
-      r = reason_set (why, ENOMEM, "out of memory");
-    else
-      r = profiles ? open_profile (k, why) : open_scheme (k, why);
-    if (r == 0) {
-      k->next = all;
-      all = k;
-    }
-    else if (k)
+      return reason_no_memory (why);
+    r = profiles ? open_profile (k, why) : open_scheme (k, why);
+    if (r < 0) {
       destroy (k);
+      return r;
+    }
+    k->next = all;
+    all = k;
   }
-  if (r == 0) {
-    k->users++;
-    *ret = k;
-  }
-  pthread_mutex_unlock (&all_lock);
-  return r;
+  k->users++;
+  *ret = k;
+  return 0;
 }
 
 void
 kms_release (struct kms *kms)
 {
-  pthread_mutex_lock (&all_lock);
-  if (--kms->users == 0) {
-    struct kms **p = &all;
+  struct kms **p = &all;
 
-    while (*p != kms)
-      p = &(*p)->next;
-    *p = kms->next;
-    destroy (kms);
-  }
-  pthread_mutex_unlock (&all_lock);
+  SCOPED_LOCK (&all_lock);
+  if (--kms->users > 0)
+    return;
+  while (*p != kms)
+    p = &(*p)->next;
+  *p = kms->next;
+  destroy (kms);
 }
 
 /* ---- one question ---- */
@@ -261,10 +252,10 @@ ask_in_turn (struct kms *kms, const struct kms_call *call,
 
 /* ---- single flight ---- */
 
-static struct flight *
-find_flight (struct kms *kms, const char *id)
+static struct fetch *
+find_fetch (struct kms *kms, const char *id)
 {
-  for (struct flight *f = kms->flights; f; f = f->next)
+  for (struct fetch *f = kms->fetches; f; f = f->next)
     if (strcmp (f->id, id) == 0)
       return f;
   return NULL;
@@ -272,8 +263,8 @@ find_flight (struct kms *kms, const char *id)
 
 /* Wait for another's fetch and take a copy. */
 static int
-join_flight (struct kms *kms, struct flight *f, struct key_question *q,
-             struct secret **ret, struct reason *why)
+join_fetch (struct kms *kms, struct fetch *f, struct key_question *q,
+            struct secret **ret, struct reason *why)
 {
   int r = 0;
 
@@ -290,7 +281,7 @@ join_flight (struct kms *kms, struct flight *f, struct key_question *q,
   }
   else {
     *ret = secret_copy (f->secret->bytes, f->secret->length);
-    r = *ret ? 0 : reason_set (why, ENOMEM, "out of memory");
+    r = *ret ? 0 : reason_no_memory (why);
   }
   memcpy (q->request_id, f->request_id, sizeof q->request_id);
   q->version = f->version;
@@ -301,9 +292,9 @@ join_flight (struct kms *kms, struct flight *f, struct key_question *q,
 }
 
 static void
-leave_list (struct kms *kms, const struct flight *f)
+leave_list (struct kms *kms, const struct fetch *f)
 {
-  struct flight **p = &kms->flights;
+  struct fetch **p = &kms->fetches;
 
   while (*p != f)
     p = &(*p)->next;
@@ -315,9 +306,9 @@ static int
 fly (struct kms *kms, const struct kms_call *call, struct key_question *q,
      struct secret **ret, struct reason *why)
 {
-  struct flight f = { .id = call->flight, .next = kms->flights };
+  struct fetch f = { .id = call->flight, .next = kms->fetches };
 
-  kms->flights = &f;
+  kms->fetches = &f;
   f.r = ask_in_turn (kms, call, q, &f.secret, &f.why);
   memcpy (f.request_id, q->request_id, sizeof f.request_id);
   f.version = q->version;
@@ -337,19 +328,18 @@ int
 kms_ask (struct kms *kms, const struct kms_call *call,
          struct key_question *question, struct secret **ret, struct reason *why)
 {
-  struct flight *flight;
+  struct fetch *other;
   int r = -ESHUTDOWN;
 
   question->deadline = deadline_sooner (&question->deadline, kms->timeout_ms);
-  pthread_mutex_lock (&kms->lock);
+  SCOPED_LOCK (&kms->lock);
   /* That another's fetch was given up is no answer to ours. */
   while (r == -ESHUTDOWN && !deadline_cancelled (&question->deadline) &&
-         call->flight && (flight = find_flight (kms, call->flight)))
-    r = join_flight (kms, flight, question, ret, why);
+         call->flight && (other = find_fetch (kms, call->flight)))
+    r = join_fetch (kms, other, question, ret, why);
   if (r == -ESHUTDOWN)
     r = call->flight ? fly (kms, call, question, ret, why)
                      : ask_in_turn (kms, call, question, ret, why);
-  pthread_mutex_unlock (&kms->lock);
   return r;
 }
 
@@ -367,7 +357,7 @@ key_tend_logins (const struct deadline *deadline, int64_t *next_ms,
   int ret = 0;
 
   *next_ms = TEND_MAX_MS;
-  pthread_mutex_lock (&all_lock);
+  SCOPED_LOCK (&all_lock);
   for (struct kms *k = all; k; k = k->next) {
     int64_t next = TEND_MAX_MS;
     struct reason one = { "" };
@@ -382,16 +372,14 @@ key_tend_logins (const struct deadline *deadline, int64_t *next_ms,
     if (next < *next_ms)
       *next_ms = next;
   }
-  pthread_mutex_unlock (&all_lock);
   return ret;
 }
 
 void
 key_end_logins (const struct deadline *deadline)
 {
-  pthread_mutex_lock (&all_lock);
+  SCOPED_LOCK (&all_lock);
   for (struct kms *k = all; k; k = k->next)
     if (k->provider->end_login)
       k->provider->end_login (k, deadline);
-  pthread_mutex_unlock (&all_lock);
 }

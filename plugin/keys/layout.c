@@ -120,16 +120,12 @@ decode (const char *field, const char *text, size_t length,
   else if (length > SECRET_PASSPHRASE_MAX)
     r = -E2BIG;
   else {
-    struct secret *s = secret_copy (text, length);
-
-    if (!s)
-      r = -ENOMEM;
-    else
-      *ret = s;
+    *ret = secret_copy (text, length);
+    r = *ret ? 0 : -ENOMEM;
   }
   reason_name (buf, field);
   if (r == -ENOMEM)
-    return reason_set (why, ENOMEM, "out of memory");
+    return reason_no_memory (why);
   if (r == -E2BIG)
     return reason_set (why, EBADMSG,
                        "the record's field \"%s\" is longer than %d bytes", buf,
@@ -194,8 +190,7 @@ castellan_passphrase (json_t *record, struct secret **ret, struct reason *why)
   if (r < 0)
     return r;
   if (strcmp (type, "passphrase") == 0) {
-    *ret = bytes;
-    bytes = NULL;
+    *ret = TAKE_PTR (bytes);
     return 0;
   }
   if (strcmp (type, "symmetric") != 0) {
@@ -214,7 +209,7 @@ castellan_passphrase (json_t *record, struct secret **ret, struct reason *why)
                        SECRET_PASSPHRASE_MAX);
   hex = secret_copy (value, length);
   if (!hex)
-    return reason_set (why, ENOMEM, "out of memory");
+    return reason_no_memory (why);
   for (size_t i = 0; i < hex->length; i++)
     hex->bytes[i] = tolower (hex->bytes[i]);
   *ret = hex;
@@ -282,20 +277,15 @@ layout_bytes (const struct layout *layout, struct secret *bytes,
               struct secret **ret, struct reason *why)
 {
   CLEANUP_SECRET struct secret *in = bytes;
-  struct secret *hex;
 
   if (layout->kind == LAYOUT_RAW) {
-    in = NULL;
-    *ret = bytes;
+    *ret = TAKE_PTR (in);
     return 0;
   }
   if (layout->kind != LAYOUT_CASTELLAN)
     return reason_set (why, EINVAL,
                        "what the server keeps is bytes and no record: the "
                        "layout must be raw or castellan");
-  hex = hexlify (in);
-  if (!hex)
-    return reason_set (why, ENOMEM, "out of memory");
-  *ret = hex;
-  return 0;
+  *ret = hexlify (in);
+  return *ret ? 0 : reason_no_memory (why);
 }

@@ -314,17 +314,6 @@ pem_use (const struct pem *pem, SSL_CTX *ctx, struct reason *why)
 
 /* ---- taking them in ---- */
 
-static int
-name_it (char **ret, const char *setting, const char *what, const char *path,
-         struct reason *why)
-{
-  if (asprintf (ret, "%s: the %s " REASON_QUOTED, setting, what,
-                reason_quoted (path)) != -1)
-    return 0;
-  *ret = NULL;
-  return reason_set (why, ENOMEM, "out of memory");
-}
-
 int
 pem_take (const char *path, const char *setting,
           const struct hostfile_rules *rules, struct secret **text, char **name,
@@ -336,7 +325,8 @@ pem_take (const char *path, const char *setting,
     reason_prefix (why, "%s", setting);
     return r;
   }
-  return name_it (name, setting, rules->what, path, why);
+  return text_format (name, why, "%s: the %s " REASON_QUOTED, setting,
+                      rules->what, reason_quoted (path));
 }
 
 static int
@@ -389,7 +379,7 @@ pem_check (const struct pem *pem, const char *where, struct reason *why)
     return 0;
   ctx = SSL_CTX_new (TLS_client_method ());
   if (!ctx)
-    return reason_set (why, ENOMEM, "out of memory");
+    return reason_no_memory (why);
   r = pem_use (pem, ctx, why);
   SSL_CTX_free (ctx);
   return r;

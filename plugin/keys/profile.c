@@ -159,7 +159,7 @@ take_common_members (struct profile *p, struct reason *why)
 
     if (value && (json_object_set (taken, *n, value) == -1 ||
                   json_object_del (p->object, *n) == -1))
-      return reason_set (why, ENOMEM, "out of memory");
+      return reason_no_memory (why);
   }
   r = json_members (taken, p->where, members, why);
   if (r == 0)
@@ -168,8 +168,7 @@ take_common_members (struct profile *p, struct reason *why)
     r = set_images (p, c.images, why);
   if (r < 0)
     return r;
-  p->type = strdup (json_string_value (c.type));
-  return p->type ? 0 : reason_set (why, ENOMEM, "out of memory");
+  return text_copy (&p->type, json_string_value (c.type), why);
 }
 
 int
@@ -181,12 +180,9 @@ profile_load (const char *path, const char *name, struct profile **ret,
   int r;
 
   if (!p)
-    return reason_set (why, ENOMEM, "out of memory");
-  if (asprintf (&p->where, "%.256s: profile \"%s\"", path, name) == -1) {
-    p->where = NULL;
-    r = reason_set (why, ENOMEM, "out of memory");
-  }
-  else
+    return reason_no_memory (why);
+  r = text_format (&p->where, why, "%.256s: profile \"%s\"", path, name);
+  if (r == 0)
     r = read_root (path, p, &root, why);
   if (r == -ENOENT)
     reason_prefix (why, "the key names the profile \"%s\"", name);

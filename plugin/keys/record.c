@@ -34,12 +34,6 @@ struct record {
   json_t *root; /* owns the strings */
 };
 
-static void
-record_free (struct record *record)
-{
-  json_decref (record->root);
-}
-
 /* ---- one record ---- */
 
 static int
@@ -92,37 +86,32 @@ parse (const char *text, size_t length, bool is_token, struct record *ret,
 static int
 make_reference (const struct record *r, char **ret, struct reason *why)
 {
-  struct key *key;
+  struct key *key = NULL;
   char buf[REASON_NAME_MAX];
-  char *ref = NULL;
-  int err;
+  CLEANUP_FREE char *ref = NULL;
+  bool sound;
 
   if (provider_of_scheme (r->profile))
     return reason_set (why, EINVAL,
                        "it names \"%s\", which is not a profile: an image may "
                        "name profiles only",
                        reason_name (buf, r->profile));
-  if (asprintf (&ref, "%s:%s", r->profile, r->body) == -1)
-    return reason_set (why, ENOMEM, "out of memory");
-  err = key_parse (ref, &key, NULL);
-  if (err == 0) {
-    /* A colon in the profile's name would make another one of it. */
-    if (strcmp (key_profile (key), r->profile) != 0)
-      err = -EINVAL;
-    key_free (key);
-  }
-  if (err < 0) {
-    free (ref);
+  if (text_format (&ref, why, "%s:%s", r->profile, r->body) < 0)
+    return -ENOMEM;
+  /* A colon in the profile's name would make another one of it. */
+  sound = key_parse (ref, &key, NULL) == 0 &&
+          strcmp (key_profile (key), r->profile) == 0;
+  key_free (key);
+  if (!sound)
     return reason_set (why, EINVAL,
                        "its profile and reference make no key reference");
-  }
-  *ret = ref;
+  *ret = TAKE_PTR (ref);
   return 0;
 }
 
 /* ---- all that an image has ---- */
 
-struct search {
+struct record_search {
   const struct subject *subject;
   struct reason *why;
   char *ref; /* of those written for this image */
@@ -132,9 +121,9 @@ struct search {
 };
 
 static int
-take_record (struct search *s, const struct record *record)
+take_record (struct record_search *s, const struct record *record)
 {
-  char *ref = NULL;
+  CLEANUP_FREE char *ref = NULL;
   int r;
 
   if (strcmp (record->image_id, s->subject->id) != 0) {
@@ -145,33 +134,32 @@ take_record (struct search *s, const struct record *record)
   r = make_reference (record, &ref, s->why);
   if (r < 0)
     return r;
-  if (s->ref && strcmp (s->ref, ref) != 0)
-    r = reason_set (s->why, EINVAL, "there is another one that differs");
-  if (s->ref || r < 0) {
-    free (ref);
-    return r;
-  }
-  s->ref = ref;
-  s->profile = strdup (record->profile);
-  return s->profile ? 0 : reason_set (s->why, ENOMEM, "out of memory");
+  if (s->ref)
+    return strcmp (s->ref, ref) == 0
+               ? 0
+               : reason_set (s->why, EINVAL,
+                             "there is another one that differs");
+  s->ref = TAKE_PTR (ref);
+  return text_copy (&s->profile, record->profile, s->why);
 }
 
 static int
-take_text (struct search *s, const char *text, size_t length, bool is_token)
+take_text (struct record_search *s, const char *text, size_t length,
+           bool is_token)
 {
   struct record record = { .root = NULL };
   int r = parse (text, length, is_token, &record, s->why);
 
   if (r == 0)
     r = take_record (s, &record);
-  record_free (&record);
+  json_decref (record.root);
   return r;
 }
 
 static int
 take_token (void *arg, int number, const char *text)
 {
-  struct search *s = arg;
+  struct record_search *s = arg;
   const int r = take_text (s, text, strlen (text), true);
 
   if (r < 0)
@@ -182,7 +170,7 @@ take_token (void *arg, int number, const char *text)
 }
 
 static int
-take_metadata (struct search *s)
+take_metadata (struct record_search *s)
 {
   CLEANUP_SECRET struct secret *text = NULL;
   const struct subject *subject = s->subject;
@@ -222,7 +210,7 @@ check_profile (const struct subject *subject, const char *profiles,
 }
 
 static int
-nothing_found (const struct search *s)
+nothing_found (const struct record_search *s)
 {
   if (s->inherited)
     return reason_set (s->why, ESTALE,
@@ -240,7 +228,8 @@ int
 key_recorded (const struct subject *subject, const char *profiles, char **ret,
               struct reason *why)
 {
-  struct search s = { .subject = subject, .why = why };
+  struct record_search s = { .subject = subject, .why = why };
+  CLEANUP_FREE char *ref = NULL, *profile = NULL;
   int r = 0;
 
   if (subject->tokens)
@@ -248,19 +237,18 @@ key_recorded (const struct subject *subject, const char *profiles, char **ret,
                          why);
   if (r == 0)
     r = take_metadata (&s);
-  if (r == 0 && !s.ref)
-    r = nothing_found (&s);
-  else if (r == 0) {
-    r = check_profile (subject, profiles, s.profile, why);
-    if (r < 0)
-      reason_prefix (why, "the image's key record cannot be used");
-  }
-  free (s.profile);
+  ref = s.ref;
+  profile = s.profile;
+  if (r < 0)
+    return r;
+  if (!ref)
+    return nothing_found (&s);
+  r = check_profile (subject, profiles, profile, why);
   if (r < 0) {
-    free (s.ref);
+    reason_prefix (why, "the image's key record cannot be used");
     return r;
   }
-  *ret = s.ref;
+  *ret = TAKE_PTR (ref);
   return 0;
 }
 
@@ -272,9 +260,10 @@ key_record (const struct key *key, const struct subject *subject,
 {
   const char *body = key_name (key) + strlen (key_profile (key)) + 1;
   const time_t now = time (NULL);
-  CLEANUP_JSON json_t *root = NULL;
+  CLEANUP_SECRET struct secret *text = NULL;
+  json_t *root;
   struct tm tm;
-  char created[32], *text;
+  char created[32], slot[16];
   int r = check_profile (subject, profiles, key_profile (key), why);
 
   if (r < 0)
@@ -285,17 +274,15 @@ key_record (const struct key *key, const struct subject *subject,
                     "profile", key_profile (key),
                     key_is_wrapped (key) ? "wrapped" : "reference", body,
                     "image_id", subject->id, "created", created);
-  if (root && keyslot >= 0) {
-    char slot[16];
-
-    snprintf (slot, sizeof slot, "%d", keyslot);
-    if (json_object_set_new (root, "type", json_string (KEY_RECORD_TOKEN)) ==
-            -1 ||
-        json_object_set_new (root, "keyslots", json_pack ("[s]", slot)) == -1)
-      return reason_set (why, ENOMEM, "out of memory");
+  snprintf (slot, sizeof slot, "%d", keyslot);
+  if (root && keyslot >= 0 &&
+      json_object_update_new (root, json_pack ("{s:s, s:[s]}", "type",
+                                               KEY_RECORD_TOKEN, "keyslots",
+                                               slot)) == -1) {
+    json_decref (root);
+    root = NULL;
   }
-  text = root ? json_dumps (root, JSON_COMPACT) : NULL;
-  *ret = text ? strdup (text) : NULL;
-  wiping_free (text);
-  return *ret ? 0 : reason_set (why, ENOMEM, "out of memory");
+  text = json_secret (root);
+  *ret = text ? strndup ((const char *)text->bytes, text->length) : NULL;
+  return *ret ? 0 : reason_no_memory (why);
 }

@@ -97,19 +97,6 @@ ask (const struct barbican_key *k, const char *part,
 
 /* ---- consumers ---- */
 
-static struct secret *
-consumer_of (const struct subject *subject)
-{
-  CLEANUP_JSON json_t *body =
-      json_pack ("{s:s,s:s,s:s}", "service", "rbdcrypt", "resource_type",
-                 "rbd-image", "resource_id", subject->id);
-  char *text = body ? json_dumps (body, JSON_COMPACT) : NULL;
-  struct secret *ret = text ? secret_copy (text, strlen (text)) : NULL;
-
-  wiping_free (text);
-  return ret;
-}
-
 /* So that "openstack secret delete" warns of the volume.  It stays when
  * the server ends, since the volume goes on needing its key.  Barbican
  * takes the same one again for the same.
@@ -119,12 +106,14 @@ register_consumer (const struct barbican_key *k, struct key_question *question)
 {
   struct key_question q = { .deadline = deadline_sooner (&question->deadline,
                                                          CONSUMER_MS) };
-  CLEANUP_SECRET struct secret *body = consumer_of (question->subject);
+  CLEANUP_SECRET struct secret *body = json_secret (
+      json_pack ("{s:s,s:s,s:s}", "service", "rbdcrypt", "resource_type",
+                 "rbd-image", "resource_id", question->subject->id));
   const struct os_request request = { .method = "POST", .body = body };
   struct os_reply reply;
   struct reason why;
   int r = body ? ask (k, "/consumers", &request, &q, &reply, &why)
-               : reason_set (&why, ENOMEM, "out of memory");
+               : reason_no_memory (&why);
 
   if (r == 0)
     os_reply_free (&reply);
@@ -183,7 +172,7 @@ get_payload (const struct barbican_key *k, struct key_question *question,
   if (r == 0) {
     /* Of its own size: the reply's has room for a mebibyte. */
     *ret = secret_copy (reply.bytes->bytes, reply.bytes->length);
-    r = *ret ? 0 : reason_set (why, ENOMEM, "out of memory");
+    r = *ret ? 0 : reason_no_memory (why);
   }
   os_reply_free (&reply);
   return about (k, r, why);
@@ -244,7 +233,7 @@ barbican_open (struct kms *kms, const struct profile *profile,
   struct barbican *b = calloc (1, sizeof *b);
 
   if (!b)
-    return reason_set (why, ENOMEM, "out of memory");
+    return reason_no_memory (why);
   kms->state = b;
   keystone_open (&b->keystone);
   return barbican_from_profile (b, profile, why);
@@ -293,7 +282,7 @@ barbican_prepare (struct kms *kms, const struct reference *ref, void **state,
     return r;
   k = calloc (1, sizeof *k);
   if (!k)
-    return reason_set (why, ENOMEM, "out of memory");
+    return reason_no_memory (why);
   k->barbican = b;
   k->id = strdup (ref->body);
   if (asprintf (&k->doing,
@@ -302,7 +291,7 @@ barbican_prepare (struct kms *kms, const struct reference *ref, void **state,
     k->doing = NULL;
   if (!k->id || !k->doing) {
     barbican_free (k);
-    return reason_set (why, ENOMEM, "out of memory");
+    return reason_no_memory (why);
   }
   *state = k;
   return 0;

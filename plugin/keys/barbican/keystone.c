@@ -40,18 +40,12 @@ os_token_set_life (struct os_token *t, int64_t life_ms)
 /* ---- the body ---- */
 
 static json_t *
-string_of (const struct secret *s)
-{
-  return json_stringn ((const char *)s->bytes, s->length);
-}
-
-static json_t *
 body_of_credential (const struct identity *who)
 {
   return json_pack ("{s:{s:{s:[s],s:{s:s,s:o}}}}", "auth", "identity",
                     "methods", "application_credential",
                     "application_credential", "id", who->id, "secret",
-                    string_of (who->secret.text));
+                    json_of_secret (who->secret.text));
 }
 
 static json_t *
@@ -69,7 +63,7 @@ body_of_password (const struct identity *who)
   return json_pack ("{s:{s:{s:[s],s:{s:{s:s,s:{s:s},s:o}}},s:o}}", "auth",
                     "identity", "methods", "password", "password", "user",
                     "name", who->user, "domain", "name", who->user_domain,
-                    "password", string_of (who->secret.text), "scope",
+                    "password", json_of_secret (who->secret.text), "scope",
                     scope_of (who));
 }
 
@@ -77,13 +71,8 @@ body_of_password (const struct identity *who)
 static struct secret *
 body_of (const struct identity *who)
 {
-  CLEANUP_JSON json_t *body =
-      who->id ? body_of_credential (who) : body_of_password (who);
-  char *text = body ? json_dumps (body, JSON_COMPACT) : NULL;
-  struct secret *ret = text ? secret_copy (text, strlen (text)) : NULL;
-
-  wiping_free (text);
-  return ret;
+  return json_secret (who->id ? body_of_credential (who)
+                              : body_of_password (who));
 }
 
 /* ---- the reply ---- */
@@ -115,7 +104,7 @@ read_token (const struct keystone *ks, struct os_reply *reply,
                        BARBICAN_URL_MAX);
   *url = found ? strdup (found) : NULL;
   if (found && !*url)
-    return reason_set (why, ENOMEM, "out of memory");
+    return reason_no_memory (why);
   t->id = reply->token;
   reply->token = NULL;
   os_token_set_life (t, life_ms);
@@ -153,7 +142,7 @@ keystone_post (const struct keystone *ks, struct key_question *question,
   int r;
 
   if (!body)
-    return reason_set (why, ENOMEM, "out of memory");
+    return reason_no_memory (why);
   r = os_ask (ks->server, &request, question, &reply, why);
   about.address = http_server_address (ks->server);
   if (r == 0) {

@@ -80,13 +80,12 @@ place_new (const struct keystone *ks, const struct address_list *list,
   int r;
 
   if (!p)
-    return reason_set (why, ENOMEM, "out of memory");
+    return reason_no_memory (why);
   options.addresses = list;
   p->url = strdup (list->text[0]);
   p->base = base_of (list->text[0]);
   p->users = 1;
-  r = p->url ? check_list (list, options.setting, why)
-             : reason_set (why, ENOMEM, "out of memory");
+  r = p->url ? check_list (list, options.setting, why) : reason_no_memory (why);
   if (r == 0)
     r = http_server_new (&options, &p->server, why);
   if (r < 0) {
@@ -280,7 +279,7 @@ keystone_pass (struct keystone *ks, struct key_question *question,
   if (r == 0) {
     ret->token = secret_copy (ks->token.id->bytes, ks->token.id->length);
     if (!ret->token)
-      r = reason_set (why, ENOMEM, "out of memory");
+      r = reason_no_memory (why);
   }
   if (r == 0) {
     ret->place = ks->place;

@@ -67,7 +67,7 @@ copy (const json_t *value, char **ret, struct reason *why)
   if (!value)
     return 0;
   *ret = strdup (json_string_value (value));
-  return *ret ? 0 : reason_set (why, ENOMEM, "out of memory");
+  return *ret ? 0 : reason_no_memory (why);
 }
 
 /* ---- who logs in ---- */
@@ -105,7 +105,7 @@ take_secret (struct credential *c, const json_t *secret,
     return reason_set (why, EINVAL, "%s: \"secret\" is empty", where);
   c->text =
       secret_copy (json_string_value (secret), json_string_length (secret));
-  return c->text ? 0 : reason_set (why, ENOMEM, "out of memory");
+  return c->text ? 0 : reason_no_memory (why);
 }
 
 static int
@@ -200,7 +200,7 @@ set_identity (struct keystone *ks, json_t *auth, const struct profile *profile,
 
   if (asprintf (&ks->setting, "%.400s: \"auth\"", profile->where) == -1) {
     ks->setting = NULL;
-    return reason_set (why, ENOMEM, "out of memory");
+    return reason_no_memory (why);
   }
   if (!name)
     return reason_set (why, EINVAL, "%s: \"method\" is missing or not a string",
@@ -223,7 +223,7 @@ setting_of (const struct profile *profile, const char *member, char **ret,
   if (asprintf (ret, "%.400s: %s", profile->where, member) != -1)
     return 0;
   *ret = NULL;
-  return reason_set (why, ENOMEM, "out of memory");
+  return reason_no_memory (why);
 }
 
 /* What both servers have in common. */
@@ -326,7 +326,7 @@ set_place (struct keystone *ks, const struct settings *s,
   r = copy (s->region, &ks->region, why);
   if (r == 0) {
     ks->interface = strdup (interface);
-    r = ks->interface ? 0 : reason_set (why, ENOMEM, "out of memory");
+    r = ks->interface ? 0 : reason_no_memory (why);
   }
   return r == 0 && list.nr > 0 ? keystone_use_endpoints (ks, &list, why) : r;
 }

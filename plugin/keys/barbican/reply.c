@@ -62,18 +62,6 @@ os_reply_read (struct os_reply *reply, const void *bytes, size_t length,
   reply->text[n] = '\0';
 }
 
-/* It goes to logs: letters, digits and dashes only. */
-static void
-note_id (const char *id, struct key_question *question)
-{
-  question->request_id[0] = '\0';
-  for (const char *p = id; *p; p++)
-    if (!isalnum ((unsigned char)*p) && *p != '-')
-      return;
-  if (strlen (id) < sizeof question->request_id)
-    strcpy (question->request_id, id);
-}
-
 static void
 take_reply (struct os_reply *ret, struct http_reply *http,
             const struct secret *hidden)
@@ -126,7 +114,8 @@ os_ask (const struct http_server *server, const struct os_request *request,
                                          strlen (version) };
   err = http_ask (server, &r, &question->deadline, &http, why);
   if (err == 0) {
-    note_id (http.request_id, question);
+    text_take_id (question->request_id, sizeof question->request_id,
+                  http.request_id);
     if (http.elsewhere.text[0])
       reason_set (&question->warning, 0, "not all addresses answer: %s",
                   http.elsewhere.text);

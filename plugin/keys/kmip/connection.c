@@ -249,7 +249,7 @@ shake_hands (struct connection *c, bool *again, struct reason *why)
 
   c->ssl = SSL_new (c->ctx);
   if (!c->ssl || SSL_set_fd (c->ssl, c->fd) != 1 || expect_name (c) != 1)
-    return reason_set (why, ENOMEM, "out of memory");
+    return reason_no_memory (why);
   for (;;) {
     ERR_clear_error ();
     errno = 0;
@@ -326,7 +326,7 @@ connection_open (const struct kmip_server *server,
   int r;
 
   if (!c)
-    return reason_set (why, ENOMEM, "out of memory");
+    return reason_no_memory (why);
   c->server = server;
   c->fd = -1;
   r = kmip_server_tls (server, &c->ctx, why);
@@ -430,7 +430,7 @@ connection_exchange (struct connection *c, const struct secret *request,
   int r;
 
   if (!s)
-    return reason_set (why, ENOMEM, "out of memory");
+    return reason_no_memory (why);
   r = send_all (c, request, again, why);
   if (r == 0)
     r = receive (c, s, TTLV_HEADER, again, why);

@@ -289,7 +289,7 @@ kmip_open (struct kms *kms, const struct profile *profile, struct reason *why)
   int r;
 
   if (!k)
-    return reason_set (why, ENOMEM, "out of memory");
+    return reason_no_memory (why);
   atomic_init (&k->minor, -1);
   kms->state = k;
   r = kmip_from_profile (k, profile, why);
@@ -317,10 +317,8 @@ set_object (struct kmip_key *k, const struct reference *ref, struct reason *why)
 
   if (k->kmip->wrapper)
     return wrapped_parse (ref->body, &k->wrapped, why);
-  if (asprintf (&k->object, "%s%s", prefix, ref->body) == -1) {
-    k->object = NULL;
-    return reason_set (why, ENOMEM, "out of memory");
-  }
+  if (text_format (&k->object, why, "%s%s", prefix, ref->body) < 0)
+    return -ENOMEM;
   return kmip_check_id (
       k->object, k->kmip->by_name ? "the object's name" : "the object's id",
       why);
@@ -335,7 +333,7 @@ kmip_prepare (struct kms *kms, const struct reference *ref, void **state,
   int r;
 
   if (!k)
-    return reason_set (why, ENOMEM, "out of memory");
+    return reason_no_memory (why);
   k->kmip = kms->state;
   r = set_object (k, ref, why);
   if (r == 0 &&
@@ -343,7 +341,7 @@ kmip_prepare (struct kms *kms, const struct reference *ref, void **state,
                 k->kmip->server->names,
                 reason_quoted (reason_name (buf, ref->name))) == -1) {
     k->doing = NULL;
-    r = reason_set (why, ENOMEM, "out of memory");
+    r = reason_no_memory (why);
   }
   if (r < 0) {
     kmip_free (k);

@@ -150,7 +150,7 @@ message_write (const struct kmip_request *request, unsigned minor,
   struct ttlv_writer w;
 
   if (!out)
-    return reason_set (why, ENOMEM, "out of memory");
+    return reason_no_memory (why);
   w = ttlv_begin_writing (out);
   ttlv_open (&w, TAG_REQUEST_MESSAGE);
   put_header (&w, minor);
@@ -163,8 +163,7 @@ message_write (const struct kmip_request *request, unsigned minor,
   ttlv_close (&w);
   if (ttlv_end_writing (&w) < 0)
     return reason_set (why, EINVAL, "the reference is too long for a request");
-  *ret = out;
-  out = NULL;
+  *ret = TAKE_PTR (out);
   return 0;
 }
 
@@ -437,15 +436,10 @@ static int
 copy_bytes (const struct ttlv_item *item, const char *name, struct secret **ret,
             struct reason *why)
 {
-  struct secret *s;
-
   if (item->length == 0 || item->length > SECRET_PASSPHRASE_MAX)
     return reason_set (why, EBADMSG, "the %s is empty or too long", name);
-  s = secret_copy (item->value, item->length);
-  if (!s)
-    return reason_set (why, ENOMEM, "out of memory");
-  *ret = s;
-  return 0;
+  *ret = secret_copy (item->value, item->length);
+  return *ret ? 0 : reason_no_memory (why);
 }
 
 static int

@@ -67,7 +67,7 @@ copy_id (const struct profile *profile, const json_t *value, const char *member,
     return r;
   }
   *ret = strdup (json_string_value (value));
-  return *ret ? 0 : reason_set (why, ENOMEM, "out of memory");
+  return *ret ? 0 : reason_no_memory (why);
 }
 
 static int

@@ -157,7 +157,7 @@ resolver_ask (const char *host, const char *port,
     return 0;
   q = question_new (host, port);
   if (!q)
-    return reason_set (why, ENOMEM, "out of memory");
+    return reason_no_memory (why);
   r = start (q);
   if (r != 0) {
     question_unref (q);

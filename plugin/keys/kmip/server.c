@@ -81,7 +81,7 @@ set_address (struct kmip_address *a, const char *text, const char *server_name,
   if (r == 0)
     a->name = strdup (server_name ? server_name : a->host);
   if (r < 0 || !a->text || !a->name)
-    return reason_set (why, ENOMEM, "out of memory");
+    return reason_no_memory (why);
   return 0;
 }
 
@@ -114,7 +114,7 @@ set_addresses (struct kmip_server *s, const struct kmip_server_options *o,
   s->names = addresses_names (list);
   s->addresses = calloc (1, sizeof *s->addresses);
   if (!s->where || !s->names || !s->addresses)
-    return reason_set (why, ENOMEM, "out of memory");
+    return reason_no_memory (why);
   s->addresses->nr = list->nr;
   snprintf (member, sizeof member, "%.480s: \"%s\"", o->where,
             list->several ? "addresses" : "address");
@@ -147,7 +147,7 @@ kmip_server_tls (const struct kmip_server *s, SSL_CTX **ret, struct reason *why)
   int r;
 
   if (!ctx)
-    return reason_set (why, ENOMEM, "out of memory");
+    return reason_no_memory (why);
   SSL_CTX_set_min_proto_version (ctx, TLS1_2_VERSION);
   SSL_CTX_set_verify (ctx, SSL_VERIFY_PEER, NULL);
   SSL_CTX_set_session_cache_mode (ctx, SSL_SESS_CACHE_OFF);
@@ -179,7 +179,7 @@ kmip_server_new (const struct kmip_server_options *o, struct kmip_server **ret,
     struct pem pem = o->pem;
 
     pem_free (&pem);
-    return reason_set (why, ENOMEM, "out of memory");
+    return reason_no_memory (why);
   }
   s->pem = o->pem;
   r = set_addresses (s, o, why);

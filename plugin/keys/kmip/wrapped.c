@@ -63,7 +63,7 @@ wrapped_parse (const char *text, struct wrapped *ret, struct reason *why)
   if (r < 0) {
     wrapped_free (&w);
     if (r == -ENOMEM)
-      return reason_set (why, ENOMEM, "out of memory");
+      return reason_no_memory (why);
     return reason_set (why, EINVAL,
                        "the wrapped passphrase is damaged: its parts are not "
                        "base64, or have not the length that AES-%s wants",

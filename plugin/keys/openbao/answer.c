@@ -107,20 +107,12 @@ answer_free (struct answer *answer)
   answer->body = NULL;
 }
 
-/* It goes to logs: letters, digits and dashes only. */
 void
 answer_note_id (const struct answer *answer, struct key_question *question)
 {
-  const char *id =
-      json_string_value (json_object_get (answer->body, "request_id"));
-
-  question->request_id[0] = '\0';
-  if (!id || strlen (id) >= sizeof question->request_id)
-    return;
-  for (const char *p = id; *p; p++)
-    if (!isalnum ((unsigned char)*p) && *p != '-')
-      return;
-  strcpy (question->request_id, id);
+  text_take_id (
+      question->request_id, sizeof question->request_id,
+      json_string_value (json_object_get (answer->body, "request_id")));
 }
 
 /* KV version 2 answers 404 with the metadata of what was there. */

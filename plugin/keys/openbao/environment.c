@@ -50,18 +50,16 @@ append_ca (struct secret *all, const char *dir, const char *file,
            const char *setting, struct reason *why)
 {
   CLEANUP_PEM struct pem one = { .ca = NULL };
-  char *path = NULL;
-  int r;
+  CLEANUP_FREE char *path = NULL;
+  int r = text_format (&path, why, "%s/%s", dir, file);
 
-  if (asprintf (&path, "%s/%s", dir, file) == -1)
-    return settings_no_memory (why);
-  r = pem_take (path, setting, &pem_cert_rules, &one.ca, &one.ca_name, why);
+  if (r == 0)
+    r = pem_take (path, setting, &pem_cert_rules, &one.ca, &one.ca_name, why);
   if (r == 0)
     r = pem_check (&one, setting, why);
   if (r == 0 && (secret_append (all, one.ca->bytes, one.ca->length) == -1 ||
                  secret_append (all, "\n", 1) == -1))
     r = reason_set (why, EINVAL, "%s: %s holds more than 1 MiB", setting, dir);
-  free (path);
   return r;
 }
 
@@ -85,7 +83,7 @@ environment_ca_path (struct pem *pem, struct reason *why)
                        path, strerror (errno));
   all = secret_new (PEM_MAX);
   if (!all)
-    r = settings_no_memory (why);
+    r = reason_no_memory (why);
   while (r == 0 && (e = readdir (dir)))
     if (e->d_name[0] != '.')
       r = append_ca (all, path, e->d_name, setting, why);
@@ -93,16 +91,11 @@ environment_ca_path (struct pem *pem, struct reason *why)
   if (r == 0 && all->length == 0)
     r = reason_set (why, EINVAL, "%s: the directory %s holds no certificates",
                     setting, path);
-  if (r == 0 &&
-      asprintf (&pem->ca_name, "%s: the directory %s", setting, path) == -1) {
-    pem->ca_name = NULL;
-    r = settings_no_memory (why);
-  }
-  if (r < 0)
-    return r;
-  pem->ca = all;
-  all = NULL;
-  return 0;
+  if (r == 0)
+    r = text_format (&pem->ca_name, why, "%s: the directory %s", setting, path);
+  if (r == 0)
+    pem->ca = TAKE_PTR (all);
+  return r;
 }
 
 static int
@@ -117,7 +110,7 @@ environment_server (struct openbao *b, struct reason *why)
     .ca_setting = "BAO_CACERT or VAULT_CACERT",
     .tls_server_name = variable ("TLS_SERVER_NAME", ignored),
   };
-  int r = settings_copy (setting, &b->setting, why);
+  int r = text_copy (&b->setting, setting, why);
 
   if (r == 0)
     r = environment_file ("CACERT", &pem_cert_rules, &pem.ca, &pem.ca_name,
@@ -144,8 +137,8 @@ environment_token (struct openbao *b, struct reason *why)
   char setting[64];
   const char *value = variable ("TOKEN", setting);
   const char *home = getenv ("HOME");
-  char *path = NULL;
-  int r;
+  CLEANUP_FREE char *path = NULL;
+  int r = 0;
 
   if (value)
     return login_from_token (b->login, value, setting, why);
@@ -156,10 +149,10 @@ environment_token (struct openbao *b, struct reason *why)
       reason_prefix (why, "%s", setting);
     return r;
   }
-  if (home && asprintf (&path, "%s/.vault-token", home) == -1)
-    return settings_no_memory (why);
-  r = path ? login_from_token_file (b->login, path, why) : -ENOENT;
-  free (path);
+  if (home)
+    r = text_format (&path, why, "%s/.vault-token", home);
+  if (r == 0)
+    r = path ? login_from_token_file (b->login, path, why) : -ENOENT;
   if (r != -ENOENT)
     return r;
   if (http_server_is_unix (b->server))

@@ -4,9 +4,26 @@
 
 #include "config.h"
 
+#include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 
+#include "encoding.h"
 #include "openbao.h"
+
+int
+bao_path (char **ret, struct reason *why, const char *fmt, ...)
+{
+  CLEANUP_FREE char *plain = NULL;
+  va_list args;
+
+  va_start (args, fmt);
+  if (vasprintf (&plain, fmt, args) == -1)
+    plain = NULL;
+  va_end (args);
+  *ret = plain ? url_path_encode (plain) : NULL;
+  return *ret ? 0 : reason_no_memory (why);
+}
 
 int
 openbao_send (const struct openbao *b, const struct openbao_request *request,

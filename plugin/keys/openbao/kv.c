@@ -13,7 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "encoding.h"
 #include "openbao.h"
 
 /* ---- the reference ---- */
@@ -60,7 +59,7 @@ kv_parse (const char *body, struct kv_reference *ret, struct reason *why)
   parts.path = hash ? strndup (body, hash - body) : strdup (body);
   if (!parts.path || (field && !parts.field)) {
     kv_reference_free (&parts);
-    return settings_no_memory (why);
+    return reason_no_memory (why);
   }
   *ret = parts;
   return 0;
@@ -75,7 +74,7 @@ kv_reference_free (struct kv_reference *parts)
 
 /* ---- where the key is ---- */
 
-struct place {
+struct kv_place {
   char *mount; /* without slashes at the end */
   const char *path;
   bool kv2;
@@ -83,26 +82,23 @@ struct place {
 };
 
 /* "v1/MOUNT/[data/]PATH[?version=N]", encoded. */
-static char *
-record_path (const struct place *place, unsigned version)
+static int
+record_path (const struct kv_place *place, unsigned version, char **ret,
+             struct reason *why)
 {
-  char *plain = NULL, *encoded = NULL, *path = NULL;
+  CLEANUP_FREE char *path = NULL;
+  const int r = bao_path (&path, why, "v1/%s/%s%s", place->mount,
+                          place->kv2 ? "data/" : "", place->path);
 
-  if (asprintf (&plain, "v1/%s/%s%s", place->mount, place->kv2 ? "data/" : "",
-                place->path) != -1)
-    encoded = url_path_encode (plain);
-  free (plain);
-  if (!encoded || version == 0)
-    return encoded;
-  if (asprintf (&path, "%s?version=%u", encoded, version) == -1)
-    path = NULL;
-  free (encoded);
-  return path;
+  if (r == 0 && version > 0)
+    return text_format (ret, why, "%s?version=%u", path, version);
+  *ret = TAKE_PTR (path);
+  return r;
 }
 
 /* The commands' own fallback for a token that may not ask. */
 static int
-guess_mount (const struct openbao_key *k, struct place *place,
+guess_mount (const struct openbao_key *k, struct kv_place *place,
              struct reason *why)
 {
   const char *slash = strchr (k->path, '/');
@@ -110,7 +106,7 @@ guess_mount (const struct openbao_key *k, struct place *place,
   place->mount = strndup (k->path, slash - k->path);
   place->path = slash + 1;
   place->kv2 = true;
-  return place->mount ? 0 : reason_set (why, ENOMEM, "out of memory");
+  return place->mount ? 0 : reason_no_memory (why);
 }
 
 /* Is the mount that A tells of a key-value engine, and of version 2? */
@@ -137,7 +133,7 @@ read_engine (const struct openbao_key *k, const struct answer *a, bool *kv2,
 
 static int
 read_mount (const struct openbao_key *k, const struct answer *a,
-            struct place *place, struct reason *why)
+            struct kv_place *place, struct reason *why)
 {
   const char *mount = json_string_value (
       json_object_get (json_object_get (a->body, "data"), "path"));
@@ -157,7 +153,7 @@ read_mount (const struct openbao_key *k, const struct answer *a,
   place->mount = strndup (mount, n - 1);
   place->path = k->path + n;
   place->seen = true;
-  return place->mount ? 0 : reason_set (why, ENOMEM, "out of memory");
+  return place->mount ? 0 : reason_no_memory (why);
 }
 
 /* Which mount is PATH in, and what is it? */
@@ -165,41 +161,33 @@ static int
 ask_mount (const struct openbao_key *k, const char *path,
            struct key_question *q, struct answer *a, struct reason *why)
 {
-  char *plain = NULL, *encoded = NULL;
-  int r;
+  CLEANUP_FREE char *encoded = NULL;
+  const int r = bao_path (&encoded, why, "v1/sys/internal/ui/mounts/%s", path);
 
-  if (asprintf (&plain, "v1/sys/internal/ui/mounts/%s", path) != -1)
-    encoded = url_path_encode (plain);
-  free (plain);
-  if (!encoded)
-    return reason_set (why, ENOMEM, "out of memory");
-  r = openbao_ask (k->bao, "GET", encoded, NULL, q, a, why);
-  free (encoded);
-  return r;
+  return r < 0 ? r : openbao_ask (k->bao, "GET", encoded, NULL, q, a, why);
 }
 
 static int
 find_mount (const struct openbao_key *k, struct key_question *q,
-            struct place *place, struct reason *why)
+            struct kv_place *place, struct reason *why)
 {
-  struct answer a = { 0 };
-  int r = ask_mount (k, k->path, q, &a, why);
+  CLEANUP_ANSWER struct answer a = { 0 };
+  const int r = ask_mount (k, k->path, q, &a, why);
 
-  if (r == 0 && a.status == 200 && a.body)
-    r = read_mount (k, &a, place, why);
-  else if (r == 0 && a.body && a.status >= 400 && !answer_is_outage (a.status))
-    r = guess_mount (k, place, why);
-  else if (r == 0)
-    r = answer_refusal (k, &a, &q->again, why);
-  answer_free (&a);
-  return r;
+  if (r < 0)
+    return r;
+  if (a.status == 200 && a.body)
+    return read_mount (k, &a, place, why);
+  if (a.body && a.status >= 400 && !answer_is_outage (a.status))
+    return guess_mount (k, place, why);
+  return answer_refusal (k, &a, &q->again, why);
 }
 
 /* ---- nothing is there ---- */
 
 /* 0: the mount is what PLACE says, or the server does not tell. */
 static int
-compare_mount (const struct openbao_key *k, const struct place *place,
+compare_mount (const struct openbao_key *k, const struct kv_place *place,
                const struct answer *a, struct reason *why)
 {
   const char *mount = json_string_value (
@@ -219,30 +207,27 @@ compare_mount (const struct openbao_key *k, const struct place *place,
 }
 
 static int
-check_mount (const struct openbao_key *k, const struct place *place,
+check_mount (const struct openbao_key *k, const struct kv_place *place,
              struct key_question *q, struct reason *why)
 {
-  struct answer a = { 0 };
-  char *path = NULL;
-  int r;
+  CLEANUP_ANSWER struct answer a = { 0 };
+  CLEANUP_FREE char *path = NULL;
+  int r = text_format (&path, why, "%s/%s", place->mount, place->path);
 
-  if (asprintf (&path, "%s/%s", place->mount, place->path) == -1)
-    return reason_set (why, ENOMEM, "out of memory");
-  r = ask_mount (k, path, q, &a, why);
-  free (path);
+  if (r == 0)
+    r = ask_mount (k, path, q, &a, why);
+  if (r == -EACCES || r == -EKEYREJECTED)
+    return 0;
   if (r == 0 && a.status == 200 && a.body)
-    r = compare_mount (k, place, &a, why);
-  else if (r == 0 && answer_is_outage (a.status))
-    r = answer_refusal (k, &a, &q->again, why);
-  else if (r == -EACCES || r == -EKEYREJECTED)
-    r = 0;
-  answer_free (&a);
+    return compare_mount (k, place, &a, why);
+  if (r == 0 && answer_is_outage (a.status))
+    return answer_refusal (k, &a, &q->again, why);
   return r;
 }
 
 /* What others put before a key's name, and we do not. */
 static const char *
-needless_start (const struct place *place)
+needless_start (const struct kv_place *place)
 {
   const size_t n = strlen (place->mount);
 
@@ -258,7 +243,7 @@ needless_start (const struct place *place)
  * volume must not end because of that.
  */
 static int
-doubt_place (const struct openbao_key *k, const struct place *place,
+doubt_place (const struct openbao_key *k, const struct kv_place *place,
              struct key_question *q, struct reason *why)
 {
   struct reason other = { "" };
@@ -333,7 +318,7 @@ version_of (const struct answer *a, bool kv2)
 
 /* PLACE is known.  For sentences, the key is that of the place. */
 static int
-read_there (const struct openbao_key *k, const struct place *place,
+read_there (const struct openbao_key *k, const struct kv_place *place,
             struct key_question *q, struct secret **ret, struct reason *why)
 {
   const struct openbao_key here = { .bao = k->bao,
@@ -342,8 +327,8 @@ read_there (const struct openbao_key *k, const struct place *place,
                                     .version = k->version,
                                     .mount = place->mount,
                                     .mount_seen = place->seen };
-  struct answer a = { 0 };
-  char *path;
+  CLEANUP_ANSWER struct answer a = { 0 };
+  CLEANUP_FREE char *path = NULL;
   int r;
 
   if (k->version > 0 && !place->kv2)
@@ -353,35 +338,30 @@ read_there (const struct openbao_key *k, const struct place *place,
                        "versions: leave \"#version=%u\" out",
                        reason_quoted (place->mount),
                        http_server_address (k->bao->server), k->version);
-  path = record_path (place, k->version);
-  if (!path)
-    return reason_set (why, ENOMEM, "out of memory");
-  r = openbao_ask_for_key (&here, "GET", path, NULL, q, &a, why);
-  free (path);
-  if (r == 0) {
-    q->version = version_of (&a, place->kv2);
-    r = read_record (&here, &a, place->kv2, ret, why);
-  }
-  else if (r == -ENOENT && !answer_has_metadata (&a))
-    r = doubt_place (k, place, q, why);
-  answer_free (&a);
-  return r;
+  r = record_path (place, k->version, &path, why);
+  if (r == 0)
+    r = openbao_ask_for_key (&here, "GET", path, NULL, q, &a, why);
+  if (r == -ENOENT && !answer_has_metadata (&a))
+    return doubt_place (k, place, q, why);
+  if (r < 0)
+    return r;
+  q->version = version_of (&a, place->kv2);
+  return read_record (&here, &a, place->kv2, ret, why);
 }
 
 int
 kv_read (const struct openbao_key *k, struct key_question *question,
          struct secret **ret, struct reason *why)
 {
-  struct place place = { .mount = k->mount,
-                         .path = k->path,
-                         .kv2 = k->bao->engine == ENGINE_KV2 };
-  int r;
+  CLEANUP_FREE char *found = NULL;
+  struct kv_place place = { .mount = k->mount,
+                            .path = k->path,
+                            .kv2 = k->bao->engine == ENGINE_KV2 };
+  int r = 0;
 
-  if (k->mount)
-    return read_there (k, &place, question, ret, why);
-  r = find_mount (k, question, &place, why);
-  if (r == 0)
-    r = read_there (k, &place, question, ret, why);
-  free (place.mount);
-  return r;
+  if (!k->mount) {
+    r = find_mount (k, question, &place, why);
+    found = place.mount;
+  }
+  return r < 0 ? r : read_there (k, &place, question, ret, why);
 }

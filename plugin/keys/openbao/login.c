@@ -11,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "encoding.h"
 #include "json.h"
 #include "login.h"
 
@@ -117,18 +116,6 @@ login_says_policy (const struct answer *a)
 
 /* ---- logging in ---- */
 
-/* The body of a login as bytes that are wiped. */
-static int
-body_of (const struct login *l, struct secret **ret)
-{
-  CLEANUP_JSON json_t *body = l->method->body (l);
-  char *text = body ? json_dumps (body, JSON_COMPACT) : NULL;
-
-  *ret = text ? secret_copy (text, strlen (text)) : NULL;
-  wiping_free (text);
-  return *ret ? 0 : -ENOMEM;
-}
-
 /* What must never be repeated from an error text. */
 static const struct secret *
 secret_of (const struct login *l)
@@ -166,25 +153,18 @@ static int
 post_login (struct login *l, struct key_question *question, struct token *t,
             struct reason *why)
 {
-  CLEANUP_SECRET struct secret *body = NULL;
-  char *plain = NULL, *path = NULL;
+  CLEANUP_SECRET struct secret *body = json_secret (l->method->body (l));
+  CLEANUP_FREE char *path = NULL;
+  CLEANUP_ANSWER struct answer a = { 0 };
   struct openbao_request request = { .method = "POST",
                                      .namespace = l->namespace,
+                                     .body = body,
                                      .hidden = secret_of (l) };
-  struct answer a = { 0 };
-  int r = -ENOMEM;
+  int r = body ? bao_path (&path, why, "v1/auth/%s/login", l->mount)
+               : reason_no_memory (why);
 
-  if (asprintf (&plain, "v1/auth/%s/login", l->mount) == -1)
-    plain = NULL;
-  else
-    path = url_path_encode (plain);
-  if (path)
-    r = body_of (l, &body);
   request.path = path;
-  request.body = body;
-  if (r < 0)
-    reason_set (why, ENOMEM, "out of memory");
-  else
+  if (r == 0)
     r = send_login (l, &request, question, &a, why);
   l->login_lost = l->login_lost || a.taken;
   if (r == 0 && a.status == 200 && a.body)
@@ -194,9 +174,6 @@ post_login (struct login *l, struct key_question *question, struct token *t,
   if (r < 0)
     reason_prefix (why, "logging in to OpenBao at %s by %s",
                    http_server_address (l->bao->server), l->method->what);
-  answer_free (&a);
-  free (path);
-  free (plain);
   return r;
 }
 
@@ -302,7 +279,7 @@ login_token (struct login *l, struct key_question *question,
   if (r == 0) {
     *ret = secret_copy (l->token.id->bytes, l->token.id->length);
     if (!*ret)
-      r = settings_no_memory (why);
+      r = reason_no_memory (why);
   }
   pthread_mutex_unlock (&l->flight.lock);
   return r;
@@ -534,7 +511,7 @@ prolong (struct login *l, const struct deadline *deadline, struct reason *why)
   l->token.id = secret_copy (old.id->bytes, old.id->length);
   if (!l->token.id) {
     l->token.id = old.id;
-    return settings_no_memory (why);
+    return reason_no_memory (why);
   }
   flight_begin (&l->flight);
   if (old.renewable)

@@ -59,8 +59,8 @@ set_place (struct login *l, const json_t *mount, const json_t *namespace,
 {
   const char *name = json_string_value (namespace);
   size_t n;
-  int r = settings_copy (mount ? json_string_value (mount) : l->method->name,
-                         &l->mount, why);
+  int r = text_copy (&l->mount,
+                     mount ? json_string_value (mount) : l->method->name, why);
 
   if (r < 0)
     return r;
@@ -73,13 +73,13 @@ set_place (struct login *l, const json_t *mount, const json_t *namespace,
     return r;
   }
   if (!namespace)
-    return settings_copy (l->bao->namespace, &l->namespace, why);
+    return text_copy (&l->namespace, l->bao->namespace, why);
   if (!name[0])
     return 0;
   if (!credential_is_text (name, strlen (name)))
     return reason_set (why, EINVAL, "%s: \"namespace\" is not a namespace",
                        where);
-  return settings_copy (name, &l->namespace, why);
+  return text_copy (&l->namespace, name, why);
 }
 
 /* ---- tokens that somebody else got ---- */
@@ -94,7 +94,7 @@ set_token (struct login *l, const char *text, size_t length,
                        "characters that a token never has",
                        setting);
   l->token.id = secret_copy (text, length);
-  return l->token.id ? 0 : settings_no_memory (why);
+  return l->token.id ? 0 : reason_no_memory (why);
 }
 
 static int
@@ -176,7 +176,7 @@ set_role_id (struct login *l, const json_t *id, bool alone,
   if (!credential_is_text (text, strlen (text)))
     return reason_set (why, EINVAL, "%s: \"role_id\" is not a role id", where);
   l->role_id.text = secret_copy (text, strlen (text));
-  return l->role_id.text ? 0 : settings_no_memory (why);
+  return l->role_id.text ? 0 : reason_no_memory (why);
 }
 
 static int
@@ -223,21 +223,15 @@ parse_approle (struct login *l, json_t *auth, const struct profile *profile,
 }
 
 static json_t *
-string_of (const struct secret *s)
-{
-  return json_stringn ((const char *)s->bytes, s->length);
-}
-
-static json_t *
 body_approle (const struct login *l)
 {
   const struct secret *secret =
       l->wrapped.path ? l->unwrapped : l->secret_id.text;
 
   if (!secret)
-    return json_pack ("{s:o}", "role_id", string_of (l->role_id.text));
-  return json_pack ("{s:o,s:o}", "role_id", string_of (l->role_id.text),
-                    "secret_id", string_of (secret));
+    return json_pack ("{s:o}", "role_id", json_of_secret (l->role_id.text));
+  return json_pack ("{s:o,s:o}", "role_id", json_of_secret (l->role_id.text),
+                    "secret_id", json_of_secret (secret));
 }
 
 /* ---- JWT and Kubernetes ---- */
@@ -261,7 +255,7 @@ parse_jwt_members (struct login *l, json_t *auth, const char *where,
   if (r == 0)
     r = set_place (l, mount, namespace, where, why);
   if (r == 0)
-    r = settings_copy (json_string_value (role), &l->role, why);
+    r = text_copy (&l->role, json_string_value (role), why);
   if (r < 0)
     return r;
   return open_file (&l->jwt, file ? json_string_value (file) : default_path,
@@ -289,7 +283,7 @@ static json_t *
 body_jwt (const struct login *l)
 {
   return json_pack ("{s:s,s:o}", "role", l->role, "jwt",
-                    string_of (l->jwt.text));
+                    json_of_secret (l->jwt.text));
 }
 
 /* ---- the TLS client certificate ---- */
@@ -317,7 +311,7 @@ parse_cert (struct login *l, json_t *auth, const struct profile *profile,
                        where);
   r = set_place (l, mount, namespace, where, why);
   if (r == 0)
-    r = settings_copy (json_string_value (name), &l->role, why);
+    r = text_copy (&l->role, json_string_value (name), why);
   return r;
 }
 
@@ -382,7 +376,7 @@ login_from_profile (struct login *l, json_t *auth,
   l->method = find_method (method);
   if (!l->method)
     return unknown_method (method, where, why);
-  r = settings_copy (where, &l->setting, why);
+  r = text_copy (&l->setting, where, why);
   if (r < 0)
     return r;
   return l->method->parse (l, auth, profile, where, why);
@@ -392,22 +386,22 @@ int
 login_from_token (struct login *l, const char *text, const char *setting,
                   struct reason *why)
 {
-  int r = settings_copy (setting, &l->setting, why);
+  int r = text_copy (&l->setting, setting, why);
 
   l->method = find_method ("token");
   if (r == 0)
-    r = settings_copy (l->bao->namespace, &l->namespace, why);
+    r = text_copy (&l->namespace, l->bao->namespace, why);
   return r < 0 ? r : set_token (l, text, strlen (text), setting, why);
 }
 
 int
 login_from_token_file (struct login *l, const char *path, struct reason *why)
 {
-  int r = settings_copy (path, &l->setting, why);
+  int r = text_copy (&l->setting, path, why);
 
   l->method = find_method ("token_file");
   if (r == 0)
-    r = settings_copy (l->bao->namespace, &l->namespace, why);
+    r = text_copy (&l->namespace, l->bao->namespace, why);
   if (r == 0)
     r = credential_open (&l->token_file, path, &credential_token, why);
   return r < 0 ? r

@@ -96,11 +96,11 @@ openbao_open (struct kms *kms, const struct profile *profile,
   int r;
 
   if (!b)
-    return reason_set (why, ENOMEM, "out of memory");
+    return reason_no_memory (why);
   kms->state = b;
   b->login = calloc (1, sizeof *b->login);
   if (!b->login)
-    return settings_no_memory (why);
+    return reason_no_memory (why);
   login_open (b->login, b);
   if (!profile)
     return openbao_from_environment (b, &kms->timeout_ms, why);
@@ -152,19 +152,16 @@ set_kv_key (struct openbao_key *k, const char *body, struct reason *why)
   if (r < 0)
     return r;
   k->version = parts.version;
-  if (asprintf (&k->path, "%s%s", b->prefix, parts.path) == -1) {
-    k->path = NULL;
-    r = settings_no_memory (why);
-  }
-  else if (parts.field)
+  r = text_format (&k->path, why, "%s%s", b->prefix, parts.path);
+  if (r == 0 && parts.field)
     r = reason_set (why, EINVAL,
                     "behind '#' goes version=N: it is the profile that names "
                     "the field");
-  else if (k->version > 0 && b->engine == ENGINE_KV1)
+  else if (r == 0 && k->version > 0 && b->engine == ENGINE_KV1)
     r = reason_set (why, EINVAL,
                     "KV version 1 keeps no versions: \"#version=\" is for "
                     "\"engine\": \"kv2\"");
-  else
+  else if (r == 0)
     r = reference_check_path (k->path, "\"prefix\" with the reference", why);
   if (r == 0 && b->layout.kind == LAYOUT_CASTELLAN)
     r = layout_check_cinder_id (parts.path, why);
@@ -178,9 +175,9 @@ set_transit_key (struct openbao_key *k, const char *body, struct reason *why)
   int r = transit_check (body, why);
 
   if (r == 0)
-    r = settings_copy (body, &k->wrapped, why);
+    r = text_copy (&k->wrapped, body, why);
   if (r == 0)
-    r = settings_copy (k->bao->transit_key, &k->path, why);
+    r = text_copy (&k->path, k->bao->transit_key, why);
   return r;
 }
 
@@ -192,9 +189,9 @@ set_profile_key (struct openbao_key *k, const char *body, struct reason *why)
 
   k->layout = b->layout;
   k->layout.field = NULL;
-  r = settings_copy (b->layout.field, &k->layout.field, why);
+  r = text_copy (&k->layout.field, b->layout.field, why);
   if (r == 0)
-    r = settings_copy (b->mount, &k->mount, why);
+    r = text_copy (&k->mount, b->mount, why);
   if (r == 0)
     r = b->engine == ENGINE_TRANSIT ? set_transit_key (k, body, why)
                                     : set_kv_key (k, body, why);
@@ -206,20 +203,15 @@ static int
 set_doing (struct openbao_key *k, const char *name, struct reason *why)
 {
   const char *address = http_server_names (k->bao->server);
-  int n;
 
   if (k->wrapped)
-    n = asprintf (
-        &k->doing,
+    return text_format (
+        &k->doing, why,
         "asking OpenBao at %s to decrypt with the transit key " REASON_QUOTED,
         address, reason_quoted (k->path));
-  else
-    n = asprintf (&k->doing, "asking OpenBao at %s for the key " REASON_QUOTED,
-                  address, reason_quoted (name));
-  if (n >= 0)
-    return 0;
-  k->doing = NULL;
-  return settings_no_memory (why);
+  return text_format (&k->doing, why,
+                      "asking OpenBao at %s for the key " REASON_QUOTED,
+                      address, reason_quoted (name));
 }
 
 static int
@@ -230,7 +222,7 @@ openbao_prepare (struct kms *kms, const struct reference *ref, void **state,
   int r;
 
   if (!k)
-    return reason_set (why, ENOMEM, "out of memory");
+    return reason_no_memory (why);
   k->bao = kms->state;
   r = kms->path ? set_profile_key (k, ref->body, why)
                 : set_scheme_key (k, ref->body, why);

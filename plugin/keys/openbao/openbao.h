@@ -59,11 +59,6 @@ openbao_from_profile (struct openbao *b, const struct profile *profile,
 extern int openbao_from_environment (struct openbao *b, int *timeout_ms,
                                      struct reason *why);
 
-extern int settings_no_memory (struct reason *why);
-
-/* FROM may be NULL: then *TO stays. */
-extern int settings_copy (const char *from, char **to, struct reason *why);
-
 /* http_server_new, for B.  -EINVAL, -ENOMEM. */
 extern int settings_server (struct openbao *b, const struct http_options *o,
                             struct reason *why);
@@ -92,6 +87,7 @@ struct answer {
 extern void answer_read (struct answer *answer, const struct http_reply *reply,
                          const struct secret *token);
 extern void answer_free (struct answer *answer);
+#define CLEANUP_ANSWER __attribute__ ((cleanup (answer_free)))
 
 /* Does STATUS say nothing but that the server cannot answer now?  The one
  * list: of reads, logins, renewals and lookups.
@@ -134,6 +130,10 @@ struct openbao_request {
   const struct secret *body;   /* JSON, or NULL */
   const struct secret *hidden; /* never to be quoted from the answer */
 };
+
+/* A path, encoded; *RET is malloc'd, NULL where memory is short: -ENOMEM. */
+extern int bao_path (char **ret, struct reason *why, const char *fmt, ...)
+    __attribute__ ((format (printf, 3, 4)));
 
 /* 0: *ANSWER is the caller's, whatever its status.  Else there is none:
  * errors of http_ask.

@@ -88,7 +88,7 @@ set_layout (struct openbao *b, const struct settings *s,
                             "text, hex or base64", why);
   b->layout.kind = kind;
   b->layout.encoding = encoding;
-  return settings_copy (json_string_value (s->field), &b->layout.field, why);
+  return text_copy (&b->layout.field, json_string_value (s->field), why);
 }
 
 /* Bytes, in hexadecimal where OpenStack's way is wanted. */
@@ -121,7 +121,7 @@ set_transit (struct openbao *b, const struct settings *s,
   }
   b->layout.kind = kind;
   b->derived = !s->derived || json_is_true (s->derived);
-  return settings_copy (name, &b->transit_key, why);
+  return text_copy (&b->transit_key, name, why);
 }
 
 static int
@@ -148,14 +148,10 @@ set_engine (struct openbao *b, const struct settings *s,
 static int
 check_prefix (const char *prefix, struct reason *why)
 {
-  char *example;
-  int r;
+  CLEANUP_FREE char *example = NULL;
+  const int r = text_format (&example, why, "%sx", prefix);
 
-  if (asprintf (&example, "%sx", prefix) == -1)
-    return settings_no_memory (why);
-  r = reference_check_path (example, "\"prefix\"", why);
-  free (example);
-  return r;
+  return r < 0 ? r : reference_check_path (example, "\"prefix\"", why);
 }
 
 /* The mount may be written with a slash at its end, as the server
@@ -169,11 +165,11 @@ set_mount (struct openbao *b, const struct settings *s,
   size_t n;
   int r;
 
-  r = settings_copy (s->mount ? json_string_value (s->mount) : usual, &b->mount,
-                     why);
+  r = text_copy (&b->mount, s->mount ? json_string_value (s->mount) : usual,
+                 why);
   if (r == 0)
-    r = settings_copy (s->prefix ? json_string_value (s->prefix) : "",
-                       &b->prefix, why);
+    r = text_copy (&b->prefix, s->prefix ? json_string_value (s->prefix) : "",
+                   why);
   if (r < 0)
     return r;
   n = strlen (b->mount);
@@ -211,7 +207,7 @@ profile_server (struct openbao *b, const struct settings *s,
             addresses.several ? "addresses" : "address");
   snprintf (ca_setting, sizeof ca_setting, "%.400s: \"ca_file\"",
             profile->where);
-  r = settings_copy (setting, &b->setting, why);
+  r = text_copy (&b->setting, setting, why);
   if (r == 0)
     r = pem_read (profile, s->ca_file, s->client_cert, s->client_key, &pem,
                   why);

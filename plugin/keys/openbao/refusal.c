@@ -11,12 +11,9 @@
 #include "config.h"
 
 #include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#include "encoding.h"
 #include "login.h"
 
 /* The server could not ask whom it has to ask. */
@@ -58,25 +55,17 @@ static int
 is_mounted (const struct login *l, struct key_question *question, bool *mounted,
             struct reason *why)
 {
-  char *plain = NULL, *path = NULL;
+  CLEANUP_ANSWER struct answer a = { 0 };
+  CLEANUP_FREE char *path = NULL;
   struct openbao_request request = { .method = "GET",
                                      .namespace = l->namespace };
-  struct answer a;
-  int r;
+  int r = bao_path (&path, why, "v1/auth/%s/login", l->mount);
 
-  if (asprintf (&plain, "v1/auth/%s/login", l->mount) != -1)
-    path = url_path_encode (plain);
-  free (plain);
-  if (!path)
-    return settings_no_memory (why);
   request.path = path;
-  r = openbao_send (l->bao, &request, question, &a, why);
-  free (path);
-  if (r < 0)
-    return r;
+  if (r == 0)
+    r = openbao_send (l->bao, &request, question, &a, why);
   *mounted = a.status != 403 && a.status != 404;
-  answer_free (&a);
-  return 0;
+  return r;
 }
 
 static int

@@ -77,21 +77,6 @@ const struct hostfile_rules credential_service_account = {
 
 /* ---- the rest ---- */
 
-int
-settings_no_memory (struct reason *why)
-{
-  return reason_set (why, ENOMEM, "out of memory");
-}
-
-int
-settings_copy (const char *from, char **to, struct reason *why)
-{
-  if (!from)
-    return 0;
-  *to = strdup (from);
-  return *to ? 0 : settings_no_memory (why);
-}
-
 /* Every path begins with it, and none with two. */
 static bool
 ends_in_v1 (const char *address)
@@ -128,5 +113,5 @@ settings_namespace (struct openbao *b, const char *namespace,
     return 0;
   if (!credential_is_text (namespace, strlen (namespace)))
     return reason_set (why, EINVAL, "%s is not a namespace", setting);
-  return settings_copy (namespace, &b->namespace, why);
+  return text_copy (&b->namespace, namespace, why);
 }

@@ -81,7 +81,7 @@ token_from_auth (json_t *auth, const struct token *old, struct token *t,
                        "the answer does not say how long the token lives");
   new.id = secret_copy (json_string_value (id), json_string_length (id));
   if (!new.id)
-    return settings_no_memory (why);
+    return reason_no_memory (why);
   new.renewable = json_is_true (json_object_get (auth, "renewable"));
   new.batch = type &&strcmp (type, "batch") == 0;
   new.limited = json_integer_value (json_object_get (auth, "num_uses")) != 0;

@@ -93,7 +93,7 @@ transit_request (const char *ciphertext, bool derived,
   if (n >= (int)sizeof body)
     return reason_set (why, EINVAL, "the wrapped passphrase is too long");
   *ret = secret_copy (body, n);
-  return *ret ? 0 : reason_set (why, ENOMEM, "out of memory");
+  return *ret ? 0 : reason_no_memory (why);
 }
 
 int
@@ -102,7 +102,7 @@ transit_reply (const struct layout *layout, json_t *body, struct secret **ret,
 {
   json_t *data = json_object_get (body, "data");
   json_t *plaintext = json_object_get (data, "plaintext");
-  struct secret *bytes = NULL;
+  CLEANUP_SECRET struct secret *bytes = NULL;
   int r;
 
   if (!json_is_string (plaintext))
@@ -112,29 +112,15 @@ transit_reply (const struct layout *layout, json_t *body, struct secret **ret,
   r = base64_decode (json_string_value (plaintext),
                      json_string_length (plaintext), &bytes);
   if (r == -ENOMEM)
-    return reason_set (why, ENOMEM, "out of memory");
+    return reason_no_memory (why);
   if (r < 0)
     return reason_set (why, EBADMSG,
                        "the decrypted passphrase is not base64, or is longer "
                        "than %d bytes",
                        SECRET_PASSPHRASE_MAX);
-  if (bytes->length == 0) {
-    secret_free (bytes);
+  if (bytes->length == 0)
     return reason_set (why, EBADMSG, "the decrypted passphrase is empty");
-  }
-  return layout_bytes (layout, bytes, ret, why);
-}
-
-/* "v1/MOUNT/decrypt/KEY", encoded. */
-static char *
-decrypt_path (const struct openbao_key *k)
-{
-  char *plain = NULL, *encoded = NULL;
-
-  if (asprintf (&plain, "v1/%s/decrypt/%s", k->mount, k->path) != -1)
-    encoded = url_path_encode (plain);
-  free (plain);
-  return encoded;
+  return layout_bytes (layout, TAKE_PTR (bytes), ret, why);
 }
 
 int
@@ -142,26 +128,21 @@ transit_unwrap (const struct openbao_key *k, struct key_question *question,
                 struct secret **ret, struct reason *why)
 {
   CLEANUP_SECRET struct secret *body = NULL;
-  struct answer a = { 0 };
-  char *path;
-  int r;
+  CLEANUP_ANSWER struct answer a = { 0 };
+  CLEANUP_FREE char *path = NULL;
+  int r = transit_request (k->wrapped, k->bao->derived, question->subject,
+                           &body, why);
 
-  r = transit_request (k->wrapped, k->bao->derived, question->subject, &body,
-                       why);
+  if (r == 0)
+    r = bao_path (&path, why, "v1/%s/decrypt/%s", k->mount, k->path);
+  if (r == 0)
+    r = openbao_ask_for_key (k, "POST", path, body, question, &a, why);
   if (r < 0)
     return r;
-  path = decrypt_path (k);
-  if (!path)
-    return reason_set (why, ENOMEM, "out of memory");
-  r = openbao_ask_for_key (k, "POST", path, body, question, &a, why);
-  free (path);
-  if (r == 0) {
-    r = transit_reply (&k->layout, a.body, ret, why);
-    if (r < 0)
-      reason_prefix (why, "the transit key " REASON_QUOTED " at %s",
-                     reason_quoted (k->path),
-                     http_server_address (k->bao->server));
-  }
-  answer_free (&a);
+  r = transit_reply (&k->layout, a.body, ret, why);
+  if (r < 0)
+    reason_prefix (why, "the transit key " REASON_QUOTED " at %s",
+                   reason_quoted (k->path),
+                   http_server_address (k->bao->server));
   return r;
 }

@@ -114,7 +114,7 @@ look_up (struct login *l, struct key_question *question, struct reason *why)
     return reason_set (why, EINVAL, "%.256s does not hold a wrapping token",
                        l->wrapped.path);
   if (!body)
-    return settings_no_memory (why);
+    return reason_no_memory (why);
   secret_append (body, "{\"token\":\"", 10);
   secret_append (body, l->wrapped.text->bytes, l->wrapped.text->length);
   secret_append (body, "\"}", 2);
@@ -143,7 +143,7 @@ take_secret_id (struct login *l, const struct answer *a, struct reason *why)
   if (!text || !from) {
     secret_free (text);
     secret_free (from);
-    return settings_no_memory (why);
+    return reason_no_memory (why);
   }
   secret_free (l->unwrapped);
   secret_free (l->unwrapped_from);
