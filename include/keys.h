@@ -144,10 +144,10 @@ struct provider {
   void (*close) (struct kms *kms);
 
   /* A key of KMS.  *STATE is set by a success only and given to free.
-   * -EINVAL.
+   * *DOING is malloc'd: what a fetch waits for, see key_doing.  -EINVAL.
    */
   int (*prepare) (struct kms *kms, const struct reference *ref, void **state,
-                  struct reason *why);
+                  char **doing, struct reason *why);
   void (*free) (void *state);
 
   /* Get the passphrase by its reference. */
@@ -164,7 +164,6 @@ struct provider {
   /* As key_can_check, of this login.  May be NULL: yes. */
   bool (*can_check) (struct kms *kms, struct reason *why);
 
-  const char *(*doing) (const void *state);
   void (*relock) (void *state); /* secrets of one key */
 
   /* Of a login, see key.h; may be NULL where there is none. */
@@ -179,11 +178,6 @@ struct provider {
 /* The table (provider.c).  NULL when there is none. */
 extern const struct provider *provider_of_scheme (const char *scheme);
 extern const struct provider *provider_of_type (const char *type);
-
-/* Comma-separated lists: of names, of profile types, of grammars. */
-extern const char *provider_names (void);
-extern const char *provider_types (void);
-extern const char *provider_grammars (void);
 
 /* The one right way to read a file of the host (hostfile.c). */
 struct hostfile_rules {

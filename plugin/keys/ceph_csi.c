@@ -57,7 +57,7 @@ struct ceph_csi {
 
 struct csi_key {
   const struct ceph_csi *csi;
-  char *id, *doing;
+  char *id;
 };
 
 static int
@@ -109,7 +109,6 @@ ceph_csi_free (void *state)
   struct csi_key *key = state;
 
   free (key->id);
-  free (key->doing);
   free (key);
 }
 
@@ -163,10 +162,10 @@ check_handle (const char *id, struct reason *why)
 
 static int
 ceph_csi_prepare (struct kms *kms, const struct reference *ref, void **state,
-                  struct reason *why)
+                  char **doing, struct reason *why)
 {
   struct csi_key *key;
-  const int r = check_handle (ref->body, why);
+  int r = check_handle (ref->body, why);
 
   if (r < 0)
     return r;
@@ -174,13 +173,13 @@ ceph_csi_prepare (struct kms *kms, const struct reference *ref, void **state,
   if (!key)
     return reason_no_memory (why);
   key->csi = kms->state;
-  key->id = strdup (ref->body);
-  if (asprintf (&key->doing, "unwrapping ceph-csi's key of the volume %.*s",
-                VOLUME_ID_BYTES_MAX, ref->body) == -1)
-    key->doing = NULL;
-  if (!key->id || !key->doing) {
+  r = text_copy (&key->id, ref->body, why);
+  if (r == 0)
+    r = text_format (doing, why, "unwrapping ceph-csi's key of the volume %.*s",
+                     VOLUME_ID_BYTES_MAX, ref->body);
+  if (r < 0) {
     ceph_csi_free (key);
-    return reason_no_memory (why);
+    return r;
   }
   *state = key;
   return 0;
@@ -390,12 +389,6 @@ ceph_csi_check (void *state, struct key_question *question, struct secret **ret,
   return r == 0 ? parse_dek (text, name, &dek, &nonce, why) : r;
 }
 
-static const char *
-ceph_csi_doing (const void *state)
-{
-  return ((const struct csi_key *)state)->doing;
-}
-
 static void
 ceph_csi_relock (struct kms *kms)
 {
@@ -413,6 +406,5 @@ const struct provider ceph_csi_provider = {
   .free = ceph_csi_free,
   .fetch = ceph_csi_fetch,
   .check = ceph_csi_check,
-  .doing = ceph_csi_doing,
   .relock_login = ceph_csi_relock,
 };

@@ -8,7 +8,6 @@
 #include "config.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "json.h"
@@ -16,7 +15,7 @@
 
 struct example_key {
   const struct http_server *server;
-  char *path, *doing;
+  char *path;
 };
 
 /* Before the fork, perhaps as root, once for each profile. */
@@ -59,7 +58,6 @@ example_free (void *state)
 {
   struct example_key *key = state;
 
-  free (key->doing);
   free (key->path);
   free (key);
 }
@@ -67,7 +65,7 @@ example_free (void *state)
 /* One key.  The body may come from an image: it is hostile. */
 static int
 example_prepare (struct kms *kms, const struct reference *ref, void **state,
-                 struct reason *why)
+                 char **doing, struct reason *why)
 {
   struct example_key *key;
   int r = reference_check_path (ref->body, "the key's path", why);
@@ -78,14 +76,13 @@ example_prepare (struct kms *kms, const struct reference *ref, void **state,
   if (!key)
     return reason_no_memory (why);
   key->server = kms->state;
-  if (asprintf (&key->path, "v1/keys/%s", ref->body) == -1)
-    key->path = NULL;
-  if (asprintf (&key->doing, "asking Example at %s for the key %s",
-                http_server_address (key->server), ref->name) == -1)
-    key->doing = NULL;
-  if (!key->path || !key->doing) {
+  r = text_format (&key->path, why, "v1/keys/%s", ref->body);
+  if (r == 0)
+    r = text_format (doing, why, "asking Example at %s for the key %s",
+                     http_server_address (key->server), ref->name);
+  if (r < 0) {
     example_free (key);
-    return reason_no_memory (why);
+    return r;
   }
   *state = key;
   return 0;
@@ -140,12 +137,6 @@ example_fetch (void *state, struct key_question *question, struct secret **ret,
   return r;
 }
 
-static const char *
-example_doing (const void *state)
-{
-  return ((const struct example_key *)state)->doing;
-}
-
 /* Locks on memory do not survive fork (). */
 static void
 example_relock (struct kms *kms)
@@ -162,6 +153,5 @@ const struct provider example_provider = {
   .free = example_free,
   .fetch = example_fetch,
   .check = example_fetch,
-  .doing = example_doing,
   .relock_login = example_relock,
 };

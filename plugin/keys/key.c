@@ -27,6 +27,7 @@ struct key {
   bool image;
   struct kms *kms; /* from key_prepare on */
   void *state;     /* the provider's, from key_prepare on */
+  char *doing;     /* what a fetch waits for, from key_prepare on */
   struct retired *retired;
 };
 
@@ -39,7 +40,7 @@ not_a_reference (const char *problem, struct reason *why)
   return reason_set (why, EINVAL,
                      "key= %s: it takes a reference such as %s, PROFILE:REF, "
                      "image or none, never the secret itself",
-                     problem, provider_grammars ());
+                     problem, key_grammars ());
 }
 
 /* The length of a well-formed scheme at the start of REF, or 0. */
@@ -150,6 +151,8 @@ release (struct key *key)
   if (key->state)
     key->kms->provider->free (key->state);
   key->state = NULL;
+  free (key->doing);
+  key->doing = NULL;
   if (key->kms)
     kms_release (key->kms);
   key->kms = NULL;
@@ -167,7 +170,8 @@ key_prepare (struct key *key, const char *profiles, struct reason *why)
     profiles = NULL;
   r = kms_acquire (profiles, key->scheme, &key->kms, why);
   if (r == 0)
-    r = key->kms->provider->prepare (key->kms, &ref, &key->state, why);
+    r = key->kms->provider->prepare (key->kms, &ref, &key->state, &key->doing,
+                                     why);
   if (r < 0)
     release (key);
   return r;
@@ -334,8 +338,7 @@ key_profile (const struct key *key)
 const char *
 key_doing (const struct key *key)
 {
-  return key->state ? key->kms->provider->doing (key->state)
-                    : "getting the key";
+  return key->doing ? key->doing : "getting the key";
 }
 
 /* ---- the life of secrets ---- */
@@ -386,24 +389,6 @@ key_free (struct key *key)
   free (key->scheme);
   free (key->name);
   free (key);
-}
-
-const char *
-key_providers (void)
-{
-  return provider_names ();
-}
-
-const char *
-key_grammars (void)
-{
-  return provider_grammars ();
-}
-
-const char *
-key_profile_types (void)
-{
-  return provider_types ();
 }
 
 int

@@ -22,9 +22,8 @@ enum keyfile_kind { KIND_FILE, KIND_LINE, KIND_FD, KIND_CRED };
 
 struct keyfile {
   enum keyfile_kind kind;
-  char *path; /* absolute; not of an fd */
-  int fd;     /* of KIND_FD, closed once it was read */
-  char *doing;
+  char *path;           /* absolute; not of an fd */
+  int fd;               /* of KIND_FD, closed once it was read */
   struct secret *bytes; /* until the first fetch */
 };
 
@@ -104,7 +103,6 @@ keyfile_free (void *state)
   if (!k)
     return;
   secret_free (k->bytes);
-  free (k->doing);
   free (k->path);
   free (k);
 }
@@ -174,21 +172,21 @@ read_bytes (struct keyfile *k, struct secret **ret, struct reason *why)
 
 static int
 keyfile_prepare (struct kms *kms, const struct reference *ref, void **state,
-                 struct reason *why)
+                 char **doing, struct reason *why)
 {
   struct keyfile *k = calloc (1, sizeof *k);
   int r;
 
   (void)kms;
-  if (!k || asprintf (&k->doing, "reading the key " REASON_QUOTED,
-                      reason_quoted (ref->name)) == -1) {
-    free (k);
+  if (!k)
     return reason_no_memory (why);
-  }
   k->kind = kind_of_scheme (ref->scheme);
   r = set_path (k, ref->body, why);
   if (r == 0)
     r = read_bytes (k, &k->bytes, why);
+  if (r == 0)
+    r = text_format (doing, why, "reading the key " REASON_QUOTED,
+                     reason_quoted (ref->name));
   if (r < 0) {
     keyfile_free (k);
     return r;
@@ -224,12 +222,6 @@ keyfile_fetch (void *state, struct key_question *question, struct secret **ret,
   return r;
 }
 
-static const char *
-keyfile_doing (const void *state)
-{
-  return ((const struct keyfile *)state)->doing;
-}
-
 static void
 keyfile_relock (void *state)
 {
@@ -246,7 +238,6 @@ keyfile_relock (void *state)
     .parse = keyfile_parse,                                                    \
     .prepare = keyfile_prepare,                                                \
     .fetch = keyfile_fetch,                                                    \
-    .doing = keyfile_doing,                                                    \
     .relock = keyfile_relock,                                                  \
     .free = keyfile_free,                                                      \
   }

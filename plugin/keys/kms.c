@@ -104,7 +104,7 @@ open_profile (struct kms *k, struct reason *why)
   else
     r = reason_set (why, EINVAL, "%s: unknown type \"%s\" (known: %s)",
                     profile->where, reason_name (buf, profile->type),
-                    provider_types ());
+                    key_profile_types ());
   profile_free (profile);
   return r;
 }

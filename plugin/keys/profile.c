@@ -75,7 +75,7 @@ find (const char *path, const char *name, json_t *root, struct profile *p,
     return reason_set (why, ENOENT,
                        "%.256s: there is no profile \"%s\", and no kind of key "
                        "has that name (%s)",
-                       path, name, provider_grammars ());
+                       path, name, key_grammars ());
   if (!json_is_object (p->object))
     return reason_set (why, EINVAL, "%s must be an object ({...})", p->where);
   return 0;

@@ -85,21 +85,21 @@ make_lists (void)
 }
 
 const char *
-provider_names (void)
+key_providers (void)
 {
   pthread_once (&lists_once, make_lists);
   return names;
 }
 
 const char *
-provider_types (void)
+key_profile_types (void)
 {
   pthread_once (&lists_once, make_lists);
   return types;
 }
 
 const char *
-provider_grammars (void)
+key_grammars (void)
 {
   pthread_once (&lists_once, make_lists);
   return grammars;

@@ -62,6 +62,7 @@ ask (const char *answer, struct key_question *question, struct secret **ret,
                                  .body = "a/b" };
   CLEANUP_SECRET struct secret *now = NULL;
   struct kms kms;
+  CLEANUP_FREE char *doing = NULL;
   void *key = NULL;
   pthread_t thread;
   char copy[256];
@@ -70,8 +71,8 @@ ask (const char *answer, struct key_question *question, struct secret **ret,
   snprintf (copy, sizeof copy, "%s", answer);
   assert_int_equal (open_at (&kms, address, why), 0);
   p->relock_login (&kms);
-  assert_int_equal (p->prepare (&kms, &ref, &key, why), 0);
-  assert_non_null (strstr (p->doing (key), "t:a/b"));
+  assert_int_equal (p->prepare (&kms, &ref, &key, &doing, why), 0);
+  assert_non_null (strstr (doing, "t:a/b"));
   *question = (struct key_question){ .deadline = deadline_in_ms (5000, NULL) };
   assert_int_equal (pthread_create (&thread, NULL, serve, copy), 0);
   r = ret ? p->fetch (key, question, ret, why)
@@ -136,6 +137,7 @@ test_what_is_refused_before_anything_is_asked (void **state)
   struct reason why = { "" };
   struct kms kms;
   void *key = NULL;
+  char *doing = NULL;
 
   (void)state;
   assert_int_equal (open_at (&kms, NULL, &why), -EINVAL);
@@ -143,7 +145,7 @@ test_what_is_refused_before_anything_is_asked (void **state)
   assert_int_equal (open_at (&kms, "http://192.0.2.1", &why), -EINVAL);
   p->close (&kms);
   assert_int_equal (open_at (&kms, address, &why), 0);
-  assert_int_equal (p->prepare (&kms, &up, &key, &why), -EINVAL);
+  assert_int_equal (p->prepare (&kms, &up, &key, &doing, &why), -EINVAL);
   assert_null (key);
   p->close (&kms);
 }

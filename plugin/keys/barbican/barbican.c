@@ -18,7 +18,6 @@
 struct barbican_key {
   struct barbican *barbican;
   char *id;
-  char *doing;
 };
 
 /* What being registered as a consumer may cost a key that is there. */
@@ -244,10 +243,7 @@ barbican_free (void *state)
 {
   struct barbican_key *k = state;
 
-  if (!k)
-    return;
   free (k->id);
-  free (k->doing);
   free (k);
 }
 
@@ -270,7 +266,7 @@ check_id (const char *id, struct reason *why)
 
 static int
 barbican_prepare (struct kms *kms, const struct reference *ref, void **state,
-                  struct reason *why)
+                  char **doing, struct reason *why)
 {
   struct barbican *b = kms->state;
   struct barbican_key *k;
@@ -284,23 +280,17 @@ barbican_prepare (struct kms *kms, const struct reference *ref, void **state,
   if (!k)
     return reason_no_memory (why);
   k->barbican = b;
-  k->id = strdup (ref->body);
-  if (asprintf (&k->doing,
-                "asking Keystone at %s, and Barbican, for the key %s",
-                http_server_names (b->keystone.server), ref->name) == -1)
-    k->doing = NULL;
-  if (!k->id || !k->doing) {
+  r = text_copy (&k->id, ref->body, why);
+  if (r == 0)
+    r = text_format (doing, why,
+                     "asking Keystone at %s, and Barbican, for the key %s",
+                     http_server_names (b->keystone.server), ref->name);
+  if (r < 0) {
     barbican_free (k);
-    return reason_no_memory (why);
+    return r;
   }
   *state = k;
   return 0;
-}
-
-static const char *
-barbican_doing (const void *state)
-{
-  return ((const struct barbican_key *)state)->doing;
 }
 
 static int
@@ -354,7 +344,6 @@ const struct provider barbican_provider = {
   .free = barbican_free,
   .fetch = barbican_fetch,
   .check = barbican_check,
-  .doing = barbican_doing,
   .save_login = barbican_save_login,
   .restore_login = barbican_restore_login,
   .tend_login = barbican_tend_login,

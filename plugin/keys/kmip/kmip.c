@@ -25,7 +25,6 @@ struct kmip_key {
   struct kmip *kmip;
   char *object;           /* id or name; not of a wrapped passphrase */
   struct wrapped wrapped; /* where the profile has a wrapper */
-  char *doing;
 };
 
 /* ---- talking ---- */
@@ -302,11 +301,8 @@ kmip_free (void *state)
 {
   struct kmip_key *k = state;
 
-  if (!k)
-    return;
   wrapped_free (&k->wrapped);
   free (k->object);
-  free (k->doing);
   free (k);
 }
 
@@ -326,7 +322,7 @@ set_object (struct kmip_key *k, const struct reference *ref, struct reason *why)
 
 static int
 kmip_prepare (struct kms *kms, const struct reference *ref, void **state,
-              struct reason *why)
+              char **doing, struct reason *why)
 {
   struct kmip_key *k = calloc (1, sizeof *k);
   char buf[REASON_NAME_MAX];
@@ -336,25 +332,16 @@ kmip_prepare (struct kms *kms, const struct reference *ref, void **state,
     return reason_no_memory (why);
   k->kmip = kms->state;
   r = set_object (k, ref, why);
-  if (r == 0 &&
-      asprintf (&k->doing, "asking KMIP at %s for the key " REASON_QUOTED,
-                k->kmip->server->names,
-                reason_quoted (reason_name (buf, ref->name))) == -1) {
-    k->doing = NULL;
-    r = reason_no_memory (why);
-  }
+  if (r == 0)
+    r = text_format (doing, why, "asking KMIP at %s for the key " REASON_QUOTED,
+                     k->kmip->server->names,
+                     reason_quoted (reason_name (buf, ref->name)));
   if (r < 0) {
     kmip_free (k);
     return r;
   }
   *state = k;
   return 0;
-}
-
-static const char *
-kmip_doing (const void *state)
-{
-  return ((const struct kmip_key *)state)->doing;
 }
 
 static void
@@ -376,6 +363,5 @@ const struct provider kmip_provider = {
   .fetch = kmip_fetch,
   .unwrap = kmip_fetch,
   .check = kmip_fetch,
-  .doing = kmip_doing,
   .relock_login = kmip_relock,
 };

@@ -114,13 +114,10 @@ openbao_free (void *state)
 {
   struct openbao_key *k = state;
 
-  if (!k)
-    return;
   free (k->layout.field);
   free (k->wrapped);
   free (k->path);
   free (k->mount);
-  free (k->doing);
   free (k);
 }
 
@@ -200,23 +197,24 @@ set_profile_key (struct openbao_key *k, const char *body, struct reason *why)
 
 /* For sentences: a wrapped passphrase says nothing to its reader. */
 static int
-set_doing (struct openbao_key *k, const char *name, struct reason *why)
+say_doing (const struct openbao_key *k, const char *name, char **doing,
+           struct reason *why)
 {
   const char *address = http_server_names (k->bao->server);
 
   if (k->wrapped)
     return text_format (
-        &k->doing, why,
+        doing, why,
         "asking OpenBao at %s to decrypt with the transit key " REASON_QUOTED,
         address, reason_quoted (k->path));
-  return text_format (&k->doing, why,
+  return text_format (doing, why,
                       "asking OpenBao at %s for the key " REASON_QUOTED,
                       address, reason_quoted (name));
 }
 
 static int
 openbao_prepare (struct kms *kms, const struct reference *ref, void **state,
-                 struct reason *why)
+                 char **doing, struct reason *why)
 {
   struct openbao_key *k = calloc (1, sizeof *k);
   int r;
@@ -227,19 +225,13 @@ openbao_prepare (struct kms *kms, const struct reference *ref, void **state,
   r = kms->path ? set_profile_key (k, ref->body, why)
                 : set_scheme_key (k, ref->body, why);
   if (r == 0)
-    r = set_doing (k, ref->name, why);
+    r = say_doing (k, ref->name, doing, why);
   if (r < 0) {
     openbao_free (k);
     return r;
   }
   *state = k;
   return 0;
-}
-
-static const char *
-openbao_doing (const void *state)
-{
-  return ((const struct openbao_key *)state)->doing;
 }
 
 static bool
@@ -306,7 +298,6 @@ const struct provider openbao_provider = {
   .fetch = openbao_fetch,
   .unwrap = openbao_fetch,
   .check = openbao_check,
-  .doing = openbao_doing,
   .can_check = openbao_can_check,
   .save_login = openbao_save_login,
   .restore_login = openbao_restore_login,

@@ -47,7 +47,6 @@ struct openbao_key {
   char *mount;          /* as openbao's, or the one that was found */
   bool mount_seen;      /* the server said that there is this mount */
   atomic_bool fetched;  /* the key has come from there once */
-  char *doing;          /* "asking OpenBao at ADDRESS for the key NAME" */
 };
 
 /* Fill B and the KMS's timeout.  On failure the caller frees what is
