@@ -75,9 +75,10 @@ extern bool profile_allows (const struct profile *profile, const char *image);
  */
 struct kms {
   const struct provider *provider;
-  void *state;    /* the provider's, set by open */
-  bool wraps;     /* set by open: references are wrapped passphrases */
-  int timeout_ms; /* of one question, retries included */
+  void *state;         /* the provider's, set by open */
+  bool wraps;          /* set by open: references are wrapped passphrases */
+  struct login *login; /* set by open; NULL: there are none */
+  int timeout_ms;      /* of one question, retries included */
 
   char *path, *name; /* profiles file and profile; NULL, scheme */
   unsigned users;
@@ -166,12 +167,6 @@ struct provider {
 
   void (*relock) (void *state); /* secrets of one key */
 
-  /* Of a login, see key.h; may be NULL where there is none. */
-  int (*save_login) (struct kms *kms, struct secret **ret);
-  void (*restore_login) (struct kms *kms, const struct secret *login);
-  int (*tend_login) (struct kms *kms, const struct deadline *deadline,
-                     int64_t *next_ms, struct reason *why);
-  void (*end_login) (struct kms *kms, const struct deadline *deadline);
   void (*relock_login) (struct kms *kms); /* all secrets of the KMS */
 };
 
@@ -280,6 +275,12 @@ credential_open (struct credential *c, const char *path,
  * present one may not look.
  */
 extern bool credential_refresh (struct credential *c);
+
+/* A login with C failed with R: put what is known of the file before WHY
+ * where that matters.  True: it is STALE, and a refusal says nothing.
+ */
+extern bool
+credential_is_old (const struct credential *c, int r, struct reason *why);
 extern void credential_close (struct credential *c);
 
 /* Printable, no spaces: may become a header's value. */

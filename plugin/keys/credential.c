@@ -167,6 +167,14 @@ credential_refresh (struct credential *c)
   return true;
 }
 
+bool
+credential_is_old (const struct credential *c, int r, struct reason *why)
+{
+  if (c->err < 0 || (r == -EACCES && c->stale))
+    reason_prefix (why, "%s", c->trouble.text);
+  return c->stale;
+}
+
 void
 credential_close (struct credential *c)
 {

@@ -9,7 +9,7 @@
 #include <curl/curl.h>
 #include <jansson.h>
 
-#include "keys.h"
+#include "login.h"
 #include "text.h"
 
 #define SCHEME_MAX 64
@@ -357,19 +357,15 @@ key_relock (struct key *key)
 int
 key_save_login (struct key *key, struct secret **ret)
 {
-  const struct provider *p = key->state ? key->kms->provider : NULL;
-
   *ret = NULL;
-  return p && p->save_login ? p->save_login (key->kms, ret) : 0;
+  return key->state && key->kms->login ? login_save (key->kms->login, ret) : 0;
 }
 
 void
 key_restore_login (struct key *key, const struct secret *login)
 {
-  const struct provider *p = key->state ? key->kms->provider : NULL;
-
-  if (p && p->restore_login)
-    p->restore_login (key->kms, login);
+  if (key->state && key->kms->login)
+    login_restore (key->kms->login, login);
 }
 
 void

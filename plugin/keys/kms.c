@@ -11,7 +11,7 @@
 #include <string.h>
 #include <sys/random.h>
 
-#include "keys.h"
+#include "login.h"
 
 /* The first pause before a second try; it doubles, up to the longest. */
 #define PAUSE_MS 250
@@ -363,8 +363,8 @@ key_tend_logins (const struct deadline *deadline, int64_t *next_ms,
     struct reason one = { "" };
     int r = 0;
 
-    if (k->provider->tend_login)
-      r = k->provider->tend_login (k, deadline, &next, &one);
+    if (k->login)
+      r = login_tend (k->login, deadline, &next, &one);
     if (r < 0 && ret == 0) {
       ret = r;
       *why = one;
@@ -380,6 +380,6 @@ key_end_logins (const struct deadline *deadline)
 {
   SCOPED_LOCK (&all_lock);
   for (struct kms *k = all; k; k = k->next)
-    if (k->provider->end_login)
-      k->provider->end_login (k, deadline);
+    if (k->login)
+      login_end (k->login, deadline);
 }

@@ -1,19 +1,18 @@
 # SPDX-License-Identifier: BSD-3-Clause
 keys_sources += \
 	include/addresses.h \
-	include/flight.h \
+	include/login.h \
 	include/keys.h \
 	plugin/keys/addresses.c \
 	plugin/keys/barbican/barbican.c \
 	plugin/keys/barbican/barbican.h \
 	plugin/keys/barbican/catalog.c \
 	plugin/keys/barbican/keystone.c \
-	plugin/keys/barbican/login.c \
+	plugin/keys/barbican/keystone_login.c \
 	plugin/keys/barbican/profile.c \
 	plugin/keys/barbican/reply.c \
 	plugin/keys/ceph_csi.c \
 	plugin/keys/credential.c \
-	plugin/keys/flight.c \
 	plugin/keys/hostfile.c \
 	plugin/keys/http.c \
 	plugin/keys/http_round.c \
@@ -34,15 +33,15 @@ keys_sources += \
 	plugin/keys/kmip/wrapped.c \
 	plugin/keys/kms.c \
 	plugin/keys/layout.c \
+	plugin/keys/login.c \
 	plugin/keys/openbao/answer.c \
 	plugin/keys/openbao/ask.c \
 	plugin/keys/openbao/environment.c \
 	plugin/keys/openbao/exchange.c \
-	plugin/keys/openbao/handover.c \
 	plugin/keys/openbao/jwt.c \
 	plugin/keys/openbao/kv.c \
-	plugin/keys/openbao/login.c \
-	plugin/keys/openbao/login.h \
+	plugin/keys/openbao/bao_login.c \
+	plugin/keys/openbao/bao_login.h \
 	plugin/keys/openbao/method.c \
 	plugin/keys/openbao/openbao.c \
 	plugin/keys/openbao/openbao.h \

@@ -70,15 +70,15 @@ static void
 try_restore (const uint8_t *data, size_t size)
 {
   struct secret *saved = secret_copy (data, size), *again = NULL;
-  struct keystone ks = { .generation = 0 };
+  struct keystone ks = { .server = NULL };
 
   require (saved != NULL);
   keystone_open (&ks);
   ks.options.ca_setting = strdup ("ca_file");
   ks.options.setting = strdup ("catalog");
-  keystone_restore (&ks, saved);
-  require (keystone_save (&ks, &again) == 0);
-  if (ks.token.id)
+  login_restore (&ks.login, saved);
+  require (login_save (&ks.login, &again) == 0);
+  if (ks.login.token)
     require (again && again->length == saved->length);
   secret_free (again);
   secret_free (saved);

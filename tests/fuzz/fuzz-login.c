@@ -12,14 +12,14 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "../../plugin/keys/openbao/login.h"
+#include "../../plugin/keys/openbao/bao_login.h"
 #include "json.h"
 #include "require.h"
 
 extern int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size);
 
 static int
-no_parse (struct login *l, json_t *auth, const struct profile *profile,
+no_parse (struct bao_login *l, json_t *auth, const struct profile *profile,
           const char *where, struct reason *why)
 {
   (void)l, (void)auth, (void)profile, (void)where, (void)why;
@@ -27,14 +27,14 @@ no_parse (struct login *l, json_t *auth, const struct profile *profile,
 }
 
 static json_t *
-no_body (const struct login *l)
+no_body (const struct bao_login *l)
 {
   (void)l;
   return NULL;
 }
 
-static const struct login_method method = { "approle", "AppRole", no_parse,
-                                            no_body };
+static const struct bao_method method = { "approle", "AppRole", no_parse,
+                                          no_body };
 
 static void
 try_jwt (const struct secret *text)
@@ -58,19 +58,22 @@ static void
 try_token (const struct secret *text)
 {
   CLEANUP_JSON json_t *object = NULL;
-  struct token t = { .id = NULL };
+  struct login_token *t = NULL;
   struct reason why = { "" };
 
   if (json_parse_object ((const char *)text->bytes, text->length, &object,
                          NULL) < 0)
     return;
-  if (token_from_auth (member (object, "auth"), NULL, &t, &why) == 0)
-    require (t.id && credential_is_text (t.id->bytes, t.id->length));
+  if (bao_token_from_auth (member (object, "auth"), NULL, &t, &why) == 0)
+    require (credential_is_text (t->id->bytes, t->id->length));
   else
-    require (!t.id && why.text[0]);
-  token_learn (&t, member (object, "data"));
-  require (t.end_ms >= 0 && t.renew_ms <= t.end_ms);
-  token_clear (&t);
+    require (!t && why.text[0]);
+  if (!t)
+    t = login_token_new ("s.1", 3);
+  require (t != NULL);
+  bao_token_learn (t, member (object, "data"));
+  require (t->end_ms >= 0 && t->renew_ms <= t->end_ms);
+  login_token_unref (t);
 }
 
 static void
@@ -78,16 +81,17 @@ try_handover (const struct secret *bytes)
 {
   static char path[] = "path";
   static struct openbao bao;
-  struct login l = { .method = &method };
+  struct bao_login l = { .method = &method };
 
-  login_open (&l, &bao);
+  bao_login_open (&l, &bao);
   l.wrapped.path = path;
-  login_restore (&l, bytes);
-  if (l.token.id)
-    require (credential_is_text (l.token.id->bytes, l.token.id->length));
+  login_restore (&l.core, bytes);
+  if (l.core.token)
+    require (
+        credential_is_text (l.core.token->id->bytes, l.core.token->id->length));
   require (!l.unwrapped == !l.unwrapped_from);
   l.wrapped.path = NULL;
-  login_close (&l);
+  bao_login_close (&l);
 }
 
 int

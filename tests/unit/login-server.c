@@ -26,7 +26,7 @@
 static char dir[] = "/tmp/test-login-server.XXXXXX";
 static char file[64];
 struct openbao login_bao;
-struct login login;
+struct bao_login login;
 
 static int listener = -1;
 static pthread_t server;
@@ -135,8 +135,8 @@ begin (const char *format, const char *text)
       json_parse_object (auth_text, strlen (auth_text), &auth, NULL), 0);
   memset (&login, 0, sizeof login);
   login_bao.login = &login;
-  login_open (&login, &login_bao);
-  if (login_from_profile (&login, auth, &profile, &why) < 0)
+  bao_login_open (&login, &login_bao);
+  if (bao_login_from_profile (&login, auth, &profile, &why) < 0)
     fail_msg ("%s", why.text);
   json_decref (auth);
 }

@@ -7,7 +7,7 @@
 #ifndef RBDCRYPT_TEST_LOGIN_SERVER_H
 #define RBDCRYPT_TEST_LOGIN_SERVER_H
 
-#include "../../plugin/keys/openbao/login.h"
+#include "../../plugin/keys/openbao/bao_login.h"
 
 #define ERROR(TEXT) "{\"errors\":[\"" TEXT "\"]}"
 #define BARE "{\"errors\":[\"permission denied\"]}"
@@ -43,7 +43,7 @@ struct line {
   }
 
 extern struct openbao login_bao;
-extern struct login login;
+extern struct bao_login login;
 extern struct line *script; /* END is the last */
 extern char last[8192];     /* request */
 

@@ -294,7 +294,8 @@ login_fails (void (*meanwhile) (void), int err, const char *part)
   struct keystone ks = { .server = login_bao.server, .identity.id = id };
   struct key_question q = question ();
   struct reason why = { "" };
-  struct pass pass;
+  struct login_token *token;
+  bool fresh;
 
   script = lines;
   keystone_open (&ks);
@@ -303,8 +304,8 @@ login_fails (void (*meanwhile) (void), int err, const char *part)
       credential_open (&ks.identity.secret, file_path (), &rules, &why), 0);
   if (meanwhile)
     meanwhile ();
-  assert_int_equal (keystone_pass (&ks, &q, &pass, &why), -err);
-  keystone_pass_free (&ks, &pass);
+  assert_int_equal (login_take (&ks.login, &q, &token, &fresh, &why), -err);
+  assert_null (token);
   says (&why, part);
   assert_int_equal (lines[0].asked, 1);
   ks.server = NULL;

@@ -43,7 +43,7 @@ reads (enum openbao_engine engine, const char *path, bool fetched,
   begin (TOKEN_FILE, "s.1");
   r = kv_read (&key, &q, &s, why);
   secret_free (s);
-  login_close (&login);
+  bao_login_close (&login);
   return r;
 }
 

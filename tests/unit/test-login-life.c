@@ -39,17 +39,17 @@ test_a_secret_id_is_unwrapped_once (void **state)
   script = lines;
   begin (WRAPPED, "s.wrapped");
   asks (0, 200);
-  login.token.end_ms = 1; /* long ago */
+  login.core.token->end_ms = 1; /* long ago */
   asks (0, 200);
   assert_int_equal (lines[0].asked, 1);
   assert_int_equal (lines[1].asked, 1);
   assert_int_equal (lines[2].asked, 2);
   /* A new one in the file is a new secret id. */
   write_file ("s.another");
-  login.token.end_ms = 1;
+  login.core.token->end_ms = 1;
   asks (0, 200);
   assert_int_equal (lines[1].asked, 2);
-  login_close (&login);
+  bao_login_close (&login);
 }
 
 /* It says nothing about the key that it is used up, or has expired. */
@@ -73,15 +73,15 @@ test_an_unwrapped_secret_id_that_is_used_up_denies_nothing (void **state)
   script = lines;
   begin (WRAPPED, "s.wrapped");
   asks (0, 200);
-  assert_true (login_can_check (&login, &why));
+  assert_true (bao_login_can_check (&login, &why));
   assert_non_null (strstr (why.text, "single use"));
-  login.token.end_ms = 1;
+  login.core.token->end_ms = 1;
   assert_int_equal (ask (&q, &status, &why), -EKEYREJECTED);
   assert_non_null (strstr (why.text, "can be had once only"));
   /* One that came out of the file just now is another matter. */
   write_file ("s.another");
   asks (EACCES, 0);
-  login_close (&login);
+  bao_login_close (&login);
 }
 
 static void
@@ -97,7 +97,7 @@ unwrapping_fails (struct line *lines, bool alarm, const char *part)
   assert_int_equal (q.alarm, alarm);
   if (!strstr (why.text, part))
     fail_msg ("\"%s\" does not say \"%s\"", why.text, part);
-  login_close (&login);
+  bao_login_close (&login);
 }
 
 static void
@@ -165,7 +165,7 @@ test_an_unwrapping_without_an_answer_is_no_alarm (void **state)
   assert_int_equal (ask (&q, &status, &why), -EKEYREJECTED);
   assert_false (q.alarm);
   assert_non_null (strstr (why.text, "its answer was lost"));
-  login_close (&login);
+  bao_login_close (&login);
 }
 
 /* ---- tending ---- */
@@ -176,7 +176,7 @@ tend (int64_t *next_ms, struct reason *why)
   const struct deadline d = deadline_in_ms (5000, NULL);
 
   *next_ms = 3600000;
-  return login_tend (&login, &d, next_ms, why);
+  return login_tend (&login.core, &d, next_ms, why);
 }
 
 /* A login whose token is due now. */
@@ -186,7 +186,7 @@ begin_due (struct line *lines)
   script = lines;
   begin (APPROLE, "secret");
   asks (0, 200);
-  login.token.renew_ms = 1;
+  login.core.token->renew_ms = 1;
 }
 
 static void
@@ -208,7 +208,7 @@ test_nothing_is_asked_before_it_is_due (void **state)
   assert_int_equal (tend (&next_ms, NULL), 0);
   assert_in_range (next_ms, 360000, 400000);
   assert_int_equal (lines[2].asked, 0);
-  login_close (&login);
+  bao_login_close (&login);
 }
 
 static void
@@ -228,7 +228,7 @@ test_a_due_token_is_renewed (void **state)
   assert_int_equal (lines[2].asked, 1);
   assert_in_range (next_ms, 360000, 400000);
   assert_int_equal (lines[0].asked, 1);
-  login_close (&login);
+  bao_login_close (&login);
 }
 
 /* Less time than at first, or none: the next is a login. */
@@ -257,11 +257,11 @@ test_a_token_near_its_greatest_age_is_not_renewed_again (void **state)
     assert_int_equal (tend (&next_ms, NULL), 0);
     assert_int_equal (lines[2].asked, 1);
     assert_int_equal (lines[0].asked, 1);
-    login.token.renew_ms = 1;
+    login.core.token->renew_ms = 1;
     assert_int_equal (tend (&next_ms, NULL), 0);
     assert_int_equal (lines[2].asked, 1);
     assert_int_equal (lines[0].asked, 2);
-    login_close (&login);
+    bao_login_close (&login);
   }
 }
 
@@ -285,8 +285,8 @@ test_a_refused_renewal_is_a_new_login (void **state)
   assert_int_equal (lines[1].asked, 1);
   assert_int_equal (lines[4].asked, 1);
   assert_non_null (strstr (last, "X-Vault-Token: s.1"));
-  assert_memory_equal (login.token.id->bytes, "s.2", 3);
-  login_close (&login);
+  assert_memory_equal (login.core.token->id->bytes, "s.2", 3);
+  bao_login_close (&login);
 }
 
 static void
@@ -310,7 +310,7 @@ test_a_renewal_that_fails_is_tried_later (void **state)
   assert_non_null (strstr (why.text, "503"));
   assert_int_equal (lines[2].asked, 1);
   asks (0, 200); /* with the old one */
-  login_close (&login);
+  bao_login_close (&login);
 }
 
 static void
@@ -326,17 +326,17 @@ test_a_given_token_that_ends_is_said_to_end (void **state)
   (void)state;
   script = lines;
   begin (TOKEN_FILE, "s.given");
-  login.token.known = login.token.renewable = true;
-  login.token.renew_ms = 1;
-  login.token.end_ms = monotonic_ms () + 60000;
+  login.core.token->known = login.core.token->renewable = true;
+  login.core.token->renew_ms = 1;
+  login.core.token->end_ms = monotonic_ms () + 60000;
   assert_int_equal (tend (&next_ms, &why), -EACCES);
   assert_non_null (strstr (why.text, "needs to be replaced"));
-  login.flight.retry_ms = 0;
+  login.core.retry_ms = 0;
   assert_int_equal (tend (&next_ms, &why), -EACCES);
   assert_int_equal (lines[0].asked, 1);
   write_file ("s.new");
   assert_int_equal (tend (&next_ms, &why), 0);
-  login_close (&login);
+  bao_login_close (&login);
 }
 
 /* What a lookup says of a token that was given: is it renewed now? */
@@ -358,12 +358,12 @@ looked_up (const char *life, bool renewed)
   script = lines;
   begin (TOKEN_FILE, "s.given");
   asks (0, 200);
-  login_learn (&login, &q);
+  bao_login_learn (&login, &q);
   assert_int_equal (lines[1].asked, 1);
   assert_int_equal (tend (&next_ms, NULL), 0);
   assert_int_equal (lines[2].asked, renewed);
-  assert_int_equal (login.token.renew_ms != 0, renewed);
-  login_close (&login);
+  assert_int_equal (login.core.token->renew_ms != 0, renewed);
+  bao_login_close (&login);
 }
 
 static void
@@ -391,20 +391,20 @@ test_the_end_revokes_what_is_ours (void **state)
   (void)state;
   script = lines;
   begin (APPROLE, "secret");
-  login_end (&login, &d); /* never logged in */
+  login_end (&login.core, &d); /* never logged in */
   assert_int_equal (lines[2].asked, 0);
-  login_close (&login);
+  bao_login_close (&login);
   begin (APPROLE, "secret");
   asks (0, 200);
-  login_end (&login, &d);
+  login_end (&login.core, &d);
   assert_int_equal (lines[2].asked, 1);
   asks (ESHUTDOWN, 0); /* and there is no other */
-  login_close (&login);
+  bao_login_close (&login);
   begin (TOKEN_FILE, "s.given");
   asks (0, 200);
-  login_end (&login, &d);
+  login_end (&login.core, &d);
   assert_int_equal (lines[2].asked, 1);
-  login_close (&login);
+  bao_login_close (&login);
 }
 
 int

@@ -34,7 +34,7 @@ login_fails (const char *format, int status, const char *body, int err,
   script = lines;
   begin (format, HEALTHY);
   assert_int_equal (ask (&q, &got, &why), -err);
-  login_close (&login);
+  bao_login_close (&login);
   if (!strstr (why.text, part))
     fail_msg ("\"%s\" does not say \"%s\"", why.text, part);
   assert_int_equal (q.again, again);
@@ -131,13 +131,13 @@ second_login_fails (const char *format, void (*meanwhile) (void), int err,
   script = lines;
   begin (format, HEALTHY);
   asks (0, 200);
-  login.token.end_ms = 1; /* long ago */
+  login.core.token->end_ms = 1; /* long ago */
   meanwhile ();
   assert_int_equal (ask (&q, &status, &why), -err);
   if (!strstr (why.text, part))
     fail_msg ("\"%s\" does not say \"%s\"", why.text, part);
   assert_int_equal (lines[1].asked, 1);
-  login_close (&login);
+  bao_login_close (&login);
 }
 
 static void
@@ -202,7 +202,7 @@ test_a_login_after_a_lost_one_is_no_refusal (void **state)
   write_file ("another");
   assert_int_equal (ask (&q, &status, &why), -EACCES);
   assert_null (strstr (why.text, "got no answer"));
-  login_close (&login);
+  bao_login_close (&login);
 }
 
 static void
@@ -221,9 +221,9 @@ test_a_login_after_a_lost_one_that_works_ends_the_doubt (void **state)
   begin (APPROLE, "s3cr3t");
   asks (EAGAIN, 0);
   asks (0, 200);
-  login.token.end_ms = 1; /* long ago */
+  login.core.token->end_ms = 1; /* long ago */
   asks (EACCES, 0);
-  login_close (&login);
+  bao_login_close (&login);
 }
 
 /* What came in place of an answer was sent the secret id, too. */
@@ -241,7 +241,7 @@ test_a_login_that_got_no_http_is_lost (void **state)
   begin (APPROLE, "s3cr3t");
   asks (EBADMSG, 0);
   asks (EKEYREJECTED, 0);
-  login_close (&login);
+  bao_login_close (&login);
 }
 
 /* ---- doubts ---- */
@@ -268,7 +268,7 @@ test_a_fresh_token_that_is_refused_bare_is_not_called_good (void **state)
   assert_non_null (strstr (why.text, "perhaps not from this address"));
   assert_int_equal (lines[0].asked, 2); /* one more */
   assert_int_equal (lines[3].asked, 2); /* neither is left */
-  login_close (&login);
+  bao_login_close (&login);
 }
 
 /* The secret id was for one login. */
@@ -294,7 +294,7 @@ test_the_login_after_such_a_token_may_be_refused (void **state)
   assert_non_null (strstr (why.text, "perhaps not from this address"));
   assert_int_equal (lines[1].asked, 1);
   assert_int_equal (lines[3].asked, 1);
-  login_close (&login);
+  bao_login_close (&login);
 }
 
 static void
@@ -317,7 +317,7 @@ test_a_token_that_ended_is_replaced_once (void **state)
   asks (0, 200); /* with s.2 */
   assert_int_equal (lines[1].asked, 1);
   assert_int_equal (lines[4].asked, 1);
-  login_close (&login);
+  bao_login_close (&login);
 }
 
 static void
@@ -338,7 +338,7 @@ test_a_good_tokens_denial_stands (void **state)
   asks (0, 403);
   assert_int_equal (lines[0].asked, 1);
   assert_int_equal (lines[3].asked, 1);
-  login_close (&login);
+  bao_login_close (&login);
 }
 
 static void
@@ -354,7 +354,7 @@ test_a_fresh_logins_denial_needs_no_lookup (void **state)
   script = lines;
   begin (APPROLE, "s3cr3t");
   asks (0, 403);
-  login_close (&login);
+  bao_login_close (&login);
 }
 
 static void
@@ -373,7 +373,7 @@ test_a_doubt_that_cannot_be_settled_is_no_denial (void **state)
   begin (TOKEN_FILE, "s.given");
   assert_int_equal (ask (&q, &status, NULL), -EAGAIN);
   assert_true (q.again);
-  login_close (&login);
+  bao_login_close (&login);
 }
 
 static void
@@ -392,7 +392,7 @@ test_a_given_token_that_is_bad_is_said_to_be (void **state)
   /* Another in the file is used at once. */
   write_file ("s.new");
   asks (0, 200);
-  login_close (&login);
+  bao_login_close (&login);
 }
 
 /* ---- limited tokens ---- */
@@ -416,15 +416,15 @@ test_a_limited_token_is_not_looked_up_again (void **state)
   script = lines;
   begin (TOKEN_FILE, "s.given");
   asks (0, 200);
-  assert_true (login_can_check (&login, NULL));
-  login_learn (&login, &q);
-  login_learn (&login, &q);
-  assert_false (login_can_check (&login, &why));
+  assert_true (bao_login_can_check (&login, NULL));
+  bao_login_learn (&login, &q);
+  bao_login_learn (&login, &q);
+  assert_false (bao_login_can_check (&login, &why));
   assert_non_null (strstr (why.text, "limited number"));
   asks (0, 403);
-  assert_int_equal (login_tend (&login, &q.deadline, &next_ms, NULL), 0);
+  assert_int_equal (login_tend (&login.core, &q.deadline, &next_ms, NULL), 0);
   assert_int_equal (lines[2].asked, 1);
-  login_close (&login);
+  bao_login_close (&login);
 }
 
 static void
@@ -439,9 +439,9 @@ test_a_token_that_the_question_used_up_is_limited (void **state)
   (void)state;
   script = lines;
   begin (TOKEN_FILE, "s.given");
-  login_learn (&login, &q);
-  assert_false (login_can_check (&login, NULL));
-  login_close (&login);
+  bao_login_learn (&login, &q);
+  assert_false (bao_login_can_check (&login, NULL));
+  bao_login_close (&login);
 }
 
 /* What stands before the server knows nothing about tokens. */
@@ -460,9 +460,9 @@ test_a_gateways_403_says_nothing_about_a_token (void **state)
   script = lines;
   begin (TOKEN_FILE, "s.given");
   assert_int_equal (ask (&q, &status, NULL), -EAGAIN);
-  login_learn (&login, &q);
-  assert_true (login_can_check (&login, NULL));
-  login_close (&login);
+  bao_login_learn (&login, &q);
+  assert_true (bao_login_can_check (&login, NULL));
+  bao_login_close (&login);
 }
 
 static void
@@ -477,11 +477,11 @@ test_a_token_that_may_not_look_itself_up_is_not_limited (void **state)
   (void)state;
   script = lines;
   begin (TOKEN_FILE, "s.given");
-  login_learn (&login, &q);
-  login_learn (&login, &q);
-  assert_true (login_can_check (&login, NULL));
+  bao_login_learn (&login, &q);
+  bao_login_learn (&login, &q);
+  assert_true (bao_login_can_check (&login, NULL));
   assert_int_equal (lines[0].asked, 1);
-  login_close (&login);
+  bao_login_close (&login);
 }
 
 /* ---- one login for all ---- */
@@ -531,7 +531,7 @@ test_many_questions_share_one_login (void **state)
   many_ask (200);
   assert_int_equal (lines[0].asked, 1);
   assert_int_equal (lines[1].asked, THREADS);
-  login_close (&login);
+  bao_login_close (&login);
 }
 
 /* Those who waited for it do not each try it again. */
@@ -549,7 +549,7 @@ test_many_questions_share_a_refusal (void **state)
   begin (APPROLE, "s3cr3t");
   many_ask (-EACCES);
   assert_int_equal (lines[0].asked, 1);
-  login_close (&login);
+  bao_login_close (&login);
 }
 
 static void
@@ -562,13 +562,13 @@ test_waiting_for_a_login_ends_with_the_deadline (void **state)
 
   (void)state;
   begin (APPROLE, "s3cr3t");
-  login.flight.busy = true;
+  login.core.busy = true;
   assert_int_equal (ask (&q, &status, &why), -EAGAIN);
   assert_non_null (strstr (why.text, "under way"));
   q.deadline = deadline_in_ms (5000, &cancelled);
   assert_int_equal (ask (&q, &status, NULL), -ESHUTDOWN);
-  login.flight.busy = false;
-  login_close (&login);
+  login.core.busy = false;
+  bao_login_close (&login);
 }
 
 /* ---- agents ---- */
@@ -587,13 +587,13 @@ test_an_agent_gets_no_token (void **state)
   script = lines;
   memset (&login, 0, sizeof login);
   login_bao.login = &login;
-  login_open (&login, &login_bao);
+  bao_login_open (&login, &login_bao);
   asks (0, 200);
   assert_null (strcasestr (last, "X-Vault-Token"));
   assert_non_null (strstr (last, "X-Vault-Request: true"));
   asks (0, 403);
   asks (EKEYREJECTED, 0); /* its own is bad, or it has none */
-  login_close (&login);
+  bao_login_close (&login);
 }
 
 int

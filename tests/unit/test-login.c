@@ -25,7 +25,7 @@
 
 #include <cmocka.h>
 
-#include "../../plugin/keys/openbao/login.h"
+#include "../../plugin/keys/openbao/bao_login.h"
 #include "json.h"
 
 static char dir[] = "/tmp/test-login.XXXXXX";
@@ -60,7 +60,7 @@ replace_file (const char *name, const char *text)
 
 /* FORMAT with the path of a good file in place of %s. */
 static int
-parse (struct login *l, const char *format, struct reason *why)
+parse (struct bao_login *l, const char *format, struct reason *why)
 {
   static char where[] = "FILE: profile \"t\"", type[] = "openbao";
   struct profile profile = { .where = where, .type = type };
@@ -74,8 +74,8 @@ parse (struct login *l, const char *format, struct reason *why)
 #pragma GCC diagnostic pop
   assert_int_equal (json_parse_object (text, strlen (text), &auth, why), 0);
   profile.object = json_object ();
-  login_open (l, &bao);
-  r = login_from_profile (l, auth, &profile, why);
+  bao_login_open (l, &bao);
+  r = bao_login_from_profile (l, auth, &profile, why);
   json_decref (auth);
   json_decref (profile.object);
   return r;
@@ -84,24 +84,24 @@ parse (struct login *l, const char *format, struct reason *why)
 static void
 accepted (const char *format)
 {
-  struct login l = { .method = NULL };
+  struct bao_login l = { .method = NULL };
   struct reason why = { "" };
 
   write_file (path, "s3cr3t\n", 0600);
   if (parse (&l, format, &why) < 0)
     fail_msg ("%s: %s", format, why.text);
-  login_close (&l);
+  bao_login_close (&l);
 }
 
 static void
 refused (const char *format, const char *part)
 {
-  struct login l = { .method = NULL };
+  struct bao_login l = { .method = NULL };
   struct reason why = { "" };
 
   write_file (path, "s3cr3t\n", 0600);
   assert_true (parse (&l, format, &why) < 0);
-  login_close (&l);
+  bao_login_close (&l);
   if (!strstr (why.text, part) || !strstr (why.text, "profile \"t\""))
     fail_msg ("\"%s\" does not say \"%s\"", why.text, part);
   assert_null (strstr (why.text, "s3cr3t"));
@@ -176,7 +176,7 @@ test_what_would_leave_its_place_is_refused (void **state)
 static void
 test_files_that_others_can_read_are_refused (void **state)
 {
-  struct login l = { .method = NULL };
+  struct bao_login l = { .method = NULL };
   struct reason why = { "" };
 
   (void)state;
@@ -186,7 +186,7 @@ test_files_that_others_can_read_are_refused (void **state)
                            "\"secret_id_file\":\"%s\"}",
                            &why),
                     -EINVAL);
-  login_close (&l);
+  bao_login_close (&l);
   assert_non_null (strstr (why.text, "mode 0640"));
 }
 
@@ -194,18 +194,18 @@ test_files_that_others_can_read_are_refused (void **state)
 static void
 test_a_sink_of_the_default_mode_is_taken (void **state)
 {
-  struct login l = { .method = NULL };
+  struct bao_login l = { .method = NULL };
   struct reason why = { "" };
   const char *format = "{\"method\":\"token_file\",\"path\":\"%s\"}";
 
   (void)state;
   write_file (path, "s3cr3t", 0640);
   assert_int_equal (parse (&l, format, &why), 0);
-  login_close (&l);
-  l = (struct login){ .method = NULL };
+  bao_login_close (&l);
+  l = (struct bao_login){ .method = NULL };
   write_file (path, "s3cr3t", 0644);
   assert_int_equal (parse (&l, format, &why), -EINVAL);
-  login_close (&l);
+  bao_login_close (&l);
   assert_non_null (strstr (why.text, "chmod g-w,o= "));
   assert_non_null (strstr (why.text, "\"mode\" of its sink"));
 }
@@ -232,7 +232,7 @@ let_in (uint32_t user)
 static void
 test_a_sink_that_names_other_users_is_refused (void **state)
 {
-  struct login l = { .method = NULL };
+  struct bao_login l = { .method = NULL };
   struct reason why = { "" };
   const char *format = "{\"method\":\"token_file\",\"path\":\"%s\"}";
 
@@ -240,11 +240,11 @@ test_a_sink_that_names_other_users_is_refused (void **state)
   write_file (path, "s3cr3t", 0600);
   let_in (geteuid ());
   assert_int_equal (parse (&l, format, &why), 0);
-  login_close (&l);
-  l = (struct login){ .method = NULL };
+  bao_login_close (&l);
+  l = (struct bao_login){ .method = NULL };
   let_in (geteuid () + 1);
   assert_int_equal (parse (&l, format, &why), -EINVAL);
-  login_close (&l);
+  bao_login_close (&l);
   assert_non_null (strstr (why.text, "has an access control list"));
   assert_non_null (strstr (why.text, "setfacl -b "));
   unlink (path);
@@ -254,14 +254,14 @@ test_a_sink_that_names_other_users_is_refused (void **state)
 static void
 test_json_in_place_of_a_credential_is_told (void **state)
 {
-  struct login l = { .method = NULL };
+  struct bao_login l = { .method = NULL };
   struct reason why = { "" };
 
   (void)state;
   write_file (path, "{\"token\":\"s3cr3t\",\"ttl\":300}\n", 0600);
   assert_int_equal (
       parse (&l, "{\"method\":\"token_file\",\"path\":\"%s\"}", &why), -EINVAL);
-  login_close (&l);
+  bao_login_close (&l);
   assert_non_null (strstr (why.text, "JSON object"));
   assert_non_null (strstr (why.text, "wrap_ttl"));
   assert_null (strstr (why.text, "s3cr3t"));
@@ -393,13 +393,13 @@ test_what_is_no_jwt_is_seen (void **state)
 /* ---- a token's life ---- */
 
 static int
-granted (const char *text, struct token *t, struct reason *why)
+granted (const char *text, struct login_token **t, struct reason *why)
 {
   json_t *auth;
   int r;
 
   assert_int_equal (json_parse_object (text, strlen (text), &auth, why), 0);
-  r = token_from_auth (auth, NULL, t, why);
+  r = bao_token_from_auth (auth, NULL, t, why);
   json_decref (auth);
   return r;
 }
@@ -409,10 +409,10 @@ test_a_token_is_due_at_two_thirds_of_its_life (void **state)
 {
   (void)state;
   for (int i = 0; i < 100; i++) {
-    struct token t = { .id = NULL };
+    struct login_token t = { .id = NULL };
     const int64_t now = monotonic_ms ();
 
-    token_set_life (&t, 600000);
+    login_token_set_life (&t, 600000);
     assert_in_range (t.end_ms - now, 600000, 601000);
     assert_in_range (t.renew_ms - now, 370000, 401000);
   }
@@ -421,7 +421,7 @@ test_a_token_is_due_at_two_thirds_of_its_life (void **state)
 static void
 test_a_login_grants_a_token (void **state)
 {
-  struct token t = { .id = NULL };
+  struct login_token *t = NULL;
 
   (void)state;
   assert_int_equal (granted ("{\"client_token\":\"s.1\",\"lease_duration\":60,"
@@ -429,23 +429,25 @@ test_a_login_grants_a_token (void **state)
                              "\"token_type\":\"service\"}",
                              &t, NULL),
                     0);
-  assert_true (t.renewable && t.ours && t.known);
-  assert_false (t.batch || t.limited);
-  assert_int_equal (t.full_ms, 60000);
+  assert_true (t->renewable && t->ours && t->known);
+  assert_false (t->batch || t->limited);
+  assert_int_equal (t->full_ms, 60000);
+  login_token_unref (t);
   assert_int_equal (granted ("{\"client_token\":\"b.1\",\"lease_duration\":0,"
                              "\"num_uses\":2,\"token_type\":\"batch\"}",
                              &t, NULL),
                     0);
-  assert_true (t.batch && t.limited);
-  assert_false (t.renewable);
-  assert_int_equal (t.renew_ms, 0);
+  assert_true (t->batch && t->limited);
+  assert_false (t->renewable);
+  assert_int_equal (t->renew_ms, 0);
+  login_token_unref (t);
   /* More seconds than there are: no arithmetic on it. */
   assert_int_equal (granted ("{\"client_token\":\"s.1\","
                              "\"lease_duration\":9223372036854775807}",
                              &t, NULL),
                     0);
-  assert_int_equal (t.end_ms, 0);
-  token_clear (&t);
+  assert_int_equal (t->end_ms, 0);
+  login_token_unref (t);
 }
 
 static void
@@ -461,7 +463,7 @@ test_a_grant_that_makes_no_sense_is_refused (void **state)
     "{\"client_token\":\"s.1\",\"lease_duration\":\"1h\"}",
     "{\"client_token\":\"s.1\",\"lease_duration\":1.5}",
   };
-  struct token t = { .full_ms = 7 };
+  struct login_token *t = NULL;
 
   (void)state;
   for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
@@ -469,14 +471,14 @@ test_a_grant_that_makes_no_sense_is_refused (void **state)
 
     assert_int_equal (granted (bad[i], &t, &why), -EBADMSG);
     assert_true (why.text[0]);
-    assert_int_equal (t.full_ms, 7);
+    assert_null (t);
   }
 }
 
 /* ---- handing over ---- */
 
 static void
-approle (struct login *l)
+approle (struct bao_login *l)
 {
   struct reason why = { "" };
 
@@ -490,11 +492,14 @@ approle (struct login *l)
 }
 
 static void
-give (struct login *l)
+give (struct bao_login *l)
 {
-  l->token.id = secret_copy ("s.token", 7);
-  l->token.known = l->token.ours = l->token.renewable = true;
-  token_set_life (&l->token, 60000);
+  struct login_token *t = login_token_new ("s.token", 7);
+
+  assert_non_null (t);
+  t->known = t->ours = t->renewable = true;
+  login_token_set_life (t, 60000);
+  l->core.token = t;
   l->unwrapped = secret_copy ("secret-id", 9);
   l->unwrapped_from = secret_copy ("wrapping-token", 14);
 }
@@ -502,100 +507,101 @@ give (struct login *l)
 static void
 test_a_login_is_handed_over_whole (void **state)
 {
-  struct login from, to;
+  struct bao_login from, to;
   struct secret *saved;
 
   (void)state;
   approle (&from);
   approle (&to);
   give (&from);
-  assert_int_equal (login_save (&from, &saved), 0);
-  login_restore (&to, saved);
-  assert_true (secret_equal (to.token.id, from.token.id));
+  assert_int_equal (login_save (&from.core, &saved), 0);
+  login_restore (&to.core, saved);
+  assert_true (secret_equal (to.core.token->id, from.core.token->id));
   assert_true (secret_equal (to.unwrapped, from.unwrapped));
   assert_true (secret_equal (to.unwrapped_from, from.unwrapped_from));
-  assert_int_equal (to.token.end_ms, from.token.end_ms);
-  assert_int_equal (to.token.renew_ms, from.token.renew_ms);
-  assert_int_equal (to.token.full_ms, from.token.full_ms);
-  assert_true (to.token.ours && to.token.renewable && to.token.known);
-  assert_false (to.token.limited || to.token.batch);
+  assert_int_equal (to.core.token->end_ms, from.core.token->end_ms);
+  assert_int_equal (to.core.token->renew_ms, from.core.token->renew_ms);
+  assert_int_equal (to.core.token->full_ms, from.core.token->full_ms);
+  assert_true (to.core.token->ours && to.core.token->renewable &&
+               to.core.token->known);
+  assert_false (to.core.token->limited || to.core.token->batch);
   secret_free (saved);
-  login_close (&from);
-  login_close (&to);
+  bao_login_close (&from);
+  bao_login_close (&to);
 }
 
 static void
 test_nothing_is_handed_over_without_a_login (void **state)
 {
-  struct login l;
+  struct bao_login l;
   struct secret *saved;
 
   (void)state;
   approle (&l);
-  assert_int_equal (login_save (&l, &saved), 0);
+  assert_int_equal (login_save (&l.core, &saved), 0);
   assert_null (saved);
-  login_close (&l);
+  bao_login_close (&l);
 }
 
 static void
 test_what_is_no_login_is_ignored (void **state)
 {
-  struct login from, to;
+  struct bao_login from, to;
   struct secret *saved;
   size_t length;
 
   (void)state;
   approle (&from);
   give (&from);
-  assert_int_equal (login_save (&from, &saved), 0);
+  assert_int_equal (login_save (&from.core, &saved), 0);
   length = saved->length;
   for (size_t i = 0; i < length; i++) {
     saved->length = i;
     approle (&to);
-    login_restore (&to, saved);
-    assert_null (to.token.id);
+    login_restore (&to.core, saved);
+    assert_null (to.core.token);
     assert_null (to.unwrapped);
-    login_close (&to);
+    bao_login_close (&to);
   }
   saved->length = length;
   /* A length of each part that is not its own. */
   for (size_t i = 0; i < length - 30; i++) {
     saved->bytes[i] ^= 0x80;
     approle (&to);
-    login_restore (&to, saved);
-    login_close (&to);
+    login_restore (&to.core, saved);
+    bao_login_close (&to);
     saved->bytes[i] ^= 0x80;
   }
   secret_free (saved);
-  login_close (&from);
+  bao_login_close (&from);
 }
 
 static void
 test_what_is_known_of_another_token_is_not_taken_over (void **state)
 {
-  struct login from = { .method = NULL }, to = { .method = NULL };
+  struct bao_login from = { .method = NULL }, to = { .method = NULL };
   struct secret *saved;
 
   (void)state;
   write_file (path, "one", 0600);
-  login_open (&from, &bao);
-  login_open (&to, &bao);
-  assert_int_equal (login_from_token_file (&from, path, NULL), 0);
-  from.token.known = from.token.limited = true;
-  assert_int_equal (login_save (&from, &saved), 0);
-  assert_int_equal (login_from_token_file (&to, path, NULL), 0);
-  login_restore (&to, saved);
-  assert_true (to.token.limited);
-  login_close (&to);
+  bao_login_open (&from, &bao);
+  bao_login_open (&to, &bao);
+  assert_int_equal (bao_login_from_token_file (&from, path, NULL), 0);
+  from.core.token->known = from.core.token->limited = true;
+  assert_int_equal (login_save (&from.core, &saved), 0);
+  assert_int_equal (bao_login_from_token_file (&to, path, NULL), 0);
+  login_restore (&to.core, saved);
+  assert_true (to.core.token->limited);
+  bao_login_close (&to);
   memset (&to, 0, sizeof to);
-  login_open (&to, &bao);
+  bao_login_open (&to, &bao);
   write_file (path, "two", 0600);
-  assert_int_equal (login_from_token_file (&to, path, NULL), 0);
-  login_restore (&to, saved);
-  assert_false (to.token.known);
-  assert_memory_equal (to.token.id->bytes, "two", 3);
-  login_close (&to);
-  login_close (&from);
+  assert_int_equal (bao_login_from_token_file (&to, path, NULL), 0);
+  login_restore (&to.core, saved);
+  assert_false (to.core.token->known);
+  assert_memory_equal (to.core.token->id->bytes, "two", 3);
+  bao_login_close (&to);
+  bao_login_close (&from);
   secret_free (saved);
 }
 

@@ -25,44 +25,32 @@ struct barbican_key {
 
 /* ---- questions ---- */
 
-/* "v1/secrets/ID/payload" */
-static int
-send_to (const struct barbican_key *k, const struct pass *pass,
-         const char *part, struct os_request request,
-         struct key_question *question, struct os_reply *reply,
-         struct reason *why)
-{
-  char path[128];
-
-  snprintf (path, sizeof path, "%ssecrets/%s%s", pass->place->base, k->id,
-            part);
-  request.path = path;
-  request.token = pass->token;
-  return os_ask (pass->place->server, &request, question, reply, why);
-}
-
-/* 0: a success, and REPLY is the caller's.  *REJECTED: because of the
- * token.
+/* "v1/secrets/ID/payload".  0: a success, and REPLY is the caller's.
+ * *REJECTED: because of the token.
  */
 static int
-ask_once (const struct barbican_key *k, const struct pass *pass,
-          const char *part, const struct os_request *request,
+ask_once (const struct barbican_key *k, const struct login_token *token,
+          const char *part, struct os_request request,
           struct key_question *question, struct os_reply *reply, bool *rejected,
           struct reason *why)
 {
-  struct os_subject about = {
-    .setting = k->barbican->keystone.options.setting,
-    .name = k->id,
-  };
-  int r = send_to (k, pass, part, *request, question, reply, why);
+  const struct keystone *ks = &k->barbican->keystone;
+  const struct barbican_endpoint *e = keystone_endpoint (ks, token);
+  struct os_subject about = { .setting = ks->options.setting, .name = k->id };
+  char path[128];
+  int r;
 
+  snprintf (path, sizeof path, "%ssecrets/%s%s", e->base, k->id, part);
+  request.path = path;
+  request.token = token->id;
+  r = os_ask (e->server, &request, question, reply, why);
   if (r < 0)
     return r;
   if (reply->status == 200 &&
-      (request->bytes ? reply->bytes != NULL : reply->json != NULL))
+      (request.bytes ? reply->bytes != NULL : reply->json != NULL))
     return 0;
   *rejected = reply->status == 401;
-  about.address = http_server_address (pass->place->server);
+  about.address = http_server_address (e->server);
   r = os_secret_refusal (&about, reply, &question->again, why);
   os_reply_free (reply);
   return r;
@@ -76,19 +64,17 @@ ask (const struct barbican_key *k, const char *part,
      const struct os_request *request, struct key_question *question,
      struct os_reply *reply, struct reason *why)
 {
-  struct keystone *ks = &k->barbican->keystone;
+  struct login *login = &k->barbican->keystone.login;
 
   for (unsigned attempt = 1;; attempt++) {
-    struct pass pass;
+    CLEANUP_TOKEN struct login_token *token = NULL;
     bool rejected = false, fresh;
-    int r = keystone_pass (ks, question, &pass, why);
+    int r = login_take (login, question, &token, &fresh, why);
 
     if (r == 0)
-      r = ask_once (k, &pass, part, request, question, reply, &rejected, why);
+      r = ask_once (k, token, part, *request, question, reply, &rejected, why);
     if (rejected)
-      keystone_reject (ks, pass.generation);
-    fresh = pass.fresh;
-    keystone_pass_free (ks, &pass);
+      login_drop (login, token);
     if (!rejected || fresh || attempt == TOKENS_MAX)
       return r;
   }
@@ -234,6 +220,7 @@ barbican_open (struct kms *kms, const struct profile *profile,
   if (!b)
     return reason_no_memory (why);
   kms->state = b;
+  kms->login = &b->keystone.login;
   keystone_open (&b->keystone);
   return barbican_from_profile (b, profile, why);
 }
@@ -293,39 +280,6 @@ barbican_prepare (struct kms *kms, const struct reference *ref, void **state,
   return 0;
 }
 
-static int
-barbican_save_login (struct kms *kms, struct secret **ret)
-{
-  struct barbican *b = kms->state;
-
-  return keystone_save (&b->keystone, ret);
-}
-
-static void
-barbican_restore_login (struct kms *kms, const struct secret *login)
-{
-  struct barbican *b = kms->state;
-
-  keystone_restore (&b->keystone, login);
-}
-
-static int
-barbican_tend_login (struct kms *kms, const struct deadline *deadline,
-                     int64_t *next_ms, struct reason *why)
-{
-  struct barbican *b = kms->state;
-
-  return keystone_tend (&b->keystone, deadline, next_ms, why);
-}
-
-static void
-barbican_end_login (struct kms *kms, const struct deadline *deadline)
-{
-  struct barbican *b = kms->state;
-
-  keystone_end (&b->keystone, deadline);
-}
-
 static void
 barbican_relock_login (struct kms *kms)
 {
@@ -344,9 +298,5 @@ const struct provider barbican_provider = {
   .free = barbican_free,
   .fetch = barbican_fetch,
   .check = barbican_check,
-  .save_login = barbican_save_login,
-  .restore_login = barbican_restore_login,
-  .tend_login = barbican_tend_login,
-  .end_login = barbican_end_login,
   .relock_login = barbican_relock_login,
 };

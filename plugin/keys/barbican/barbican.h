@@ -6,7 +6,7 @@
  *   reply.c     one exchange, and what refusals mean
  *   keystone.c  what is posted to log in, and what comes back
  *   catalog.c   a token's life, and where the catalog says Barbican is
- *   login.c     one login for all questions of a KMS
+ *   keystone_login.c  the login, and the Barbican that it is good for
  *   barbican.c  the provider
  *
  * APIs: OpenStack's documentation, "Identity API v3" and "Key Manager API".
@@ -15,10 +15,8 @@
 #ifndef RBDCRYPT_BARBICAN_H
 #define RBDCRYPT_BARBICAN_H
 
-#include "flight.h"
-#include "keys.h"
+#include "login.h"
 
-#define BARBICAN_TOKEN_MAX 8192
 #define BARBICAN_URL_MAX 1024
 
 /* ---- reply.c ---- */
@@ -110,15 +108,6 @@ struct identity {
   struct credential secret; /* without a path: it stands in the profile */
 };
 
-struct os_token {
-  struct secret *id; /* NULL: none */
-  int64_t end_ms;    /* CLOCK_MONOTONIC */
-  int64_t renew_ms;  /* when the next one should be there */
-};
-
-extern void os_token_clear (struct os_token *t);
-extern void os_token_set_life (struct os_token *t, int64_t life_ms);
-
 struct keystone;
 
 /* Log in once.  On success *T and *URL, of the key-manager (NULL where
@@ -126,37 +115,33 @@ struct keystone;
  */
 extern int
 keystone_post (const struct keystone *ks, struct key_question *question,
-               struct os_token *t, char **url, struct reason *why);
+               struct login_token **t, char **url, struct reason *why);
 
 /* End a token.  Fails quietly. */
 extern void keystone_revoke (const struct keystone *ks, const struct secret *id,
                              const struct deadline *deadline);
 
-/* ---- login.c ---- */
+/* ---- keystone_login.c ---- */
 
-/* A Barbican; its user count is guarded by the keystone's lock. */
-struct place {
+/* A Barbican. */
+struct barbican_endpoint {
   struct http_server *server;
   char *url;
   const char *base; /* of each path: "v1/", or "" */
-  unsigned users;
 };
 
 struct keystone {
+  struct login login; /* its lock: the identity's secret, too */
   struct http_server *server;
   struct identity identity;
-  char *setting;     /* for sentences: where the login was said */
-  char *url_setting; /* and auth_url */
+  char *url_setting; /* for sentences: auth_url */
 
-  /* Of Barbican's address, which the catalog tells unless it is FIXED. */
+  /* Of Barbican's address, which each token's catalog tells where the
+   * profile does not (FIXED).
+   */
   struct http_options options; /* its strings and PEMs are owned */
   char *region, *interface;
-  bool fixed; /* the profile names it */
-
-  struct flight flight; /* its lock: the rest, and the identity's secret */
-  unsigned generation;  /* of the token: another number, another token */
-  struct os_token token;
-  struct place *place; /* NULL: not known yet */
+  struct barbican_endpoint *fixed;
 };
 
 /* KS is zeroed.  keystone_close in any case. */
@@ -164,37 +149,14 @@ extern void keystone_open (struct keystone *ks);
 extern void keystone_close (struct keystone *ks);
 extern void keystone_relock (struct keystone *ks);
 
-/* Make the place that the profile names.  -EINVAL, -ENOMEM. */
+/* Make the endpoint that the profile names.  -EINVAL, -ENOMEM. */
 extern int
 keystone_use_endpoints (struct keystone *ks, const struct address_list *list,
                         struct reason *why);
 
-/* What a question needs. */
-struct pass {
-  struct secret *token;
-  struct place *place;
-  unsigned generation;
-  bool fresh; /* the login was for this question */
-};
-
-/* Logs in where there is no token.  keystone_pass_free when done.
- * -EKEYREJECTED: the login was refused, but with a credential whose file
- * could not be read again; it is for a fetch to call that denied, and for
- * a check, that it cannot say.
- */
-extern int keystone_pass (struct keystone *ks, struct key_question *question,
-                          struct pass *ret, struct reason *why);
-extern void keystone_pass_free (struct keystone *ks, struct pass *pass);
-
-/* Barbican does not accept the token of GENERATION. */
-extern void keystone_reject (struct keystone *ks, unsigned generation);
-
-/* As key_save_login, and so on. */
-extern int keystone_save (struct keystone *ks, struct secret **ret);
-extern void keystone_restore (struct keystone *ks, const struct secret *saved);
-extern int keystone_tend (struct keystone *ks, const struct deadline *deadline,
-                          int64_t *next_ms, struct reason *why);
-extern void keystone_end (struct keystone *ks, const struct deadline *deadline);
+/* Where T is good for. */
+extern const struct barbican_endpoint *
+keystone_endpoint (const struct keystone *ks, const struct login_token *t);
 
 /* ---- profile.c ---- */
 

@@ -7,35 +7,11 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 #include "barbican.h"
 #include "json.h"
 
 #define TOKENS "auth/tokens"
-
-/* ---- tokens ---- */
-
-void
-os_token_clear (struct os_token *t)
-{
-  secret_free (t->id);
-  *t = (struct os_token){ .id = NULL };
-}
-
-/* The next one at two thirds of the life, and up to a twentieth of it
- * sooner: servers that started together shall not come together.
- */
-void
-os_token_set_life (struct os_token *t, int64_t life_ms)
-{
-  const int64_t now = monotonic_ms ();
-  unsigned char noise = 128;
-
-  (void)!getrandom (&noise, sizeof noise, GRND_NONBLOCK);
-  t->end_ms = now + life_ms;
-  t->renew_ms = now + life_ms * 2 / 3 - life_ms / 20 * noise / 255;
-}
 
 /* ---- the body ---- */
 
@@ -78,8 +54,8 @@ body_of (const struct identity *who)
 /* ---- the reply ---- */
 
 static int
-read_token (const struct keystone *ks, struct os_reply *reply,
-            struct os_token *t, char **url, struct reason *why)
+read_token (const struct keystone *ks, const struct os_reply *reply,
+            struct login_token **t, char **url, struct reason *why)
 {
   json_t *token = json_object_get (reply->json, "token");
   const struct secret *id = reply->token;
@@ -87,7 +63,7 @@ read_token (const struct keystone *ks, struct os_reply *reply,
   int64_t life_ms;
   int r;
 
-  if (!id || id->length > BARBICAN_TOKEN_MAX ||
+  if (!id || id->length > LOGIN_TOKEN_MAX ||
       !credential_is_text (id->bytes, id->length))
     return reason_set (why, EBADMSG,
                        "the answer holds no token: is that Keystone's "
@@ -102,13 +78,12 @@ read_token (const struct keystone *ks, struct os_reply *reply,
                        "the catalog's address of Barbican is longer than %d "
                        "bytes",
                        BARBICAN_URL_MAX);
-  *url = found ? strdup (found) : NULL;
-  if (found && !*url)
+  *t = login_token_new (id->bytes, id->length);
+  if (!*t)
     return reason_no_memory (why);
-  t->id = reply->token;
-  reply->token = NULL;
-  os_token_set_life (t, life_ms);
-  return 0;
+  (*t)->ours = (*t)->known = true;
+  login_token_set_life (*t, life_ms);
+  return text_copy (url, found, why);
 }
 
 void
@@ -127,7 +102,7 @@ keystone_revoke (const struct keystone *ks, const struct secret *id,
 
 int
 keystone_post (const struct keystone *ks, struct key_question *question,
-               struct os_token *t, char **url, struct reason *why)
+               struct login_token **t, char **url, struct reason *why)
 {
   CLEANUP_SECRET struct secret *body = body_of (&ks->identity);
   const struct os_request request = { .method = "POST",
@@ -136,7 +111,7 @@ keystone_post (const struct keystone *ks, struct key_question *question,
                                       .hidden = ks->identity.secret.text };
   struct os_subject about = {
     .setting = ks->url_setting,
-    .name = ks->setting,
+    .name = ks->login.setting,
   };
   struct os_reply reply;
   int r;

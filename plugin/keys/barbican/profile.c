@@ -198,18 +198,19 @@ set_identity (struct keystone *ks, json_t *auth, const struct profile *profile,
   const json_t *method = json_object_get (auth, "method");
   const char *name = json_string_value (method);
 
-  if (asprintf (&ks->setting, "%.400s: \"auth\"", profile->where) == -1) {
-    ks->setting = NULL;
+  if (asprintf (&ks->login.setting, "%.400s: \"auth\"", profile->where) == -1) {
+    ks->login.setting = NULL;
     return reason_no_memory (why);
   }
   if (!name)
     return reason_set (why, EINVAL, "%s: \"method\" is missing or not a string",
-                       ks->setting);
+                       ks->login.setting);
   if (strcmp (name, "application_credential") == 0)
-    return set_credential (&ks->identity, auth, profile, ks->setting, why);
+    return set_credential (&ks->identity, auth, profile, ks->login.setting,
+                           why);
   if (strcmp (name, "password") == 0)
-    return set_password (&ks->identity, auth, profile, ks->setting, why);
-  return json_wrong_word (ks->setting, "method", method,
+    return set_password (&ks->identity, auth, profile, ks->login.setting, why);
+  return json_wrong_word (ks->login.setting, "method", method,
                           "application_credential or password", why);
 }
 

@@ -9,7 +9,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "login.h"
+#include "bao_login.h"
 
 /* Through an agent: its own token may be bad, which is not for us to
  * mend.
@@ -22,7 +22,7 @@ ask_agent (const struct openbao *b, const struct openbao_request *request,
   int r = openbao_send (b, request, question, answer, why);
 
   if (r < 0 || answer->status != 403 || !answer->body ||
-      login_says_policy (answer))
+      bao_login_says_policy (answer))
     return r;
   answer_free (answer);
   return reason_set (why, EKEYREJECTED,
@@ -41,7 +41,7 @@ good_for_nothing (const struct openbao *b, struct reason *why)
                      "%s does not accept the token that it has just given: "
                      "perhaps not from this address (token_bound_cidrs), or "
                      "not in this namespace (%s)",
-                     http_server_address (b->server), b->login->setting);
+                     http_server_address (b->server), b->login->core.setting);
 }
 
 /* The login after such a token may be refused for its sake: the secret id
@@ -69,22 +69,21 @@ openbao_ask (const struct openbao *b, const char *method, const char *path,
   if (!b->login->method)
     return ask_agent (b, &request, question, answer, why);
   for (unsigned attempt = 1;; attempt++) {
-    CLEANUP_SECRET struct secret *token = NULL;
-    unsigned generation;
+    CLEANUP_TOKEN struct login_token *token = NULL;
     bool fresh;
-    int r = login_token (b->login, question, &token, &generation, &fresh, why);
+    int r = login_take (&b->login->core, question, &token, &fresh, why);
 
     if (r < 0)
       return again && is_refusal (r, question) ? good_for_nothing (b, why) : r;
-    request.token = token;
+    request.token = token->id;
     r = openbao_send (b, &request, question, answer, why);
     if (r < 0 || answer->status != 403 || !answer->body ||
-        (fresh && login_says_policy (answer)))
+        (fresh && bao_login_says_policy (answer)))
       return r;
     if (fresh)
-      login_drop (b->login, generation, &question->deadline);
+      login_refuse (&b->login->core, token, &question->deadline);
     else
-      r = login_doubt (b->login, generation, answer, question, why);
+      r = bao_login_doubt (b->login, token, answer, question, why);
     if (r == -EACCES)
       return 0; /* the token is good: the answer stands */
     answer_free (answer);

@@ -13,7 +13,7 @@
 #include <string.h>
 #include <strings.h>
 
-#include "login.h"
+#include "bao_login.h"
 
 /* BAO_NAME, else VAULT_NAME; one that is present, even empty, counts.
  * NAME of the one that was found goes to SETTING.
@@ -141,10 +141,10 @@ environment_token (struct openbao *b, struct reason *why)
   int r = 0;
 
   if (value)
-    return login_from_token (b->login, value, setting, why);
+    return bao_login_from_token (b->login, value, setting, why);
   value = variable ("TOKEN_FILE", setting);
   if (value) {
-    r = login_from_token_file (b->login, value, why);
+    r = bao_login_from_token_file (b->login, value, why);
     if (r < 0)
       reason_prefix (why, "%s", setting);
     return r;
@@ -152,7 +152,7 @@ environment_token (struct openbao *b, struct reason *why)
   if (home)
     r = text_format (&path, why, "%s/.vault-token", home);
   if (r == 0)
-    r = path ? login_from_token_file (b->login, path, why) : -ENOENT;
+    r = path ? bao_login_from_token_file (b->login, path, why) : -ENOENT;
   if (r != -ENOENT)
     return r;
   if (http_server_is_unix (b->server))

@@ -11,7 +11,7 @@
 
 #include "encoding.h"
 #include "json.h"
-#include "login.h"
+#include "bao_login.h"
 
 /* base64url without padding (RFC 7515, section 2). */
 static int

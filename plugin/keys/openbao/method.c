@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "json.h"
-#include "login.h"
+#include "bao_login.h"
 
 #define SERVICE_ACCOUNT "/var/run/secrets/kubernetes.io/serviceaccount/token"
 
@@ -54,7 +54,7 @@ need_one (const json_t *a, const char *a_name, const json_t *b,
 
 /* Where the method is mounted, and the namespace that it is mounted in. */
 static int
-set_place (struct login *l, const json_t *mount, const json_t *namespace,
+set_place (struct bao_login *l, const json_t *mount, const json_t *namespace,
            const char *where, struct reason *why)
 {
   const char *name = json_string_value (namespace);
@@ -85,7 +85,7 @@ set_place (struct login *l, const json_t *mount, const json_t *namespace,
 /* ---- tokens that somebody else got ---- */
 
 static int
-set_token (struct login *l, const char *text, size_t length,
+set_token (struct bao_login *l, const char *text, size_t length,
            const char *setting, struct reason *why)
 {
   if (length > credential_token.max || !credential_is_text (text, length))
@@ -93,12 +93,13 @@ set_token (struct login *l, const char *text, size_t length,
                        "%s does not hold a token: it is empty, too long or has "
                        "characters that a token never has",
                        setting);
-  l->token.id = secret_copy (text, length);
-  return l->token.id ? 0 : reason_no_memory (why);
+  l->core.given = true;
+  l->core.token = login_token_new (text, length);
+  return l->core.token ? 0 : reason_no_memory (why);
 }
 
 static int
-parse_token (struct login *l, json_t *auth, const struct profile *profile,
+parse_token (struct bao_login *l, json_t *auth, const struct profile *profile,
              const char *where, struct reason *why)
 {
   json_t *method, *token, *namespace;
@@ -128,8 +129,9 @@ parse_token (struct login *l, json_t *auth, const struct profile *profile,
 }
 
 static int
-parse_token_file (struct login *l, json_t *auth, const struct profile *profile,
-                  const char *where, struct reason *why)
+parse_token_file (struct bao_login *l, json_t *auth,
+                  const struct profile *profile, const char *where,
+                  struct reason *why)
 {
   json_t *method, *path, *namespace;
   const struct json_member members[] = {
@@ -144,12 +146,12 @@ parse_token_file (struct login *l, json_t *auth, const struct profile *profile,
   if (r == 0)
     r = set_place (l, NULL, namespace, where, why);
   if (r == 0)
-    r = open_file (&l->token_file, json_string_value (path), "path",
+    r = open_file (&l->core.token_file, json_string_value (path), "path",
                    &credential_token, where, why);
   if (r < 0)
     return r;
-  return set_token (l, (const char *)l->token_file.text->bytes,
-                    l->token_file.text->length, where, why);
+  return set_token (l, (const char *)l->core.token_file.text->bytes,
+                    l->core.token_file.text->length, where, why);
 }
 
 /* ---- AppRole ---- */
@@ -159,7 +161,7 @@ parse_token_file (struct login *l, json_t *auth, const struct profile *profile,
  * what a token would be.
  */
 static int
-set_role_id (struct login *l, const json_t *id, bool alone,
+set_role_id (struct bao_login *l, const json_t *id, bool alone,
              const struct profile *profile, const char *where,
              struct reason *why)
 {
@@ -180,7 +182,7 @@ set_role_id (struct login *l, const json_t *id, bool alone,
 }
 
 static int
-parse_approle (struct login *l, json_t *auth, const struct profile *profile,
+parse_approle (struct bao_login *l, json_t *auth, const struct profile *profile,
                const char *where, struct reason *why)
 {
   json_t *method, *mount, *namespace, *role_id, *role_id_file, *secret,
@@ -223,7 +225,7 @@ parse_approle (struct login *l, json_t *auth, const struct profile *profile,
 }
 
 static json_t *
-body_approle (const struct login *l)
+body_approle (const struct bao_login *l)
 {
   const struct secret *secret =
       l->wrapped.path ? l->unwrapped : l->secret_id.text;
@@ -237,7 +239,7 @@ body_approle (const struct login *l)
 /* ---- JWT and Kubernetes ---- */
 
 static int
-parse_jwt_members (struct login *l, json_t *auth, const char *where,
+parse_jwt_members (struct bao_login *l, json_t *auth, const char *where,
                    const char *default_path, const struct hostfile_rules *rules,
                    struct reason *why)
 {
@@ -263,7 +265,7 @@ parse_jwt_members (struct login *l, json_t *auth, const char *where,
 }
 
 static int
-parse_jwt (struct login *l, json_t *auth, const struct profile *profile,
+parse_jwt (struct bao_login *l, json_t *auth, const struct profile *profile,
            const char *where, struct reason *why)
 {
   (void)profile;
@@ -271,8 +273,9 @@ parse_jwt (struct login *l, json_t *auth, const struct profile *profile,
 }
 
 static int
-parse_kubernetes (struct login *l, json_t *auth, const struct profile *profile,
-                  const char *where, struct reason *why)
+parse_kubernetes (struct bao_login *l, json_t *auth,
+                  const struct profile *profile, const char *where,
+                  struct reason *why)
 {
   (void)profile;
   return parse_jwt_members (l, auth, where, SERVICE_ACCOUNT,
@@ -280,7 +283,7 @@ parse_kubernetes (struct login *l, json_t *auth, const struct profile *profile,
 }
 
 static json_t *
-body_jwt (const struct login *l)
+body_jwt (const struct bao_login *l)
 {
   return json_pack ("{s:s,s:o}", "role", l->role, "jwt",
                     json_of_secret (l->jwt.text));
@@ -289,7 +292,7 @@ body_jwt (const struct login *l)
 /* ---- the TLS client certificate ---- */
 
 static int
-parse_cert (struct login *l, json_t *auth, const struct profile *profile,
+parse_cert (struct bao_login *l, json_t *auth, const struct profile *profile,
             const char *where, struct reason *why)
 {
   json_t *method, *mount, *namespace, *name;
@@ -316,14 +319,14 @@ parse_cert (struct login *l, json_t *auth, const struct profile *profile,
 }
 
 static json_t *
-body_cert (const struct login *l)
+body_cert (const struct bao_login *l)
 {
   return l->role ? json_pack ("{s:s}", "name", l->role) : json_object ();
 }
 
 /* ---- the table ---- */
 
-static const struct login_method methods[] = {
+static const struct bao_method methods[] = {
   { "token", "token", parse_token, NULL },
   { "token_file", "token", parse_token_file, NULL },
   { "approle", "AppRole", parse_approle, body_approle },
@@ -333,7 +336,7 @@ static const struct login_method methods[] = {
 };
 #define NR_METHODS (sizeof methods / sizeof methods[0])
 
-static const struct login_method *
+static const struct bao_method *
 find_method (const char *name)
 {
   for (size_t i = 0; i < NR_METHODS; i++)
@@ -356,8 +359,8 @@ unknown_method (const char *name, const char *where, struct reason *why)
 }
 
 int
-login_from_profile (struct login *l, json_t *auth,
-                    const struct profile *profile, struct reason *why)
+bao_login_from_profile (struct bao_login *l, json_t *auth,
+                        const struct profile *profile, struct reason *why)
 {
   const char *method = json_string_value (json_object_get (auth, "method"));
   char where[512];
@@ -376,17 +379,17 @@ login_from_profile (struct login *l, json_t *auth,
   l->method = find_method (method);
   if (!l->method)
     return unknown_method (method, where, why);
-  r = text_copy (&l->setting, where, why);
+  r = text_copy (&l->core.setting, where, why);
   if (r < 0)
     return r;
   return l->method->parse (l, auth, profile, where, why);
 }
 
 int
-login_from_token (struct login *l, const char *text, const char *setting,
-                  struct reason *why)
+bao_login_from_token (struct bao_login *l, const char *text,
+                      const char *setting, struct reason *why)
 {
-  int r = text_copy (&l->setting, setting, why);
+  int r = text_copy (&l->core.setting, setting, why);
 
   l->method = find_method ("token");
   if (r == 0)
@@ -395,16 +398,17 @@ login_from_token (struct login *l, const char *text, const char *setting,
 }
 
 int
-login_from_token_file (struct login *l, const char *path, struct reason *why)
+bao_login_from_token_file (struct bao_login *l, const char *path,
+                           struct reason *why)
 {
-  int r = text_copy (&l->setting, path, why);
+  int r = text_copy (&l->core.setting, path, why);
 
   l->method = find_method ("token_file");
   if (r == 0)
     r = text_copy (&l->namespace, l->bao->namespace, why);
   if (r == 0)
-    r = credential_open (&l->token_file, path, &credential_token, why);
+    r = credential_open (&l->core.token_file, path, &credential_token, why);
   return r < 0 ? r
-               : set_token (l, (const char *)l->token_file.text->bytes,
-                            l->token_file.text->length, path, why);
+               : set_token (l, (const char *)l->core.token_file.text->bytes,
+                            l->core.token_file.text->length, path, why);
 }

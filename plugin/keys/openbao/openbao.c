@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "login.h"
+#include "bao_login.h"
 
 static int
 ask_for_key (struct openbao_key *k, struct key_question *question,
@@ -24,7 +24,7 @@ ask_for_key (struct openbao_key *k, struct key_question *question,
 
   if (r == 0) {
     atomic_store (&k->fetched, true);
-    login_learn (k->bao->login, question);
+    bao_login_learn (k->bao->login, question);
   }
   return r;
 }
@@ -76,7 +76,7 @@ openbao_close (struct kms *kms)
   if (!b)
     return;
   if (b->login)
-    login_close (b->login);
+    bao_login_close (b->login);
   free (b->login);
   http_server_free (b->server);
   free (b->namespace);
@@ -101,11 +101,12 @@ openbao_open (struct kms *kms, const struct profile *profile,
   b->login = calloc (1, sizeof *b->login);
   if (!b->login)
     return reason_no_memory (why);
-  login_open (b->login, b);
-  if (!profile)
-    return openbao_from_environment (b, &kms->timeout_ms, why);
-  r = openbao_from_profile (b, profile, why);
-  kms->wraps = b->engine == ENGINE_TRANSIT;
+  bao_login_open (b->login, b);
+  r = profile ? openbao_from_profile (b, profile, why)
+              : openbao_from_environment (b, &kms->timeout_ms, why);
+  kms->wraps = profile && b->engine == ENGINE_TRANSIT;
+  if (b->login->method)
+    kms->login = &b->login->core;
   return r;
 }
 
@@ -239,40 +240,7 @@ openbao_can_check (struct kms *kms, struct reason *why)
 {
   const struct openbao *b = kms->state;
 
-  return login_can_check (b->login, why);
-}
-
-static int
-openbao_save_login (struct kms *kms, struct secret **ret)
-{
-  const struct openbao *b = kms->state;
-
-  return login_save (b->login, ret);
-}
-
-static void
-openbao_restore_login (struct kms *kms, const struct secret *login)
-{
-  const struct openbao *b = kms->state;
-
-  login_restore (b->login, login);
-}
-
-static int
-openbao_tend_login (struct kms *kms, const struct deadline *deadline,
-                    int64_t *next_ms, struct reason *why)
-{
-  const struct openbao *b = kms->state;
-
-  return login_tend (b->login, deadline, next_ms, why);
-}
-
-static void
-openbao_end_login (struct kms *kms, const struct deadline *deadline)
-{
-  const struct openbao *b = kms->state;
-
-  login_end (b->login, deadline);
+  return bao_login_can_check (b->login, why);
 }
 
 static void
@@ -280,7 +248,7 @@ openbao_relock_login (struct kms *kms)
 {
   const struct openbao *b = kms->state;
 
-  login_relock (b->login);
+  bao_login_relock (b->login);
   http_server_relock (b->server);
 }
 
@@ -299,9 +267,5 @@ const struct provider openbao_provider = {
   .unwrap = openbao_fetch,
   .check = openbao_check,
   .can_check = openbao_can_check,
-  .save_login = openbao_save_login,
-  .restore_login = openbao_restore_login,
-  .tend_login = openbao_tend_login,
-  .end_login = openbao_end_login,
   .relock_login = openbao_relock_login,
 };

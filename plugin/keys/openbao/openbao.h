@@ -9,7 +9,7 @@
  *   ask.c          one question, under the login
  *   kv.c           keys in the KV engine
  *   transit.c      wrapped keys that the transit engine opens
- *   login.h        logins and tokens
+ *   bao_login.h    logins and tokens
  *   openbao.c      the provider
  */
 
@@ -25,8 +25,8 @@ enum openbao_engine { ENGINE_KV1, ENGINE_KV2, ENGINE_TRANSIT };
 /* One server with one login, as a profile or the environment says. */
 struct openbao {
   struct http_server *server;
-  struct login *login; /* login.h */
-  char *namespace;     /* or NULL */
+  struct bao_login *login; /* bao_login.h */
+  char *namespace;         /* or NULL */
   struct layout layout;
   char *mount;                /* NULL: to be asked for (bao:, vault:) */
   char *prefix;               /* of every path; "" when there is none */

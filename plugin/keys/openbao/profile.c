@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "json.h"
-#include "login.h"
+#include "bao_login.h"
 
 struct settings {
   json_t *address, *addresses, *namespace, *ca_file, *client_cert, *client_key,
@@ -236,6 +236,6 @@ openbao_from_profile (struct openbao *b, const struct profile *profile,
   if (r == 0)
     r = profile_server (b, &s, profile, why);
   if (r == 0)
-    r = login_from_profile (b->login, s.auth, profile, why);
+    r = bao_login_from_profile (b->login, s.auth, profile, why);
   return r;
 }

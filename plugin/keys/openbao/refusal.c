@@ -14,7 +14,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "login.h"
+#include "bao_login.h"
 
 /* The server could not ask whom it has to ask. */
 static const char *const outages[] = {
@@ -52,8 +52,8 @@ has (const char *const *table, size_t n, const char *text)
  * nothing is mounted it is a 403.
  */
 static int
-is_mounted (const struct login *l, struct key_question *question, bool *mounted,
-            struct reason *why)
+is_mounted (const struct bao_login *l, struct key_question *question,
+            bool *mounted, struct reason *why)
 {
   CLEANUP_ANSWER struct answer a = { 0 };
   CLEANUP_FREE char *path = NULL;
@@ -69,12 +69,12 @@ is_mounted (const struct login *l, struct key_question *question, bool *mounted,
 }
 
 static int
-no_mount (const struct login *l, struct reason *why)
+no_mount (const struct bao_login *l, struct reason *why)
 {
   return reason_set (why, EINVAL,
                      "there is no login at auth/%.128s%s%.128s (%s)", l->mount,
                      l->namespace ? " in the namespace " : "",
-                     l->namespace ? l->namespace : "", l->setting);
+                     l->namespace ? l->namespace : "", l->core.setting);
 }
 
 /* "permission denied" and no more.  Kubernetes' method says that of a
@@ -83,7 +83,7 @@ no_mount (const struct login *l, struct reason *why)
  * the server's clock, because a volume must not end with a jump of ours.
  */
 static int
-denied_bare (struct login *l, int64_t date, struct key_question *question,
+denied_bare (struct bao_login *l, int64_t date, struct key_question *question,
              struct reason *why)
 {
   const int64_t now = date > 0 ? date : time (NULL);
@@ -98,7 +98,7 @@ denied_bare (struct login *l, int64_t date, struct key_question *question,
     return reason_set (why, EACCES,
                        "permission denied, perhaps only from this address "
                        "(%s)",
-                       l->setting);
+                       l->core.setting);
   r = jwt_check (l->jwt.text, now, why);
   if (r < 0) {
     reason_prefix (why, "%.256s", l->jwt.path);
@@ -109,12 +109,12 @@ denied_bare (struct login *l, int64_t date, struct key_question *question,
                      "permission denied, which is also said when the "
                      "Kubernetes API does not answer, and %.256s looks good "
                      "(%s)",
-                     l->jwt.path, l->setting);
+                     l->jwt.path, l->core.setting);
 }
 
 /* An AppRole without a secret id. */
 static bool
-is_lone (const struct login *l)
+is_lone (const struct bao_login *l)
 {
   return l->role_id.text && !l->secret_id.text && !l->wrapped.path;
 }
@@ -127,7 +127,7 @@ refusal_is_bare (const struct answer *a)
 }
 
 int
-refusal_of_login (struct login *l, const struct answer *a,
+refusal_of_login (struct bao_login *l, const struct answer *a,
                   struct key_question *question, struct reason *why)
 {
   char none[] = "";
@@ -138,19 +138,20 @@ refusal_of_login (struct login *l, const struct answer *a,
     return answer_refusal (&nobody, a, &question->again, why);
   if (strstr (a->text, "namespace not found"))
     return reason_set (why, EINVAL, "there is no namespace %.128s (%s)",
-                       l->namespace ? l->namespace : "", l->setting);
+                       l->namespace ? l->namespace : "", l->core.setting);
   if (a->status == 404)
     return no_mount (l, why);
   if (refusal_is_bare (a))
     return denied_bare (l, a->date, question, why);
   if (HAS (outages, a->text)) {
     question->again = true;
-    return reason_set (why, EAGAIN, "%s (%s)", a->text, l->setting);
+    return reason_set (why, EAGAIN, "%s (%s)", a->text, l->core.setting);
   }
   if ((a->status == 400 || a->status == 403) && HAS (denials, a->text))
-    return reason_set (why, EACCES, "%s (%s%s)", a->text, l->setting, lack);
+    return reason_set (why, EACCES, "%s (%s%s)", a->text, l->core.setting,
+                       lack);
   return reason_set (why, EINVAL, "%ld %s (%s%s)", a->status,
-                     a->text[0] ? a->text : "without a reason", l->setting,
+                     a->text[0] ? a->text : "without a reason", l->core.setting,
                      lack);
 }
 
@@ -160,7 +161,7 @@ refusal_of_login (struct login *l, const struct answer *a,
  * and so is one for a single use: neither says anything about a key.
  */
 int
-refusal_with_credentials (struct login *l, int r, bool unwrapped,
+refusal_with_credentials (struct bao_login *l, int r, bool unwrapped,
                           struct reason *why)
 {
   const struct credential *const all[] = { &l->role_id, &l->secret_id,
@@ -171,12 +172,8 @@ refusal_with_credentials (struct login *l, int r, bool unwrapped,
   if (refused && old && l->unwrapped)
     reason_prefix (why, "the secret id out of %.256s can be had once only",
                    l->wrapped.path);
-  /* That a file could not be read again matters only now. */
-  for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
-    if (all[i]->err < 0 || (refused && all[i]->stale))
-      reason_prefix (why, "%s", all[i]->trouble.text);
-    old = old || all[i]->stale;
-  }
+  for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+    old = credential_is_old (all[i], r, why) || old;
   if (refused && l->login_lost && l->secret_id.text) {
     reason_append (why, "a login before it got no answer, and may have used "
                         "the secret id up");

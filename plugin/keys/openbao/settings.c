@@ -9,11 +9,11 @@
 #include <errno.h>
 #include <string.h>
 
-#include "login.h"
+#include "bao_login.h"
 
 /* ---- what a login reads ---- */
 
-#define TOKEN_MAX 8192
+#define TOKEN_MAX LOGIN_TOKEN_MAX
 #define JWT_MAX (64 * 1024)
 
 /* An agent's sink has mode 0640, for a group, as private keys may have. */

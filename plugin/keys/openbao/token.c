@@ -1,53 +1,18 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
 /* A token's life, as the server tells it (OpenBao's documentation,
- * "Tokens").  Only the monotonic clock counts here: a clock that jumps
- * neither ends nor prolongs a token.
+ * "Tokens").
  */
 
 #include "config.h"
 
 #include <errno.h>
 #include <string.h>
-#include <sys/random.h>
 
-#include "login.h"
+#include "bao_login.h"
 
 /* Longer lives are for ever: no arithmetic on what a server claims. */
 #define LIFE_MAX_S (10 * 365 * 24 * INT64_C (3600))
-
-void
-token_clear (struct token *t)
-{
-  secret_free (t->id);
-  *t = (struct token){ .id = NULL };
-}
-
-/* At two thirds of the life, and up to a twentieth of it sooner: servers
- * that started together shall not come together.
- */
-static int64_t
-renewal_after_ms (int64_t life_ms)
-{
-  unsigned char noise = 128;
-
-  (void)!getrandom (&noise, sizeof noise, GRND_NONBLOCK);
-  return life_ms * 2 / 3 - life_ms / 20 * noise / 255;
-}
-
-void
-token_set_life (struct token *t, int64_t life_ms)
-{
-  const int64_t now = monotonic_ms ();
-
-  t->end_ms = t->renew_ms = 0;
-  if (life_ms <= 0)
-    return;
-  t->end_ms = now + life_ms;
-  t->renew_ms = now + renewal_after_ms (life_ms);
-  if (life_ms > t->full_ms)
-    t->full_ms = life_ms;
-}
 
 /* Seconds that a server says, as milliseconds; 0: for ever. */
 static int
@@ -61,61 +26,142 @@ life_of (json_t *value, int64_t *life_ms)
   return 0;
 }
 
+static void
+set_kind (struct login_token *t, json_t *object, const char *type_member)
+{
+  const char *type = json_string_value (json_object_get (object, type_member));
+
+  t->known = true;
+  t->renewable = json_is_true (json_object_get (object, "renewable"));
+  t->batch = type && strcmp (type, "batch") == 0;
+  /* On its last use the server says -1. */
+  t->limited = json_integer_value (json_object_get (object, "num_uses")) != 0;
+}
+
 int
-token_from_auth (json_t *auth, const struct token *old, struct token *t,
-                 struct reason *why)
+bao_token_from_auth (json_t *auth, const struct login_token *old,
+                     struct login_token **ret, struct reason *why)
 {
   json_t *id = json_object_get (auth, "client_token");
-  const char *type = json_string_value (json_object_get (auth, "token_type"));
-  struct token new = { .full_ms = old ? old->full_ms : 0,
-                       .ours = old ? old->ours : true,
-                       .known = true };
+  const char *text = json_string_value (id);
+  const size_t length = json_string_length (id);
   int64_t life_ms;
 
-  if (!json_is_string (id) ||
-      !credential_is_text (json_string_value (id), json_string_length (id)) ||
-      json_string_length (id) > credential_token.max)
+  if (!text || !credential_is_text (text, length) || length > LOGIN_TOKEN_MAX)
     return reason_set (why, EBADMSG, "the answer holds no token");
   if (life_of (json_object_get (auth, "lease_duration"), &life_ms) < 0)
     return reason_set (why, EBADMSG,
                        "the answer does not say how long the token lives");
-  new.id = secret_copy (json_string_value (id), json_string_length (id));
-  if (!new.id)
+  *ret = login_token_new (text, length);
+  if (!*ret)
     return reason_no_memory (why);
-  new.renewable = json_is_true (json_object_get (auth, "renewable"));
-  new.batch = type &&strcmp (type, "batch") == 0;
-  new.limited = json_integer_value (json_object_get (auth, "num_uses")) != 0;
-  token_set_life (&new, life_ms);
-  token_clear (t);
-  *t = new;
+  (*ret)->full_ms = old ? old->full_ms : 0;
+  (*ret)->ours = old ? old->ours : true;
+  set_kind (*ret, auth, "token_type");
+  login_token_set_life (*ret, life_ms);
   return 0;
 }
 
 /* The end may be in the past already, where clocks were set or a renewal
  * is late: whatever has one, and no time left, is renewed now.
  */
-static void
-set_looked_up_life (struct token *t, json_t *data)
+void
+bao_token_learn (struct login_token *t, json_t *data)
 {
   json_t *ttl = json_object_get (data, "ttl");
   const bool left = json_is_integer (ttl) && json_integer_value (ttl) > 0;
   int64_t life_ms = 0;
 
+  set_kind (t, data, "type");
   (void)life_of (ttl, &life_ms);
-  token_set_life (t, life_ms);
+  login_token_set_life (t, life_ms);
   if (!left && !json_is_null (json_object_get (data, "expire_time")))
     t->end_ms = t->renew_ms = monotonic_ms ();
 }
 
-void
-token_learn (struct token *t, json_t *data)
-{
-  const char *type = json_string_value (json_object_get (data, "type"));
+/* ---- questions about it ---- */
 
-  t->known = true;
-  t->renewable = json_is_true (json_object_get (data, "renewable"));
-  t->batch = type && strcmp (type, "batch") == 0;
-  /* On its last use the server says -1. */
-  t->limited = json_integer_value (json_object_get (data, "num_uses")) != 0;
-  set_looked_up_life (t, data);
+static int
+ask_about (const struct login *l, const struct login_token *t,
+           const char *method, const char *path, struct key_question *question,
+           struct answer *a, struct reason *why)
+{
+  const struct bao_login *login = (const struct bao_login *)l;
+  const struct openbao_request request = { .method = method,
+                                           .path = path,
+                                           .namespace = login->namespace,
+                                           .token = t->id };
+
+  return openbao_send (login->bao, &request, question, a, why);
+}
+
+int
+bao_token_look_up (const struct login *l, const struct login_token *t,
+                   struct key_question *question, struct answer *a,
+                   struct reason *why)
+{
+  return ask_about (l, t, "GET", "v1/auth/token/lookup-self", question, a, why);
+}
+
+void
+bao_token_revoke (const struct login *l, const struct login_token *t,
+                  const struct deadline *deadline)
+{
+  CLEANUP_ANSWER struct answer a = { 0 };
+  struct key_question question = { .deadline = *deadline };
+
+  ask_about (l, t, "POST", "v1/auth/token/revoke-self", &question, &a, NULL);
+}
+
+/* Did the server refuse for good?  "past the max TTL" is a 500. */
+static bool
+is_final (const struct answer *a)
+{
+  return (a->status >= 400 && !answer_is_outage (a->status)) ||
+         (a->status == 500 && strstr (a->text, "renew"));
+}
+
+/* Less than was granted at first: the token's greatest age is near, and
+ * the next that is due is a login.
+ */
+static void
+see_greatest_age (struct login_token *t)
+{
+  const int64_t now = monotonic_ms ();
+
+  /* Nothing at all means at its first login that it never ends, but not
+   * now.
+   */
+  if (t->end_ms == 0 && t->full_ms > 0)
+    t->end_ms = t->renew_ms = now;
+  if (t->ours && t->end_ms != 0 && t->end_ms - now < t->full_ms * 3 / 4)
+    t->renewable = false;
+}
+
+int
+bao_token_renew (struct login *l, const struct login_token *old,
+                 struct key_question *question, struct login_token **ret,
+                 struct reason *why)
+{
+  CLEANUP_ANSWER struct answer a = { 0 };
+  int r =
+      ask_about (l, old, "POST", "v1/auth/token/renew-self", question, &a, why);
+
+  if (r < 0)
+    return r;
+  if (a.status == 200 && a.body) {
+    r = bao_token_from_auth (json_object_get (a.body, "auth"), old, ret, why);
+    if (r == 0)
+      see_greatest_age (*ret);
+    return r;
+  }
+  if (is_final (&a))
+    return reason_set (why, EACCES,
+                       "%s does not renew the token (%ld%s%s): it will end, "
+                       "and needs to be replaced (%s)",
+                       http_server_address (*l->server), a.status,
+                       a.text[0] ? ": " : "", a.text, l->setting);
+  return reason_set (why, EAGAIN, "%s answered %ld to renewing the token%s%s",
+                     http_server_address (*l->server), a.status,
+                     a.text[0] ? ": " : "", a.text);
 }

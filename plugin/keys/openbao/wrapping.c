@@ -9,10 +9,10 @@
 #include <errno.h>
 #include <string.h>
 
-#include "login.h"
+#include "bao_login.h"
 
 static int
-ask (const struct login *l, const char *path, const struct secret *token,
+ask (const struct bao_login *l, const char *path, const struct secret *token,
      const struct secret *body, struct key_question *question, struct answer *a,
      struct reason *why)
 {
@@ -28,7 +28,8 @@ ask (const struct login *l, const char *path, const struct secret *token,
 
 /* Not ours to use any more. */
 static int
-used (const struct login *l, struct key_question *question, struct reason *why)
+used (const struct bao_login *l, struct key_question *question,
+      struct reason *why)
 {
   const char *address = http_server_address (l->bao->server);
 
@@ -47,7 +48,7 @@ used (const struct login *l, struct key_question *question, struct reason *why)
 }
 
 static int
-refused (const struct login *l, const struct answer *a,
+refused (const struct bao_login *l, const struct answer *a,
          struct key_question *question, struct reason *why)
 {
   char none[] = "";
@@ -64,7 +65,7 @@ refused (const struct login *l, const struct answer *a,
 
 /* "auth/MOUNT/role/ROLE/secret-id", and its sister for ids of one's own. */
 static bool
-is_secret_id_path (const struct login *l, const char *path)
+is_secret_id_path (const struct bao_login *l, const char *path)
 {
   const size_t n = strlen (l->mount);
   const char *slash;
@@ -82,7 +83,7 @@ is_secret_id_path (const struct login *l, const char *path)
 
 /* Somebody who took the token could have put another in its place. */
 static int
-check_origin (const struct login *l, const struct answer *a,
+check_origin (const struct bao_login *l, const struct answer *a,
               struct key_question *question, struct reason *why)
 {
   const char *path = json_string_value (
@@ -101,11 +102,11 @@ check_origin (const struct login *l, const struct answer *a,
 }
 
 static int
-look_up (struct login *l, struct key_question *question, struct reason *why)
+look_up (struct bao_login *l, struct key_question *question, struct reason *why)
 {
   CLEANUP_SECRET struct secret *body =
       secret_new (l->wrapped.text->length + 16);
-  struct answer a;
+  CLEANUP_ANSWER struct answer a = { 0 };
   int r;
 
   /* Its characters need no escape, but these two. */
@@ -121,29 +122,17 @@ look_up (struct login *l, struct key_question *question, struct reason *why)
   r = ask (l, "v1/sys/wrapping/lookup", NULL, body, question, &a, why);
   if (r < 0)
     return r;
-  r = a.status == 200 && a.body ? check_origin (l, &a, question, why)
-                                : refused (l, &a, question, why);
-  answer_free (&a);
-  return r;
+  return a.status == 200 && a.body ? check_origin (l, &a, question, why)
+                                   : refused (l, &a, question, why);
 }
 
-static int
-take_secret_id (struct login *l, const struct answer *a, struct reason *why)
+int
+wrapping_put (struct bao_login *l, struct secret *text, struct secret *from)
 {
-  json_t *id = json_object_get (json_object_get (a->body, "data"), "secret_id");
-  struct secret *text, *from;
-
-  if (!json_is_string (id) ||
-      !credential_is_text (json_string_value (id), json_string_length (id)) ||
-      json_string_length (id) > credential_secret_id.max)
-    return reason_set (why, EBADMSG, "what %s unwrapped is no secret id",
-                       http_server_address (l->bao->server));
-  text = secret_copy (json_string_value (id), json_string_length (id));
-  from = secret_copy (l->wrapped.text->bytes, l->wrapped.text->length);
   if (!text || !from) {
     secret_free (text);
     secret_free (from);
-    return reason_no_memory (why);
+    return -ENOMEM;
   }
   secret_free (l->unwrapped);
   secret_free (l->unwrapped_from);
@@ -152,29 +141,44 @@ take_secret_id (struct login *l, const struct answer *a, struct reason *why)
   return 0;
 }
 
+static int
+take_secret_id (struct bao_login *l, const struct answer *a, struct reason *why)
+{
+  json_t *id = json_object_get (json_object_get (a->body, "data"), "secret_id");
+
+  if (!json_is_string (id) ||
+      !credential_is_text (json_string_value (id), json_string_length (id)) ||
+      json_string_length (id) > credential_secret_id.max)
+    return reason_set (why, EBADMSG, "what %s unwrapped is no secret id",
+                       http_server_address (l->bao->server));
+  if (wrapping_put (
+          l, secret_copy (json_string_value (id), json_string_length (id)),
+          secret_copy (l->wrapped.text->bytes, l->wrapped.text->length)) < 0)
+    return reason_no_memory (why);
+  return 0;
+}
+
 /* With the token in the header and an empty body: in both places it
  * would be used up for nothing.
  */
 static int
-unwrap (struct login *l, struct key_question *question, struct reason *why)
+unwrap (struct bao_login *l, struct key_question *question, struct reason *why)
 {
-  struct answer a;
-  int r = ask (l, "v1/sys/wrapping/unwrap", l->wrapped.text, NULL, question, &a,
-               why);
+  CLEANUP_ANSWER struct answer a = { 0 };
+  const int r = ask (l, "v1/sys/wrapping/unwrap", l->wrapped.text, NULL,
+                     question, &a, why);
 
   /* One address may have unwrapped it before another refused. */
   if (a.taken)
     l->unwrap_lost = true;
   if (r < 0)
     return r;
-  r = a.status == 200 && a.body ? take_secret_id (l, &a, why)
-                                : refused (l, &a, question, why);
-  answer_free (&a);
-  return r;
+  return a.status == 200 && a.body ? take_secret_id (l, &a, why)
+                                   : refused (l, &a, question, why);
 }
 
 int
-wrapping_open (struct login *l, struct key_question *question, bool *now,
+wrapping_open (struct bao_login *l, struct key_question *question, bool *now,
                struct reason *why)
 {
   int r;

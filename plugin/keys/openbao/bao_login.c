@@ -1,0 +1,297 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+#include "config.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bao_login.h"
+#include "json.h"
+
+/* What learning about a token may cost a key that is already there. */
+#define LEARN_MS 2000
+
+/* A policy refuses with "1 error occurred: ...", for a bad token there
+ * is no list.
+ */
+bool
+bao_login_says_policy (const struct answer *a)
+{
+  return a->status == 403 && strstr (a->text, "error occurred") &&
+         !strstr (a->text, "invalid token");
+}
+
+/* ---- logging in ---- */
+
+/* What must never be repeated from an error text. */
+static const struct secret *
+secret_of (const struct bao_login *l)
+{
+  if (l->unwrapped)
+    return l->unwrapped;
+  if (l->secret_id.text)
+    return l->secret_id.text;
+  return l->jwt.text ? l->jwt.text : l->role_id.text;
+}
+
+/* A standby of OpenBao 2.7 that has lost its leader in the middle of a
+ * login may refuse all that follow, bare, until it is restarted: then the
+ * other addresses are asked as well.
+ */
+static int
+send_login (const struct bao_login *l, const struct openbao_request *request,
+            struct key_question *question, struct answer *a, struct reason *why)
+{
+  size_t tries = 0;
+  bool taken = false;
+  int r;
+
+  for (;;) {
+    r = openbao_send (l->bao, request, question, a, why);
+    a->taken = taken = taken || a->taken;
+    if (r < 0 || !refusal_is_bare (a) ||
+        ++tries >= http_server_leave (l->bao->server))
+      return r;
+    answer_free (a);
+  }
+}
+
+static int
+post (struct bao_login *l, struct key_question *question,
+      struct login_token **ret, struct reason *why)
+{
+  CLEANUP_SECRET struct secret *body = json_secret (l->method->body (l));
+  CLEANUP_FREE char *path = NULL;
+  CLEANUP_ANSWER struct answer a = { 0 };
+  struct openbao_request request = { .method = "POST",
+                                     .namespace = l->namespace,
+                                     .body = body,
+                                     .hidden = secret_of (l) };
+  int r = body ? bao_path (&path, why, "v1/auth/%s/login", l->mount)
+               : reason_no_memory (why);
+
+  request.path = path;
+  if (r == 0)
+    r = send_login (l, &request, question, &a, why);
+  l->login_lost = l->login_lost || a.taken;
+  if (r == 0 && a.status == 200 && a.body)
+    r = bao_token_from_auth (json_object_get (a.body, "auth"), NULL, ret, why);
+  else if (r == 0)
+    r = refusal_of_login (l, &a, question, why);
+  if (r < 0)
+    reason_prefix (why, "logging in to OpenBao at %s by %s",
+                   http_server_address (l->bao->server), l->method->what);
+  return r;
+}
+
+static int
+bao_login_post (struct login *core, struct key_question *question,
+                struct login_token **ret, struct reason *why)
+{
+  struct bao_login *l = (struct bao_login *)core;
+  bool unwrapped = false;
+  int r;
+
+  credential_refresh (&l->role_id);
+  if (credential_refresh (&l->secret_id))
+    l->login_lost = false;
+  credential_refresh (&l->jwt);
+  r = wrapping_open (l, question, &unwrapped, why);
+  if (r == 0)
+    r = post (l, question, ret, why);
+  if (r < 0)
+    return refusal_with_credentials (l, r, unwrapped, why);
+  l->login_lost = false;
+  return 0;
+}
+
+/* ---- doubts ---- */
+
+static int
+rejected (const struct bao_login *l, struct reason *why)
+{
+  return reason_set (why, EKEYREJECTED,
+                     "%s does not accept the token: it is wrong, expired, "
+                     "revoked, used up, or perhaps not for this address (%s)",
+                     http_server_address (l->bao->server), l->core.setting);
+}
+
+/* What a lookup says: 0: a bad token.  -EACCES: a good one. */
+static int
+look_up (const struct bao_login *l, const struct login_token *t,
+         struct key_question *question, struct reason *why)
+{
+  CLEANUP_ANSWER struct answer a = { 0 };
+  const int r = bao_token_look_up (&l->core, t, question, &a, why);
+
+  if (r < 0)
+    return r;
+  if ((a.status == 200 && a.body) || bao_login_says_policy (&a))
+    return -EACCES;
+  if (a.status == 403 && a.body)
+    return 0;
+  question->again = true;
+  return reason_set (why, EAGAIN,
+                     "%s answered 403, and %ld to the question whether that is "
+                     "because of the token",
+                     http_server_address (l->bao->server), a.status);
+}
+
+int
+bao_login_doubt (struct bao_login *l, const struct login_token *t,
+                 const struct answer *denial, struct key_question *question,
+                 struct reason *why)
+{
+  struct login *core = &l->core;
+  bool held, limited;
+  int r;
+
+  pthread_mutex_lock (&core->lock);
+  held = core->token == t;
+  limited = t->limited;
+  pthread_mutex_unlock (&core->lock);
+  if (!held)
+    return 0;
+  /* A lookup would cost a use. */
+  if (limited)
+    r = bao_login_says_policy (denial) ? -EACCES : 0;
+  else
+    r = look_up (l, t, question, why);
+  if (r < 0)
+    return r;
+  SCOPED_LOCK (&core->lock);
+  login_look (core);
+  if (core->token != t)
+    return 0;
+  if (core->given)
+    return rejected (l, why);
+  login_put (core, NULL);
+  return 0;
+}
+
+/* ---- what is known of a token ---- */
+
+static void
+learn (struct login_token *t, const struct answer *a)
+{
+  if (a->status == 200 && a->body)
+    bao_token_learn (t, json_object_get (a->body, "data"));
+  else if (bao_login_says_policy (a))
+    t->known = true; /* that much, and there will be no more */
+  else if (a->status == 403 && a->body)
+    t->known = t->limited = true; /* the question was its last use */
+}
+
+void
+bao_login_learn (struct bao_login *l, struct key_question *question)
+{
+  CLEANUP_ANSWER struct answer a = { 0 };
+  CLEANUP_TOKEN struct login_token *t = NULL;
+  struct key_question q = { .deadline = deadline_sooner (&question->deadline,
+                                                         LEARN_MS) };
+
+  if (!l->method)
+    return;
+  pthread_mutex_lock (&l->core.lock);
+  if (l->core.token && !l->core.token->known)
+    t = login_token_ref (l->core.token);
+  pthread_mutex_unlock (&l->core.lock);
+  if (!t || bao_token_look_up (&l->core, t, &q, &a, NULL) < 0)
+    return;
+  SCOPED_LOCK (&l->core.lock);
+  learn (t, &a);
+}
+
+bool
+bao_login_can_check (struct bao_login *l, struct reason *why)
+{
+  if (!l->method)
+    return true;
+  SCOPED_LOCK (&l->core.lock);
+  if (l->core.token && l->core.token->limited) {
+    reason_set (why, 0,
+                "the token works a limited number of times, and each recheck "
+                "would take one (%s)",
+                l->core.setting);
+    return false;
+  }
+  if (l->wrapped.path)
+    reason_set (why, 0,
+                "a response-wrapped secret id is single use: once its token "
+                "has ended, and no login with it works any more, the key "
+                "cannot be asked about again (%s)",
+                l->core.setting);
+  return true;
+}
+
+/* ---- the whole ---- */
+
+/* A secret id that could be had once goes to the server's process too. */
+static void
+bao_login_save (const struct login *core, struct login_part parts[LOGIN_PARTS])
+{
+  const struct bao_login *l = (const struct bao_login *)core;
+
+  if (!l->unwrapped)
+    return;
+  parts[0] = (struct login_part){ l->unwrapped->bytes, l->unwrapped->length };
+  parts[1] = (struct login_part){ l->unwrapped_from->bytes,
+                                  l->unwrapped_from->length };
+}
+
+static int
+bao_login_restore (struct login *core, struct login_token *t,
+                   const struct login_part parts[LOGIN_PARTS])
+{
+  struct bao_login *l = (struct bao_login *)core;
+
+  (void)t;
+  if (l->wrapped.path && parts[0].length > 0 && parts[1].length > 0)
+    wrapping_put (l, secret_copy (parts[0].bytes, parts[0].length),
+                  secret_copy (parts[1].bytes, parts[1].length));
+  return 0;
+}
+
+static const struct login_kind kind = {
+  .name = "OpenBao",
+  .post = bao_login_post,
+  .renew = bao_token_renew,
+  .revoke = bao_token_revoke,
+  .save = bao_login_save,
+  .restore = bao_login_restore,
+};
+
+void
+bao_login_open (struct bao_login *l, const struct openbao *bao)
+{
+  l->bao = bao;
+  login_open (&l->core, &kind, &bao->server);
+}
+
+void
+bao_login_close (struct bao_login *l)
+{
+  login_close (&l->core);
+  secret_free (l->unwrapped);
+  secret_free (l->unwrapped_from);
+  credential_close (&l->role_id);
+  credential_close (&l->secret_id);
+  credential_close (&l->wrapped);
+  credential_close (&l->jwt);
+  free (l->namespace);
+  free (l->mount);
+  free (l->role);
+}
+
+void
+bao_login_relock (struct bao_login *l)
+{
+  struct secret *const all[] = { l->unwrapped,    l->unwrapped_from,
+                                 l->role_id.text, l->secret_id.text,
+                                 l->wrapped.text, l->jwt.text };
+
+  login_relock (&l->core);
+  for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+    secret_relock (all[i]);
+}

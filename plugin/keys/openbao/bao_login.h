@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* Logins to OpenBao and Vault, above login.h.
+ *   bao_login.c   logging in, and doubts about a token
+ *   method.c      the "auth" member of a profile: token, approle, ...
+ *   wrapping.c    a secret id that can be had once
+ *   token.c       a token's life: as granted, looked up, renewed
+ *   refusal.c     what the refusal of a login means
+ *   jwt.c         a look into a JWT
+ *
+ * API: OpenBao's documentation, "Auth methods (API)".
+ */
+
+#ifndef RBDCRYPT_BAO_LOGIN_H
+#define RBDCRYPT_BAO_LOGIN_H
+
+#include "login.h"
+#include "openbao.h"
+
+/* ---- settings.c ---- */
+
+extern const struct hostfile_rules credential_token, credential_secret_id,
+    credential_role_id, credential_lone_role_id, credential_wrapped,
+    credential_jwt, credential_service_account;
+
+/* ---- token.c ---- */
+
+/* From the member "auth" of the reply to a login or, with OLD, a renewal.
+ * *RET is the caller's.  -EBADMSG, -ENOMEM.
+ */
+extern int bao_token_from_auth (json_t *auth, const struct login_token *old,
+                                struct login_token **ret, struct reason *why);
+
+/* From the member "data" of a lookup of a token that we were given. */
+extern void bao_token_learn (struct login_token *t, json_t *data);
+
+/* From login_kind's renew. */
+extern int bao_token_renew (struct login *l, const struct login_token *old,
+                            struct key_question *question,
+                            struct login_token **ret, struct reason *why);
+extern void
+bao_token_revoke (const struct login *l, const struct login_token *t,
+                  const struct deadline *deadline);
+
+/* Ask about a token: any status is a success. */
+extern int
+bao_token_look_up (const struct login *l, const struct login_token *t,
+                   struct key_question *question, struct answer *a,
+                   struct reason *why);
+
+/* ---- bao_login.c ---- */
+
+struct bao_method;
+
+/* What a method needs; which of them is the method's own business. */
+struct bao_login {
+  struct login core; /* its lock: the rest, and the credentials' texts */
+  const struct bao_method *method; /* NULL: an agent logs in for us */
+  const struct openbao *bao;       /* address, namespace of the keys */
+  char *namespace;                 /* of the login; NULL: none */
+  char *mount, *role;
+  struct credential role_id, secret_id, wrapped, jwt;
+
+  struct secret *unwrapped;      /* the secret id out of WRAPPED */
+  struct secret *unwrapped_from; /* the wrapping token that held it */
+  bool unwrap_lost;              /* asked, and never got an answer */
+  bool login_lost; /* the same of a login, which may have used up a secret
+                    * id: until one works, or the file holds another */
+};
+
+/* L is zeroed.  bao_login_close in any case. */
+extern void bao_login_open (struct bao_login *l, const struct openbao *bao);
+extern void bao_login_close (struct bao_login *l);
+extern void bao_login_relock (struct bao_login *l);
+
+/* The server answered DENIAL, a 403, to T.  0: it was the token, and there
+ * may be another now: ask again.  -EACCES: the token is good, and this is a
+ * definite no (WHY is untouched).  -EKEYREJECTED: the token is not accepted,
+ * and there will be no other.  Else it cannot be told: -EAGAIN, ...
+ */
+extern int bao_login_doubt (struct bao_login *l, const struct login_token *t,
+                            const struct answer *denial,
+                            struct key_question *question, struct reason *why);
+
+/* Is this 403 a policy's, and the token good? */
+extern bool bao_login_says_policy (const struct answer *a);
+
+/* After a question that went well: learn what the server knows about a
+ * token that we were given, once.  Fails quietly.
+ */
+extern void
+bao_login_learn (struct bao_login *l, struct key_question *question);
+
+/* As key_can_check. */
+extern bool bao_login_can_check (struct bao_login *l, struct reason *why);
+
+/* ---- method.c ---- */
+
+struct bao_method {
+  const char *name;
+  const char *what; /* "AppRole", for sentences */
+  int (*parse) (struct bao_login *l, json_t *auth,
+                const struct profile *profile, const char *where,
+                struct reason *why);
+  /* What is posted to auth/MOUNT/login; NULL for what is no login.  The
+   * lock is not held, but nobody else logs in.
+   */
+  json_t *(*body) (const struct bao_login *l);
+};
+
+extern int
+bao_login_from_profile (struct bao_login *l, json_t *auth,
+                        const struct profile *profile, struct reason *why);
+/* SETTING, for sentences, is what gave the value. */
+extern int bao_login_from_token (struct bao_login *l, const char *text,
+                                 const char *setting, struct reason *why);
+extern int bao_login_from_token_file (struct bao_login *l, const char *path,
+                                      struct reason *why);
+
+/* ---- wrapping.c ---- */
+
+/* Make sure that L has the secret id that lies behind the wrapping token
+ * in its file; asks the server once for each such token, *NOW: by this
+ * call.  -EACCES with QUESTION->alarm: somebody else was there before.
+ */
+extern int wrapping_open (struct bao_login *l, struct key_question *question,
+                          bool *now, struct reason *why);
+
+/* TEXT came out of the wrapping of FROM: both are taken over.  -ENOMEM: one
+ * of them is NULL.
+ */
+extern int
+wrapping_put (struct bao_login *l, struct secret *text, struct secret *from);
+
+/* ---- refusal.c ---- */
+
+/* The class of an answer to a login that is not 200 with JSON. */
+extern int refusal_of_login (struct bao_login *l, const struct answer *a,
+                             struct key_question *question, struct reason *why);
+
+/* "permission denied" and not a word more. */
+extern bool refusal_is_bare (const struct answer *a);
+
+/* A login failed with R; UNWRAPPED: with a secret id that came out of its
+ * wrapping just now.  -EKEYREJECTED (as of login_kind's post) where -EACCES
+ * says less than that; WHY tells which files could not be read again.
+ */
+extern int refusal_with_credentials (struct bao_login *l, int r, bool unwrapped,
+                                     struct reason *why);
+
+/* ---- jwt.c ---- */
+
+/* Does TEXT look like a JWT that is still valid at NOW (seconds)?  Its
+ * signature is for the server to check.  0, or -EACCES and the sentence.
+ */
+extern int
+jwt_check (const struct secret *text, int64_t now, struct reason *why);
+
+#endif /* RBDCRYPT_BAO_LOGIN_H */
