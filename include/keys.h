@@ -325,19 +325,25 @@ extern int layout_passphrase (const struct layout *layout, json_t *record,
 extern int layout_bytes (const struct layout *layout, struct secret *bytes,
                          struct secret **ret, struct reason *why);
 
-/* HTTP (http.c): one request at a time, under the rules of the project:
- * https, or http to a loopback address, a unix socket or where the
- * profile insists; TLS 1.2 or later, verified; no redirects but between the
- * addresses of a server, no ambient proxies, no compression; replies of 1 MiB at most, kept in a struct
- * secret; a connection of its own for each request.
+/* Where a key server is, and whom we trust to be it (key_server.c): https, or
+ * http to a loopback address, a unix socket or where the profile insists; TLS
+ * 1.2 or later, verified; no ambient proxies.
  */
-#define HTTP_BODY_MAX (1024 * 1024)
+struct key_server;
 
-struct http_server;
+/* What a provider has to say about the addresses of its servers. */
+struct key_server_rules {
+  const char *address, *addresses; /* members of a profile: one of them */
+  const char *port; /* it is HOST[:PORT], with this by default; NULL: a URL */
+  /* More about entry I, which SETTING gave; or NULL.  -EINVAL. */
+  int (*check) (const struct address_list *list, size_t i, const char *setting,
+                struct reason *why);
+};
 
-struct http_options {
+struct key_server_options {
   const char *address; /* https://HOST[:PORT][/BASE], unix:///PATH */
   const struct address_list *addresses; /* several, in place of ADDRESS */
+  const struct key_server_rules *rules; /* or NULL */
   const char *setting; /* what gave the address, for sentences */
   const char *ca_setting;
   bool insecure_http;
@@ -347,23 +353,67 @@ struct http_options {
 };
 
 /* Nothing is connected yet.  -EINVAL, -ENOMEM. */
-extern int http_server_new (const struct http_options *options,
-                            struct http_server **ret, struct reason *why);
+extern int key_server_new (const struct key_server_options *options,
+                           struct key_server **ret, struct reason *why);
+
+/* Those members of a profile that every type of profile has for its server,
+ * for a table of struct json_member; what is not in it must be NULL.
+ */
+struct key_server_members {
+  json_t *address, *addresses, *ca_file, *client_cert, *client_key,
+      *tls_server_name, *insecure_http, *proxy;
+};
+#define KEY_SERVER_MEMBERS(M, ADDRESS, ADDRESSES)                              \
+  { ADDRESS, JSON_STRING, false, &(M)->address },                              \
+      { ADDRESSES, JSON_ARRAY, false, &(M)->addresses },                       \
+      { "ca_file", JSON_STRING, false, &(M)->ca_file },                        \
+      { "client_cert", JSON_STRING, false, &(M)->client_cert },                \
+      { "client_key", JSON_STRING, false, &(M)->client_key },                  \
+  {                                                                            \
+    "tls_server_name", JSON_STRING, false, &(M)->tls_server_name               \
+  }
+#define KEY_SERVER_HTTP_MEMBERS(M)                                             \
+  { "insecure_http", JSON_TRUE, false, &(M)->insecure_http },                  \
+  {                                                                            \
+    "proxy", JSON_STRING, false, &(M)->proxy                                   \
+  }
+
+/* The server that they describe.  Errors of key_server_new and pem_read. */
+extern int
+key_server_from_profile (const struct profile *profile,
+                         const struct key_server_members *members,
+                         const struct key_server_rules *rules,
+                         struct key_server **ret, struct reason *why);
+/* One at other addresses, which SETTING gave, with all the rest of MODEL. */
+extern int
+key_server_like (const struct key_server *model,
+                 const struct address_list *addresses, const char *setting,
+                 const struct key_server_rules *rules, struct key_server **ret,
+                 struct reason *why);
+
 /* The address that answered last, before that the first. */
-extern const char *http_server_address (const struct http_server *server);
+extern const char *key_server_address (const struct key_server *server);
 /* What that one said may be its own fault: another is asked first from now
  * on.  How many there are.
  */
-extern size_t http_server_leave (const struct http_server *server);
+extern size_t key_server_leave (const struct key_server *server);
 /* What came is not of the service that was asked: the next question goes to
  * another first.
  */
-extern void http_server_distrust (const struct http_server *server);
-/* All of them, as text. */
-extern const char *http_server_names (const struct http_server *server);
-extern bool http_server_is_unix (const struct http_server *server);
-extern void http_server_relock (struct http_server *server);
-extern void http_server_free (struct http_server *server);
+extern void key_server_distrust (const struct key_server *server);
+/* All of them, as text; and what gave them. */
+extern const char *key_server_names (const struct key_server *server);
+extern const char *key_server_setting (const struct key_server *server);
+extern bool key_server_is_unix (const struct key_server *server);
+extern void key_server_relock (struct key_server *server);
+extern void key_server_free (struct key_server *server);
+
+/* HTTP (http.c): one request at a time, under the rules of the project: no
+ * redirects but between the addresses of a server, no compression; replies of
+ * 1 MiB at most, kept in a struct secret; a connection of its own for each
+ * request.
+ */
+#define HTTP_BODY_MAX (1024 * 1024)
 
 struct http_header {
   const char *name; /* the last one is NULL */
@@ -409,7 +459,7 @@ struct http_reply {
  * case.  -EAGAIN, -EBADMSG, -EINVAL, -ESHUTDOWN, -ENOMEM.
  */
 extern int
-http_ask (const struct http_server *server, const struct http_request *request,
+http_ask (const struct key_server *server, const struct http_request *request,
           const struct deadline *deadline, struct http_reply *reply,
           struct reason *why);
 extern void http_reply_free (struct http_reply *reply);

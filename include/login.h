@@ -98,7 +98,7 @@ struct login_kind {
 
 struct login {
   const struct login_kind *kind;
-  struct http_server *const *server; /* it may be made later */
+  struct key_server *const *server; /* it may be made later */
   char *setting;                /* for sentences: where the login was said */
   bool given;                   /* the token is somebody else's: no logins */
   struct credential token_file; /* of a given token, or without a path */
@@ -122,7 +122,7 @@ struct login {
 
 /* L is zeroed.  login_close in any case. */
 extern void login_open (struct login *l, const struct login_kind *kind,
-                        struct http_server *const *server);
+                        struct key_server *const *server);
 extern void login_close (struct login *l);
 extern void login_relock (struct login *l);
 

@@ -14,8 +14,13 @@
 #include "keys.h"
 
 struct example_key {
-  const struct http_server *server;
+  const struct key_server *server;
   char *path;
+};
+
+static const struct key_server_rules example_rules = {
+  .address = "address",
+  .addresses = "addresses",
 };
 
 /* Before the fork, perhaps as root, once for each profile. */
@@ -23,34 +28,26 @@ static int
 example_open (struct kms *kms, const struct profile *profile,
               struct reason *why)
 {
-  CLEANUP_PEM struct pem pem = { .ca = NULL };
-  json_t *address, *ca;
+  struct key_server_members server;
   const struct json_member members[] = {
-    { "address", JSON_STRING, true, &address },
-    { "ca_file", JSON_STRING, false, &ca },
+    KEY_SERVER_MEMBERS (&server, "address", "addresses"),
+    KEY_SERVER_HTTP_MEMBERS (&server),
     { .name = NULL },
   };
-  struct http_options options = { .setting = profile->where,
-                                  .ca_setting = "\"ca_file\"" };
-  struct http_server *server;
+  struct key_server *s;
   int r = json_members (profile->object, profile->where, members, why);
 
   if (r == 0)
-    r = pem_read (profile, ca, NULL, NULL, &pem, why);
-  if (r < 0)
-    return r;
-  options.address = json_string_value (address);
-  options.pem = pem;
-  r = http_server_new (&options, &server, why);
+    r = key_server_from_profile (profile, &server, &example_rules, &s, why);
   if (r == 0)
-    kms->state = server;
+    kms->state = s;
   return r;
 }
 
 static void
 example_close (struct kms *kms)
 {
-  http_server_free (kms->state);
+  key_server_free (kms->state);
 }
 
 static void
@@ -79,7 +76,7 @@ example_prepare (struct kms *kms, const struct reference *ref, void **state,
   r = text_format (&key->path, why, "v1/keys/%s", ref->body);
   if (r == 0)
     r = text_format (doing, why, "asking Example at %s for the key %s",
-                     http_server_address (key->server), ref->name);
+                     key_server_address (key->server), ref->name);
   if (r < 0) {
     example_free (key);
     return r;
@@ -102,7 +99,7 @@ example_answer (const struct example_key *key, const struct http_reply *reply,
   *again = reply->status >= 500;
   if (*again)
     return reason_set (why, EAGAIN, "%s answered %ld",
-                       http_server_address (key->server), reply->status);
+                       key_server_address (key->server), reply->status);
   r = json_parse_object ((const char *)reply->body->bytes, reply->body->length,
                          &record, why);
   if (r < 0)
@@ -111,11 +108,11 @@ example_answer (const struct example_key *key, const struct http_reply *reply,
   error = json_string_value (json_object_get (record, "error"));
   if (error && (reply->status == 403 || reply->status == 404))
     return reason_set (why, reply->status == 403 ? EACCES : ENOENT,
-                       "%s refuses %s: %s", http_server_address (key->server),
+                       "%s refuses %s: %s", key_server_address (key->server),
                        key->path, error);
   if (reply->status != 200)
     return reason_set (why, EBADMSG, "%s answered %ld, not as Example does",
-                       http_server_address (key->server), reply->status);
+                       key_server_address (key->server), reply->status);
   return layout_passphrase (&layout, record, ret, why);
 }
 
@@ -141,7 +138,7 @@ example_fetch (void *state, struct key_question *question, struct secret **ret,
 static void
 example_relock (struct kms *kms)
 {
-  http_server_relock (kms->state);
+  key_server_relock (kms->state);
 }
 
 const struct provider example_provider = {

@@ -19,13 +19,13 @@
 #include <curl/curl.h>
 #include <openssl/ssl.h>
 
-#include "http_server.h"
+#include "key_server.h"
 
 #define HEADERS_MAX (64 * 1024)
 
 struct transfer {
-  const struct http_server *server;
-  const struct http_address *at;
+  const struct key_server *server;
+  const struct key_address *at;
   int64_t connect_ms;
   const struct http_request *request;
   const struct deadline *deadline;
@@ -167,7 +167,7 @@ set_blob (CURL *curl, CURLoption option, const struct secret *pem)
 }
 
 static void
-set_tls (CURL *c, const struct http_server *s)
+set_tls (CURL *c, const struct key_server *s)
 {
   curl_easy_setopt (c, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
   curl_easy_setopt (c, CURLOPT_SSL_VERIFYPEER, 1L);
@@ -186,7 +186,7 @@ set_tls (CURL *c, const struct http_server *s)
 static void
 set_transfer (CURL *c, struct transfer *t)
 {
-  const struct http_server *s = t->server;
+  const struct key_server *s = t->server;
   const int64_t left = deadline_left_ms (t->deadline);
   const int64_t connect = t->connect_ms < left ? t->connect_ms : left;
 
@@ -228,7 +228,7 @@ set_transfer (CURL *c, struct transfer *t)
 static int
 connect_error (const struct transfer *t, struct reason *why)
 {
-  const struct http_server *s = t->server;
+  const struct key_server *s = t->server;
   long err = 0;
 
   t->reply->again = true;
@@ -249,7 +249,7 @@ connect_error (const struct transfer *t, struct reason *why)
 static int
 tls_error (const struct transfer *t, CURLcode code, struct reason *why)
 {
-  const struct http_server *s = t->server;
+  const struct key_server *s = t->server;
   const char *detail = t->error[0] ? t->error : curl_easy_strerror (code);
 
   switch (code) {
@@ -379,8 +379,8 @@ read_reply (struct transfer *t)
   snprintf (reply->redirect, sizeof reply->redirect, "%s",
             redirect ? redirect : "");
   if (redirect && (reply->status == 307 || reply->status == 308))
-    reply->next = http_server_redirect (t->server, t->at - t->server->list,
-                                        redirect, t->request->path);
+    reply->next = key_server_redirect (t->server, t->at - t->server->list,
+                                       redirect, t->request->path);
   reply->taken = reply->status >= 500;
   snprintf (reply->type, sizeof reply->type, "%.*s",
             type ? (int)strcspn (type, "; ") : 0, type ? type : "");
@@ -418,7 +418,7 @@ perform (struct transfer *t, struct reason *why)
 }
 
 int
-http_exchange (const struct http_server *server, size_t at,
+http_exchange (const struct key_server *server, size_t at,
                const struct http_request *request, int64_t connect_ms,
                const struct deadline *deadline, struct http_reply *reply,
                struct reason *why)

@@ -6,7 +6,7 @@
 
 #include <errno.h>
 
-#include "http_server.h"
+#include "key_server.h"
 
 /* Another address may know better.  472 and 473 are Vault's standbys. */
 static bool
@@ -37,7 +37,7 @@ put_best (struct best *best, struct http_reply *reply, size_t at)
 }
 
 static void
-note_status (struct round *r, const struct http_server *server,
+note_status (struct round *r, const struct key_server *server,
              const struct http_reply *reply)
 {
   struct reason text;
@@ -74,7 +74,7 @@ settle (struct round *r, struct best *best, struct http_reply *reply,
 
 /* What the round still needs of a reply that is no answer. */
 static void
-put_by (struct round *r, const struct http_server *server, struct best *best,
+put_by (struct round *r, const struct key_server *server, struct best *best,
         struct http_reply *reply, int err, const struct reason *why)
 {
   if (err == 0) {
@@ -88,7 +88,7 @@ put_by (struct round *r, const struct http_server *server, struct best *best,
 }
 
 int
-http_ask (const struct http_server *server, const struct http_request *request,
+http_ask (const struct key_server *server, const struct http_request *request,
           const struct deadline *deadline, struct http_reply *reply,
           struct reason *why)
 {

@@ -95,7 +95,7 @@ revoke (const struct login *l, const struct login_token *t,
 
 void
 login_open (struct login *l, const struct login_kind *kind,
-            struct http_server *const *server)
+            struct key_server *const *server)
 {
   l->kind = kind;
   l->server = server;
@@ -173,7 +173,7 @@ wait_for_change (struct login *l, const struct deadline *deadline,
   if (deadline_left_ms (deadline) == 0)
     return reason_set (why, EAGAIN,
                        "no login to %s at %s in time: one is under way",
-                       l->kind->name, http_server_address (*l->server));
+                       l->kind->name, key_server_address (*l->server));
   pthread_cond_timedwait (&l->changed, &l->lock, &abstime);
   return 0;
 }

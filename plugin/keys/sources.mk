@@ -16,8 +16,8 @@ keys_sources += \
 	plugin/keys/hostfile.c \
 	plugin/keys/http.c \
 	plugin/keys/http_round.c \
-	plugin/keys/http_server.c \
-	plugin/keys/http_server.h \
+	plugin/keys/key_server.c \
+	plugin/keys/key_server.h \
 	plugin/keys/key.c \
 	plugin/keys/keyfile.c \
 	plugin/keys/kmip/connection.c \

@@ -70,12 +70,15 @@ static void
 try_restore (const uint8_t *data, size_t size)
 {
   struct secret *saved = secret_copy (data, size), *again = NULL;
+  const struct key_server_options options = { .address = "https://x/v3",
+                                              .setting = "auth_url",
+                                              .ca_setting = "ca_file" };
   struct keystone ks = { .server = NULL };
 
   require (saved != NULL);
   keystone_open (&ks);
-  ks.options.ca_setting = strdup ("ca_file");
-  ks.options.setting = strdup ("catalog");
+  ks.endpoint_setting = strdup ("catalog");
+  require (key_server_new (&options, &ks.server, NULL) == 0);
   login_restore (&ks.login, saved);
   require (login_save (&ks.login, &again) == 0);
   if (ks.login.token)

@@ -29,7 +29,7 @@
 extern int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size);
 
 static struct sockaddr_un place = { .sun_family = AF_UNIX };
-static struct http_server *server;
+static struct key_server *server;
 static int listener = -1;
 
 /* The answer to each question that comes: libFuzzer's, for as long as a run
@@ -115,9 +115,9 @@ static void
 begin (void)
 {
   char address[sizeof place.sun_path + 16];
-  struct http_options options = { .address = address,
-                                  .setting = "address",
-                                  .ca_setting = "ca_file" };
+  struct key_server_options options = { .address = address,
+                                        .setting = "address",
+                                        .ca_setting = "ca_file" };
   pthread_t thread;
 
   snprintf (place.sun_path, sizeof place.sun_path, "/tmp/fuzz-http-%d.sock",
@@ -130,7 +130,7 @@ begin (void)
   atexit (remove_socket);
   require (listen (listener, 8) == 0);
   require (key_global_init () == 0);
-  require (http_server_new (&options, &server, NULL) == 0);
+  require (key_server_new (&options, &server, NULL) == 0);
   require (pthread_create (&thread, NULL, serve, NULL) == 0);
 }
 
@@ -152,8 +152,8 @@ require_sound (int r, const struct http_reply *reply, const struct reason *why)
 static void
 as_openbao (const struct http_reply *reply)
 {
-  static char path[] = "secret/p", setting[] = "profile";
-  const struct openbao b = { .server = server, .setting = setting };
+  static char path[] = "secret/p";
+  const struct openbao b = { .server = server };
   const struct openbao_key k = { .bao = &b, .path = path };
   struct key_question question = { .request_id = "" };
   const struct layout layout = { .kind = LAYOUT_RAW };

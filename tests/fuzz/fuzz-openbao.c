@@ -16,11 +16,11 @@
 
 extern int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size);
 
-static struct http_server *
+static struct key_server *
 server (void)
 {
-  static struct http_server *s;
-  const struct http_options options = {
+  static struct key_server *s;
+  const struct key_server_options options = {
     .address = "https://kms.example",
     .setting = "address",
     .ca_setting = "ca_file",
@@ -28,7 +28,7 @@ server (void)
 
   if (!s) {
     require (key_global_init () == 0);
-    require (http_server_new (&options, &s, NULL) == 0);
+    require (key_server_new (&options, &s, NULL) == 0);
   }
   return s;
 }
@@ -102,8 +102,8 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
   static const long statuses[] = {
     200, 400, 404, 204, 429, 500, 503, 301, 403
   };
-  static char path[] = "secret/p", setting[] = "profile";
-  const struct openbao b = { .server = server (), .setting = setting };
+  static char path[] = "secret/p";
+  const struct openbao b = { .server = server () };
   const struct openbao_key k = { .bao = &b, .path = path };
   const struct openbao_key t = {
     .bao = &b, .path = path, .mount = path, .wrapped = path

@@ -180,9 +180,9 @@ login_server_up (void **state)
                               .sin_addr.s_addr = htonl (INADDR_LOOPBACK) };
   socklen_t length = sizeof addr;
   char address[64];
-  const struct http_options o = { .address = address,
-                                  .setting = "the test",
-                                  .ca_setting = "no CA" };
+  const struct key_server_options o = { .address = address,
+                                        .setting = "the test",
+                                        .ca_setting = "no CA" };
 
   (void)state;
   listener = socket (AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -194,7 +194,7 @@ login_server_up (void **state)
   snprintf (file, sizeof file, "%s/file", dir);
   snprintf (address, sizeof address, "http://127.0.0.1:%d",
             ntohs (addr.sin_port));
-  if (http_server_new (&o, &login_bao.server, NULL) < 0)
+  if (key_server_new (&o, &login_bao.server, NULL) < 0)
     return -1;
   return pthread_create (&server, NULL, serve, NULL);
 }
@@ -206,7 +206,7 @@ login_server_down (void **state)
   shutdown (listener, SHUT_RDWR);
   pthread_join (server, NULL);
   close (listener);
-  http_server_free (login_bao.server);
+  key_server_free (login_bao.server);
   unlink (file);
   return rmdir (dir);
 }

@@ -17,7 +17,7 @@
 
 #include <cmocka.h>
 
-#include "../../plugin/keys/http_server.h"
+#include "../../plugin/keys/key_server.h"
 
 /* ---- profiles ---- */
 
@@ -247,14 +247,14 @@ test_the_next_round_begins_after_nonsense (void **state)
 
 static int
 make (const struct address_list *list, const char *name,
-      struct http_server **ret, struct reason *why)
+      struct key_server **ret, struct reason *why)
 {
-  const struct http_options o = { .addresses = list,
-                                  .setting = "the list",
-                                  .ca_setting = "no CA",
-                                  .tls_server_name = name };
+  const struct key_server_options o = { .addresses = list,
+                                        .setting = "the list",
+                                        .ca_setting = "no CA",
+                                        .tls_server_name = name };
 
-  return http_server_new (&o, ret, why);
+  return key_server_new (&o, ret, why);
 }
 
 static void
@@ -263,7 +263,7 @@ test_the_same_server_twice (void **state)
   static const char *const twins[] = { "https://BAO.example.net:8200",
                                        "https://bao.example.net:8200",
                                        "https://bao.example.net:8200/" };
-  struct http_server *server;
+  struct key_server *server;
   struct reason why;
 
   (void)state;
@@ -286,7 +286,7 @@ test_an_entry_that_is_no_address (void **state)
   const struct address_list list = { .text = { "https://a", "ftp://b" },
                                      .nr = 2,
                                      .several = true };
-  struct http_server *server;
+  struct key_server *server;
   struct reason why;
 
   (void)state;
@@ -325,7 +325,7 @@ test_where_a_redirect_leads (void **state)
     { 0, 0, "nonsense" },
     { 0, 0, "" },
   };
-  struct http_server *server;
+  struct key_server *server;
 
   (void)state;
   for (int named = 0; named < 2; named++) {
@@ -333,12 +333,12 @@ test_where_a_redirect_leads (void **state)
                       0);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
       const unsigned to =
-          http_server_redirect (server, cases[i].from, cases[i].url, "v1/x");
+          key_server_redirect (server, cases[i].from, cases[i].url, "v1/x");
 
       if (to != cases[i].to)
         fail_msg ("%s leads to %u, not %u", cases[i].url, to, cases[i].to);
     }
-    http_server_free (server);
+    key_server_free (server);
   }
 }
 

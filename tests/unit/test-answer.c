@@ -18,8 +18,7 @@
 #include "../../plugin/keys/openbao/openbao.h"
 
 static char path[] = "vol-1", mount[] = "secret", namespace[] = "tenant";
-static char setting[] = "BAO_ADDR";
-static struct openbao bao = { .namespace = namespace, .setting = setting };
+static struct openbao bao = { .namespace = namespace };
 static struct openbao_key key = {
   .bao = &bao,
   .path = path,
@@ -406,21 +405,22 @@ test_a_standby_without_a_leader_is_an_outage (void **state)
 static int
 setup (void **state)
 {
-  const struct http_options o = { .address = "https://bao.example.net:8200",
-                                  .setting = "BAO_ADDR",
-                                  .ca_setting = "BAO_CACERT" };
+  const struct key_server_options o = { .address =
+                                            "https://bao.example.net:8200",
+                                        .setting = "BAO_ADDR",
+                                        .ca_setting = "BAO_CACERT" };
 
   (void)state;
   if (key_global_init () < 0)
     return -1;
-  return http_server_new (&o, &bao.server, NULL);
+  return key_server_new (&o, &bao.server, NULL);
 }
 
 static int
 teardown (void **state)
 {
   (void)state;
-  http_server_free (bao.server);
+  key_server_free (bao.server);
   return 0;
 }
 

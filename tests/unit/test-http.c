@@ -72,10 +72,10 @@ get_until (const struct script *script, const struct deadline *d,
            const struct http_header *headers, struct http_reply *reply,
            struct reason *why)
 {
-  const struct http_options o = { .address = address,
-                                  .setting = "the test",
-                                  .ca_setting = "no CA" };
-  struct http_server *server = NULL;
+  const struct key_server_options o = { .address = address,
+                                        .setting = "the test",
+                                        .ca_setting = "no CA" };
+  struct key_server *server = NULL;
   const struct http_request question = { .method = "GET",
                                          .path = "v1/x",
                                          .headers = headers };
@@ -83,11 +83,11 @@ get_until (const struct script *script, const struct deadline *d,
   pthread_t thread;
   int r;
 
-  assert_int_equal (http_server_new (&o, &server, why), 0);
+  assert_int_equal (key_server_new (&o, &server, why), 0);
   assert_int_equal (pthread_create (&thread, NULL, serve, &copy), 0);
   r = http_ask (server, &question, d, reply, why);
   pthread_join (thread, NULL);
-  http_server_free (server);
+  key_server_free (server);
   return r;
 }
 
@@ -103,7 +103,7 @@ get (const struct script *script, struct http_reply *reply, struct reason *why)
 
 /* One question to a server with ADDRESS and another, where nobody is. */
 static int
-get_of_two (struct http_server *server, const char *head,
+get_of_two (struct key_server *server, const char *head,
             struct http_reply *reply)
 {
   const struct deadline d = deadline_in_ms (5000, NULL);
@@ -121,18 +121,18 @@ get_of_two (struct http_server *server, const char *head,
   return r;
 }
 
-static struct http_server *
+static struct key_server *
 server_of_two (void)
 {
   const struct address_list two = {
     .text = { address, "unix:///nonexistent/socket" }, .nr = 2, .several = true
   };
-  const struct http_options o = { .addresses = &two,
-                                  .setting = "the test",
-                                  .ca_setting = "no CA" };
-  struct http_server *server = NULL;
+  const struct key_server_options o = { .addresses = &two,
+                                        .setting = "the test",
+                                        .ca_setting = "no CA" };
+  struct key_server *server = NULL;
 
-  assert_int_equal (http_server_new (&o, &server, NULL), 0);
+  assert_int_equal (key_server_new (&o, &server, NULL), 0);
   return server;
 }
 
@@ -143,7 +143,7 @@ test_what_is_no_answer_is_asked_elsewhere (void **state)
 
   (void)state;
   for (size_t i = 0; i < sizeof statuses / sizeof statuses[0]; i++) {
-    struct http_server *server = server_of_two ();
+    struct key_server *server = server_of_two ();
     struct http_reply reply;
     char head[64];
 
@@ -153,7 +153,7 @@ test_what_is_no_answer_is_asked_elsewhere (void **state)
     assert_int_equal (reply.status, statuses[i]);
     assert_non_null (strstr (reply.elsewhere.text, "No such file"));
     http_reply_free (&reply);
-    http_server_free (server);
+    key_server_free (server);
   }
 }
 
@@ -163,13 +163,13 @@ test_what_is_no_answer_is_asked_elsewhere (void **state)
 static void
 test_an_address_that_answers_nonsense_is_left (void **state)
 {
-  struct http_server *server = server_of_two ();
+  struct key_server *server = server_of_two ();
   struct http_reply reply;
 
   (void)state;
   assert_int_equal (get_of_two (server, "SSH-2.0-x\r\n", &reply), -EBADMSG);
   assert_true (reply.taken);
-  assert_string_equal (http_server_address (server), address);
+  assert_string_equal (key_server_address (server), address);
   http_reply_free (&reply);
   assert_int_equal (get_of_two (server,
                                 "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
@@ -177,7 +177,7 @@ test_an_address_that_answers_nonsense_is_left (void **state)
                     0);
   assert_non_null (strstr (reply.elsewhere.text, "No such file"));
   http_reply_free (&reply);
-  http_server_free (server);
+  key_server_free (server);
 }
 
 static void
@@ -372,23 +372,23 @@ static void
 test_a_refused_connection_may_be_tried_again (void **state)
 {
   const struct deadline d = deadline_in_ms (1000, NULL);
-  const struct http_options o = { .address = "unix:///nonexistent/socket",
-                                  .setting = "the test",
-                                  .ca_setting = "no CA" };
+  const struct key_server_options o = { .address = "unix:///nonexistent/socket",
+                                        .setting = "the test",
+                                        .ca_setting = "no CA" };
   const struct http_request question = { .method = "GET",
                                          .path = "x",
                                          .headers = no_headers };
-  struct http_server *server = NULL;
+  struct key_server *server = NULL;
   struct http_reply reply;
   struct reason why = { "" };
 
   (void)state;
-  assert_int_equal (http_server_new (&o, &server, NULL), 0);
+  assert_int_equal (key_server_new (&o, &server, NULL), 0);
   assert_int_equal (http_ask (server, &question, &d, &reply, &why), -EAGAIN);
   assert_true (reply.again);
   assert_non_null (strstr (why.text, "No such file"));
   http_reply_free (&reply);
-  http_server_free (server);
+  key_server_free (server);
 }
 
 static int

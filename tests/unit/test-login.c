@@ -608,9 +608,9 @@ test_what_is_known_of_another_token_is_not_taken_over (void **state)
 static int
 setup (void **state)
 {
-  const struct http_options o = { .address = "http://127.0.0.1:1",
-                                  .setting = "the test",
-                                  .ca_setting = "no CA" };
+  const struct key_server_options o = { .address = "http://127.0.0.1:1",
+                                        .setting = "the test",
+                                        .ca_setting = "no CA" };
 
   (void)state;
   if (!mkdtemp (dir))
@@ -618,14 +618,14 @@ setup (void **state)
   snprintf (path, sizeof path, "%s/file", dir);
   if (key_global_init () < 0)
     return -1;
-  return http_server_new (&o, &bao.server, NULL);
+  return key_server_new (&o, &bao.server, NULL);
 }
 
 static int
 teardown (void **state)
 {
   (void)state;
-  http_server_free (bao.server);
+  key_server_free (bao.server);
   unlink (path);
   return rmdir (dir);
 }

@@ -36,7 +36,8 @@ ask_once (const struct barbican_key *k, const struct login_token *token,
 {
   const struct keystone *ks = &k->barbican->keystone;
   const struct barbican_endpoint *e = keystone_endpoint (ks, token);
-  struct os_subject about = { .setting = ks->options.setting, .name = k->id };
+  struct os_subject about = { .setting = key_server_setting (e->server),
+                              .name = k->id };
   char path[128];
   int r;
 
@@ -50,7 +51,7 @@ ask_once (const struct barbican_key *k, const struct login_token *token,
       (request.bytes ? reply->bytes != NULL : reply->json != NULL))
     return 0;
   *rejected = reply->status == 401;
-  about.address = http_server_address (e->server);
+  about.address = key_server_address (e->server);
   r = os_secret_refusal (&about, reply, &question->again, why);
   os_reply_free (reply);
   return r;
@@ -271,7 +272,7 @@ barbican_prepare (struct kms *kms, const struct reference *ref, void **state,
   if (r == 0)
     r = text_format (doing, why,
                      "asking Keystone at %s, and Barbican, for the key %s",
-                     http_server_names (b->keystone.server), ref->name);
+                     key_server_names (b->keystone.server), ref->name);
   if (r < 0) {
     barbican_free (k);
     return r;

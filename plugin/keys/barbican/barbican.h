@@ -48,7 +48,7 @@ struct os_reply {
  * errors of http_ask.  QUESTION gets the request's id.
  */
 extern int
-os_ask (const struct http_server *server, const struct os_request *request,
+os_ask (const struct key_server *server, const struct os_request *request,
         struct key_question *question, struct os_reply *reply,
         struct reason *why);
 extern void os_reply_free (struct os_reply *reply);
@@ -125,23 +125,22 @@ extern void keystone_revoke (const struct keystone *ks, const struct secret *id,
 
 /* A Barbican. */
 struct barbican_endpoint {
-  struct http_server *server;
+  struct key_server *server;
   char *url;
   const char *base; /* of each path: "v1/", or "" */
 };
 
 struct keystone {
   struct login login; /* its lock: the identity's secret, too */
-  struct http_server *server;
+  struct key_server *server;
   struct identity identity;
-  char *url_setting; /* for sentences: auth_url */
 
-  /* Of Barbican's address, which each token's catalog tells where the
-   * profile does not (FIXED).
+  /* Barbican's address: the profile's (FIXED), or each token's catalog tells
+   * it; and what said so.
    */
-  struct http_options options; /* its strings and PEMs are owned */
-  char *region, *interface;
   struct barbican_endpoint *fixed;
+  char *endpoint_setting;
+  char *region, *interface;
 };
 
 /* KS is zeroed.  keystone_close in any case. */

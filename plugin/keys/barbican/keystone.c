@@ -110,7 +110,7 @@ keystone_post (const struct keystone *ks, struct key_question *question,
                                       .body = body,
                                       .hidden = ks->identity.secret.text };
   struct os_subject about = {
-    .setting = ks->url_setting,
+    .setting = key_server_setting (ks->server),
     .name = ks->login.setting,
   };
   struct os_reply reply;
@@ -119,7 +119,7 @@ keystone_post (const struct keystone *ks, struct key_question *question,
   if (!body)
     return reason_no_memory (why);
   r = os_ask (ks->server, &request, question, &reply, why);
-  about.address = http_server_address (ks->server);
+  about.address = key_server_address (ks->server);
   if (r == 0) {
     if (reply.status == 201 && reply.json)
       r = read_token (ks, &reply, t, url, why);

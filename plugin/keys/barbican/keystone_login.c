@@ -17,7 +17,7 @@ endpoint_free (void *p)
 
   if (!e)
     return;
-  http_server_free (e->server);
+  key_server_free (e->server);
   free (e->url);
   free (e);
 }
@@ -37,54 +37,42 @@ base_of (const char *url)
  * it there is never a secret, and Barbican would say that ours is gone.
  */
 static int
-check_url (const char *url, const char *setting, struct reason *why)
+check_endpoint (const struct address_list *list, size_t i, const char *setting,
+                struct reason *why)
 {
   static const char *const below[] = { "/v1/secrets", "/v1/containers",
                                        "/v1/orders" };
 
-  for (size_t i = 0; i < sizeof below / sizeof below[0]; i++)
-    if (strstr (url, below[i]))
+  for (size_t j = 0; j < sizeof below / sizeof below[0]; j++)
+    if (strstr (list->text[i], below[j]))
       return reason_set (why, EINVAL,
                          "%s must be Barbican's address, with or without /v1, "
                          "and goes on to %s",
-                         setting, below[i]);
+                         setting, below[j]);
+  if (strcmp (base_of (list->text[0]), base_of (list->text[i])) != 0)
+    return reason_set (why, EINVAL, "%s: either all end in /v1 or none does",
+                       setting);
   return 0;
 }
 
-static int
-check_list (const struct address_list *list, const char *setting,
-            struct reason *why)
-{
-  char buf[ADDRESSES_SETTING_MAX];
-  int r = 0;
-
-  for (size_t i = 0; r == 0 && i < list->nr; i++) {
-    addresses_setting (buf, setting, list, i);
-    r = check_url (list->text[i], buf, why);
-    if (r == 0 && strcmp (base_of (list->text[0]), base_of (list->text[i])))
-      r = reason_set (why, EINVAL, "%s: either all end in /v1 or none does",
-                      buf);
-  }
-  return r;
-}
+static const struct key_server_rules endpoint_rules = {
+  .check = check_endpoint,
+};
 
 static int
 endpoint_new (const struct keystone *ks, const struct address_list *list,
               struct barbican_endpoint **ret, struct reason *why)
 {
-  struct http_options options = ks->options;
   struct barbican_endpoint *e = calloc (1, sizeof *e);
   int r;
 
   if (!e)
     return reason_no_memory (why);
-  options.addresses = list;
   e->base = base_of (list->text[0]);
-  r = check_list (list, options.setting, why);
+  r = text_copy (&e->url, list->text[0], why);
   if (r == 0)
-    r = text_copy (&e->url, list->text[0], why);
-  if (r == 0)
-    r = http_server_new (&options, &e->server, why);
+    r = key_server_like (ks->server, list, ks->endpoint_setting,
+                         &endpoint_rules, &e->server, why);
   if (r < 0) {
     endpoint_free (e);
     return r;
@@ -207,27 +195,14 @@ identity_free (struct identity *who)
   free (who->domain);
 }
 
-/* The options' strings are ours: profile.c copied them. */
-static void
-options_free (struct http_options *o)
-{
-  const char *const all[] = { o->setting, o->ca_setting, o->tls_server_name,
-                              o->proxy };
-
-  for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
-    free ((void *)(uintptr_t)all[i]);
-  pem_free (&o->pem);
-}
-
 void
 keystone_close (struct keystone *ks)
 {
   login_close (&ks->login);
   endpoint_free (ks->fixed);
-  http_server_free (ks->server);
+  key_server_free (ks->server);
   identity_free (&ks->identity);
-  options_free (&ks->options);
-  free (ks->url_setting);
+  free (ks->endpoint_setting);
   free (ks->region);
   free (ks->interface);
 }
@@ -237,10 +212,9 @@ keystone_relock (struct keystone *ks)
 {
   login_relock (&ks->login);
   secret_relock (ks->identity.secret.text);
-  secret_relock (ks->options.pem.key);
-  http_server_relock (ks->server);
+  key_server_relock (ks->server);
   if (ks->fixed)
-    http_server_relock (ks->fixed->server);
+    key_server_relock (ks->fixed->server);
   else if (ks->login.token)
-    http_server_relock (keystone_endpoint (ks, ks->login.token)->server);
+    key_server_relock (keystone_endpoint (ks, ks->login.token)->server);
 }

@@ -29,25 +29,18 @@ static const struct hostfile_rules password_rules = {
   .prose = true,
 };
 
-struct settings {
-  json_t *auth_url, *auth_urls, *ca_file, *client_cert, *client_key,
-      *tls_server_name, *insecure_http, *proxy, *region, *interface, *endpoint,
-      *endpoints, *layout, *consumer, *auth;
+struct barbican_settings {
+  struct key_server_members server;
+  json_t *region, *interface, *endpoint, *endpoints, *layout, *consumer, *auth;
 };
 
 static int
-read_members (struct settings *s, const struct profile *profile,
+read_members (struct barbican_settings *s, const struct profile *profile,
               struct reason *why)
 {
   const struct json_member members[] = {
-    { "auth_url", JSON_STRING, false, &s->auth_url },
-    { "auth_urls", JSON_ARRAY, false, &s->auth_urls },
-    { "ca_file", JSON_STRING, false, &s->ca_file },
-    { "client_cert", JSON_STRING, false, &s->client_cert },
-    { "client_key", JSON_STRING, false, &s->client_key },
-    { "tls_server_name", JSON_STRING, false, &s->tls_server_name },
-    { "insecure_http", JSON_TRUE, false, &s->insecure_http },
-    { "proxy", JSON_STRING, false, &s->proxy },
+    KEY_SERVER_MEMBERS (&s->server, "auth_url", "auth_urls"),
+    KEY_SERVER_HTTP_MEMBERS (&s->server),
     { "region", JSON_STRING, false, &s->region },
     { "interface", JSON_STRING, false, &s->interface },
     { "endpoint", JSON_STRING, false, &s->endpoint },
@@ -59,15 +52,6 @@ read_members (struct settings *s, const struct profile *profile,
   };
 
   return json_members (profile->object, profile->where, members, why);
-}
-
-static int
-copy (const json_t *value, char **ret, struct reason *why)
-{
-  if (!value)
-    return 0;
-  *ret = strdup (json_string_value (value));
-  return *ret ? 0 : reason_no_memory (why);
 }
 
 /* ---- who logs in ---- */
@@ -129,7 +113,7 @@ set_credential (struct identity *who, json_t *auth,
   if (r == 0 && json_string_length (id) == 0)
     r = reason_set (why, EINVAL, "%s: \"id\" is empty", where);
   if (r == 0)
-    r = copy (id, &who->id, why);
+    r = text_copy (&who->id, json_string_value (id), why);
   if (r < 0)
     return r;
   return file ? open_secret (&who->secret, file, "secret_file", &secret_rules,
@@ -176,15 +160,16 @@ set_password (struct identity *who, json_t *auth, const struct profile *profile,
   if (r == 0)
     r = check_scope (project, project_domain, domain, where, why);
   if (r == 0)
-    r = copy (user, &who->user, why);
+    r = text_copy (&who->user, json_string_value (user), why);
   if (r == 0)
-    r = copy (user_domain, &who->user_domain, why);
+    r = text_copy (&who->user_domain, json_string_value (user_domain), why);
   if (r == 0)
-    r = copy (project, &who->project, why);
+    r = text_copy (&who->project, json_string_value (project), why);
   if (r == 0)
-    r = copy (project_domain, &who->project_domain, why);
+    r = text_copy (&who->project_domain, json_string_value (project_domain),
+                   why);
   if (r == 0)
-    r = copy (domain, &who->domain, why);
+    r = text_copy (&who->domain, json_string_value (domain), why);
   if (r < 0)
     return r;
   return open_secret (&who->secret, file, "password_file", &password_rules,
@@ -198,10 +183,9 @@ set_identity (struct keystone *ks, json_t *auth, const struct profile *profile,
   const json_t *method = json_object_get (auth, "method");
   const char *name = json_string_value (method);
 
-  if (asprintf (&ks->login.setting, "%.400s: \"auth\"", profile->where) == -1) {
-    ks->login.setting = NULL;
-    return reason_no_memory (why);
-  }
+  if (text_format (&ks->login.setting, why, "%.400s: \"auth\"",
+                   profile->where) < 0)
+    return -ENOMEM;
   if (!name)
     return reason_set (why, EINVAL, "%s: \"method\" is missing or not a string",
                        ks->login.setting);
@@ -216,93 +200,32 @@ set_identity (struct keystone *ks, json_t *auth, const struct profile *profile,
 
 /* ---- servers ---- */
 
-/* WHERE: "MEMBER", for sentences. */
 static int
-setting_of (const struct profile *profile, const char *member, char **ret,
-            struct reason *why)
+check_keystone (const struct address_list *list, size_t i, const char *setting,
+                struct reason *why)
 {
-  if (asprintf (ret, "%.400s: %s", profile->where, member) != -1)
+  const char *url = list->text[i];
+  size_t n = strlen (url);
+
+  while (n > 0 && url[n - 1] == '/')
+    n--;
+  if (n >= 3 && strncmp (url + n - 3, "/v3", 3) == 0)
     return 0;
-  *ret = NULL;
-  return reason_no_memory (why);
+  return reason_set (why, EINVAL,
+                     "%s must end in /v3: https://HOST:PORT/v3 or "
+                     "https://HOST/identity/v3",
+                     setting);
 }
 
-/* What both servers have in common. */
-static int
-set_options (struct http_options *o, const struct settings *s,
-             const struct profile *profile, struct reason *why)
-{
-  char *setting = NULL, *ca_setting = NULL, *name = NULL, *proxy = NULL;
-  int r = setting_of (profile,
-                      s->endpoint    ? "\"endpoint\""
-                      : s->endpoints ? "\"endpoints\""
-                                     : "Barbican's address in the catalog",
-                      &setting, why);
-
-  if (r == 0)
-    r = setting_of (profile, "\"ca_file\"", &ca_setting, why);
-  if (r == 0)
-    r = copy (s->tls_server_name, &name, why);
-  if (r == 0)
-    r = copy (s->proxy, &proxy, why);
-  o->setting = setting;
-  o->ca_setting = ca_setting;
-  o->tls_server_name = name;
-  o->proxy = proxy;
-  o->insecure_http = json_is_true (s->insecure_http);
-  if (r == 0)
-    r = pem_read (profile, s->ca_file, s->client_cert, s->client_key, &o->pem,
-                  why);
-  return r;
-}
+static const struct key_server_rules keystone_rules = {
+  .address = "auth_url",
+  .addresses = "auth_urls",
+  .check = check_keystone,
+};
 
 static int
-check_version (const struct address_list *list, const char *setting,
-               struct reason *why)
-{
-  char buf[ADDRESSES_SETTING_MAX];
-
-  for (size_t i = 0; i < list->nr; i++) {
-    size_t n = strlen (list->text[i]);
-
-    while (n > 0 && list->text[i][n - 1] == '/')
-      n--;
-    if (n < 3 || strncmp (list->text[i] + n - 3, "/v3", 3) != 0)
-      return reason_set (why, EINVAL,
-                         "%s must end in /v3: https://HOST:PORT/v3 or "
-                         "https://HOST/identity/v3",
-                         addresses_setting (buf, setting, list, i));
-  }
-  return 0;
-}
-
-static int
-set_keystone (struct keystone *ks, const struct settings *s,
+set_endpoint (struct keystone *ks, const struct barbican_settings *s,
               const struct profile *profile, struct reason *why)
-{
-  struct http_options o;
-  struct address_list list;
-  int r = addresses_require (profile->where, "auth_url", s->auth_url,
-                             "auth_urls", s->auth_urls, &list, why);
-
-  if (r == 0)
-    r = set_options (&ks->options, s, profile, why);
-  if (r == 0)
-    r = setting_of (profile, list.several ? "\"auth_urls\"" : "\"auth_url\"",
-                    &ks->url_setting, why);
-  if (r == 0)
-    r = check_version (&list, ks->url_setting, why);
-  if (r < 0)
-    return r;
-  o = ks->options;
-  o.addresses = &list;
-  o.setting = ks->url_setting;
-  return http_server_new (&o, &ks->server, why);
-}
-
-static int
-set_place (struct keystone *ks, const struct settings *s,
-           const struct profile *profile, struct reason *why)
 {
   const char *interface =
       s->interface ? json_string_value (s->interface) : "public";
@@ -312,7 +235,6 @@ set_place (struct keystone *ks, const struct settings *s,
 
   if (r < 0)
     return r;
-
   if (strcmp (interface, "public") != 0 &&
       strcmp (interface, "internal") != 0 && strcmp (interface, "admin") != 0)
     return json_wrong_word (profile->where, "interface", s->interface,
@@ -324,16 +246,19 @@ set_place (struct keystone *ks, const struct settings *s,
                        "\"%s\" replaces",
                        profile->where, s->region ? "region" : "interface",
                        list.several ? "endpoints" : "endpoint");
-  r = copy (s->region, &ks->region, why);
-  if (r == 0) {
-    ks->interface = strdup (interface);
-    r = ks->interface ? 0 : reason_no_memory (why);
-  }
+  r = text_format (&ks->endpoint_setting, why, "%.400s: %s", profile->where,
+                   list.nr == 0   ? "Barbican's address in the catalog"
+                   : list.several ? "\"endpoints\""
+                                  : "\"endpoint\"");
+  if (r == 0)
+    r = text_copy (&ks->region, json_string_value (s->region), why);
+  if (r == 0)
+    r = text_copy (&ks->interface, interface, why);
   return r == 0 && list.nr > 0 ? keystone_use_endpoints (ks, &list, why) : r;
 }
 
 static int
-set_layout (struct barbican *b, const struct settings *s,
+set_layout (struct barbican *b, const struct barbican_settings *s,
             const struct profile *profile, struct reason *why)
 {
   const int kind = s->layout ? layout_kind_of (json_string_value (s->layout))
@@ -350,15 +275,16 @@ int
 barbican_from_profile (struct barbican *b, const struct profile *profile,
                        struct reason *why)
 {
-  struct settings s;
+  struct barbican_settings s;
   int r = read_members (&s, profile, why);
 
   if (r == 0)
     r = set_layout (b, &s, profile, why);
   if (r == 0)
-    r = set_keystone (&b->keystone, &s, profile, why);
+    r = key_server_from_profile (profile, &s.server, &keystone_rules,
+                                 &b->keystone.server, why);
   if (r == 0)
-    r = set_place (&b->keystone, &s, profile, why);
+    r = set_endpoint (&b->keystone, &s, profile, why);
   if (r == 0)
     r = set_identity (&b->keystone, s.auth, profile, why);
   if (r == 0)

@@ -87,7 +87,7 @@ header_of (const char *name, const struct secret *value)
 }
 
 int
-os_ask (const struct http_server *server, const struct os_request *request,
+os_ask (const struct key_server *server, const struct os_request *request,
         struct key_question *question, struct os_reply *reply,
         struct reason *why)
 {
@@ -123,7 +123,7 @@ os_ask (const struct http_server *server, const struct os_request *request,
                 request->hidden ? request->hidden : request->token);
     if (!reply->json && reply->status != 204 &&
         strcmp (reply->type, bytes) != 0)
-      http_server_distrust (server);
+      key_server_distrust (server);
   }
   else {
     question->again = http.again;

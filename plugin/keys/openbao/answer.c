@@ -143,13 +143,13 @@ int
 answer_wrong_version (const struct openbao_key *k, const char *mount,
                       int version, struct reason *why)
 {
-  return reason_set (
-      why, EINVAL,
-      "the mount " REASON_QUOTED " at %s holds KV version %d, and was "
-      "asked as version %d: the profile needs \"engine\": "
-      "\"kv%d\"",
-      reason_quoted (mount), http_server_address (k->bao->server), version,
-      3 - version, version);
+  return reason_set (why, EINVAL,
+                     "the mount " REASON_QUOTED
+                     " at %s holds KV version %d, and was "
+                     "asked as version %d: the profile needs \"engine\": "
+                     "\"kv%d\"",
+                     reason_quoted (mount), key_server_address (k->bao->server),
+                     version, 3 - version, version);
 }
 
 int
@@ -161,7 +161,7 @@ answer_no_mount (const struct openbao_key *k, const char *mount,
       REASON_QUOTED " at %s is not a mount, but a path in one of "
                     "KV version 2: what comes after the mount goes into "
                     "\"prefix\", without the HTTP API's \"data/\"",
-      reason_quoted (mount), http_server_address (k->bao->server));
+      reason_quoted (mount), key_server_address (k->bao->server));
 }
 
 /* A 404 of the server itself, or of an engine that knows no such path. */
@@ -169,7 +169,7 @@ static int
 wrong_place (const struct openbao_key *k, const struct answer *a,
              struct reason *why)
 {
-  const char *address = http_server_address (k->bao->server);
+  const char *address = key_server_address (k->bao->server);
   const char *mount = k->mount ? k->mount : "";
 
   if (strstr (a->text, "no handler for route"))
@@ -214,7 +214,7 @@ static int
 not_found (const struct openbao_key *k, const struct answer *a,
            struct reason *why)
 {
-  const char *address = http_server_address (k->bao->server);
+  const char *address = key_server_address (k->bao->server);
   const char *mount = k->mount ? k->mount : "";
   int r;
 
@@ -279,7 +279,7 @@ transit_refusal (const struct openbao_key *k, const struct answer *a,
     if (strstr (a->text, known[i].text))
       return reason_set (
           why, known[i].err, "transit key " REASON_QUOTED " at %s: %s (%s)",
-          reason_quoted (k->path), http_server_address (k->bao->server),
+          reason_quoted (k->path), key_server_address (k->bao->server),
           known[i].meaning, a->text);
   return 0;
 }
@@ -308,7 +308,7 @@ static int
 unavailable (const struct openbao_key *k, const struct answer *a, bool *again,
              struct reason *why)
 {
-  const char *address = http_server_address (k->bao->server);
+  const char *address = key_server_address (k->bao->server);
 
   *again = true;
   if (strstr (a->text, "Vault is sealed"))
@@ -332,7 +332,7 @@ static int
 nonsense (const struct openbao_key *k, const struct answer *a, bool *again,
           struct reason *why)
 {
-  const char *address = http_server_address (k->bao->server);
+  const char *address = key_server_address (k->bao->server);
 
   if (a->empty) {
     *again = true;
@@ -349,7 +349,7 @@ static int
 refused (const struct openbao_key *k, const struct answer *a, bool *again,
          struct reason *why)
 {
-  const char *address = http_server_address (k->bao->server);
+  const char *address = key_server_address (k->bao->server);
   const char *colon = a->text[0] ? ": " : "";
 
   if (!a->body)
@@ -380,14 +380,14 @@ standby (const struct openbao_key *k, const struct answer *a, bool *again,
   return reason_set (why, EAGAIN,
                      "%s is a standby whose leader does not answer: it says "
                      "to ask %s",
-                     http_server_address (k->bao->server), a->redirect);
+                     key_server_address (k->bao->server), a->redirect);
 }
 
 static int
 classify (const struct openbao_key *k, const struct answer *a, bool *again,
           struct reason *why)
 {
-  const char *address = http_server_address (k->bao->server);
+  const char *address = key_server_address (k->bao->server);
   int r = 0;
 
   if (a->standby)
@@ -397,7 +397,7 @@ classify (const struct openbao_key *k, const struct answer *a, bool *again,
                        "%s answered with a redirect to %s, which is not "
                        "followed: %s must be the server itself",
                        address, a->redirect[0] ? a->redirect : "nowhere",
-                       k->bao->setting);
+                       key_server_setting (k->bao->server));
   if (a->status == 404)
     return not_found (k, a, why);
   if (k->wrapped && (a->status == 400 || a->status == 500))

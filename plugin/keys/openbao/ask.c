@@ -27,7 +27,7 @@ ask_agent (const struct openbao *b, const struct openbao_request *request,
   answer_free (answer);
   return reason_set (why, EKEYREJECTED,
                      "the agent at %s has no token that OpenBao accepts",
-                     http_server_address (b->server));
+                     key_server_address (b->server));
 }
 
 /* A token that was made for this very question, and is refused without a
@@ -41,7 +41,7 @@ good_for_nothing (const struct openbao *b, struct reason *why)
                      "%s does not accept the token that it has just given: "
                      "perhaps not from this address (token_bound_cidrs), or "
                      "not in this namespace (%s)",
-                     http_server_address (b->server), b->login->core.setting);
+                     key_server_address (b->server), b->login->core.setting);
 }
 
 /* The login after such a token may be refused for its sake: the secret id
@@ -95,7 +95,7 @@ openbao_ask (const struct openbao *b, const char *method, const char *path,
     if (attempt == TOKENS_MAX)
       return reason_set (why, EAGAIN,
                          "%s does not accept one token after the other",
-                         http_server_address (b->server));
+                         key_server_address (b->server));
   }
 }
 
@@ -114,7 +114,7 @@ denied (const struct openbao_key *k, struct reason *why)
 
   return reason_set (
       why, EACCES, "%s denies %s " REASON_QUOTED "%s%s%.256s%s: %s%s%s",
-      http_server_address (b->server),
+      key_server_address (b->server),
       k->wrapped ? "decrypting with the transit key" : "reading",
       reason_quoted (k->path), b->mount ? " in the mount " : "",
       b->mount ? reason_quote (b->mount) : "", b->mount ? b->mount : "",

@@ -51,7 +51,7 @@ send_login (const struct bao_login *l, const struct openbao_request *request,
     r = openbao_send (l->bao, request, question, a, why);
     a->taken = taken = taken || a->taken;
     if (r < 0 || !refusal_is_bare (a) ||
-        ++tries >= http_server_leave (l->bao->server))
+        ++tries >= key_server_leave (l->bao->server))
       return r;
     answer_free (a);
   }
@@ -81,7 +81,7 @@ post (struct bao_login *l, struct key_question *question,
     r = refusal_of_login (l, &a, question, why);
   if (r < 0)
     reason_prefix (why, "logging in to OpenBao at %s by %s",
-                   http_server_address (l->bao->server), l->method->what);
+                   key_server_address (l->bao->server), l->method->what);
   return r;
 }
 
@@ -114,7 +114,7 @@ rejected (const struct bao_login *l, struct reason *why)
   return reason_set (why, EKEYREJECTED,
                      "%s does not accept the token: it is wrong, expired, "
                      "revoked, used up, or perhaps not for this address (%s)",
-                     http_server_address (l->bao->server), l->core.setting);
+                     key_server_address (l->bao->server), l->core.setting);
 }
 
 /* What a lookup says: 0: a bad token.  -EACCES: a good one. */
@@ -135,7 +135,7 @@ look_up (const struct bao_login *l, const struct login_token *t,
   return reason_set (why, EAGAIN,
                      "%s answered 403, and %ld to the question whether that is "
                      "because of the token",
-                     http_server_address (l->bao->server), a.status);
+                     key_server_address (l->bao->server), a.status);
 }
 
 int

@@ -104,17 +104,16 @@ environment_server (struct openbao *b, struct reason *why)
   CLEANUP_PEM struct pem pem = { .ca = NULL };
   char setting[64], ignored[64];
   const char *address = variable ("ADDR", setting);
-  struct http_options o = {
+  struct key_server_options o = {
     .address = address ? address : "https://127.0.0.1:8200",
+    .rules = &bao_server_rules,
     .setting = setting,
     .ca_setting = "BAO_CACERT or VAULT_CACERT",
     .tls_server_name = variable ("TLS_SERVER_NAME", ignored),
   };
-  int r = text_copy (&b->setting, setting, why);
+  int r =
+      environment_file ("CACERT", &pem_cert_rules, &pem.ca, &pem.ca_name, why);
 
-  if (r == 0)
-    r = environment_file ("CACERT", &pem_cert_rules, &pem.ca, &pem.ca_name,
-                          why);
   if (r == 0 && !pem.ca)
     r = environment_ca_path (&pem, why);
   if (r == 0)
@@ -128,7 +127,7 @@ environment_server (struct openbao *b, struct reason *why)
   if (r < 0)
     return r;
   o.pem = pem;
-  return settings_server (b, &o, why);
+  return key_server_new (&o, &b->server, why);
 }
 
 static int
@@ -155,7 +154,7 @@ environment_token (struct openbao *b, struct reason *why)
     r = path ? bao_login_from_token_file (b->login, path, why) : -ENOENT;
   if (r != -ENOENT)
     return r;
-  if (http_server_is_unix (b->server))
+  if (key_server_is_unix (b->server))
     return 0;
   return reason_set (why, EINVAL,
                      "there is no token for OpenBao: set BAO_TOKEN or "

@@ -53,7 +53,7 @@ openbao_send (const struct openbao *b, const struct openbao_request *request,
     answer_read (answer, &reply,
                  request->hidden ? request->hidden : request->token);
     if (!answer->body && answer->status != 204)
-      http_server_distrust (b->server);
+      key_server_distrust (b->server);
   }
   else
     question->again = reply.again;

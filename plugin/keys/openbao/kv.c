@@ -125,10 +125,10 @@ read_engine (const struct openbao_key *k, const struct answer *a, bool *kv2,
   *kv2 = version && strcmp (version, "2") == 0;
   if (type && (strcmp (type, "kv") == 0 || strcmp (type, "generic") == 0))
     return 0;
-  return reason_set (
-      why, EINVAL, "the mount " REASON_QUOTED " at %s is of type %s, not kv",
-      reason_quoted (mount), http_server_address (k->bao->server),
-      reason_name (buf, type ? type : "unknown"));
+  return reason_set (why, EINVAL,
+                     "the mount " REASON_QUOTED " at %s is of type %s, not kv",
+                     reason_quoted (mount), key_server_address (k->bao->server),
+                     reason_name (buf, type ? type : "unknown"));
 }
 
 static int
@@ -146,7 +146,7 @@ read_mount (const struct openbao_key *k, const struct answer *a,
         why, EINVAL,
         REASON_QUOTED " names no key: it is MOUNT/PATH, and no mount at %s "
                       "is the start of it",
-        reason_quoted (k->path), http_server_address (k->bao->server));
+        reason_quoted (k->path), key_server_address (k->bao->server));
   r = read_engine (k, a, &place->kv2, why);
   if (r < 0)
     return r;
@@ -263,7 +263,7 @@ doubt_place (const struct openbao_key *k, const struct kv_place *place,
                        " in the mount " REASON_QUOTED " at %s: %s",
                        reason_quoted (place->path),
                        reason_quoted (place->mount),
-                       http_server_address (k->bao->server), start);
+                       key_server_address (k->bao->server), start);
   return -ENOENT;
 }
 
@@ -293,7 +293,7 @@ read_record (const struct openbao_key *k, const struct answer *a, bool kv2,
                        "%s answered without a record for " REASON_QUOTED
                        ": is the mount KV "
                        "version %d?",
-                       http_server_address (k->bao->server),
+                       key_server_address (k->bao->server),
                        reason_quoted (k->path), kv2 ? 2 : 1);
   r = layout_passphrase (&k->layout, record, ret, why);
   if (r == -EBADMSG && !kv2 && is_version_2 (record))
@@ -301,7 +301,7 @@ read_record (const struct openbao_key *k, const struct answer *a, bool kv2,
   if (r < 0)
     reason_prefix (why, "the key " REASON_QUOTED " at %s",
                    reason_quoted (k->path),
-                   http_server_address (k->bao->server));
+                   key_server_address (k->bao->server));
   return r;
 }
 
@@ -337,7 +337,7 @@ read_there (const struct openbao_key *k, const struct kv_place *place,
                        " at %s is KV version 1, which keeps no "
                        "versions: leave \"#version=%u\" out",
                        reason_quoted (place->mount),
-                       http_server_address (k->bao->server), k->version);
+                       key_server_address (k->bao->server), k->version);
   r = record_path (place, k->version, &path, why);
   if (r == 0)
     r = openbao_ask_for_key (&here, "GET", path, NULL, q, &a, why);

@@ -367,7 +367,7 @@ bao_login_from_profile (struct bao_login *l, json_t *auth,
   int r;
 
   /* An agent behind a socket may log in for us. */
-  if (!auth && http_server_is_unix (l->bao->server))
+  if (!auth && key_server_is_unix (l->bao->server))
     return 0;
   if (!auth)
     return reason_set (why, EINVAL, "%s: the member \"auth\" is missing",

@@ -78,13 +78,12 @@ openbao_close (struct kms *kms)
   if (b->login)
     bao_login_close (b->login);
   free (b->login);
-  http_server_free (b->server);
+  key_server_free (b->server);
   free (b->namespace);
   free (b->layout.field);
   free (b->mount);
   free (b->prefix);
   free (b->transit_key);
-  free (b->setting);
   free (b);
 }
 
@@ -201,7 +200,7 @@ static int
 say_doing (const struct openbao_key *k, const char *name, char **doing,
            struct reason *why)
 {
-  const char *address = http_server_names (k->bao->server);
+  const char *address = key_server_names (k->bao->server);
 
   if (k->wrapped)
     return text_format (
@@ -249,7 +248,7 @@ openbao_relock_login (struct kms *kms)
   const struct openbao *b = kms->state;
 
   bao_login_relock (b->login);
-  http_server_relock (b->server);
+  key_server_relock (b->server);
 }
 
 extern const struct provider openbao_provider;

@@ -24,7 +24,7 @@ enum openbao_engine { ENGINE_KV1, ENGINE_KV2, ENGINE_TRANSIT };
 
 /* One server with one login, as a profile or the environment says. */
 struct openbao {
-  struct http_server *server;
+  struct key_server *server;
   struct bao_login *login; /* bao_login.h */
   char *namespace;         /* or NULL */
   struct layout layout;
@@ -33,7 +33,6 @@ struct openbao {
   enum openbao_engine engine; /* when the mount is known */
   char *transit_key;          /* name of the key that wraps, or NULL */
   bool derived;               /* its context is made of the image's id */
-  char *setting;              /* where the address came from */
 };
 
 /* One key there. */
@@ -58,9 +57,7 @@ openbao_from_profile (struct openbao *b, const struct profile *profile,
 extern int openbao_from_environment (struct openbao *b, int *timeout_ms,
                                      struct reason *why);
 
-/* http_server_new, for B.  -EINVAL, -ENOMEM. */
-extern int settings_server (struct openbao *b, const struct http_options *o,
-                            struct reason *why);
+extern const struct key_server_rules bao_server_rules;
 
 /* SETTING, for sentences, is what gave the value. */
 extern int settings_namespace (struct openbao *b, const char *namespace,

@@ -12,24 +12,20 @@
 #include "json.h"
 #include "bao_login.h"
 
-struct settings {
-  json_t *address, *addresses, *namespace, *ca_file, *client_cert, *client_key,
-      *tls_server_name, *engine, *mount, *prefix, *layout, *field, *encoding,
-      *key, *derived, *insecure_http, *proxy, *auth;
+struct bao_settings {
+  struct key_server_members server;
+  json_t *namespace, *engine, *mount, *prefix, *layout, *field, *encoding, *key,
+      *derived, *auth;
 };
 
 static int
-read_members (struct settings *s, const struct profile *profile,
+read_members (struct bao_settings *s, const struct profile *profile,
               struct reason *why)
 {
   const struct json_member members[] = {
-    { "address", JSON_STRING, false, &s->address },
-    { "addresses", JSON_ARRAY, false, &s->addresses },
+    KEY_SERVER_MEMBERS (&s->server, "address", "addresses"),
+    KEY_SERVER_HTTP_MEMBERS (&s->server),
     { "namespace", JSON_STRING, false, &s->namespace },
-    { "ca_file", JSON_STRING, false, &s->ca_file },
-    { "client_cert", JSON_STRING, false, &s->client_cert },
-    { "client_key", JSON_STRING, false, &s->client_key },
-    { "tls_server_name", JSON_STRING, false, &s->tls_server_name },
     { "engine", JSON_STRING, false, &s->engine },
     { "mount", JSON_STRING, false, &s->mount },
     { "prefix", JSON_STRING, false, &s->prefix },
@@ -38,8 +34,6 @@ read_members (struct settings *s, const struct profile *profile,
     { "encoding", JSON_STRING, false, &s->encoding },
     { "key", JSON_STRING, false, &s->key },
     { "derived", JSON_TRUE, false, &s->derived },
-    { "insecure_http", JSON_TRUE, false, &s->insecure_http },
-    { "proxy", JSON_STRING, false, &s->proxy },
     { "auth", JSON_OBJECT, false, &s->auth },
     { .name = NULL },
   };
@@ -65,7 +59,7 @@ out_of_place (const struct profile *profile, const char *member,
 }
 
 static int
-set_layout (struct openbao *b, const struct settings *s,
+set_layout (struct openbao *b, const struct bao_settings *s,
             const struct profile *profile, struct reason *why)
 {
   int kind, encoding = ENCODING_TEXT;
@@ -93,7 +87,7 @@ set_layout (struct openbao *b, const struct settings *s,
 
 /* Bytes, in hexadecimal where OpenStack's way is wanted. */
 static int
-set_transit (struct openbao *b, const struct settings *s,
+set_transit (struct openbao *b, const struct bao_settings *s,
              const struct profile *profile, struct reason *why)
 {
   const char *name = json_string_value (s->key);
@@ -125,7 +119,7 @@ set_transit (struct openbao *b, const struct settings *s,
 }
 
 static int
-set_engine (struct openbao *b, const struct settings *s,
+set_engine (struct openbao *b, const struct bao_settings *s,
             const struct profile *profile, struct reason *why)
 {
   const char *engine = s->engine ? json_string_value (s->engine) : "kv2";
@@ -158,7 +152,7 @@ check_prefix (const char *prefix, struct reason *why)
  * prints it.
  */
 static int
-set_mount (struct openbao *b, const struct settings *s,
+set_mount (struct openbao *b, const struct bao_settings *s,
            const struct profile *profile, struct reason *why)
 {
   const char *usual = b->engine == ENGINE_TRANSIT ? "transit" : "secret";
@@ -183,45 +177,11 @@ set_mount (struct openbao *b, const struct settings *s,
   return r;
 }
 
-static int
-profile_server (struct openbao *b, const struct settings *s,
-                const struct profile *profile, struct reason *why)
-{
-  CLEANUP_PEM struct pem pem = { .ca = NULL };
-  char setting[512], ca_setting[512];
-  struct address_list addresses;
-  struct http_options o = {
-    .addresses = &addresses,
-    .setting = setting,
-    .ca_setting = ca_setting,
-    .insecure_http = json_is_true (s->insecure_http),
-    .tls_server_name = json_string_value (s->tls_server_name),
-    .proxy = json_string_value (s->proxy),
-  };
-  int r = addresses_require (profile->where, "address", s->address, "addresses",
-                             s->addresses, &addresses, why);
-
-  if (r < 0)
-    return r;
-  snprintf (setting, sizeof setting, "%.400s: \"%s\"", profile->where,
-            addresses.several ? "addresses" : "address");
-  snprintf (ca_setting, sizeof ca_setting, "%.400s: \"ca_file\"",
-            profile->where);
-  r = text_copy (&b->setting, setting, why);
-  if (r == 0)
-    r = pem_read (profile, s->ca_file, s->client_cert, s->client_key, &pem,
-                  why);
-  if (r < 0)
-    return r;
-  o.pem = pem;
-  return settings_server (b, &o, why);
-}
-
 int
 openbao_from_profile (struct openbao *b, const struct profile *profile,
                       struct reason *why)
 {
-  struct settings s;
+  struct bao_settings s;
   char setting[512];
   int r;
 
@@ -234,7 +194,8 @@ openbao_from_profile (struct openbao *b, const struct profile *profile,
   if (r == 0)
     r = settings_namespace (b, json_string_value (s.namespace), setting, why);
   if (r == 0)
-    r = profile_server (b, &s, profile, why);
+    r = key_server_from_profile (profile, &s.server, &bao_server_rules,
+                                 &b->server, why);
   if (r == 0)
     r = bao_login_from_profile (b->login, s.auth, profile, why);
   return r;

@@ -77,33 +77,28 @@ const struct hostfile_rules credential_service_account = {
 
 /* ---- the rest ---- */
 
-/* Every path begins with it, and none with two. */
-static bool
-ends_in_v1 (const char *address)
+/* Every path begins with /v1, and none with two. */
+static int
+check_address (const struct address_list *list, size_t i, const char *setting,
+               struct reason *why)
 {
+  const char *address = list->text[i];
   size_t n = strlen (address);
 
   while (n > 0 && address[n - 1] == '/')
     n--;
-  return n > 3 && strncmp (address + n - 3, "/v1", 3) == 0 &&
-         strncmp (address, "unix:", 5) != 0;
+  if (n <= 3 || strncmp (address + n - 3, "/v1", 3) != 0 ||
+      strncmp (address, "unix:", 5) == 0)
+    return 0;
+  return reason_set (why, EINVAL, "%s must be the server's address without /v1",
+                     setting);
 }
 
-int
-settings_server (struct openbao *b, const struct http_options *o,
-                 struct reason *why)
-{
-  const struct address_list one = { .text = { o->address }, .nr = 1 };
-  const struct address_list *list = o->addresses ? o->addresses : &one;
-  char setting[ADDRESSES_SETTING_MAX];
-
-  for (size_t i = 0; i < list->nr; i++)
-    if (ends_in_v1 (list->text[i]))
-      return reason_set (why, EINVAL,
-                         "%s must be the server's address without /v1",
-                         addresses_setting (setting, o->setting, list, i));
-  return http_server_new (o, &b->server, why);
-}
+const struct key_server_rules bao_server_rules = {
+  .address = "address",
+  .addresses = "addresses",
+  .check = check_address,
+};
 
 int
 settings_namespace (struct openbao *b, const char *namespace,

@@ -159,9 +159,9 @@ bao_token_renew (struct login *l, const struct login_token *old,
     return reason_set (why, EACCES,
                        "%s does not renew the token (%ld%s%s): it will end, "
                        "and needs to be replaced (%s)",
-                       http_server_address (*l->server), a.status,
+                       key_server_address (*l->server), a.status,
                        a.text[0] ? ": " : "", a.text, l->setting);
   return reason_set (why, EAGAIN, "%s answered %ld to renewing the token%s%s",
-                     http_server_address (*l->server), a.status,
+                     key_server_address (*l->server), a.status,
                      a.text[0] ? ": " : "", a.text);
 }

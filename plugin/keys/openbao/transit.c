@@ -143,6 +143,6 @@ transit_unwrap (const struct openbao_key *k, struct key_question *question,
   if (r < 0)
     reason_prefix (why, "the transit key " REASON_QUOTED " at %s",
                    reason_quoted (k->path),
-                   http_server_address (k->bao->server));
+                   key_server_address (k->bao->server));
   return r;
 }

@@ -31,7 +31,7 @@ static int
 used (const struct bao_login *l, struct key_question *question,
       struct reason *why)
 {
-  const char *address = http_server_address (l->bao->server);
+  const char *address = key_server_address (l->bao->server);
 
   if (l->unwrap_lost)
     return reason_set (why, EACCES,
@@ -58,8 +58,7 @@ refused (const struct bao_login *l, const struct answer *a,
     return used (l, question, why);
   if (a->body && (a->status == 400 || a->status == 403))
     return reason_set (why, EACCES, "%s does not unwrap the secret id: %ld %s",
-                       http_server_address (l->bao->server), a->status,
-                       a->text);
+                       key_server_address (l->bao->server), a->status, a->text);
   return answer_refusal (&nobody, a, &question->again, why);
 }
 
@@ -150,7 +149,7 @@ take_secret_id (struct bao_login *l, const struct answer *a, struct reason *why)
       !credential_is_text (json_string_value (id), json_string_length (id)) ||
       json_string_length (id) > credential_secret_id.max)
     return reason_set (why, EBADMSG, "what %s unwrapped is no secret id",
-                       http_server_address (l->bao->server));
+                       key_server_address (l->bao->server));
   if (wrapping_put (
           l, secret_copy (json_string_value (id), json_string_length (id)),
           secret_copy (l->wrapped.text->bytes, l->wrapped.text->length)) < 0)

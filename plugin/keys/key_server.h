@@ -1,30 +1,33 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* The inside of an HTTP server's description, for http.c: what a profile
- * says, checked and copied.  keys.h has the functions.
+/* The inside of a key server's description, for who connects to it: what a
+ * profile says, checked and copied.  keys.h has the functions.
  */
 
-#ifndef RBDCRYPT_HTTP_SERVER_H
-#define RBDCRYPT_HTTP_SERVER_H
+#ifndef RBDCRYPT_KEY_SERVER_H
+#define RBDCRYPT_KEY_SERVER_H
 
 #include "addresses.h"
 #include "keys.h"
 
-struct http_address {
+struct key_address {
   char *text;        /* as the user wrote it */
   char *base;        /* of every URL, without a slash at the end */
   char *place;       /* the same with its own host: what it is known by */
+  char *name;        /* what its certificate must be for; NULL: a socket */
   char *socket;      /* path of a unix socket, or NULL */
   char *connect_to;  /* for a server name of one's own, or NULL */
   const char *proto; /* the only one */
+  bool open;         /* plain http to another host */
 };
 
-struct http_server {
-  struct http_address list[ADDRESSES_MAX];
+struct key_server {
+  struct key_address list[ADDRESSES_MAX];
   struct addresses *addresses; /* which of them to ask; never NULL */
   char *names;                 /* for sentences: all of them */
-  char *proxy;                 /* or NULL */
-  char *ca_setting;
+  char *setting, *ca_setting;
+  char *tls_server_name, *proxy; /* or NULL */
+  bool insecure_http;
   struct secret *ca, *cert, *key;
 };
 
@@ -32,8 +35,8 @@ struct http_server {
  * says it.
  */
 extern unsigned
-http_server_redirect (const struct http_server *server, size_t from,
-                      const char *url, const char *path);
+key_server_redirect (const struct key_server *server, size_t from,
+                     const char *url, const char *path);
 
 /* --- http.c --- */
 
@@ -42,9 +45,9 @@ http_server_redirect (const struct http_server *server, size_t from,
  * TAKEN, also on failure, where it may have worked on the request;
  * NEXT: where its redirect leads.
  */
-extern int http_exchange (const struct http_server *server, size_t at,
+extern int http_exchange (const struct key_server *server, size_t at,
                           const struct http_request *request,
                           int64_t connect_ms, const struct deadline *deadline,
                           struct http_reply *reply, struct reason *why);
 
-#endif /* RBDCRYPT_HTTP_SERVER_H */
+#endif /* RBDCRYPT_KEY_SERVER_H */
