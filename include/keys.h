@@ -235,10 +235,6 @@ extern int pem_read (const struct profile *profile, const json_t *ca_file,
 extern int
 pem_check (const struct pem *pem, const char *where, struct reason *why);
 
-/* Give CTX what PEM holds.  Errors of pem_check. */
-struct ssl_ctx_st;
-extern int
-pem_use (const struct pem *pem, struct ssl_ctx_st *ctx, struct reason *why);
 extern void pem_free (struct pem *pem);
 #define CLEANUP_PEM __attribute__ ((cleanup (pem_free)))
 

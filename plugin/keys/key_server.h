@@ -7,6 +7,8 @@
 #ifndef RBDCRYPT_KEY_SERVER_H
 #define RBDCRYPT_KEY_SERVER_H
 
+#include <curl/curl.h>
+
 #include "addresses.h"
 #include "keys.h"
 
@@ -37,6 +39,33 @@ struct key_server {
 extern unsigned
 key_server_redirect (const struct key_server *server, size_t from,
                      const char *url, const char *path);
+
+/* --- transport.c --- */
+
+/* libcurl's connection to one of the addresses: what it is about, and what
+ * transport_open made of it.
+ */
+struct transport {
+  const struct key_server *server;
+  const struct key_address *at;
+  const struct deadline *deadline;
+  bool bare; /* for curl_easy_send: TLS, and no protocol above it */
+
+  CURL *curl;
+  struct curl_slist *connect_to;
+  int alert; /* of TLS, which the other end sent; 0: none */
+  char error[CURL_ERROR_SIZE];
+};
+
+/* It is for transport_close in any case.  CONNECT_MS: how long it may take to
+ * be connected.  -ENOMEM.
+ */
+extern int transport_open (struct transport *t, int64_t connect_ms);
+extern void transport_close (struct transport *t);
+
+/* The class of a failure, and its sentence. */
+extern int transport_error (const struct transport *t, CURLcode code,
+                            bool *again, struct reason *why);
 
 /* --- http.c --- */
 

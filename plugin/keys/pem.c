@@ -301,8 +301,8 @@ use_key (const struct pem *pem, SSL_CTX *ctx, struct reason *why)
   return r;
 }
 
-int
-pem_use (const struct pem *pem, SSL_CTX *ctx, struct reason *why)
+static int
+use (const struct pem *pem, SSL_CTX *ctx, struct reason *why)
 {
   ERR_clear_error ();
   if (pem->ca && each_certificate (pem->ca, ctx, trust) <= 0)
@@ -380,7 +380,7 @@ pem_check (const struct pem *pem, const char *where, struct reason *why)
   ctx = SSL_CTX_new (TLS_client_method ());
   if (!ctx)
     return reason_no_memory (why);
-  r = pem_use (pem, ctx, why);
+  r = use (pem, ctx, why);
   SSL_CTX_free (ctx);
   return r;
 }

@@ -26,8 +26,6 @@ keys_sources += \
 	plugin/keys/kmip/message.c \
 	plugin/keys/kmip/profile.c \
 	plugin/keys/kmip/refusal.c \
-	plugin/keys/kmip/resolver.c \
-	plugin/keys/kmip/server.c \
 	plugin/keys/kmip/ttlv.c \
 	plugin/keys/kmip/ttlv.h \
 	plugin/keys/kmip/wrapped.c \
@@ -55,6 +53,7 @@ keys_sources += \
 	plugin/keys/profile.c \
 	plugin/keys/provider.c \
 	plugin/keys/record.c \
-	plugin/keys/reference.c
-# For KMIP, and libcurl's SSL_CTX (http.c).
+	plugin/keys/reference.c \
+	plugin/keys/transport.c
+# For libcurl's SSL_CTX (transport.c), and what pem.c tries.
 librbdcrypt_la_LIBADD += -lssl

@@ -2,138 +2,42 @@
 
 /* One TLS connection to a KMIP server, for one question.
  *
- * The socket never blocks: every wait is a poll with the time that is
- * left, in slices, so that a shutdown is noticed.  A refusal by TLS says
- * little about the key: before the handshake is over anybody on the way
- * can forge one.  So all of it is "cannot say".
+ * libcurl makes it; messages go through curl_easy_send and curl_easy_recv,
+ * which never block: every wait is a poll with the time that is left, in
+ * slices, so that a shutdown is noticed.  A refusal by TLS says little about
+ * the key: before the handshake is over anybody on the way can forge one.  So
+ * all of it is "cannot say".
  */
 
 #include "config.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
-#include <openssl/err.h>
-#include <openssl/x509v3.h>
+#include <openssl/ssl.h>
 
+#include "../key_server.h"
 #include "kmip.h"
 
 #define SLICE_MS 50
 
 #define TAG_RESPONSE_MESSAGE 0x42007b
 
-struct connection {
-  const struct kmip_server *server;
-  const struct kmip_address *at;
+struct kmip_connection {
+  const struct kmip *kmip;
+  struct transport via;
   struct deadline deadline;
-  int fd;
-  SSL_CTX *ctx;
-  SSL *ssl;
+  curl_socket_t socket;
   struct reason elsewhere;
 };
 
-/* ---- waiting ---- */
-
-/* Until EVENTS or an error, which the next call on FD will tell. */
-static int
-wait_for (const struct connection *c, const struct deadline *d, short events,
-          struct reason *why)
-{
-  struct pollfd p = { .fd = c->fd, .events = events };
-
-  for (;;) {
-    const int64_t left = deadline_left_ms (d);
-
-    if (deadline_cancelled (&c->deadline))
-      return reason_set (why, ESHUTDOWN, "shutting down");
-    if (left == 0)
-      return reason_set (why, EAGAIN, "%.256s did not answer in time",
-                         c->at->text);
-    if (poll (&p, 1, left < SLICE_MS ? left : SLICE_MS) > 0)
-      return 0;
-  }
-}
-
-/* ---- TCP ---- */
+/* ---- what went wrong ---- */
 
 static int
-connect_error (const struct connection *c, int err, struct reason *why)
+alert_error (const struct kmip_connection *c, struct reason *why)
 {
-  if (err == ECONNREFUSED)
-    return reason_set (why, EAGAIN,
-                       "%.256s refused the connection: is the server running, "
-                       "and is the address right?",
-                       c->at->text);
-  return reason_set (why, EAGAIN, "could not connect to %.256s: %s",
-                     c->at->text, strerror (err));
-}
-
-static int
-connect_to (struct connection *c, const struct addrinfo *a,
-            const struct deadline *d, struct reason *why)
-{
-  const int flags = SOCK_NONBLOCK | SOCK_CLOEXEC, on = 1;
-  int err = 0, r = 0;
-  socklen_t n = sizeof err;
-
-  c->fd = socket (a->ai_family, a->ai_socktype | flags, a->ai_protocol);
-  if (c->fd == -1)
-    return connect_error (c, errno, why);
-  if (connect (c->fd, a->ai_addr, a->ai_addrlen) == -1)
-    err = errno;
-  if (err == EINPROGRESS) {
-    r = wait_for (c, d, POLLOUT, why);
-    if (r == 0 && getsockopt (c->fd, SOL_SOCKET, SO_ERROR, &err, &n) == -1)
-      err = errno;
-  }
-  if (r == 0 && err != 0)
-    r = connect_error (c, err, why);
-  if (r < 0) {
-    close (c->fd);
-    c->fd = -1;
-    return r;
-  }
-  setsockopt (c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-  return 0;
-}
-
-/* One after the other; none may use up the time of those behind it. */
-static int
-connect_any (struct connection *c, struct reason *why)
-{
-  struct addrinfo *all = NULL;
-  unsigned n = 0;
-  int r = resolver_ask (c->at->host, c->at->port, &c->deadline, &all, why);
-
-  if (r < 0)
-    return r;
-  for (const struct addrinfo *a = all; a; a = a->ai_next)
-    n++;
-  r = -EAGAIN;
-  for (const struct addrinfo *a = all; a && r == -EAGAIN; a = a->ai_next) {
-    const struct deadline d =
-        deadline_sooner (&c->deadline, deadline_left_ms (&c->deadline) / n--);
-
-    r = connect_to (c, a, &d, why);
-  }
-  freeaddrinfo (all);
-  return r;
-}
-
-/* ---- TLS ---- */
-
-static int
-alert_error (const struct connection *c, int alert, struct reason *why)
-{
-  const struct kmip_server *s = c->server;
+  const int alert = c->via.alert;
   const char *text = SSL_alert_desc_string_long (alert);
 
   switch (alert) {
@@ -147,166 +51,107 @@ alert_error (const struct connection *c, int alert, struct reason *why)
   case SSL_AD_ACCESS_DENIED:
   case SSL_AD_DECRYPT_ERROR:
   case SSL_AD_CERTIFICATE_REQUIRED:
-    return reason_set (why, EAGAIN,
-                       "%.256s ended the handshake: TLS alert %d, %s (%s: %s)",
-                       c->at->text, alert, text, s->where,
-                       s->pem.cert ? "is \"client_cert\" one that it accepts?"
-                                   : "there is no \"client_cert\"");
+    return reason_set (
+        why, EAGAIN, "%.256s ended the handshake: TLS alert %d, %s (%s: %s)",
+        c->via.at->text, alert, text, c->kmip->where,
+        c->via.server->cert ? "is \"client_cert\" one that it accepts?"
+                            : "there is no \"client_cert\"");
   default:
     return reason_set (why, EAGAIN, "%.256s ended TLS: alert %d, %s",
-                       c->at->text, alert, text);
+                       c->via.at->text, alert, text);
   }
 }
 
+/* Until EVENTS or an error, which the next call will tell. */
 static int
-tls_error (const struct connection *c, struct reason *why)
+wait_for (const struct kmip_connection *c, short events, struct reason *why)
 {
-  const struct kmip_server *s = c->server;
-  const long verdict = SSL_get_verify_result (c->ssl);
-  const unsigned long e = ERR_peek_last_error ();
-  const char *text = ERR_reason_error_string (e);
-  const int reason = ERR_GET_REASON (e);
+  struct pollfd p = { .fd = c->socket, .events = events };
 
-  if (verdict != X509_V_OK)
-    return reason_set (why, EAGAIN,
-                       "the certificate of %.256s cannot be trusted: %s (%s: "
-                       "\"ca_file\" says which CA to trust, "
-                       "\"tls_server_name\" which name)",
-                       c->at->text, X509_verify_cert_error_string (verdict),
-                       s->where);
-  if (!text)
-    text = "no more is known";
-  if (ERR_GET_LIB (e) == ERR_LIB_SSL && reason > SSL_AD_REASON_OFFSET &&
-      reason <= SSL_AD_REASON_OFFSET + 255)
-    return alert_error (c, reason - SSL_AD_REASON_OFFSET, why);
-  return reason_set (why, EAGAIN, "TLS with %.256s failed: %s", c->at->text,
-                     text);
+  for (;;) {
+    const int64_t left = deadline_left_ms (&c->deadline);
+
+    if (deadline_cancelled (&c->deadline))
+      return reason_set (why, ESHUTDOWN, "shutting down");
+    if (left == 0)
+      return reason_set (why, EAGAIN, "%.256s did not answer in time",
+                         c->via.at->text);
+    if (poll (&p, 1, left < SLICE_MS ? left : SLICE_MS) > 0)
+      return 0;
+  }
 }
 
-static bool
-is_early_end (int problem)
-{
-  const unsigned long e = ERR_peek_last_error ();
-
-#ifdef SSL_R_UNEXPECTED_EOF_WHILE_READING
-  if (ERR_GET_LIB (e) == ERR_LIB_SSL &&
-      ERR_GET_REASON (e) == SSL_R_UNEXPECTED_EOF_WHILE_READING)
-    return true;
-#endif
-  return problem == SSL_ERROR_ZERO_RETURN ||
-         (problem == SSL_ERROR_SYSCALL && e == 0);
-}
-
-/* What to do after an SSL call has returned RESULT, not a success: 0:
- * make it again.
+/* What to do after a call on the connection has returned CODE, and no byte
+ * was moved.  0: make it again.
  */
 static int
-settle (const struct connection *c, int result, bool *again, struct reason *why)
+settle (const struct kmip_connection *c, CURLcode code, short events,
+        bool *again, struct reason *why)
 {
-  const int saved = errno;
-  const int problem = SSL_get_error (c->ssl, result);
+  const char *detail = c->via.error;
+
+  if (code == CURLE_AGAIN)
+    return wait_for (c, events, why);
+  if (c->via.alert)
+    return alert_error (c, why);
+  *again = true;
+  return reason_set (why, EAGAIN, "%.256s closed the connection%s%s",
+                     c->via.at->text, detail[0] ? ": " : "", detail);
+}
+
+/* ---- connecting ---- */
+
+static int
+connect_to (struct kmip_connection *c, size_t at, bool *again,
+            struct reason *why)
+{
+  const struct key_server *server = c->kmip->server;
+  CURLcode code;
   int r;
 
-  switch (problem) {
-  case SSL_ERROR_WANT_READ:
-    return wait_for (c, &c->deadline, POLLIN, why);
-  case SSL_ERROR_WANT_WRITE:
-    return wait_for (c, &c->deadline, POLLOUT, why);
-  }
-  if (is_early_end (problem)) {
-    *again = true;
-    r = reason_set (
-        why, EAGAIN, "%.256s closed the connection%s%s", c->at->text,
-        problem == SSL_ERROR_SYSCALL && saved ? ": " : "",
-        problem == SSL_ERROR_SYSCALL && saved ? strerror (saved) : "");
-  }
-  else
-    r = tls_error (c, why);
-  ERR_clear_error ();
-  return r;
-}
-
-static int
-expect_name (const struct connection *c)
-{
-  X509_VERIFY_PARAM *param = SSL_get0_param (c->ssl);
-  char *name = c->at->name; /* what OpenSSL's macro wants */
-  struct in6_addr address;
-
-  if (inet_pton (AF_INET, name, &address) == 1 ||
-      inet_pton (AF_INET6, name, &address) == 1)
-    return X509_VERIFY_PARAM_set1_ip_asc (param, name);
-  X509_VERIFY_PARAM_set_hostflags (param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
-  return SSL_set1_host (c->ssl, name) == 1
-             ? SSL_set_tlsext_host_name (c->ssl, name)
-             : 0;
-}
-
-static int
-shake_hands (struct connection *c, bool *again, struct reason *why)
-{
-  int r, result;
-
-  c->ssl = SSL_new (c->ctx);
-  if (!c->ssl || SSL_set_fd (c->ssl, c->fd) != 1 || expect_name (c) != 1)
+  *again = false;
+  c->via = (struct transport){ .server = server,
+                               .at = &server->list[at],
+                               .deadline = &c->deadline,
+                               .bare = true };
+  if (transport_open (&c->via, deadline_left_ms (&c->deadline)) < 0)
     return reason_no_memory (why);
-  for (;;) {
-    ERR_clear_error ();
-    errno = 0;
-    result = SSL_connect (c->ssl);
-    if (result == 1)
-      return 0;
-    r = settle (c, result, again, why);
-    if (r < 0)
-      return r;
-  }
-}
-
-static int
-connect_here (struct connection *c, bool *again, struct reason *why)
-{
-  int r = connect_any (c, why);
-
-  *again = r == -EAGAIN;
-  return r == 0 ? shake_hands (c, again, why) : r;
-}
-
-static void
-hang_up (struct connection *c)
-{
-  SSL_free (c->ssl);
-  c->ssl = NULL;
-  if (c->fd != -1)
-    close (c->fd);
-  c->fd = -1;
+  code = curl_easy_perform (c->via.curl);
+  if (code == CURLE_OK)
+    code = curl_easy_getinfo (c->via.curl, CURLINFO_ACTIVESOCKET, &c->socket);
+  if (code == CURLE_OK)
+    return 0;
+  if (c->via.alert && !deadline_cancelled (&c->deadline))
+    return alert_error (c, why);
+  r = transport_error (&c->via, code, again, why);
+  *again = *again || code == CURLE_SSL_CONNECT_ERROR;
+  return r;
 }
 
 /* One address after the other; see addresses.h. */
 static int
-connect_in_turn (struct connection *c, const struct deadline *deadline,
+connect_in_turn (struct kmip_connection *c, const struct deadline *deadline,
                  bool *again, struct reason *why)
 {
-  struct addresses *of = c->server->addresses;
-  struct round round = round_begin (of);
+  struct round round = round_begin (c->kmip->server->addresses);
   struct reason own = { "" };
   int r;
 
   for (;;) {
-    c->at = &c->server->list[round.at];
     c->deadline =
         deadline_sooner (deadline, round_connect_ms (&round, deadline));
-    r = connect_here (c, again, &own);
+    r = connect_to (c, round.at, again, &own);
     if (r != -EAGAIN)
       break;
     round_note (&round, own.text);
-    hang_up (c);
+    transport_close (&c->via);
     if (!round_next (&round, deadline))
       break;
   }
   if (why && r < 0)
     *why = own;
   if (r == -EAGAIN) {
-    *again = *again || of->nr > 1;
+    *again = *again || round.of->nr > 1;
     return round_failed (&round, why);
   }
   c->deadline = round_share (&round, deadline);
@@ -318,22 +163,19 @@ connect_in_turn (struct connection *c, const struct deadline *deadline,
 }
 
 int
-connection_open (const struct kmip_server *server,
-                 const struct deadline *deadline, bool *again,
-                 struct connection **ret, struct reason *why)
+kmip_connection_open (const struct kmip *kmip, const struct deadline *deadline,
+                      bool *again, struct kmip_connection **ret,
+                      struct reason *why)
 {
-  struct connection *c = calloc (1, sizeof *c);
+  struct kmip_connection *c = calloc (1, sizeof *c);
   int r;
 
   if (!c)
     return reason_no_memory (why);
-  c->server = server;
-  c->fd = -1;
-  r = kmip_server_tls (server, &c->ctx, why);
-  if (r == 0)
-    r = connect_in_turn (c, deadline, again, why);
+  c->kmip = kmip;
+  r = connect_in_turn (c, deadline, again, why);
   if (r < 0) {
-    connection_close (c);
+    kmip_connection_close (c);
     return r;
   }
   *ret = c;
@@ -341,89 +183,79 @@ connection_open (const struct kmip_server *server,
 }
 
 const char *
-connection_address (const struct connection *c)
+kmip_connection_address (const struct kmip_connection *c)
 {
-  return c->at->text;
+  return c->via.at->text;
 }
 
 const char *
-connection_elsewhere (const struct connection *c)
+kmip_connection_elsewhere (const struct kmip_connection *c)
 {
   return c->elsewhere.text;
 }
 
 bool
-connection_leave (const struct connection *c)
+kmip_connection_leave (const struct kmip_connection *c)
 {
-  struct addresses *of = c->server->addresses;
+  struct addresses *of = c->via.server->addresses;
 
-  addresses_leave (of, c->at - c->server->list);
+  addresses_leave (of, c->via.at - c->via.server->list);
   return of->nr > 1;
 }
 
-/* No goodbye: it could only make us wait. */
 void
-connection_close (struct connection *c)
+kmip_connection_close (struct kmip_connection *c)
 {
   if (!c)
     return;
-  hang_up (c);
-  SSL_CTX_free (c->ctx);
+  transport_close (&c->via);
   free (c);
 }
 
 /* ---- messages ---- */
 
 static int
-send_all (struct connection *c, const struct secret *request, bool *again,
+send_all (struct kmip_connection *c, const struct secret *request, bool *again,
           struct reason *why)
 {
-  size_t done = 0, n;
-  int r, result;
+  int r = 0;
 
-  while (done < request->length) {
-    ERR_clear_error ();
-    errno = 0;
-    result = SSL_write_ex (c->ssl, request->bytes + done,
-                           request->length - done, &n);
-    if (result == 1) {
+  for (size_t n, done = 0; r == 0 && done < request->length;) {
+    const CURLcode code = curl_easy_send (c->via.curl, request->bytes + done,
+                                          request->length - done, &n);
+
+    if (code == CURLE_OK)
       done += n;
-      continue;
-    }
-    r = settle (c, result, again, why);
-    if (r < 0)
-      return r;
+    else
+      r = settle (c, code, POLLOUT, again, why);
   }
-  return 0;
+  return r;
 }
 
 /* Append to TO until it holds LENGTH bytes. */
 static int
-receive (struct connection *c, struct secret *to, size_t length, bool *again,
-         struct reason *why)
+receive (struct kmip_connection *c, struct secret *to, size_t length,
+         bool *again, struct reason *why)
 {
-  size_t n;
-  int r, result;
+  int r = 0;
 
-  while (to->length < length) {
-    ERR_clear_error ();
-    errno = 0;
-    result =
-        SSL_read_ex (c->ssl, to->bytes + to->length, length - to->length, &n);
-    if (result == 1) {
+  while (r == 0 && to->length < length) {
+    size_t n = 0;
+    const CURLcode code = curl_easy_recv (c->via.curl, to->bytes + to->length,
+                                          length - to->length, &n);
+
+    if (code == CURLE_OK && n > 0)
       to->length += n;
-      continue;
-    }
-    r = settle (c, result, again, why);
-    if (r < 0)
-      return r;
+    else
+      r = settle (c, code, POLLIN, again, why);
   }
-  return 0;
+  return r;
 }
 
 int
-connection_exchange (struct connection *c, const struct secret *request,
-                     bool *again, struct secret **reply, struct reason *why)
+kmip_connection_exchange (struct kmip_connection *c,
+                          const struct secret *request, bool *again,
+                          struct secret **reply, struct reason *why)
 {
   CLEANUP_SECRET struct secret *s = secret_new (TTLV_MESSAGE_MAX);
   size_t length;
@@ -441,15 +273,13 @@ connection_exchange (struct connection *c, const struct secret *request,
     return reason_set (why, EBADMSG,
                        "%.256s answered with something that is not KMIP, or "
                        "longer than %d bytes",
-                       c->at->text, TTLV_MESSAGE_MAX);
+                       c->via.at->text, TTLV_MESSAGE_MAX);
   r = receive (c, s, length, again, why);
   if (r == 0)
     r = ttlv_check (s->bytes, s->length, why);
   if (r == -EBADMSG)
-    reason_prefix (why, "the answer of %.256s is not KMIP", c->at->text);
-  if (r < 0)
-    return r;
-  *reply = s;
-  s = NULL;
-  return 0;
+    reason_prefix (why, "the answer of %.256s is not KMIP", c->via.at->text);
+  if (r == 0)
+    *reply = TAKE_PTR (s);
+  return r;
 }

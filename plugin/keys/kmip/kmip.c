@@ -31,7 +31,7 @@ struct kmip_key {
 
 struct talk {
   struct kmip *kmip;
-  struct connection *connection;
+  struct kmip_connection *connection;
   struct key_question *question;
   struct secret *message; /* the last answer, which replies point into */
 };
@@ -47,13 +47,13 @@ exchange (struct talk *t, const struct kmip_request *request, unsigned minor,
   secret_free (t->message);
   t->message = NULL;
   if (r == 0)
-    r = connection_exchange (t->connection, out, &t->question->again,
-                             &t->message, why);
+    r = kmip_connection_exchange (t->connection, out, &t->question->again,
+                                  &t->message, why);
   if (r < 0)
     return r;
   r = message_read (t->message, request->operation, reply, why);
   if (r < 0)
-    reason_prefix (why, "%.256s", connection_address (t->connection));
+    reason_prefix (why, "%.256s", kmip_connection_address (t->connection));
   return r;
 }
 
@@ -106,13 +106,13 @@ ask (struct talk *t, const struct kmip_request *request, const char *what,
     return reason_set (why, EINVAL,
                        "%s: \"version\" 1.%d has no Decrypt for such a "
                        "wrapped passphrase: it came with 1.%u",
-                       t->kmip->server->where, pinned, first_minor (request));
+                       t->kmip->where, pinned, first_minor (request));
   r = pinned >= 0 ? exchange (t, request, pinned, reply, why)
                   : ask_versions (t, request, reply, why);
   if (r == 0 && !reply->success)
     r = reply_refusal (reply, request->operation, what,
-                       connection_address (t->connection), &t->question->again,
-                       why);
+                       kmip_connection_address (t->connection),
+                       &t->question->again, why);
   return r;
 }
 
@@ -124,7 +124,7 @@ about (const struct talk *t, const char *what, int r, struct reason *why)
 
   if (r < 0)
     reason_prefix (why, "%.256s, asked for the object " REASON_QUOTED,
-                   connection_address (t->connection),
+                   kmip_connection_address (t->connection),
                    reason_quoted (reason_name (buf, what)));
   return r;
 }
@@ -138,7 +138,7 @@ locate (struct talk *t, const char *name, char ident[KMIP_ID_MAX + 1],
 {
   const struct kmip_request request = { .operation = KMIP_LOCATE,
                                         .object = name };
-  const char *address = connection_address (t->connection);
+  const char *address = kmip_connection_address (t->connection);
   struct kmip_reply reply;
   char buf[REASON_NAME_MAX];
   int r = ask (t, &request, name, &reply, why);
@@ -177,8 +177,8 @@ check_state (struct talk *t, const char *ident, const char *what,
     return r;
   r = about (t, what, reply_state (&reply, ident, &state, why), why);
   return r < 0 ? r
-               : state_refusal (state, what, connection_address (t->connection),
-                                why);
+               : state_refusal (state, what,
+                                kmip_connection_address (t->connection), why);
 }
 
 static int
@@ -249,22 +249,22 @@ kmip_fetch (void *state, struct key_question *question, struct secret **ret,
 {
   const struct kmip_key *k = state;
   struct talk t = { .kmip = k->kmip, .question = question };
-  int r = connection_open (k->kmip->server, &question->deadline,
-                           &question->again, &t.connection, why);
+  int r = kmip_connection_open (k->kmip, &question->deadline, &question->again,
+                                &t.connection, why);
 
   if (r == 0) {
-    if (connection_elsewhere (t.connection)[0])
+    if (kmip_connection_elsewhere (t.connection)[0])
       reason_set (&question->warning, 0, "not all addresses answer: %s",
-                  connection_elsewhere (t.connection));
+                  kmip_connection_elsewhere (t.connection));
     r = get_passphrase (&t, k, ret, why);
-    if (r == -EAGAIN && connection_leave (t.connection))
+    if (r == -EAGAIN && kmip_connection_leave (t.connection))
       question->again = true;
     /* Whatever is there, the next question goes to another. */
     if (r == -EBADMSG || r == -EINVAL)
-      connection_leave (t.connection);
+      kmip_connection_leave (t.connection);
   }
   secret_free (t.message);
-  connection_close (t.connection);
+  kmip_connection_close (t.connection);
   return r;
 }
 
@@ -275,7 +275,8 @@ kmip_close (struct kms *kms)
 
   if (!k)
     return;
-  kmip_server_free (k->server);
+  key_server_free (k->server);
+  free (k->where);
   free (k->prefix);
   free (k->wrapper);
   free (k);
@@ -334,7 +335,7 @@ kmip_prepare (struct kms *kms, const struct reference *ref, void **state,
   r = set_object (k, ref, why);
   if (r == 0)
     r = text_format (doing, why, "asking KMIP at %s for the key " REASON_QUOTED,
-                     k->kmip->server->names,
+                     key_server_names (k->kmip->server),
                      reason_quoted (reason_name (buf, ref->name)));
   if (r < 0) {
     kmip_free (k);
@@ -349,7 +350,7 @@ kmip_relock (struct kms *kms)
 {
   const struct kmip *k = kms->state;
 
-  kmip_server_relock (k->server);
+  key_server_relock (k->server);
 }
 
 extern const struct provider kmip_provider;

@@ -12,15 +12,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <openssl/ssl.h>
-
 #include "deadline.h"
 #include "keys.h"
 #include "reason.h"
 #include "secret.h"
 #include "ttlv.h"
-
-struct addrinfo;
 
 #define KMIP_PORT "5696"
 #define KMIP_MINOR_MAX 4
@@ -110,81 +106,40 @@ extern int reply_refusal (const struct kmip_reply *reply,
 extern int state_refusal (uint32_t state, const char *what, const char *address,
                           struct reason *why);
 
-/* ---- server.c: where it is, and whom it is to trust ---- */
-
-struct kmip_address {
-  char *text; /* as the profile says it */
-  char *host, *port;
-  char *name; /* what its certificate must be for */
-};
-
-struct kmip_server {
-  struct kmip_address list[ADDRESSES_MAX];
-  struct addresses *addresses; /* which of them to ask */
-  char *names;                 /* for sentences: all of them */
-  char *where;                 /* the profile, for sentences */
-  struct pem pem;
-};
-
-struct kmip_server_options {
-  const struct address_list *addresses; /* HOST[:PORT], [V6]:PORT */
-  const char *tls_server_name;          /* or NULL */
-  const char *where;
-  struct pem pem; /* taken over, also on failure */
-};
-
-/* Nothing is connected, but certificates and key are tried.  -EINVAL. */
-extern int kmip_server_new (const struct kmip_server_options *options,
-                            struct kmip_server **ret, struct reason *why);
-extern void kmip_server_relock (struct kmip_server *server);
-extern void kmip_server_free (struct kmip_server *server);
-
-/* A context for one connection; SSL_CTX_free ends it and wipes the
- * private key in it.  -EINVAL, -ENOMEM.
- */
-extern int kmip_server_tls (const struct kmip_server *server, SSL_CTX **ret,
-                            struct reason *why);
-
-/* ---- resolver.c ---- */
-
-/* The addresses of HOST, for freeaddrinfo.  Gives up waiting for DNS by
- * the deadline or a cancelled one at once.  -EAGAIN, -ESHUTDOWN, -ENOMEM.
- */
-extern int resolver_ask (const char *host, const char *port,
-                         const struct deadline *deadline, struct addrinfo **ret,
-                         struct reason *why);
-
 /* ---- connection.c: TLS over TCP, by a deadline ----
  *
  * One connection per question.  SIGPIPE must be ignored by the process,
  * as nbdkit does.  Errors: -EAGAIN (AGAIN: a second try may go better),
  * -EBADMSG (an answer that is none), -ESHUTDOWN, -EINVAL, -ENOMEM.
  */
-struct connection;
+struct kmip_connection;
+struct kmip;
 
 /* To the first address that can be connected, in a round of its own. */
-extern int connection_open (const struct kmip_server *server,
-                            const struct deadline *deadline, bool *again,
-                            struct connection **ret, struct reason *why);
-extern const char *connection_address (const struct connection *c);
+extern int
+kmip_connection_open (const struct kmip *kmip, const struct deadline *deadline,
+                      bool *again, struct kmip_connection **ret,
+                      struct reason *why);
+extern const char *kmip_connection_address (const struct kmip_connection *c);
 /* What addresses before it said, or "". */
-extern const char *connection_elsewhere (const struct connection *c);
+extern const char *kmip_connection_elsewhere (const struct kmip_connection *c);
 /* Send REQUEST, wait for a whole message: *REPLY is the caller's, has
  * passed ttlv_check and is TTLV_MESSAGE_MAX bytes long at most.
  */
-extern int
-connection_exchange (struct connection *c, const struct secret *request,
-                     bool *again, struct secret **reply, struct reason *why);
+extern int kmip_connection_exchange (struct kmip_connection *c,
+                                     const struct secret *request, bool *again,
+                                     struct secret **reply, struct reason *why);
 /* What was asked could not be said here: the next connection goes to
  * another address.  False: there is no other.
  */
-extern bool connection_leave (const struct connection *c);
-extern void connection_close (struct connection *c);
+extern bool kmip_connection_leave (const struct kmip_connection *c);
+extern void kmip_connection_close (struct kmip_connection *c);
 
 /* ---- profile.c, kmip.c ---- */
 
 struct kmip {
-  struct kmip_server *server;
+  struct key_server *server;
+  char *where; /* the profile, for sentences */
   bool by_name;
   char *prefix;  /* of names */
   char *wrapper; /* id of the key that wraps passphrases, or NULL */

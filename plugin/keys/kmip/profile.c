@@ -12,22 +12,23 @@
 #include "json.h"
 #include "kmip.h"
 
-struct settings {
-  json_t *address, *addresses, *ca_file, *client_cert, *client_key,
-      *tls_server_name, *version, *engine, *key, *lookup, *prefix, *layout;
+struct kmip_settings {
+  struct key_server_members server;
+  json_t *version, *engine, *key, *lookup, *prefix, *layout;
+};
+
+static const struct key_server_rules server_rules = {
+  .address = "address",
+  .addresses = "addresses",
+  .port = KMIP_PORT,
 };
 
 static int
-read_members (struct settings *s, const struct profile *profile,
+read_members (struct kmip_settings *s, const struct profile *profile,
               struct reason *why)
 {
   const struct json_member members[] = {
-    { "address", JSON_STRING, false, &s->address },
-    { "addresses", JSON_ARRAY, false, &s->addresses },
-    { "ca_file", JSON_STRING, false, &s->ca_file },
-    { "client_cert", JSON_STRING, false, &s->client_cert },
-    { "client_key", JSON_STRING, false, &s->client_key },
-    { "tls_server_name", JSON_STRING, false, &s->tls_server_name },
+    KEY_SERVER_MEMBERS (&s->server, "address", "addresses"),
     { "version", JSON_STRING, false, &s->version },
     { "engine", JSON_STRING, false, &s->engine },
     { "key", JSON_STRING, false, &s->key },
@@ -66,8 +67,7 @@ copy_id (const struct profile *profile, const json_t *value, const char *member,
     reason_prefix (why, "%s", profile->where);
     return r;
   }
-  *ret = strdup (json_string_value (value));
-  return *ret ? 0 : reason_no_memory (why);
+  return text_copy (ret, json_string_value (value), why);
 }
 
 static int
@@ -80,7 +80,7 @@ goes_with (const struct profile *profile, const char *member, const char *what,
 
 /* "engine": "encrypt" */
 static int
-set_wrapper (struct kmip *k, const struct settings *s,
+set_wrapper (struct kmip *k, const struct kmip_settings *s,
              const struct profile *profile, struct reason *why)
 {
   static const char get[] = "\"engine\": \"get\"";
@@ -101,7 +101,7 @@ set_wrapper (struct kmip *k, const struct settings *s,
 
 /* "engine": "get" */
 static int
-set_lookup (struct kmip *k, const struct settings *s,
+set_lookup (struct kmip *k, const struct kmip_settings *s,
             const struct profile *profile, struct reason *why)
 {
   static const char *const lookups[] = { "id", "name" };
@@ -129,7 +129,7 @@ set_lookup (struct kmip *k, const struct settings *s,
 }
 
 static int
-set_engine (struct kmip *k, const struct settings *s,
+set_engine (struct kmip *k, const struct kmip_settings *s,
             const struct profile *profile, struct reason *why)
 {
   static const char *const engines[] = { "get", "encrypt" };
@@ -142,7 +142,7 @@ set_engine (struct kmip *k, const struct settings *s,
 }
 
 static int
-set_version (struct kmip *k, const struct settings *s,
+set_version (struct kmip *k, const struct kmip_settings *s,
              const struct profile *profile, struct reason *why)
 {
   const char *v = json_string_value (s->version);
@@ -159,41 +159,21 @@ set_version (struct kmip *k, const struct settings *s,
   return 0;
 }
 
-static int
-set_server (struct kmip *k, const struct settings *s,
-            const struct profile *profile, struct reason *why)
-{
-  struct address_list addresses;
-  struct kmip_server_options o = {
-    .addresses = &addresses,
-    .tls_server_name = json_string_value (s->tls_server_name),
-    .where = profile->where,
-  };
-  int r = addresses_require (profile->where, "address", s->address, "addresses",
-                             s->addresses, &addresses, why);
-
-  if (r < 0)
-    return r;
-  r = pem_read (profile, s->ca_file, s->client_cert, s->client_key, &o.pem,
-                why);
-  if (r == 0)
-    return kmip_server_new (&o, &k->server, why);
-  pem_free (&o.pem);
-  return r;
-}
-
 int
 kmip_from_profile (struct kmip *k, const struct profile *profile,
                    struct reason *why)
 {
-  struct settings s;
+  struct kmip_settings s = { .server = { .address = NULL } };
   int r = read_members (&s, profile, why);
 
+  if (r == 0)
+    r = text_copy (&k->where, profile->where, why);
   if (r == 0)
     r = set_engine (k, &s, profile, why);
   if (r == 0)
     r = set_version (k, &s, profile, why);
   if (r == 0)
-    r = set_server (k, &s, profile, why);
+    r = key_server_from_profile (profile, &s.server, &server_rules, &k->server,
+                                 why);
   return r;
 }
