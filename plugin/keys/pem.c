@@ -82,7 +82,7 @@ kind_of_pem (const struct secret *text)
 static enum kind
 kind_of (const struct secret *text)
 {
-  const unsigned char *p = text->bytes;
+  const unsigned char *p = text->bytes, *q = p, *u = p;
   const long n = (long)text->length;
   enum kind kind = kind_of_pem (text);
   X509 *cert;
@@ -91,85 +91,56 @@ kind_of (const struct secret *text)
 
   if (kind != NO_PEM || p[0] != 0x30) /* SEQUENCE */
     return kind;
-  if ((cert = d2i_X509 (NULL, &p, n)))
-    kind = DER_CERTIFICATE;
-  p = text->bytes;
-  if (!cert && (bag = d2i_PKCS12 (NULL, &p, n))) {
-    kind = DER_PKCS12;
-    PKCS12_free (bag);
-  }
+  cert = d2i_X509 (NULL, &p, n);
+  bag = d2i_PKCS12 (NULL, &q, n);
+  key = d2i_AutoPrivateKey (NULL, &u, n);
+  kind = cert ? DER_CERTIFICATE : bag ? DER_PKCS12 : key ? DER_KEY : NO_PEM;
   X509_free (cert);
-  p = text->bytes;
-  if (kind == NO_PEM && (key = d2i_AutoPrivateKey (NULL, &p, n))) {
-    kind = DER_KEY;
-    EVP_PKEY_free (key);
-  }
+  PKCS12_free (bag);
+  EVP_PKEY_free (key);
   return kind;
 }
 
-/* "%s" stands for the path. */
-static const char *
-advice_for_certificate (enum kind kind)
-{
-  switch (kind) {
-  case CERTIFICATE:
-    return "holds a certificate in PEM that is damaged";
-  case PRIVATE_KEY:
-  case PROTECTED_KEY:
-  case OPENSSH_KEY:
-    return "holds a private key and no certificate: was the key given in the "
-           "certificate's place?";
-  case PUBLIC_KEY:
-    return "holds a public key and no certificate";
-  case REQUEST:
-    return "holds a certificate request, not the certificate that a CA made "
-           "of it";
-  case PKCS7_PEM:
-    return "is PKCS #7: openssl pkcs7 -print_certs -in FILE -out NEW";
-  case DER_CERTIFICATE:
-    return "is in DER, not PEM: openssl x509 -inform DER -in FILE -out NEW";
-  case DER_PKCS12:
-    return "is PKCS #12, not PEM: openssl pkcs12 -nokeys -in FILE -out NEW";
-  case DER_KEY:
-    return "is a private key in DER, not certificates in PEM";
-  case NO_PEM:
-    break;
-  }
-  return "holds no certificate in PEM";
-}
-
-static const char *
-advice_for_key (enum kind kind)
-{
-  switch (kind) {
-  case PRIVATE_KEY:
-    return "holds a private key in PEM that is damaged";
-  case PROTECTED_KEY:
-    return "is protected by a passphrase, and nobody is there to type it: "
-           "openssl pkey -in FILE -out NEW writes it without";
-  case OPENSSH_KEY:
-    return "is in OpenSSH's own format, not PEM: ssh-keygen -p -m PEM -f FILE "
-           "converts it";
-  case CERTIFICATE:
-    return "holds a certificate and no private key: was the certificate given "
-           "in the key's place?";
-  case PUBLIC_KEY:
-    return "holds a public key, not the private one";
-  case REQUEST:
-    return "holds a certificate request and no private key";
-  case DER_KEY:
-    return "is in DER, not PEM: openssl pkey -inform DER -in FILE -out NEW";
-  case DER_PKCS12:
-    return "is PKCS #12, not PEM: openssl pkcs12 -nocerts -nodes -in FILE -out "
-           "NEW";
-  case DER_CERTIFICATE:
-    return "is a certificate in DER, not a private key in PEM";
-  case PKCS7_PEM:
-  case NO_PEM:
-    break;
-  }
-  return "holds no private key in PEM";
-}
+/* What to say of it after the file's name, in the place of a certificate and
+ * in that of a key.
+ */
+static const struct {
+  const char *certificate, *key;
+} advice[] = {
+  [NO_PEM] = { "holds no certificate in PEM", "holds no private key in PEM" },
+  [CERTIFICATE] = { "holds a certificate in PEM that is damaged",
+                    "holds a certificate and no private key: was the "
+                    "certificate given in the key's place?" },
+  [PRIVATE_KEY] = { "holds a private key and no certificate: was the key given "
+                    "in the certificate's place?",
+                    "holds a private key in PEM that is damaged" },
+  [PROTECTED_KEY] = { "holds a private key and no certificate: was the key "
+                      "given in the certificate's place?",
+                      "is protected by a passphrase, and nobody is there to "
+                      "type it: openssl pkey -in FILE -out NEW writes it "
+                      "without" },
+  [OPENSSH_KEY] = { "holds a private key and no certificate: was the key given "
+                    "in the certificate's place?",
+                    "is in OpenSSH's own format, not PEM: ssh-keygen -p -m PEM "
+                    "-f FILE converts it" },
+  [PUBLIC_KEY] = { "holds a public key and no certificate",
+                   "holds a public key, not the private one" },
+  [REQUEST] = { "holds a certificate request, not the certificate that a CA "
+                "made of it",
+                "holds a certificate request and no private key" },
+  [PKCS7_PEM] = { "is PKCS #7: openssl pkcs7 -print_certs -in FILE -out NEW",
+                  "holds no private key in PEM" },
+  [DER_CERTIFICATE] = { "is in DER, not PEM: openssl x509 -inform DER -in FILE "
+                        "-out NEW",
+                        "is a certificate in DER, not a private key in PEM" },
+  [DER_KEY] = { "is a private key in DER, not certificates in PEM",
+                "is in DER, not PEM: openssl pkey -inform DER -in FILE -out "
+                "NEW" },
+  [DER_PKCS12] = { "is PKCS #12, not PEM: openssl pkcs12 -nokeys -in FILE -out "
+                   "NEW",
+                   "is PKCS #12, not PEM: openssl pkcs12 -nocerts -nodes -in "
+                   "FILE -out NEW" },
+};
 
 /* OpenSSL's own words, where it has any about what is damaged. */
 static int
@@ -196,7 +167,7 @@ bad_certificate (const struct secret *text, const char *name,
     return bad (name, "cannot be used", why);
   if (kind != CERTIFICATE)
     ERR_clear_error ();
-  return bad (name, advice_for_certificate (kind), why);
+  return bad (name, advice[kind].certificate, why);
 }
 
 static int
@@ -206,7 +177,7 @@ bad_key (const struct secret *text, const char *name, struct reason *why)
 
   if (kind != PRIVATE_KEY)
     ERR_clear_error ();
-  return bad (name, advice_for_key (kind), why);
+  return bad (name, advice[kind].key, why);
 }
 
 /* ---- into OpenSSL ---- */

@@ -6,9 +6,7 @@
 
 #include "config.h"
 
-#include <ctype.h>
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -21,26 +19,12 @@
 static int
 parse_time (const char *text, int64_t *ret)
 {
-  static const char form[] = "dddd-dd-ddTdd:dd:dd";
   struct tm tm = { .tm_isdst = 0 };
-  const char *rest;
+  const char *rest = strptime (text, "%Y-%m-%dT%H:%M:%S", &tm);
 
-  for (size_t i = 0; form[i]; i++)
-    if (form[i] == 'd' ? !isdigit ((unsigned char)text[i]) : text[i] != form[i])
-      return -EBADMSG;
-  rest = text + strlen (form);
-  if (*rest == '.')
+  if (rest && *rest == '.')
     rest += 1 + strspn (rest + 1, "0123456789");
-  if (strcmp (rest, "Z") != 0)
-    return -EBADMSG;
-  tm.tm_year = atoi (text) - 1900;
-  tm.tm_mon = atoi (text + 5) - 1;
-  tm.tm_mday = atoi (text + 8);
-  tm.tm_hour = atoi (text + 11);
-  tm.tm_min = atoi (text + 14);
-  tm.tm_sec = atoi (text + 17);
-  if (tm.tm_mon < 0 || tm.tm_mon > 11 || tm.tm_mday < 1 || tm.tm_mday > 31 ||
-      tm.tm_hour > 23 || tm.tm_min > 59 || tm.tm_sec > 60)
+  if (!rest || strcmp (rest, "Z") != 0)
     return -EBADMSG;
   *ret = timegm (&tm);
   return 0;
@@ -72,7 +56,7 @@ member (json_t *object, const char *name)
 }
 
 /* What is searched for, and what was seen on the way. */
-struct search {
+struct catalog_search {
   const char *region, *interface;
   const char *url; /* found */
   const char *in;  /* its region */
@@ -81,7 +65,7 @@ struct search {
 };
 
 static void
-look_at_endpoint (struct search *s, json_t *endpoint)
+look_at_endpoint (struct catalog_search *s, json_t *endpoint)
 {
   /* "region" is its old name, which Keystone still gives. */
   const char *region = member (endpoint, "region_id");
@@ -101,7 +85,7 @@ look_at_endpoint (struct search *s, json_t *endpoint)
 }
 
 static void
-look_at_service (struct search *s, json_t *service)
+look_at_service (struct catalog_search *s, json_t *service)
 {
   json_t *endpoint;
   size_t i;
@@ -117,7 +101,7 @@ int
 catalog_find (json_t *token, const char *region, const char *interface,
               const char **url, struct reason *why)
 {
-  struct search s = { .region = region, .interface = interface };
+  struct catalog_search s = { .region = region, .interface = interface };
   json_t *catalog = json_object_get (token, "catalog"), *service;
   size_t i;
 

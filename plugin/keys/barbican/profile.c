@@ -34,26 +34,6 @@ struct barbican_settings {
   json_t *region, *interface, *endpoint, *endpoints, *layout, *consumer, *auth;
 };
 
-static int
-read_members (struct barbican_settings *s, const struct profile *profile,
-              struct reason *why)
-{
-  const struct json_member members[] = {
-    KEY_SERVER_MEMBERS (&s->server, "auth_url", "auth_urls"),
-    KEY_SERVER_HTTP_MEMBERS (&s->server),
-    { "region", JSON_STRING, false, &s->region },
-    { "interface", JSON_STRING, false, &s->interface },
-    { "endpoint", JSON_STRING, false, &s->endpoint },
-    { "endpoints", JSON_ARRAY, false, &s->endpoints },
-    { "layout", JSON_STRING, false, &s->layout },
-    { "consumer", JSON_TRUE, false, &s->consumer },
-    { "auth", JSON_OBJECT, true, &s->auth },
-    { .name = NULL },
-  };
-
-  return json_members (profile->object, profile->where, members, why);
-}
-
 /* ---- who logs in ---- */
 
 static int
@@ -276,7 +256,19 @@ barbican_from_profile (struct barbican *b, const struct profile *profile,
                        struct reason *why)
 {
   struct barbican_settings s;
-  int r = read_members (&s, profile, why);
+  const struct json_member members[] = {
+    KEY_SERVER_MEMBERS (&s.server, "auth_url", "auth_urls"),
+    KEY_SERVER_HTTP_MEMBERS (&s.server),
+    { "region", JSON_STRING, false, &s.region },
+    { "interface", JSON_STRING, false, &s.interface },
+    { "endpoint", JSON_STRING, false, &s.endpoint },
+    { "endpoints", JSON_ARRAY, false, &s.endpoints },
+    { "layout", JSON_STRING, false, &s.layout },
+    { "consumer", JSON_TRUE, false, &s.consumer },
+    { "auth", JSON_OBJECT, true, &s.auth },
+    { .name = NULL },
+  };
+  int r = json_members (profile->object, profile->where, members, why);
 
   if (r == 0)
     r = set_layout (b, &s, profile, why);

@@ -23,24 +23,6 @@ static const struct key_server_rules server_rules = {
   .port = KMIP_PORT,
 };
 
-static int
-read_members (struct kmip_settings *s, const struct profile *profile,
-              struct reason *why)
-{
-  const struct json_member members[] = {
-    KEY_SERVER_MEMBERS (&s->server, "address", "addresses"),
-    { "version", JSON_STRING, false, &s->version },
-    { "engine", JSON_STRING, false, &s->engine },
-    { "key", JSON_STRING, false, &s->key },
-    { "lookup", JSON_STRING, false, &s->lookup },
-    { "prefix", JSON_STRING, false, &s->prefix },
-    { "layout", JSON_STRING, false, &s->layout },
-    { .name = NULL },
-  };
-
-  return json_members (profile->object, profile->where, members, why);
-}
-
 /* Which of the two WORDS (by default the first) VALUE is: 0 or 1. */
 static int
 one_of (const struct profile *profile, const char *member, const json_t *value,
@@ -164,7 +146,17 @@ kmip_from_profile (struct kmip *k, const struct profile *profile,
                    struct reason *why)
 {
   struct kmip_settings s = { .server = { .address = NULL } };
-  int r = read_members (&s, profile, why);
+  const struct json_member members[] = {
+    KEY_SERVER_MEMBERS (&s.server, "address", "addresses"),
+    { "version", JSON_STRING, false, &s.version },
+    { "engine", JSON_STRING, false, &s.engine },
+    { "key", JSON_STRING, false, &s.key },
+    { "lookup", JSON_STRING, false, &s.lookup },
+    { "prefix", JSON_STRING, false, &s.prefix },
+    { "layout", JSON_STRING, false, &s.layout },
+    { .name = NULL },
+  };
+  int r = json_members (profile->object, profile->where, members, why);
 
   if (r == 0)
     r = text_copy (&k->where, profile->where, why);

@@ -19,29 +19,6 @@ struct bao_settings {
 };
 
 static int
-read_members (struct bao_settings *s, const struct profile *profile,
-              struct reason *why)
-{
-  const struct json_member members[] = {
-    KEY_SERVER_MEMBERS (&s->server, "address", "addresses"),
-    KEY_SERVER_HTTP_MEMBERS (&s->server),
-    { "namespace", JSON_STRING, false, &s->namespace },
-    { "engine", JSON_STRING, false, &s->engine },
-    { "mount", JSON_STRING, false, &s->mount },
-    { "prefix", JSON_STRING, false, &s->prefix },
-    { "layout", JSON_STRING, false, &s->layout },
-    { "field", JSON_STRING, false, &s->field },
-    { "encoding", JSON_STRING, false, &s->encoding },
-    { "key", JSON_STRING, false, &s->key },
-    { "derived", JSON_TRUE, false, &s->derived },
-    { "auth", JSON_OBJECT, false, &s->auth },
-    { .name = NULL },
-  };
-
-  return json_members (profile->object, profile->where, members, why);
-}
-
-static int
 missing (const struct profile *profile, const char *member, const char *when,
          struct reason *why)
 {
@@ -182,11 +159,25 @@ openbao_from_profile (struct openbao *b, const struct profile *profile,
                       struct reason *why)
 {
   struct bao_settings s;
+  const struct json_member members[] = {
+    KEY_SERVER_MEMBERS (&s.server, "address", "addresses"),
+    KEY_SERVER_HTTP_MEMBERS (&s.server),
+    { "namespace", JSON_STRING, false, &s.namespace },
+    { "engine", JSON_STRING, false, &s.engine },
+    { "mount", JSON_STRING, false, &s.mount },
+    { "prefix", JSON_STRING, false, &s.prefix },
+    { "layout", JSON_STRING, false, &s.layout },
+    { "field", JSON_STRING, false, &s.field },
+    { "encoding", JSON_STRING, false, &s.encoding },
+    { "key", JSON_STRING, false, &s.key },
+    { "derived", JSON_TRUE, false, &s.derived },
+    { "auth", JSON_OBJECT, false, &s.auth },
+    { .name = NULL },
+  };
   char setting[512];
-  int r;
+  int r = json_members (profile->object, profile->where, members, why);
 
   snprintf (setting, sizeof setting, "%.400s: \"namespace\"", profile->where);
-  r = read_members (&s, profile, why);
   if (r == 0)
     r = set_engine (b, &s, profile, why);
   if (r == 0)
