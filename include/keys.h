@@ -22,6 +22,7 @@
 #include "addresses.h"
 #include "cleanup.h"
 #include "deadline.h"
+#include "hostfile.h"
 #include "key.h"
 #include "reason.h"
 #include "secret.h"
@@ -174,34 +175,6 @@ struct provider {
 extern const struct provider *provider_of_scheme (const char *scheme);
 extern const struct provider *provider_of_type (const char *type);
 
-/* The one right way to read a file of the host (hostfile.c). */
-struct hostfile_rules {
-  const char *what; /* "key file" */
-  mode_t forbidden; /* bits that no such file may have */
-  size_t max;       /* bytes */
-  bool streams;     /* a descriptor may also be a pipe or a socket */
-  bool prose;       /* credential.c: a password, which may hold spaces */
-  /* What to do about forbidden bits, and about JSON in place of a
-   * credential, as ends of sentences; or NULL.
-   */
-  const char *mode_advice, *json_advice;
-};
-
-/* Read PATH whole.  It must be a regular file that root or this user
- * owns, without the forbidden bits, of 1 to max bytes; all of it is
- * checked on the opened descriptor.  -EINVAL, -ENOENT, -EACCES, -ENOMEM.
- * MODE, when not NULL, gets the permission bits.
- */
-extern int
-hostfile_read (const char *path, const struct hostfile_rules *rules,
-               struct secret **ret, mode_t *mode, struct reason *why);
-
-/* The same from an inherited descriptor, which stays open.  Waits for
- * five seconds at most.
- */
-extern int hostfile_read_fd (int fd, const struct hostfile_rules *rules,
-                             struct secret **ret, struct reason *why);
-
 /* What TLS needs, as PEM texts; any of them may be NULL (pem.c). */
 struct pem {
   struct secret *ca; /* NULL: the system's */
@@ -237,9 +210,6 @@ pem_check (const struct pem *pem, const char *where, struct reason *why);
 
 extern void pem_free (struct pem *pem);
 #define CLEANUP_PEM __attribute__ ((cleanup (pem_free)))
-
-/* Drop white space from the end: for tokens, which hold none. */
-extern void hostfile_trim (struct secret *text);
 
 /* A file with one line: a token, a secret id, a password.  Read in open,
  * and again when it changed, where this user still may (credential.c).

@@ -13,7 +13,6 @@ keys_sources += \
 	plugin/keys/barbican/reply.c \
 	plugin/keys/ceph_csi.c \
 	plugin/keys/credential.c \
-	plugin/keys/hostfile.c \
 	plugin/keys/http.c \
 	plugin/keys/http_round.c \
 	plugin/keys/key_server.c \

@@ -24,7 +24,8 @@
 #include <linux/posix_acl.h>
 #include <linux/posix_acl_xattr.h>
 
-#include "keys.h"
+#include "deadline.h"
+#include "hostfile.h"
 
 /* How long to wait for the writer of a pipe. */
 #define STREAM_LIMIT_MS 5000
