@@ -413,6 +413,13 @@ struct http_reply {
   unsigned next; /* of a 307 or 308 to the same path: which of the server's
                   * addresses, from 1 on, or HTTP_STANDBY; else 0 */
   struct reason elsewhere; /* what other addresses said, or "" */
+
+  /* Of http_ask_json: the body, where it is JSON of the service (then BODY
+   * is NULL), or why it is not; and its message, made fit for a sentence.
+   */
+  json_t *json; /* an object */
+  struct reason problem;
+  char text[200];
 };
 
 /* Ask the addresses of SERVER in turn, as addresses.h says.  Besides
@@ -429,6 +436,34 @@ http_ask (const struct key_server *server, const struct http_request *request,
           const struct deadline *deadline, struct http_reply *reply,
           struct reason *why);
 extern void http_reply_free (struct http_reply *reply);
+#define CLEANUP_REPLY __attribute__ ((cleanup (http_reply_free)))
+
+/* A service that speaks JSON (http_json.c). */
+struct http_service {
+  const char *of; /* " of NAME", for sentences, or "" */
+  /* The message in the JSON of a reply with STATUS, or "".  NULL: it is not
+   * of the service, but of what stands before it, which may say 403 or 404
+   * in JSON too and knows nothing about keys.
+   */
+  const char *(*text_of) (json_t *json, long status);
+  const char *lack;  /* what such a reply has not */
+  const char *end;   /* to be dropped from the end of messages */
+  const char *bytes; /* a content that is none, by its type; or NULL */
+};
+
+/* http_ask, for QUESTION; a failure leaves nothing to free.  HIDDEN, which may
+ * be NULL, is never quoted from the reply.
+ */
+extern int
+http_ask_json (const struct key_server *server,
+               const struct http_service *service,
+               const struct http_request *request, const struct secret *hidden,
+               struct key_question *question, struct http_reply *reply,
+               struct reason *why);
+/* Take a reply's body apart. */
+extern void
+http_reply_read (struct http_reply *reply, const struct http_service *service,
+                 const struct secret *hidden);
 
 /* Does STATUS say nothing but that a server, or what stands before it, cannot
  * answer now?

@@ -254,8 +254,10 @@ http_reply_free (struct http_reply *reply)
 {
   secret_free (reply->body);
   secret_free (reply->wanted);
+  json_decref (reply->json);
   reply->body = NULL;
   reply->wanted = NULL;
+  reply->json = NULL;
 }
 
 bool

@@ -14,6 +14,7 @@ keys_sources += \
 	plugin/keys/ceph_csi.c \
 	plugin/keys/credential.c \
 	plugin/keys/http.c \
+	plugin/keys/http_json.c \
 	plugin/keys/http_round.c \
 	plugin/keys/key_server.c \
 	plugin/keys/key_server.h \

@@ -17,7 +17,7 @@
 extern int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size);
 
 static void
-try_refusals (const struct os_reply *reply)
+try_refusals (const struct http_reply *reply)
 {
   const struct os_subject about = { "https://openstack.example", "\"auth_url\"",
                                     "alice" };
@@ -92,7 +92,7 @@ int
 LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
 {
   static const long statuses[] = { 200, 201, 301, 400, 401, 403, 404, 503 };
-  struct os_reply reply = { .status = 200 };
+  struct http_reply reply = { .status = 200 };
   static bool begun;
 
   if (!begun)
@@ -103,17 +103,15 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
     size--;
   }
   try_restore (data, size);
-  os_reply_read (&reply, data, size, NULL);
-  if (!reply.json) {
-    reply.bytes = secret_copy (data, size);
-    require (reply.bytes != NULL);
-  }
+  reply.body = secret_copy (data, size);
+  require (reply.body != NULL);
+  http_reply_read (&reply, &os_service, NULL);
   try_refusals (&reply);
   if (reply.json) {
     try_token (reply.json);
     try_token (json_object_get (reply.json, "token"));
     try_metadata (reply.json);
   }
-  os_reply_free (&reply);
+  http_reply_free (&reply);
   return 0;
 }

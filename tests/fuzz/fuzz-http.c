@@ -150,7 +150,7 @@ require_sound (int r, const struct http_reply *reply, const struct reason *why)
 }
 
 static void
-as_openbao (const struct http_reply *reply)
+as_openbao (struct http_reply *a)
 {
   static char path[] = "secret/p";
   const struct openbao b = { .server = server };
@@ -159,18 +159,16 @@ as_openbao (const struct http_reply *reply)
   const struct layout layout = { .kind = LAYOUT_RAW };
   struct reason why = { "" };
   struct secret *s = NULL;
-  struct answer a;
   bool again = false;
 
-  answer_read (&a, reply, NULL);
-  require (answer_refusal (&k, &a, &again, &why) < 0 && why.text[0]);
-  if (a.body && layout_passphrase (&layout, a.body, &s, NULL) == 0)
+  http_reply_read (a, &bao_service, NULL);
+  require (answer_refusal (&k, a, &again, &why) < 0 && why.text[0]);
+  if (a->json && layout_passphrase (&layout, a->json, &s, NULL) == 0)
     require (s->length > 0 && s->length <= SECRET_PASSPHRASE_MAX);
   secret_free (s);
-  answer_note_id (&a, &question);
+  answer_note_id (a, &question);
   require (memchr (question.request_id, '\0', sizeof question.request_id) !=
            NULL);
-  answer_free (&a);
 }
 
 static void
@@ -195,7 +193,7 @@ ask_openbao (const char *method)
 }
 
 static void
-as_barbican (struct os_reply *reply)
+as_barbican (struct http_reply *reply)
 {
   const struct os_subject about = { "unix:///x", "auth_url", "secret" };
   enum layout_kind kind;
@@ -224,16 +222,16 @@ ask_barbican (bool bytes)
   struct key_question question = { .deadline =
                                        deadline_in_ms (ANSWER_MS, NULL) };
   struct reason why = { "" };
-  struct os_reply reply;
+  struct http_reply reply;
 
   require (token != NULL);
   if (os_ask (server, &request, &question, &reply, &why) < 0) {
     require (why.text[0]);
     return;
   }
-  require (!reply.json || !reply.bytes);
+  require (!reply.json || !reply.body);
   as_barbican (&reply);
-  os_reply_free (&reply);
+  http_reply_free (&reply);
 }
 
 int

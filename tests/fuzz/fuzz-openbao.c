@@ -111,7 +111,6 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
   struct key_question question = { .request_id = "" };
   struct http_reply reply = { .status = 200 };
   struct reason why = { "" };
-  struct answer answer;
   bool again = false;
 
   if (size > 0) {
@@ -121,15 +120,14 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
   try_references (data, size);
   reply.body = secret_copy (data, size);
   require (reply.body != NULL);
-  answer_read (&answer, &reply, NULL);
-  secret_free (reply.body);
-  require (answer_refusal (&k, &answer, &again, &why) < 0 && why.text[0]);
-  if (answer.body) {
-    try_layouts (answer.body);
-    try_transit (answer.body);
+  http_reply_read (&reply, &bao_service, NULL);
+  require (answer_refusal (&k, &reply, &again, &why) < 0 && why.text[0]);
+  if (reply.json) {
+    try_layouts (reply.json);
+    try_transit (reply.json);
   }
-  require (answer_refusal (&t, &answer, &again, &why) < 0 && why.text[0]);
-  answer_note_id (&answer, &question);
-  answer_free (&answer);
+  require (answer_refusal (&t, &reply, &again, &why) < 0 && why.text[0]);
+  answer_note_id (&reply, &question);
+  http_reply_free (&reply);
   return 0;
 }

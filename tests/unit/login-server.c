@@ -151,12 +151,12 @@ question (void)
 int
 ask (struct key_question *q, long *status, struct reason *why)
 {
-  struct answer a;
+  struct http_reply a;
   int r = openbao_ask (&login_bao, "GET", "v1/key", NULL, q, &a, why);
 
   if (r == 0) {
     *status = a.status;
-    answer_free (&a);
+    http_reply_free (&a);
   }
   return r;
 }

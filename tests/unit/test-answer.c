@@ -30,14 +30,12 @@ refused (long status, const char *body, int err, bool retried, const char *part)
 {
   struct http_reply reply = { .status = status };
   struct reason why = { "" };
-  struct answer answer;
   bool again = false;
 
   reply.body = secret_copy (body, strlen (body));
-  answer_read (&answer, &reply, NULL);
-  secret_free (reply.body);
-  assert_int_equal (answer_refusal (&key, &answer, &again, &why), -err);
-  answer_free (&answer);
+  http_reply_read (&reply, &bao_service, NULL);
+  assert_int_equal (answer_refusal (&key, &reply, &again, &why), -err);
+  http_reply_free (&reply);
   if (!strstr (why.text, part))
     fail_msg ("\"%s\" does not say \"%s\"", why.text, part);
   assert_int_equal (again, retried);
@@ -140,16 +138,13 @@ limited (const char *later, bool retried, const char *part)
 {
   struct http_reply reply = { .status = 429 };
   struct reason why = { "" };
-  struct answer answer;
   bool again = false;
 
   reply.body = secret_copy ("{\"errors\":[]}", 13);
   reply.wanted = secret_copy (later, strlen (later));
-  answer_read (&answer, &reply, NULL);
-  secret_free (reply.body);
-  secret_free (reply.wanted);
-  assert_int_equal (answer_refusal (&key, &answer, &again, &why), -EAGAIN);
-  answer_free (&answer);
+  http_reply_read (&reply, &bao_service, NULL);
+  assert_int_equal (answer_refusal (&key, &reply, &again, &why), -EAGAIN);
+  http_reply_free (&reply);
   assert_int_equal (again, retried);
   if (!strstr (why.text, part))
     fail_msg ("\"%s\" does not say \"%s\"", why.text, part);
@@ -281,13 +276,13 @@ static void
 id_is (const char *body, const char *id)
 {
   struct key_question question = { .request_id = "old" };
-  struct answer answer = { .status = 200 };
+  struct http_reply answer = { .status = 200 };
 
   if (body[0])
     assert_int_equal (
-        json_parse_object (body, strlen (body), &answer.body, NULL), 0);
+        json_parse_object (body, strlen (body), &answer.json, NULL), 0);
   answer_note_id (&answer, &question);
-  answer_free (&answer);
+  http_reply_free (&answer);
   assert_string_equal (question.request_id, id);
 }
 
@@ -338,8 +333,8 @@ test_who_is_not_openbao_denies_nothing (void **state)
 static void
 test_a_redirect_is_not_followed (void **state)
 {
-  struct answer answer = { .status = 307,
-                           .redirect = "https://other.example/v1/x" };
+  struct http_reply answer = { .status = 307,
+                               .redirect = "https://other.example/v1/x" };
   struct reason why = { "" };
   bool again = false;
 
@@ -372,14 +367,12 @@ test_a_token_in_an_error_is_not_repeated (void **state)
   const char *body = "{\"errors\":[\"bad X-Vault-Token: hvs.s3cr3t\"]}";
   struct http_reply reply = { .status = 400 };
   struct secret *token = secret_copy ("hvs.s3cr3t", 10);
-  struct answer answer;
 
   (void)state;
   reply.body = secret_copy (body, strlen (body));
-  answer_read (&answer, &reply, token);
-  assert_string_equal (answer.text, "");
-  answer_free (&answer);
-  secret_free (reply.body);
+  http_reply_read (&reply, &bao_service, token);
+  assert_string_equal (reply.text, "");
+  http_reply_free (&reply);
   secret_free (token);
 }
 
@@ -387,9 +380,9 @@ test_a_token_in_an_error_is_not_repeated (void **state)
 static void
 test_a_standby_without_a_leader_is_an_outage (void **state)
 {
-  struct answer answer = { .status = 307,
-                           .standby = true,
-                           .redirect = "https://other.example/v1/x" };
+  struct http_reply answer = { .status = 307,
+                               .next = HTTP_STANDBY,
+                               .redirect = "https://other.example/v1/x" };
   struct reason why = { "" };
   bool again = false;
 

@@ -161,7 +161,7 @@ test_a_life_that_is_nonsense (void **state)
 /* ---- refusals ---- */
 
 typedef int
-refusal (const struct os_subject *about, const struct os_reply *reply,
+refusal (const struct os_subject *about, const struct http_reply *reply,
          bool *again, struct reason *why);
 
 static void
@@ -169,17 +169,16 @@ refused (refusal *of, long status, const char *body, int err, bool retried,
          const char *part)
 {
   const struct os_subject about = { ADDRESS, "\"auth_url\"", ID };
-  struct os_reply reply = { .status = status };
+  struct http_reply reply = { .status = status };
   struct reason why = { "" };
   bool again = false;
 
-  os_reply_read (&reply, body, strlen (body), NULL);
-  if (!reply.json)
-    reply.bytes = secret_copy (body, strlen (body));
+  reply.body = secret_copy (body, strlen (body));
+  http_reply_read (&reply, &os_service, NULL);
   assert_int_equal (of (&about, &reply, &again, &why), -err);
   assert_int_equal (again, retried);
   says (&why, part);
-  os_reply_free (&reply);
+  http_reply_free (&reply);
 }
 
 static void
@@ -264,13 +263,14 @@ test_a_secret_in_an_error_is_not_repeated (void **state)
 {
   static const char body[] = "{\"description\": \"no: s3cr3t\"}";
   CLEANUP_SECRET struct secret *hidden = secret_copy ("s3cr3t", 6);
-  struct os_reply reply = { .status = 400 };
+  struct http_reply reply = { .status = 400 };
 
   (void)state;
-  os_reply_read (&reply, body, strlen (body), hidden);
+  reply.body = secret_copy (body, strlen (body));
+  http_reply_read (&reply, &os_service, hidden);
   assert_non_null (reply.json);
   assert_string_equal (reply.text, "");
-  os_reply_free (&reply);
+  http_reply_free (&reply);
 }
 
 /* ---- refused a second time ---- */

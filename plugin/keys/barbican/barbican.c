@@ -31,8 +31,8 @@ struct barbican_key {
 static int
 ask_once (const struct barbican_key *k, const struct login_token *token,
           const char *part, struct os_request request,
-          struct key_question *question, struct os_reply *reply, bool *rejected,
-          struct reason *why)
+          struct key_question *question, struct http_reply *reply,
+          bool *rejected, struct reason *why)
 {
   const struct keystone *ks = &k->barbican->keystone;
   const struct barbican_endpoint *e = keystone_endpoint (ks, token);
@@ -48,12 +48,12 @@ ask_once (const struct barbican_key *k, const struct login_token *token,
   if (r < 0)
     return r;
   if (reply->status == 200 &&
-      (request.bytes ? reply->bytes != NULL : reply->json != NULL))
+      (request.bytes ? reply->body != NULL : reply->json != NULL))
     return 0;
   *rejected = reply->status == 401;
   about.address = key_server_address (e->server);
   r = os_secret_refusal (&about, reply, &question->again, why);
-  os_reply_free (reply);
+  http_reply_free (reply);
   return r;
 }
 
@@ -63,7 +63,7 @@ ask_once (const struct barbican_key *k, const struct login_token *token,
 static int
 ask (const struct barbican_key *k, const char *part,
      const struct os_request *request, struct key_question *question,
-     struct os_reply *reply, struct reason *why)
+     struct http_reply *reply, struct reason *why)
 {
   struct login *login = &k->barbican->keystone.login;
 
@@ -96,13 +96,13 @@ register_consumer (const struct barbican_key *k, struct key_question *question)
       json_pack ("{s:s,s:s,s:s}", "service", "rbdcrypt", "resource_type",
                  "rbd-image", "resource_id", question->subject->id));
   const struct os_request request = { .method = "POST", .body = body };
-  struct os_reply reply;
+  struct http_reply reply;
   struct reason why;
   int r = body ? ask (k, "/consumers", &request, &q, &reply, &why)
                : reason_no_memory (&why);
 
   if (r == 0)
-    os_reply_free (&reply);
+    http_reply_free (&reply);
   else
     reason_set (&question->warning, 0,
                 "the image " REASON_QUOTED
@@ -126,14 +126,14 @@ get_metadata (const struct barbican_key *k, struct key_question *question,
               struct layout *layout, struct reason *why)
 {
   const struct os_request request = { .method = "GET" };
-  struct os_reply reply;
+  struct http_reply reply;
   int r = ask (k, "", &request, question, &reply, why);
 
   if (r < 0)
     return r;
   r = os_secret_layout (reply.json, k->barbican->layout.kind, &layout->kind,
                         why);
-  os_reply_free (&reply);
+  http_reply_free (&reply);
   return about (k, r, why);
 }
 
@@ -142,7 +142,7 @@ get_payload (const struct barbican_key *k, struct key_question *question,
              struct secret **ret, struct reason *why)
 {
   const struct os_request request = { .method = "GET", .bytes = true };
-  struct os_reply reply;
+  struct http_reply reply;
   int r = ask (k, "/payload", &request, question, &reply, why);
 
   if (r < 0)
@@ -150,17 +150,17 @@ get_payload (const struct barbican_key *k, struct key_question *question,
   if (strcmp (reply.type, "application/octet-stream") != 0)
     r = reason_set (why, EBADMSG, "its payload came as %.64s, not as bytes",
                     reply.type[0] ? reply.type : "nothing known");
-  else if (reply.bytes->length == 0)
+  else if (reply.body->length == 0)
     r = reason_set (why, EBADMSG, "its payload is empty");
-  else if (reply.bytes->length > SECRET_PASSPHRASE_MAX)
+  else if (reply.body->length > SECRET_PASSPHRASE_MAX)
     r = reason_set (why, EBADMSG, "its payload is longer than %d bytes",
                     SECRET_PASSPHRASE_MAX);
   if (r == 0) {
     /* Of its own size: the reply's has room for a mebibyte. */
-    *ret = secret_copy (reply.bytes->bytes, reply.bytes->length);
+    *ret = secret_copy (reply.body->bytes, reply.body->length);
     r = *ret ? 0 : reason_no_memory (why);
   }
-  os_reply_free (&reply);
+  http_reply_free (&reply);
   return about (k, r, why);
 }
 

@@ -31,33 +31,13 @@ struct os_request {
   bool bytes;                         /* not JSON is wanted, but octets */
 };
 
-/* What a server said.  TEXT is its message, made fit for a sentence, or
- * "".  Without JSON, PROBLEM says why.
- */
-struct os_reply {
-  long status;
-  json_t *json;         /* an object; NULL: none */
-  struct secret *bytes; /* the body; NULL when it is JSON */
-  struct secret *token; /* X-Subject-Token; or NULL */
-  struct reason problem;
-  struct reason elsewhere; /* as in struct http_reply */
-  char type[64], redirect[256], text[200];
-};
+extern const struct http_service os_service;
 
-/* 0: *REPLY is the caller's, whatever its status.  Else there is none:
- * errors of http_ask.  QUESTION gets the request's id.
- */
+/* As http_ask_json; QUESTION gets the request's id. */
 extern int
 os_ask (const struct key_server *server, const struct os_request *request,
-        struct key_question *question, struct os_reply *reply,
+        struct key_question *question, struct http_reply *reply,
         struct reason *why);
-extern void os_reply_free (struct os_reply *reply);
-
-/* From the body of an answer.  Fills JSON, PROBLEM and TEXT, which never
- * holds HIDDEN.
- */
-extern void os_reply_read (struct os_reply *reply, const void *bytes,
-                           size_t length, const struct secret *hidden);
 
 /* What a refusal is about, for sentences. */
 struct os_subject {
@@ -69,12 +49,12 @@ struct os_subject {
 /* The class of an answer that is no success, and its sentence.  *AGAIN
  * is set when a second try may go better.
  */
-extern int
-os_login_refusal (const struct os_subject *about, const struct os_reply *reply,
-                  bool *again, struct reason *why);
-extern int
-os_secret_refusal (const struct os_subject *about, const struct os_reply *reply,
-                   bool *again, struct reason *why);
+extern int os_login_refusal (const struct os_subject *about,
+                             const struct http_reply *reply, bool *again,
+                             struct reason *why);
+extern int os_secret_refusal (const struct os_subject *about,
+                              const struct http_reply *reply, bool *again,
+                              struct reason *why);
 
 /* What becomes of the bytes of the secret whose metadata is JSON: *RET is
  * LAYOUT, or LAYOUT_RAW for a passphrase of castellan's.  -EBADMSG;

@@ -54,11 +54,11 @@ body_of (const struct identity *who)
 /* ---- the reply ---- */
 
 static int
-read_token (const struct keystone *ks, const struct os_reply *reply,
+read_token (const struct keystone *ks, const struct http_reply *reply,
             struct login_token **t, char **url, struct reason *why)
 {
   json_t *token = json_object_get (reply->json, "token");
-  const struct secret *id = reply->token;
+  const struct secret *id = reply->wanted;
   const char *found = NULL;
   int64_t life_ms;
   int r;
@@ -94,10 +94,10 @@ keystone_revoke (const struct keystone *ks, const struct secret *id,
     .method = "DELETE", .path = TOKENS, .token = id, .subject_token = id
   };
   struct key_question question = { .deadline = *deadline };
-  struct os_reply reply;
+  struct http_reply reply;
 
   if (os_ask (ks->server, &request, &question, &reply, NULL) == 0)
-    os_reply_free (&reply);
+    http_reply_free (&reply);
 }
 
 int
@@ -113,7 +113,7 @@ keystone_post (const struct keystone *ks, struct key_question *question,
     .setting = key_server_setting (ks->server),
     .name = ks->login.setting,
   };
-  struct os_reply reply;
+  struct http_reply reply;
   int r;
 
   if (!body)
@@ -126,9 +126,9 @@ keystone_post (const struct keystone *ks, struct key_question *question,
     else
       r = os_login_refusal (&about, &reply, &question->again, why);
     /* A token that we cannot use is not left behind. */
-    if (r < 0 && reply.token)
-      keystone_revoke (ks, reply.token, &question->deadline);
-    os_reply_free (&reply);
+    if (r < 0 && reply.wanted)
+      keystone_revoke (ks, reply.wanted, &question->deadline);
+    http_reply_free (&reply);
   }
   if (r < 0)
     reason_prefix (why, "logging in to Keystone at %s by %s", about.address,

@@ -8,17 +8,15 @@
 
 #include "config.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <string.h>
 
 #include "barbican.h"
-#include "json.h"
 
 /* ---- the exchange ---- */
 
 static const char *
-text_of (json_t *json)
+text_of (json_t *json, long status)
 {
   /* Keystone, and its middleware in Barbican; then Barbican itself. */
   const char *text = json_string_value (
@@ -26,59 +24,18 @@ text_of (json_t *json)
 
   if (!text)
     text = json_string_value (json_object_get (json, "description"));
-  return text;
+  return text || status >= 400 ? text : "";
 }
 
-void
-os_reply_read (struct os_reply *reply, const void *bytes, size_t length,
-               const struct secret *hidden)
-{
-  const char *text;
-  size_t n;
+static const char octets[] = "application/octet-stream";
 
-  if (json_parse_object (bytes, length, &reply->json, &reply->problem) < 0)
-    return;
-  text = text_of (reply->json);
-  /* What stands before them may say 403 or 404 in JSON too, and knows
-   * nothing about keys.
-   */
-  if (!text && reply->status >= 400) {
-    json_decref (reply->json);
-    reply->json = NULL;
-    reason_set (&reply->problem, EBADMSG, "it has no text of an error");
-    return;
-  }
-  if (!text)
-    text = "";
-  /* A proxy that quotes the request would put the secret in our log. */
-  if (hidden && memmem (text, strlen (text), hidden->bytes, hidden->length))
-    text = "";
-  n = strlen (text);
-  while (n > 0 && (isspace ((unsigned char)text[n - 1]) || text[n - 1] == '.'))
-    n--;
-  if (n >= sizeof reply->text)
-    n = sizeof reply->text - 1;
-  memcpy (reply->text, text, n);
-  reply->text[n] = '\0';
-}
-
-static void
-take_reply (struct os_reply *ret, struct http_reply *http,
-            const struct secret *hidden)
-{
-  *ret = (struct os_reply){ .status = http->status };
-  memcpy (ret->type, http->type, sizeof ret->type);
-  memcpy (ret->redirect, http->redirect, sizeof ret->redirect);
-  ret->elsewhere = http->elsewhere;
-  if (strcmp (http->type, "application/octet-stream") != 0)
-    os_reply_read (ret, http->body->bytes, http->body->length, hidden);
-  if (!ret->json) {
-    ret->bytes = http->body;
-    http->body = NULL;
-  }
-  ret->token = http->wanted;
-  http->wanted = NULL;
-}
+const struct http_service os_service = {
+  .of = "",
+  .text_of = text_of,
+  .lack = "text of an error",
+  .end = " .",
+  .bytes = octets,
+};
 
 static struct http_header
 header_of (const char *name, const struct secret *value)
@@ -88,22 +45,19 @@ header_of (const char *name, const struct secret *value)
 
 int
 os_ask (const struct key_server *server, const struct os_request *request,
-        struct key_question *question, struct os_reply *reply,
+        struct key_question *question, struct http_reply *reply,
         struct reason *why)
 {
-  static const char json[] = "application/json",
-                    bytes[] = "application/octet-stream",
-                    version[] = "key-manager 1.1"; /* has consumers */
-  const char *accept = request->bytes ? bytes : json;
+  static const char version[] = "key-manager 1.1"; /* has consumers */
+  const char *accept = request->bytes ? octets : "application/json";
   struct http_header headers[5] = { { "Accept", accept, strlen (accept) } };
-  const struct http_request r = { .method = request->method,
-                                  .path = request->path,
-                                  .headers = headers,
-                                  .body = request->body,
-                                  .wanted = "X-Subject-Token" };
-  struct http_reply http;
+  const struct http_request http = { .method = request->method,
+                                     .path = request->path,
+                                     .headers = headers,
+                                     .body = request->body,
+                                     .wanted = "X-Subject-Token" };
   size_t n = 1;
-  int err;
+  int r;
 
   if (request->token)
     headers[n++] = header_of ("X-Auth-Token", request->token);
@@ -112,41 +66,18 @@ os_ask (const struct key_server *server, const struct os_request *request,
   else if (request->token && request->body)
     headers[n++] = (struct http_header){ "OpenStack-API-Version", version,
                                          strlen (version) };
-  err = http_ask (server, &r, &question->deadline, &http, why);
-  if (err == 0) {
-    text_take_id (question->request_id, sizeof question->request_id,
-                  http.request_id);
-    if (http.elsewhere.text[0])
-      reason_set (&question->warning, 0, "not all addresses answer: %s",
-                  http.elsewhere.text);
-    take_reply (reply, &http,
-                request->hidden ? request->hidden : request->token);
-    if (!reply->json && reply->status != 204 &&
-        strcmp (reply->type, bytes) != 0)
-      key_server_distrust (server);
-  }
-  else {
-    question->again = http.again;
-    question->request_id[0] = '\0'; /* of the exchange before */
-  }
-  http_reply_free (&http);
-  return err;
-}
-
-void
-os_reply_free (struct os_reply *reply)
-{
-  json_decref (reply->json);
-  secret_free (reply->bytes);
-  secret_free (reply->token);
-  reply->json = NULL;
-  reply->bytes = reply->token = NULL;
+  r = http_ask_json (server, &os_service, &http,
+                     request->hidden ? request->hidden : request->token,
+                     question, reply, why);
+  text_take_id (question->request_id, sizeof question->request_id,
+                r == 0 ? reply->request_id : NULL);
+  return r;
 }
 
 /* ---- refusals of both ---- */
 
 static int
-outage (const struct os_subject *about, const struct os_reply *reply,
+outage (const struct os_subject *about, const struct http_reply *reply,
         struct reason *why)
 {
   if (reply->status == 429)
@@ -162,7 +93,7 @@ outage (const struct os_subject *about, const struct os_reply *reply,
 }
 
 static int
-unavailable (const struct os_subject *about, const struct os_reply *reply,
+unavailable (const struct os_subject *about, const struct http_reply *reply,
              bool *again, struct reason *why)
 {
   const int r = outage (about, reply, why);
@@ -174,7 +105,7 @@ unavailable (const struct os_subject *about, const struct os_reply *reply,
 }
 
 static int
-redirected (const struct os_subject *about, const struct os_reply *reply,
+redirected (const struct os_subject *about, const struct http_reply *reply,
             struct reason *why)
 {
   return reason_set (why, EINVAL,
@@ -187,11 +118,11 @@ redirected (const struct os_subject *about, const struct os_reply *reply,
 
 /* 2xx and 4xx that no such server would give. */
 static int
-nonsense (const struct os_subject *about, const struct os_reply *reply,
+nonsense (const struct os_subject *about, const struct http_reply *reply,
           const char *server, bool *again, struct reason *why)
 {
   /* Nothing at all is a connection cut short. */
-  if (reply->status == 200 && reply->bytes && reply->bytes->length == 0) {
+  if (reply->status == 200 && reply->body && reply->body->length == 0) {
     *again = true;
     return reason_set (why, EAGAIN, "%s gave an empty answer", about->address);
   }
@@ -208,8 +139,9 @@ nonsense (const struct os_subject *about, const struct os_reply *reply,
 /* ---- refusals of a login ---- */
 
 int
-os_login_refusal (const struct os_subject *about, const struct os_reply *reply,
-                  bool *again, struct reason *why)
+os_login_refusal (const struct os_subject *about,
+                  const struct http_reply *reply, bool *again,
+                  struct reason *why)
 {
   const char *colon = reply->text[0] ? ": " : "";
   const long status = reply->status;
@@ -241,7 +173,7 @@ os_login_refusal (const struct os_subject *about, const struct os_reply *reply,
 /* ---- refusals of a secret ---- */
 
 static int
-not_found (const struct os_subject *about, const struct os_reply *reply,
+not_found (const struct os_subject *about, const struct http_reply *reply,
            struct reason *why)
 {
   /* "Gone" ends a session: it takes Barbican's own word. */
@@ -265,8 +197,9 @@ not_found (const struct os_subject *about, const struct os_reply *reply,
 }
 
 int
-os_secret_refusal (const struct os_subject *about, const struct os_reply *reply,
-                   bool *again, struct reason *why)
+os_secret_refusal (const struct os_subject *about,
+                   const struct http_reply *reply, bool *again,
+                   struct reason *why)
 {
   const char *colon = reply->text[0] ? ": " : "";
   const long status = reply->status;

@@ -13,27 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "json.h"
 #include "openbao.h"
-
-/* "1 error occurred:\n\t* permission denied\n\n": on one line. */
-static void
-squeeze (const char *text, char *ret, size_t size)
-{
-  size_t n = 0;
-
-  for (; *text && n + 1 < size; text++) {
-    const bool space = isspace ((unsigned char)*text);
-
-    if (!space)
-      ret[n++] = *text;
-    else if (n > 0 && ret[n - 1] != ' ')
-      ret[n++] = ' ';
-  }
-  while (n > 0 && ret[n - 1] == ' ')
-    n--;
-  ret[n] = '\0';
-}
 
 /* A number of seconds; the other form, a date, OpenBao does not use. */
 static int
@@ -51,68 +31,37 @@ read_seconds (const struct secret *text)
   return ret;
 }
 
-/* What stands before the server may say 403 or 404 in JSON too, and knows
- * nothing about keys.  OpenBao's own refusals have a list of texts, or what
- * its successes have.
- */
-static bool
-is_of_openbao (const struct answer *a)
+/* Its own refusals have a list of texts, or what its successes have. */
+static const char *
+text_of (json_t *json, long status)
 {
-  json_t *errors = json_object_get (a->body, "errors");
+  json_t *errors = json_object_get (json, "errors");
+  const char *text = json_string_value (json_array_get (errors, 0));
+  bool own;
 
-  if (a->status < 400)
-    return true;
+  if (text)
+    return text;
   if (json_is_array (errors))
-    return json_array_size (errors) == 0 ||
-           json_is_string (json_array_get (errors, 0));
-  return json_is_object (json_object_get (a->body, "data")) ||
-         json_is_array (json_object_get (a->body, "warnings"));
+    own = json_array_size (errors) == 0;
+  else
+    own = json_is_object (json_object_get (json, "data")) ||
+          json_is_array (json_object_get (json, "warnings"));
+  return own || status < 400 ? "" : NULL;
 }
 
-void
-answer_read (struct answer *answer, const struct http_reply *reply,
-             const struct secret *token)
-{
-  const char *text;
-
-  *answer = (struct answer){ .status = reply->status };
-  memcpy (answer->redirect, reply->redirect, sizeof answer->redirect);
-  answer->standby = reply->next > 0;
-  answer->taken = reply->taken;
-  answer->elsewhere = reply->elsewhere;
-  answer->empty = reply->body->length == 0;
-  answer->later_s = read_seconds (reply->wanted);
-  answer->date = reply->date;
-  if (json_parse_object ((const char *)reply->body->bytes, reply->body->length,
-                         &answer->body, &answer->problem) < 0)
-    return;
-  if (!is_of_openbao (answer)) {
-    answer_free (answer);
-    reason_set (&answer->problem, EBADMSG, "it has no list of errors");
-    return;
-  }
-  text = json_string_value (
-      json_array_get (json_object_get (answer->body, "errors"), 0));
-  /* A proxy that quotes the request would put the token in our log. */
-  if (text && token &&
-      memmem (text, strlen (text), token->bytes, token->length))
-    text = NULL;
-  squeeze (text ? text : "", answer->text, sizeof answer->text);
-}
+const struct http_service bao_service = {
+  .of = " of OpenBao",
+  .text_of = text_of,
+  .lack = "list of errors",
+  .end = " ",
+};
 
 void
-answer_free (struct answer *answer)
-{
-  json_decref (answer->body);
-  answer->body = NULL;
-}
-
-void
-answer_note_id (const struct answer *answer, struct key_question *question)
+answer_note_id (const struct http_reply *answer, struct key_question *question)
 {
   text_take_id (
       question->request_id, sizeof question->request_id,
-      json_string_value (json_object_get (answer->body, "request_id")));
+      json_string_value (json_object_get (answer->json, "request_id")));
 }
 
 /* KV version 2 answers 404 with the metadata of what was there. */
@@ -166,7 +115,7 @@ answer_no_mount (const struct openbao_key *k, const char *mount,
 
 /* A 404 of the server itself, or of an engine that knows no such path. */
 static int
-wrong_place (const struct openbao_key *k, const struct answer *a,
+wrong_place (const struct openbao_key *k, const struct http_reply *a,
              struct reason *why)
 {
   const char *address = key_server_address (k->bao->server);
@@ -183,42 +132,42 @@ wrong_place (const struct openbao_key *k, const struct answer *a,
         why, EINVAL,
         "the mount " REASON_QUOTED " at %s is not of the engine %s",
         reason_quoted (mount), address, k->wrapped ? "transit" : "kv");
-  if (json_array_size (json_object_get (a->body, "warnings")) == 0)
+  if (json_array_size (json_object_get (a->json, "warnings")) == 0)
     return 0;
   return k->bao->engine == ENGINE_KV2 ? answer_no_mount (k, mount, why)
                                       : answer_wrong_version (k, mount, 2, why);
 }
 
 static json_t *
-metadata_of (const struct answer *a)
+metadata_of (const struct http_reply *a)
 {
-  return json_object_get (json_object_get (a->body, "data"), "metadata");
+  return json_object_get (json_object_get (a->json, "data"), "metadata");
 }
 
 bool
-answer_has_metadata (const struct answer *a)
+answer_has_metadata (const struct http_reply *a)
 {
   return json_is_object (metadata_of (a));
 }
 
 /* OpenBao says nothing of a key that is not there; a gateway has words. */
 static bool
-is_silent (const struct answer *a)
+is_silent (const struct http_reply *a)
 {
-  json_t *errors = json_object_get (a->body, "errors");
+  json_t *errors = json_object_get (a->json, "errors");
 
   return json_is_array (errors) && json_array_size (errors) == 0;
 }
 
 static int
-not_found (const struct openbao_key *k, const struct answer *a,
+not_found (const struct openbao_key *k, const struct http_reply *a,
            struct reason *why)
 {
   const char *address = key_server_address (k->bao->server);
   const char *mount = k->mount ? k->mount : "";
   int r;
 
-  if (!a->body)
+  if (!a->json)
     return reason_set (why, EBADMSG,
                        "%s answered 404 and not as OpenBao does: is that its "
                        "address?",
@@ -247,7 +196,7 @@ not_found (const struct openbao_key *k, const struct answer *a,
  * The first that is found counts.
  */
 static int
-transit_refusal (const struct openbao_key *k, const struct answer *a,
+transit_refusal (const struct openbao_key *k, const struct http_reply *a,
                  struct reason *why)
 {
   static const struct {
@@ -290,23 +239,25 @@ transit_refusal (const struct openbao_key *k, const struct answer *a,
 #define PATIENCE_S 2
 
 static int
-too_many (const char *address, const struct answer *a, bool *again,
+too_many (const char *address, const struct http_reply *a, bool *again,
           struct reason *why)
 {
-  if (a->later_s == 0)
+  const int later_s = read_seconds (a->wanted);
+
+  if (later_s == 0)
     return reason_set (why, EAGAIN,
                        "OpenBao at %s limits the rate of requests (429)",
                        address);
-  *again = a->later_s <= PATIENCE_S;
+  *again = later_s <= PATIENCE_S;
   return reason_set (why, EAGAIN,
                      "OpenBao at %s limits the rate of requests (429, again "
                      "in %d s)",
-                     address, a->later_s);
+                     address, later_s);
 }
 
 static int
-unavailable (const struct openbao_key *k, const struct answer *a, bool *again,
-             struct reason *why)
+unavailable (const struct openbao_key *k, const struct http_reply *a,
+             bool *again, struct reason *why)
 {
   const char *address = key_server_address (k->bao->server);
 
@@ -329,12 +280,12 @@ unavailable (const struct openbao_key *k, const struct answer *a, bool *again,
 
 /* A 200 that is not JSON.  Nothing at all is a connection cut short. */
 static int
-nonsense (const struct openbao_key *k, const struct answer *a, bool *again,
+nonsense (const struct openbao_key *k, const struct http_reply *a, bool *again,
           struct reason *why)
 {
   const char *address = key_server_address (k->bao->server);
 
-  if (a->empty) {
+  if (a->body && a->body->length == 0) {
     *again = true;
     return reason_set (why, EAGAIN, "%s gave an empty answer", address);
   }
@@ -346,13 +297,13 @@ nonsense (const struct openbao_key *k, const struct answer *a, bool *again,
 
 /* Other 4xx.  A KV mount that was just made refuses for a moment. */
 static int
-refused (const struct openbao_key *k, const struct answer *a, bool *again,
+refused (const struct openbao_key *k, const struct http_reply *a, bool *again,
          struct reason *why)
 {
   const char *address = key_server_address (k->bao->server);
   const char *colon = a->text[0] ? ": " : "";
 
-  if (!a->body)
+  if (!a->json)
     return reason_set (why, EBADMSG,
                        "%s answered %ld and not as OpenBao does: is that its "
                        "address, and http or https right?",
@@ -373,7 +324,7 @@ answer_is_outage (long status)
 
 /* Its leader may be gone, and another be elected in a moment. */
 static int
-standby (const struct openbao_key *k, const struct answer *a, bool *again,
+standby (const struct openbao_key *k, const struct http_reply *a, bool *again,
          struct reason *why)
 {
   *again = true;
@@ -384,13 +335,13 @@ standby (const struct openbao_key *k, const struct answer *a, bool *again,
 }
 
 static int
-classify (const struct openbao_key *k, const struct answer *a, bool *again,
+classify (const struct openbao_key *k, const struct http_reply *a, bool *again,
           struct reason *why)
 {
   const char *address = key_server_address (k->bao->server);
   int r = 0;
 
-  if (a->standby)
+  if (a->next > 0)
     return standby (k, a, again, why);
   if (a->status >= 300 && a->status < 400)
     return reason_set (why, EINVAL,
@@ -422,7 +373,7 @@ classify (const struct openbao_key *k, const struct answer *a, bool *again,
 }
 
 int
-answer_refusal (const struct openbao_key *k, const struct answer *a,
+answer_refusal (const struct openbao_key *k, const struct http_reply *a,
                 bool *again, struct reason *why)
 {
   const int r = classify (k, a, again, why);

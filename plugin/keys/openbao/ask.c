@@ -16,15 +16,15 @@
  */
 static int
 ask_agent (const struct openbao *b, const struct openbao_request *request,
-           struct key_question *question, struct answer *answer,
+           struct key_question *question, struct http_reply *answer,
            struct reason *why)
 {
   int r = openbao_send (b, request, question, answer, why);
 
-  if (r < 0 || answer->status != 403 || !answer->body ||
+  if (r < 0 || answer->status != 403 || !answer->json ||
       bao_login_says_policy (answer))
     return r;
-  answer_free (answer);
+  http_reply_free (answer);
   return reason_set (why, EKEYREJECTED,
                      "the agent at %s has no token that OpenBao accepts",
                      key_server_address (b->server));
@@ -59,7 +59,7 @@ is_refusal (int r, const struct key_question *question)
 int
 openbao_ask (const struct openbao *b, const char *method, const char *path,
              const struct secret *body, struct key_question *question,
-             struct answer *answer, struct reason *why)
+             struct http_reply *answer, struct reason *why)
 {
   struct openbao_request request = {
     .method = method, .path = path, .namespace = b->namespace, .body = body
@@ -77,7 +77,7 @@ openbao_ask (const struct openbao *b, const char *method, const char *path,
       return again && is_refusal (r, question) ? good_for_nothing (b, why) : r;
     request.token = token->id;
     r = openbao_send (b, &request, question, answer, why);
-    if (r < 0 || answer->status != 403 || !answer->body ||
+    if (r < 0 || answer->status != 403 || !answer->json ||
         (fresh && bao_login_says_policy (answer)))
       return r;
     if (fresh)
@@ -86,7 +86,7 @@ openbao_ask (const struct openbao *b, const char *method, const char *path,
       r = bao_login_doubt (b->login, token, answer, question, why);
     if (r == -EACCES)
       return 0; /* the token is good: the answer stands */
-    answer_free (answer);
+    http_reply_free (answer);
     if (r < 0)
       return r;
     if (fresh && again)
@@ -131,7 +131,7 @@ denied (const struct openbao_key *k, struct reason *why)
 int
 openbao_ask_for_key (const struct openbao_key *k, const char *method,
                      const char *path, const struct secret *body,
-                     struct key_question *question, struct answer *answer,
+                     struct key_question *question, struct http_reply *answer,
                      struct reason *why)
 {
   int r = openbao_ask (k->bao, method, path, body, question, answer, why);
@@ -141,7 +141,7 @@ openbao_ask_for_key (const struct openbao_key *k, const char *method,
   answer_note_id (answer, question);
   if (answer->status == 403 && strstr (answer->text, "permission denied"))
     return denied (k, why);
-  if (answer->status != 200 || !answer->body)
+  if (answer->status != 200 || !answer->json)
     return answer_refusal (k, answer, &question->again, why);
   return 0;
 }

@@ -16,7 +16,7 @@
  * is no list.
  */
 bool
-bao_login_says_policy (const struct answer *a)
+bao_login_says_policy (const struct http_reply *a)
 {
   return a->status == 403 && strstr (a->text, "error occurred") &&
          !strstr (a->text, "invalid token");
@@ -41,7 +41,8 @@ secret_of (const struct bao_login *l)
  */
 static int
 send_login (const struct bao_login *l, const struct openbao_request *request,
-            struct key_question *question, struct answer *a, struct reason *why)
+            struct key_question *question, struct http_reply *a,
+            struct reason *why)
 {
   size_t tries = 0;
   bool taken = false;
@@ -53,7 +54,7 @@ send_login (const struct bao_login *l, const struct openbao_request *request,
     if (r < 0 || !refusal_is_bare (a) ||
         ++tries >= key_server_leave (l->bao->server))
       return r;
-    answer_free (a);
+    http_reply_free (a);
   }
 }
 
@@ -63,7 +64,7 @@ post (struct bao_login *l, struct key_question *question,
 {
   CLEANUP_SECRET struct secret *body = json_secret (l->method->body (l));
   CLEANUP_FREE char *path = NULL;
-  CLEANUP_ANSWER struct answer a = { 0 };
+  CLEANUP_REPLY struct http_reply a = { 0 };
   struct openbao_request request = { .method = "POST",
                                      .namespace = l->namespace,
                                      .body = body,
@@ -75,8 +76,8 @@ post (struct bao_login *l, struct key_question *question,
   if (r == 0)
     r = send_login (l, &request, question, &a, why);
   l->login_lost = l->login_lost || a.taken;
-  if (r == 0 && a.status == 200 && a.body)
-    r = bao_token_from_auth (json_object_get (a.body, "auth"), NULL, ret, why);
+  if (r == 0 && a.status == 200 && a.json)
+    r = bao_token_from_auth (json_object_get (a.json, "auth"), NULL, ret, why);
   else if (r == 0)
     r = refusal_of_login (l, &a, question, why);
   if (r < 0)
@@ -122,14 +123,14 @@ static int
 look_up (const struct bao_login *l, const struct login_token *t,
          struct key_question *question, struct reason *why)
 {
-  CLEANUP_ANSWER struct answer a = { 0 };
+  CLEANUP_REPLY struct http_reply a = { 0 };
   const int r = bao_token_look_up (&l->core, t, question, &a, why);
 
   if (r < 0)
     return r;
-  if ((a.status == 200 && a.body) || bao_login_says_policy (&a))
+  if ((a.status == 200 && a.json) || bao_login_says_policy (&a))
     return -EACCES;
-  if (a.status == 403 && a.body)
+  if (a.status == 403 && a.json)
     return 0;
   question->again = true;
   return reason_set (why, EAGAIN,
@@ -140,7 +141,7 @@ look_up (const struct bao_login *l, const struct login_token *t,
 
 int
 bao_login_doubt (struct bao_login *l, const struct login_token *t,
-                 const struct answer *denial, struct key_question *question,
+                 const struct http_reply *denial, struct key_question *question,
                  struct reason *why)
 {
   struct login *core = &l->core;
@@ -173,20 +174,20 @@ bao_login_doubt (struct bao_login *l, const struct login_token *t,
 /* ---- what is known of a token ---- */
 
 static void
-learn (struct login_token *t, const struct answer *a)
+learn (struct login_token *t, const struct http_reply *a)
 {
-  if (a->status == 200 && a->body)
-    bao_token_learn (t, json_object_get (a->body, "data"));
+  if (a->status == 200 && a->json)
+    bao_token_learn (t, json_object_get (a->json, "data"));
   else if (bao_login_says_policy (a))
     t->known = true; /* that much, and there will be no more */
-  else if (a->status == 403 && a->body)
+  else if (a->status == 403 && a->json)
     t->known = t->limited = true; /* the question was its last use */
 }
 
 void
 bao_login_learn (struct bao_login *l, struct key_question *question)
 {
-  CLEANUP_ANSWER struct answer a = { 0 };
+  CLEANUP_REPLY struct http_reply a = { 0 };
   CLEANUP_TOKEN struct login_token *t = NULL;
   struct key_question q = { .deadline = deadline_sooner (&question->deadline,
                                                          LEARN_MS) };

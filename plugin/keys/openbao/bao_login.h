@@ -45,7 +45,7 @@ bao_token_revoke (const struct login *l, const struct login_token *t,
 /* Ask about a token: any status is a success. */
 extern int
 bao_token_look_up (const struct login *l, const struct login_token *t,
-                   struct key_question *question, struct answer *a,
+                   struct key_question *question, struct http_reply *a,
                    struct reason *why);
 
 /* ---- bao_login.c ---- */
@@ -79,11 +79,11 @@ extern void bao_login_relock (struct bao_login *l);
  * and there will be no other.  Else it cannot be told: -EAGAIN, ...
  */
 extern int bao_login_doubt (struct bao_login *l, const struct login_token *t,
-                            const struct answer *denial,
+                            const struct http_reply *denial,
                             struct key_question *question, struct reason *why);
 
 /* Is this 403 a policy's, and the token good? */
-extern bool bao_login_says_policy (const struct answer *a);
+extern bool bao_login_says_policy (const struct http_reply *a);
 
 /* After a question that went well: learn what the server knows about a
  * token that we were given, once.  Fails quietly.
@@ -135,11 +135,11 @@ wrapping_put (struct bao_login *l, struct secret *text, struct secret *from);
 /* ---- refusal.c ---- */
 
 /* The class of an answer to a login that is not 200 with JSON. */
-extern int refusal_of_login (struct bao_login *l, const struct answer *a,
+extern int refusal_of_login (struct bao_login *l, const struct http_reply *a,
                              struct key_question *question, struct reason *why);
 
 /* "permission denied" and not a word more. */
-extern bool refusal_is_bare (const struct answer *a);
+extern bool refusal_is_bare (const struct http_reply *a);
 
 /* A login failed with R; UNWRAPPED: with a secret id that came out of its
  * wrapping just now.  -EKEYREJECTED (as of login_kind's post) where -EACCES

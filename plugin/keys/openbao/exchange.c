@@ -27,7 +27,7 @@ bao_path (char **ret, struct reason *why, const char *fmt, ...)
 
 int
 openbao_send (const struct openbao *b, const struct openbao_request *request,
-              struct key_question *question, struct answer *answer,
+              struct key_question *question, struct http_reply *answer,
               struct reason *why)
 {
   struct http_header headers[4] = { { "X-Vault-Request", "true", 4 } };
@@ -36,7 +36,6 @@ openbao_send (const struct openbao *b, const struct openbao_request *request,
                                   .headers = headers,
                                   .body = request->body,
                                   .wanted = "Retry-After" };
-  struct http_reply reply;
   size_t n = 1;
   int err;
 
@@ -47,22 +46,9 @@ openbao_send (const struct openbao *b, const struct openbao_request *request,
   if (request->token)
     headers[n++] = (struct http_header){ "X-Vault-Token", request->token->bytes,
                                          request->token->length };
-  *answer = (struct answer){ .status = 0 };
-  err = http_ask (b->server, &r, &question->deadline, &reply, why);
-  if (err == 0) {
-    answer_read (answer, &reply,
-                 request->hidden ? request->hidden : request->token);
-    if (!answer->body && answer->status != 204)
-      key_server_distrust (b->server);
-  }
-  else
-    question->again = reply.again;
-  answer->taken = reply.taken;
-  question->soon = question->soon || answer->standby;
-  if (reply.elsewhere.text[0])
-    reason_set (&question->warning, 0,
-                "not all addresses of OpenBao answer: %s",
-                reply.elsewhere.text);
-  http_reply_free (&reply);
+  err = http_ask_json (b->server, &bao_service, &r,
+                       request->hidden ? request->hidden : request->token,
+                       question, answer, why);
+  question->soon = question->soon || answer->next > 0;
   return err;
 }

@@ -111,10 +111,10 @@ guess_mount (const struct openbao_key *k, struct kv_place *place,
 
 /* Is the mount that A tells of a key-value engine, and of version 2? */
 static int
-read_engine (const struct openbao_key *k, const struct answer *a, bool *kv2,
+read_engine (const struct openbao_key *k, const struct http_reply *a, bool *kv2,
              struct reason *why)
 {
-  json_t *data = json_object_get (a->body, "data");
+  json_t *data = json_object_get (a->json, "data");
   const char *said = json_string_value (json_object_get (data, "path"));
   const char *mount = said ? said : "";
   const char *type = json_string_value (json_object_get (data, "type"));
@@ -132,11 +132,11 @@ read_engine (const struct openbao_key *k, const struct answer *a, bool *kv2,
 }
 
 static int
-read_mount (const struct openbao_key *k, const struct answer *a,
+read_mount (const struct openbao_key *k, const struct http_reply *a,
             struct kv_place *place, struct reason *why)
 {
   const char *mount = json_string_value (
-      json_object_get (json_object_get (a->body, "data"), "path"));
+      json_object_get (json_object_get (a->json, "data"), "path"));
   size_t n = mount ? strlen (mount) : 0;
   int r;
 
@@ -159,7 +159,7 @@ read_mount (const struct openbao_key *k, const struct answer *a,
 /* Which mount is PATH in, and what is it? */
 static int
 ask_mount (const struct openbao_key *k, const char *path,
-           struct key_question *q, struct answer *a, struct reason *why)
+           struct key_question *q, struct http_reply *a, struct reason *why)
 {
   CLEANUP_FREE char *encoded = NULL;
   const int r = bao_path (&encoded, why, "v1/sys/internal/ui/mounts/%s", path);
@@ -171,14 +171,14 @@ static int
 find_mount (const struct openbao_key *k, struct key_question *q,
             struct kv_place *place, struct reason *why)
 {
-  CLEANUP_ANSWER struct answer a = { 0 };
+  CLEANUP_REPLY struct http_reply a = { 0 };
   const int r = ask_mount (k, k->path, q, &a, why);
 
   if (r < 0)
     return r;
-  if (a.status == 200 && a.body)
+  if (a.status == 200 && a.json)
     return read_mount (k, &a, place, why);
-  if (a.body && a.status >= 400 && !answer_is_outage (a.status))
+  if (a.json && a.status >= 400 && !answer_is_outage (a.status))
     return guess_mount (k, place, why);
   return answer_refusal (k, &a, &q->again, why);
 }
@@ -188,10 +188,10 @@ find_mount (const struct openbao_key *k, struct key_question *q,
 /* 0: the mount is what PLACE says, or the server does not tell. */
 static int
 compare_mount (const struct openbao_key *k, const struct kv_place *place,
-               const struct answer *a, struct reason *why)
+               const struct http_reply *a, struct reason *why)
 {
   const char *mount = json_string_value (
-      json_object_get (json_object_get (a->body, "data"), "path"));
+      json_object_get (json_object_get (a->json, "data"), "path"));
   const size_t n = strlen (place->mount);
   bool kv2;
   int r = read_engine (k, a, &kv2, why);
@@ -210,7 +210,7 @@ static int
 check_mount (const struct openbao_key *k, const struct kv_place *place,
              struct key_question *q, struct reason *why)
 {
-  CLEANUP_ANSWER struct answer a = { 0 };
+  CLEANUP_REPLY struct http_reply a = { 0 };
   CLEANUP_FREE char *path = NULL;
   int r = text_format (&path, why, "%s/%s", place->mount, place->path);
 
@@ -218,7 +218,7 @@ check_mount (const struct openbao_key *k, const struct kv_place *place,
     r = ask_mount (k, path, q, &a, why);
   if (r == -EACCES || r == -EKEYREJECTED)
     return 0;
-  if (r == 0 && a.status == 200 && a.body)
+  if (r == 0 && a.status == 200 && a.json)
     return compare_mount (k, place, &a, why);
   if (r == 0 && answer_is_outage (a.status))
     return answer_refusal (k, &a, &q->again, why);
@@ -280,10 +280,10 @@ is_version_2 (json_t *record)
 }
 
 static int
-read_record (const struct openbao_key *k, const struct answer *a, bool kv2,
+read_record (const struct openbao_key *k, const struct http_reply *a, bool kv2,
              struct secret **ret, struct reason *why)
 {
-  json_t *record = json_object_get (a->body, "data");
+  json_t *record = json_object_get (a->json, "data");
   int r;
 
   if (kv2)
@@ -307,9 +307,9 @@ read_record (const struct openbao_key *k, const struct answer *a, bool kv2,
 
 /* What KV version 2 says of the record, or 0. */
 static unsigned
-version_of (const struct answer *a, bool kv2)
+version_of (const struct http_reply *a, bool kv2)
 {
-  json_t *data = json_object_get (a->body, "data");
+  json_t *data = json_object_get (a->json, "data");
   const json_int_t n = json_integer_value (
       json_object_get (json_object_get (data, "metadata"), "version"));
 
@@ -327,7 +327,7 @@ read_there (const struct openbao_key *k, const struct kv_place *place,
                                     .version = k->version,
                                     .mount = place->mount,
                                     .mount_seen = place->seen };
-  CLEANUP_ANSWER struct answer a = { 0 };
+  CLEANUP_REPLY struct http_reply a = { 0 };
   CLEANUP_FREE char *path = NULL;
   int r;
 

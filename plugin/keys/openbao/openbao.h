@@ -63,27 +63,7 @@ extern const struct key_server_rules bao_server_rules;
 extern int settings_namespace (struct openbao *b, const char *namespace,
                                const char *setting, struct reason *why);
 
-/* What the server said.  TEXT is its first error message, made fit for
- * a sentence, or "".  Without a BODY, PROBLEM says why.
- */
-struct answer {
-  long status;
-  json_t *body; /* NULL: not JSON */
-  bool empty;   /* no byte came */
-  int later_s;  /* Retry-After, in seconds; 0: it did not say */
-  int64_t date; /* the server's clock, as in struct http_reply */
-  bool standby; /* a redirect to where a leader should be */
-  bool taken;   /* as in struct http_reply */
-  struct reason problem;
-  struct reason elsewhere; /* as in struct http_reply */
-  char redirect[256];
-  char text[200];
-};
-
-extern void answer_read (struct answer *answer, const struct http_reply *reply,
-                         const struct secret *token);
-extern void answer_free (struct answer *answer);
-#define CLEANUP_ANSWER __attribute__ ((cleanup (answer_free)))
+extern const struct http_service bao_service;
 
 /* Does STATUS say nothing but that the server cannot answer now?  The one
  * list: of reads, logins, renewals and lookups.
@@ -92,20 +72,20 @@ extern bool answer_is_outage (long status);
 
 /* The request's id in the server's own log, where the answer tells it. */
 extern void
-answer_note_id (const struct answer *answer, struct key_question *question);
+answer_note_id (const struct http_reply *answer, struct key_question *question);
 
 /* The class of an answer that is not 200 with JSON, and its sentence.  *AGAIN is
  * set when a second try may go better.  Not for 403, which needs a
  * second question.
  */
 extern int
-answer_refusal (const struct openbao_key *k, const struct answer *answer,
+answer_refusal (const struct openbao_key *k, const struct http_reply *answer,
                 bool *again, struct reason *why);
 
 /* Does a 404 tell of a version that was deleted: is it KV version 2, and
  * the key was there?
  */
-extern bool answer_has_metadata (const struct answer *answer);
+extern bool answer_has_metadata (const struct http_reply *answer);
 
 /* The MOUNT holds KV version VERSION, and the profile says the other:
  * -EINVAL.
@@ -136,7 +116,7 @@ extern int bao_path (char **ret, struct reason *why, const char *fmt, ...)
  */
 extern int
 openbao_send (const struct openbao *b, const struct openbao_request *request,
-              struct key_question *question, struct answer *answer,
+              struct key_question *question, struct http_reply *answer,
               struct reason *why);
 
 /* The same under the login of B, in its namespace.  A status of 403 means
@@ -148,7 +128,7 @@ openbao_send (const struct openbao *b, const struct openbao_request *request,
 extern int
 openbao_ask (const struct openbao *b, const char *method, const char *path,
              const struct secret *body, struct key_question *question,
-             struct answer *answer, struct reason *why);
+             struct http_reply *answer, struct reason *why);
 
 /* The same for the key K: 0 means 200 with JSON, and everything else is a
  * class of its own.
@@ -156,7 +136,7 @@ openbao_ask (const struct openbao *b, const char *method, const char *path,
 extern int openbao_ask_for_key (const struct openbao_key *k, const char *method,
                                 const char *path, const struct secret *body,
                                 struct key_question *question,
-                                struct answer *answer, struct reason *why);
+                                struct http_reply *answer, struct reason *why);
 
 /* PATH[#FIELD][#version=N], taken apart; not yet checked: PATH. */
 struct kv_reference {

@@ -55,7 +55,7 @@ static int
 is_mounted (const struct bao_login *l, struct key_question *question,
             bool *mounted, struct reason *why)
 {
-  CLEANUP_ANSWER struct answer a = { 0 };
+  CLEANUP_REPLY struct http_reply a = { 0 };
   CLEANUP_FREE char *path = NULL;
   struct openbao_request request = { .method = "GET",
                                      .namespace = l->namespace };
@@ -120,21 +120,21 @@ is_lone (const struct bao_login *l)
 }
 
 bool
-refusal_is_bare (const struct answer *a)
+refusal_is_bare (const struct http_reply *a)
 {
-  return a->status == 403 && a->body &&
+  return a->status == 403 && a->json &&
          strcmp (a->text, "permission denied") == 0;
 }
 
 int
-refusal_of_login (struct bao_login *l, const struct answer *a,
+refusal_of_login (struct bao_login *l, const struct http_reply *a,
                   struct key_question *question, struct reason *why)
 {
   char none[] = "";
   const struct openbao_key nobody = { .bao = l->bao, .path = none };
   const char *lack = is_lone (l) ? ", which names no secret id" : "";
 
-  if (!a->body || a->status < 400 || answer_is_outage (a->status))
+  if (!a->json || a->status < 400 || answer_is_outage (a->status))
     return answer_refusal (&nobody, a, &question->again, why);
   if (strstr (a->text, "namespace not found"))
     return reason_set (why, EINVAL, "there is no namespace %.128s (%s)",

@@ -84,7 +84,7 @@ bao_token_learn (struct login_token *t, json_t *data)
 static int
 ask_about (const struct login *l, const struct login_token *t,
            const char *method, const char *path, struct key_question *question,
-           struct answer *a, struct reason *why)
+           struct http_reply *a, struct reason *why)
 {
   const struct bao_login *login = (const struct bao_login *)l;
   const struct openbao_request request = { .method = method,
@@ -97,7 +97,7 @@ ask_about (const struct login *l, const struct login_token *t,
 
 int
 bao_token_look_up (const struct login *l, const struct login_token *t,
-                   struct key_question *question, struct answer *a,
+                   struct key_question *question, struct http_reply *a,
                    struct reason *why)
 {
   return ask_about (l, t, "GET", "v1/auth/token/lookup-self", question, a, why);
@@ -107,7 +107,7 @@ void
 bao_token_revoke (const struct login *l, const struct login_token *t,
                   const struct deadline *deadline)
 {
-  CLEANUP_ANSWER struct answer a = { 0 };
+  CLEANUP_REPLY struct http_reply a = { 0 };
   struct key_question question = { .deadline = *deadline };
 
   ask_about (l, t, "POST", "v1/auth/token/revoke-self", &question, &a, NULL);
@@ -115,7 +115,7 @@ bao_token_revoke (const struct login *l, const struct login_token *t,
 
 /* Did the server refuse for good?  "past the max TTL" is a 500. */
 static bool
-is_final (const struct answer *a)
+is_final (const struct http_reply *a)
 {
   return (a->status >= 400 && !answer_is_outage (a->status)) ||
          (a->status == 500 && strstr (a->text, "renew"));
@@ -143,14 +143,14 @@ bao_token_renew (struct login *l, const struct login_token *old,
                  struct key_question *question, struct login_token **ret,
                  struct reason *why)
 {
-  CLEANUP_ANSWER struct answer a = { 0 };
+  CLEANUP_REPLY struct http_reply a = { 0 };
   int r =
       ask_about (l, old, "POST", "v1/auth/token/renew-self", question, &a, why);
 
   if (r < 0)
     return r;
-  if (a.status == 200 && a.body) {
-    r = bao_token_from_auth (json_object_get (a.body, "auth"), old, ret, why);
+  if (a.status == 200 && a.json) {
+    r = bao_token_from_auth (json_object_get (a.json, "auth"), old, ret, why);
     if (r == 0)
       see_greatest_age (*ret);
     return r;

@@ -128,7 +128,7 @@ transit_unwrap (const struct openbao_key *k, struct key_question *question,
                 struct secret **ret, struct reason *why)
 {
   CLEANUP_SECRET struct secret *body = NULL;
-  CLEANUP_ANSWER struct answer a = { 0 };
+  CLEANUP_REPLY struct http_reply a = { 0 };
   CLEANUP_FREE char *path = NULL;
   int r = transit_request (k->wrapped, k->bao->derived, question->subject,
                            &body, why);
@@ -139,7 +139,7 @@ transit_unwrap (const struct openbao_key *k, struct key_question *question,
     r = openbao_ask_for_key (k, "POST", path, body, question, &a, why);
   if (r < 0)
     return r;
-  r = transit_reply (&k->layout, a.body, ret, why);
+  r = transit_reply (&k->layout, a.json, ret, why);
   if (r < 0)
     reason_prefix (why, "the transit key " REASON_QUOTED " at %s",
                    reason_quoted (k->path),

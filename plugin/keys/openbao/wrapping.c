@@ -13,8 +13,8 @@
 
 static int
 ask (const struct bao_login *l, const char *path, const struct secret *token,
-     const struct secret *body, struct key_question *question, struct answer *a,
-     struct reason *why)
+     const struct secret *body, struct key_question *question,
+     struct http_reply *a, struct reason *why)
 {
   const struct openbao_request request = { .method = "POST",
                                            .path = path,
@@ -48,7 +48,7 @@ used (const struct bao_login *l, struct key_question *question,
 }
 
 static int
-refused (const struct bao_login *l, const struct answer *a,
+refused (const struct bao_login *l, const struct http_reply *a,
          struct key_question *question, struct reason *why)
 {
   char none[] = "";
@@ -56,7 +56,7 @@ refused (const struct bao_login *l, const struct answer *a,
 
   if (a->status == 400 && strstr (a->text, "wrapping token"))
     return used (l, question, why);
-  if (a->body && (a->status == 400 || a->status == 403))
+  if (a->json && (a->status == 400 || a->status == 403))
     return reason_set (why, EACCES, "%s does not unwrap the secret id: %ld %s",
                        key_server_address (l->bao->server), a->status, a->text);
   return answer_refusal (&nobody, a, &question->again, why);
@@ -82,11 +82,11 @@ is_secret_id_path (const struct bao_login *l, const char *path)
 
 /* Somebody who took the token could have put another in its place. */
 static int
-check_origin (const struct bao_login *l, const struct answer *a,
+check_origin (const struct bao_login *l, const struct http_reply *a,
               struct key_question *question, struct reason *why)
 {
   const char *path = json_string_value (
-      json_object_get (json_object_get (a->body, "data"), "creation_path"));
+      json_object_get (json_object_get (a->json, "data"), "creation_path"));
   char buf[REASON_NAME_MAX];
 
   if (path && is_secret_id_path (l, path))
@@ -105,7 +105,7 @@ look_up (struct bao_login *l, struct key_question *question, struct reason *why)
 {
   CLEANUP_SECRET struct secret *body =
       secret_new (l->wrapped.text->length + 16);
-  CLEANUP_ANSWER struct answer a = { 0 };
+  CLEANUP_REPLY struct http_reply a = { 0 };
   int r;
 
   /* Its characters need no escape, but these two. */
@@ -121,7 +121,7 @@ look_up (struct bao_login *l, struct key_question *question, struct reason *why)
   r = ask (l, "v1/sys/wrapping/lookup", NULL, body, question, &a, why);
   if (r < 0)
     return r;
-  return a.status == 200 && a.body ? check_origin (l, &a, question, why)
+  return a.status == 200 && a.json ? check_origin (l, &a, question, why)
                                    : refused (l, &a, question, why);
 }
 
@@ -141,9 +141,10 @@ wrapping_put (struct bao_login *l, struct secret *text, struct secret *from)
 }
 
 static int
-take_secret_id (struct bao_login *l, const struct answer *a, struct reason *why)
+take_secret_id (struct bao_login *l, const struct http_reply *a,
+                struct reason *why)
 {
-  json_t *id = json_object_get (json_object_get (a->body, "data"), "secret_id");
+  json_t *id = json_object_get (json_object_get (a->json, "data"), "secret_id");
 
   if (!json_is_string (id) ||
       !credential_is_text (json_string_value (id), json_string_length (id)) ||
@@ -163,7 +164,7 @@ take_secret_id (struct bao_login *l, const struct answer *a, struct reason *why)
 static int
 unwrap (struct bao_login *l, struct key_question *question, struct reason *why)
 {
-  CLEANUP_ANSWER struct answer a = { 0 };
+  CLEANUP_REPLY struct http_reply a = { 0 };
   const int r = ask (l, "v1/sys/wrapping/unwrap", l->wrapped.text, NULL,
                      question, &a, why);
 
@@ -172,7 +173,7 @@ unwrap (struct bao_login *l, struct key_question *question, struct reason *why)
     l->unwrap_lost = true;
   if (r < 0)
     return r;
-  return a.status == 200 && a.body ? take_secret_id (l, &a, why)
+  return a.status == 200 && a.json ? take_secret_id (l, &a, why)
                                    : refused (l, &a, question, why);
 }
 
