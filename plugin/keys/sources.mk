@@ -9,8 +9,8 @@ keys_sources += \
 	plugin/keys/barbican/catalog.c \
 	plugin/keys/barbican/keystone.c \
 	plugin/keys/barbican/keystone_login.c \
-	plugin/keys/barbican/profile.c \
-	plugin/keys/barbican/reply.c \
+	plugin/keys/barbican/barbican_profile.c \
+	plugin/keys/barbican/barbican_reply.c \
 	plugin/keys/ceph_csi.c \
 	plugin/keys/credential.c \
 	plugin/keys/http.c \
@@ -24,8 +24,8 @@ keys_sources += \
 	plugin/keys/kmip/kmip.c \
 	plugin/keys/kmip/kmip.h \
 	plugin/keys/kmip/message.c \
-	plugin/keys/kmip/profile.c \
-	plugin/keys/kmip/refusal.c \
+	plugin/keys/kmip/kmip_profile.c \
+	plugin/keys/kmip/kmip_refusal.c \
 	plugin/keys/kmip/ttlv.c \
 	plugin/keys/kmip/ttlv.h \
 	plugin/keys/kmip/wrapped.c \
@@ -43,8 +43,8 @@ keys_sources += \
 	plugin/keys/openbao/method.c \
 	plugin/keys/openbao/openbao.c \
 	plugin/keys/openbao/openbao.h \
-	plugin/keys/openbao/profile.c \
-	plugin/keys/openbao/refusal.c \
+	plugin/keys/openbao/bao_profile.c \
+	plugin/keys/openbao/bao_refusal.c \
 	plugin/keys/openbao/settings.c \
 	plugin/keys/openbao/token.c \
 	plugin/keys/openbao/transit.c \

@@ -19,14 +19,16 @@ extern int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size);
 static void
 try_refusals (const struct http_reply *reply)
 {
-  const struct os_subject about = { "https://openstack.example", "\"auth_url\"",
-                                    "alice" };
+  const struct barbican_subject about = { "https://openstack.example",
+                                          "\"auth_url\"", "alice" };
   struct reason why = { "" };
   bool again = false;
 
-  require (os_login_refusal (&about, reply, &again, &why) < 0 && why.text[0]);
+  require (barbican_login_refusal (&about, reply, &again, &why) < 0 &&
+           why.text[0]);
   why.text[0] = '\0';
-  require (os_secret_refusal (&about, reply, &again, &why) < 0 && why.text[0]);
+  require (barbican_secret_refusal (&about, reply, &again, &why) < 0 &&
+           why.text[0]);
 }
 
 static void
@@ -36,7 +38,7 @@ try_token (json_t *token)
   struct reason why = { "" };
   int64_t life_ms = 0;
 
-  if (catalog_token_life (token, &life_ms, &why) == 0)
+  if (keystone_catalog_token_life (token, &life_ms, &why) == 0)
     require (life_ms > 0);
   else
     require (why.text[0]);
@@ -45,7 +47,7 @@ try_token (json_t *token)
     int r;
 
     why.text[0] = '\0';
-    r = catalog_find (token, regions[i], "public", &url, &why);
+    r = keystone_catalog_find (token, regions[i], "public", &url, &why);
     require (r == 0 ? url != NULL : !url && why.text[0]);
   }
 }
@@ -58,7 +60,7 @@ try_metadata (json_t *json)
   for (size_t i = 0; i < 2; i++) {
     enum layout_kind got = LAYOUT_FIELD;
     struct reason why = { "" };
-    const int r = os_secret_layout (json, kinds[i], &got, &why);
+    const int r = barbican_secret_layout (json, kinds[i], &got, &why);
 
     require (r == 0 ? got == LAYOUT_CASTELLAN || got == LAYOUT_RAW
                     : got == LAYOUT_FIELD && why.text[0] != '\0');
@@ -105,7 +107,7 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
   try_restore (data, size);
   reply.body = secret_copy (data, size);
   require (reply.body != NULL);
-  http_reply_read (&reply, &os_service, NULL);
+  http_reply_read (&reply, &barbican_service, NULL);
   try_refusals (&reply);
   if (reply.json) {
     try_token (reply.json);

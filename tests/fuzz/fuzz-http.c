@@ -162,11 +162,11 @@ as_openbao (struct http_reply *a)
   bool again = false;
 
   http_reply_read (a, &bao_service, NULL);
-  require (answer_refusal (&k, a, &again, &why) < 0 && why.text[0]);
+  require (bao_answer_refusal (&k, a, &again, &why) < 0 && why.text[0]);
   if (a->json && layout_passphrase (&layout, a->json, &s, NULL) == 0)
     require (s->length > 0 && s->length <= SECRET_PASSPHRASE_MAX);
   secret_free (s);
-  answer_note_id (a, &question);
+  bao_answer_note_id (a, &question);
   require (memchr (question.request_id, '\0', sizeof question.request_id) !=
            NULL);
 }
@@ -195,37 +195,40 @@ ask_openbao (const char *method)
 static void
 as_barbican (struct http_reply *reply)
 {
-  const struct os_subject about = { "unix:///x", "auth_url", "secret" };
+  const struct barbican_subject about = { "unix:///x", "auth_url", "secret" };
   enum layout_kind kind;
   struct reason why = { "" };
   int64_t life = 0;
   bool again = false;
 
-  require (os_login_refusal (&about, reply, &again, &why) < 0 && why.text[0]);
+  require (barbican_login_refusal (&about, reply, &again, &why) < 0 &&
+           why.text[0]);
   why.text[0] = '\0';
-  require (os_secret_refusal (&about, reply, &again, &why) < 0 && why.text[0]);
+  require (barbican_secret_refusal (&about, reply, &again, &why) < 0 &&
+           why.text[0]);
   if (!reply->json)
     return;
-  os_secret_layout (reply->json, LAYOUT_CASTELLAN, &kind, &why);
-  catalog_token_life (json_object_get (reply->json, "token"), &life, &why);
+  barbican_secret_layout (reply->json, LAYOUT_CASTELLAN, &kind, &why);
+  keystone_catalog_token_life (json_object_get (reply->json, "token"), &life,
+                               &why);
 }
 
 static void
 ask_barbican (bool bytes)
 {
   CLEANUP_SECRET struct secret *token = secret_copy ("token", 5);
-  const struct os_request request = { .method = "GET",
-                                      .path = "v1/secrets/x",
-                                      .token = token,
-                                      .hidden = token,
-                                      .bytes = bytes };
+  const struct barbican_request request = { .method = "GET",
+                                            .path = "v1/secrets/x",
+                                            .token = token,
+                                            .hidden = token,
+                                            .bytes = bytes };
   struct key_question question = { .deadline =
                                        deadline_in_ms (ANSWER_MS, NULL) };
   struct reason why = { "" };
   struct http_reply reply;
 
   require (token != NULL);
-  if (os_ask (server, &request, &question, &reply, &why) < 0) {
+  if (barbican_ask (server, &request, &question, &reply, &why) < 0) {
     require (why.text[0]);
     return;
   }

@@ -42,21 +42,21 @@ try_payload (const struct kmip_reply *reply, enum kmip_operation operation)
 
   switch (operation) {
   case KMIP_LOCATE:
-    r = reply_located (reply, ident, &why);
+    r = kmip_reply_located (reply, ident, &why);
     require (r == 0 ? ident[0] != '\0' : why.text[0] != '\0');
     break;
   case KMIP_GET:
-    r = reply_key (reply, "1", &passphrase, &s, &why);
+    r = kmip_reply_key (reply, "1", &passphrase, &s, &why);
     require_sound (r, s, &why);
     break;
   case KMIP_GET_ATTRIBUTES:
-    r = reply_state (reply, "1", &state, &why);
+    r = kmip_reply_state (reply, "1", &state, &why);
     if (r == 0)
-      r = state_refusal (state, "v", "kmip.example", &why);
+      r = kmip_state_refusal (state, "v", "kmip.example", &why);
     require (r == 0 ? state == 2 : why.text[0] != '\0');
     break;
   case KMIP_DECRYPT:
-    r = reply_data (reply, "1", &s, &why);
+    r = kmip_reply_data (reply, "1", &s, &why);
     require_sound (r, s, &why);
     break;
   }
@@ -68,16 +68,16 @@ try_wrapped (const uint8_t *data, size_t size)
   char *text = strndup ((const char *)data, size);
   struct kmip_request request = { .operation = KMIP_DECRYPT, .object = "1" };
   struct secret *out = NULL;
-  struct wrapped wrapped;
+  struct kmip_wrapped wrapped;
   struct reason why = { "" };
 
   require (text != NULL);
-  if (wrapped_parse (text, &wrapped, &why) == 0) {
+  if (kmip_wrapped_parse (text, &wrapped, &why) == 0) {
     request.wrapped = &wrapped;
-    if (message_write (&request, 4, &out, &why) == 0)
+    if (kmip_message_write (&request, 4, &out, &why) == 0)
       require (ttlv_check (out->bytes, out->length, &why) == 0);
     secret_free (out);
-    wrapped_free (&wrapped);
+    kmip_wrapped_free (&wrapped);
   }
   else
     require (why.text[0]);
@@ -106,13 +106,13 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
   }
   message = secret_copy (data, size);
   require (message != NULL);
-  if (message_read (message, operation, &reply, &why) < 0)
+  if (kmip_message_read (message, operation, &reply, &why) < 0)
     require (why.text[0]);
   else if (reply.success)
     try_payload (&reply, operation);
   else {
-    require (reply_refusal (&reply, operation, "v", "kmip.example", &again,
-                            &why) < 0);
+    require (kmip_reply_refusal (&reply, operation, "v", "kmip.example", &again,
+                                 &why) < 0);
     require (why.text[0]);
   }
   secret_free (message);

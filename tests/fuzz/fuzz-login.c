@@ -40,7 +40,7 @@ static void
 try_jwt (const struct secret *text)
 {
   struct reason why = { "" };
-  const int r = jwt_check (text, 1000, &why);
+  const int r = bao_jwt_check (text, 1000, &why);
 
   require (r == 0 || (r == -EACCES && why.text[0]));
 }

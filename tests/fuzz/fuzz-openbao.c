@@ -61,7 +61,7 @@ try_transit (json_t *body)
     const struct layout layout = { .kind = kind };
     struct reason why = { "" };
     struct secret *s = NULL;
-    int r = transit_reply (&layout, body, &s, &why);
+    int r = bao_transit_reply (&layout, body, &s, &why);
 
     if (r == 0)
       require (s->length > 0 && s->length <= 2 * SECRET_PASSPHRASE_MAX);
@@ -77,7 +77,7 @@ static void
 try_references (const uint8_t *data, size_t size)
 {
   const struct subject subject = { .id = "10226b8b4567" };
-  struct kv_reference parts;
+  struct bao_kv_reference parts;
   struct secret *body = NULL;
   char text[KEY_REFERENCE_MAX + 1];
 
@@ -85,14 +85,14 @@ try_references (const uint8_t *data, size_t size)
     return;
   memcpy (text, data, size);
   text[size] = '\0';
-  if (kv_parse (text, &parts, NULL) == 0) {
+  if (bao_kv_parse (text, &parts, NULL) == 0) {
     require (parts.path != NULL && (!parts.field || parts.field[0]));
-    kv_reference_free (&parts);
+    bao_kv_reference_free (&parts);
   }
-  if (transit_check (text, NULL) < 0)
+  if (bao_transit_check (text, NULL) < 0)
     return;
   require (strpbrk (text, "\"\\ \n") == NULL);
-  require (transit_request (text, true, &subject, &body, NULL) == 0);
+  require (bao_transit_request (text, true, &subject, &body, NULL) == 0);
   secret_free (body);
 }
 
@@ -121,13 +121,13 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
   reply.body = secret_copy (data, size);
   require (reply.body != NULL);
   http_reply_read (&reply, &bao_service, NULL);
-  require (answer_refusal (&k, &reply, &again, &why) < 0 && why.text[0]);
+  require (bao_answer_refusal (&k, &reply, &again, &why) < 0 && why.text[0]);
   if (reply.json) {
     try_layouts (reply.json);
     try_transit (reply.json);
   }
-  require (answer_refusal (&t, &reply, &again, &why) < 0 && why.text[0]);
-  answer_note_id (&reply, &question);
+  require (bao_answer_refusal (&t, &reply, &again, &why) < 0 && why.text[0]);
+  bao_answer_note_id (&reply, &question);
   http_reply_free (&reply);
   return 0;
 }

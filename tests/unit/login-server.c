@@ -152,7 +152,7 @@ int
 ask (struct key_question *q, long *status, struct reason *why)
 {
   struct http_reply a;
-  int r = openbao_ask (&login_bao, "GET", "v1/key", NULL, q, &a, why);
+  int r = bao_ask (&login_bao, "GET", "v1/key", NULL, q, &a, why);
 
   if (r == 0) {
     *status = a.status;

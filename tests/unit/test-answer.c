@@ -34,7 +34,7 @@ refused (long status, const char *body, int err, bool retried, const char *part)
 
   reply.body = secret_copy (body, strlen (body));
   http_reply_read (&reply, &bao_service, NULL);
-  assert_int_equal (answer_refusal (&key, &reply, &again, &why), -err);
+  assert_int_equal (bao_answer_refusal (&key, &reply, &again, &why), -err);
   http_reply_free (&reply);
   if (!strstr (why.text, part))
     fail_msg ("\"%s\" does not say \"%s\"", why.text, part);
@@ -143,7 +143,7 @@ limited (const char *later, bool retried, const char *part)
   reply.body = secret_copy ("{\"errors\":[]}", 13);
   reply.wanted = secret_copy (later, strlen (later));
   http_reply_read (&reply, &bao_service, NULL);
-  assert_int_equal (answer_refusal (&key, &reply, &again, &why), -EAGAIN);
+  assert_int_equal (bao_answer_refusal (&key, &reply, &again, &why), -EAGAIN);
   http_reply_free (&reply);
   assert_int_equal (again, retried);
   if (!strstr (why.text, part))
@@ -281,7 +281,7 @@ id_is (const char *body, const char *id)
   if (body[0])
     assert_int_equal (
         json_parse_object (body, strlen (body), &answer.json, NULL), 0);
-  answer_note_id (&answer, &question);
+  bao_answer_note_id (&answer, &question);
   http_reply_free (&answer);
   assert_string_equal (question.request_id, id);
 }
@@ -339,7 +339,7 @@ test_a_redirect_is_not_followed (void **state)
   bool again = false;
 
   (void)state;
-  assert_int_equal (answer_refusal (&key, &answer, &again, &why), -EINVAL);
+  assert_int_equal (bao_answer_refusal (&key, &answer, &again, &why), -EINVAL);
   assert_non_null (strstr (why.text, "redirect to https://other.example/v1/x, "
                                      "which is not followed"));
   assert_false (again);
@@ -388,7 +388,7 @@ test_a_standby_without_a_leader_is_an_outage (void **state)
 
   (void)state;
   reason_set (&answer.elsewhere, 0, "https://b refused");
-  assert_int_equal (answer_refusal (&key, &answer, &again, &why), -EAGAIN);
+  assert_int_equal (bao_answer_refusal (&key, &answer, &again, &why), -EAGAIN);
   assert_non_null (strstr (why.text, "a standby whose leader does not answer"));
   assert_non_null (strstr (why.text, "https://other.example/v1/x"));
   assert_non_null (strstr (why.text, "of all addresses: https://b refused"));

@@ -63,7 +63,8 @@ found (const char *region, const char *interface, const char *expected)
   CLEANUP_JSON json_t *token = token_of ("{" LIFE "," TWO "}");
   const char *url = NULL;
 
-  assert_int_equal (catalog_find (token, region, interface, &url, NULL), 0);
+  assert_int_equal (
+      keystone_catalog_find (token, region, interface, &url, NULL), 0);
   assert_string_equal (url, expected);
 }
 
@@ -74,8 +75,8 @@ not_found (const char *body, const char *region, const char *interface)
   struct reason why = { "" };
   const char *url = NULL;
 
-  assert_int_equal (catalog_find (token, region, interface, &url, &why),
-                    -EINVAL);
+  assert_int_equal (
+      keystone_catalog_find (token, region, interface, &url, &why), -EINVAL);
   assert_null (url);
   assert_true (why.text[0]);
 }
@@ -121,7 +122,7 @@ test_a_token_lives_as_long_as_keystone_says (void **state)
   int64_t life_ms = 0;
 
   (void)state;
-  assert_int_equal (catalog_token_life (token, &life_ms, NULL), 0);
+  assert_int_equal (keystone_catalog_token_life (token, &life_ms, NULL), 0);
   assert_int_equal (life_ms, 3600 * 1000);
 }
 
@@ -151,7 +152,7 @@ test_a_life_that_is_nonsense (void **state)
               "\"expires_at\":\"%s\"}",
               expires[i]);
     token = token_of (body);
-    if (catalog_token_life (token, &life_ms, &why) != -EBADMSG)
+    if (keystone_catalog_token_life (token, &life_ms, &why) != -EBADMSG)
       fail_msg ("\"%s\" was taken for a time", expires[i]);
     assert_true (why.text[0]);
     json_decref (token);
@@ -161,20 +162,20 @@ test_a_life_that_is_nonsense (void **state)
 /* ---- refusals ---- */
 
 typedef int
-refusal (const struct os_subject *about, const struct http_reply *reply,
+refusal (const struct barbican_subject *about, const struct http_reply *reply,
          bool *again, struct reason *why);
 
 static void
 refused (refusal *of, long status, const char *body, int err, bool retried,
          const char *part)
 {
-  const struct os_subject about = { ADDRESS, "\"auth_url\"", ID };
+  const struct barbican_subject about = { ADDRESS, "\"auth_url\"", ID };
   struct http_reply reply = { .status = status };
   struct reason why = { "" };
   bool again = false;
 
   reply.body = secret_copy (body, strlen (body));
-  http_reply_read (&reply, &os_service, NULL);
+  http_reply_read (&reply, &barbican_service, NULL);
   assert_int_equal (of (&about, &reply, &again, &why), -err);
   assert_int_equal (again, retried);
   says (&why, part);
@@ -184,7 +185,7 @@ refused (refusal *of, long status, const char *body, int err, bool retried,
 static void
 test_refusals_of_a_login (void **state)
 {
-  refusal *of = os_login_refusal;
+  refusal *of = barbican_login_refusal;
 
   (void)state;
   refused (of, 401,
@@ -211,7 +212,7 @@ test_refusals_of_a_login (void **state)
 static void
 test_refusals_of_a_secret (void **state)
 {
-  refusal *of = os_secret_refusal;
+  refusal *of = barbican_secret_refusal;
 
   (void)state;
   refused (of, 403,
@@ -250,11 +251,14 @@ test_who_is_not_openstack_denies_nothing (void **state)
   static const char gateway[] = "{\"fault\": \"no such route\"}";
 
   (void)state;
-  refused (os_secret_refusal, 401, gateway, EBADMSG, false, "not as Barbican");
-  refused (os_secret_refusal, 403, gateway, EBADMSG, false, "not as Barbican");
-  refused (os_secret_refusal, 404, gateway, EINVAL, false, "no Barbican");
-  refused (os_login_refusal, 401, gateway, EBADMSG, false, "not as Keystone");
-  refused (os_login_refusal, 404, gateway, EINVAL, false, "auth_url");
+  refused (barbican_secret_refusal, 401, gateway, EBADMSG, false,
+           "not as Barbican");
+  refused (barbican_secret_refusal, 403, gateway, EBADMSG, false,
+           "not as Barbican");
+  refused (barbican_secret_refusal, 404, gateway, EINVAL, false, "no Barbican");
+  refused (barbican_login_refusal, 401, gateway, EBADMSG, false,
+           "not as Keystone");
+  refused (barbican_login_refusal, 404, gateway, EINVAL, false, "auth_url");
 }
 
 /* A proxy that quotes the request would put the secret in the log. */
@@ -267,7 +271,7 @@ test_a_secret_in_an_error_is_not_repeated (void **state)
 
   (void)state;
   reply.body = secret_copy (body, strlen (body));
-  http_reply_read (&reply, &os_service, hidden);
+  http_reply_read (&reply, &barbican_service, hidden);
   assert_non_null (reply.json);
   assert_string_equal (reply.text, "");
   http_reply_free (&reply);
@@ -338,7 +342,7 @@ metadata (const char *body, enum layout_kind layout, int err,
   enum layout_kind got = LAYOUT_FIELD;
   struct reason why = { "" };
 
-  assert_int_equal (os_secret_layout (json, layout, &got, &why), -err);
+  assert_int_equal (barbican_secret_layout (json, layout, &got, &why), -err);
   if (err == 0)
     assert_int_equal (got, expected);
   else

@@ -25,10 +25,10 @@
 static void
 parsed (const char *body, const char *path, const char *field, unsigned version)
 {
-  struct kv_reference parts;
+  struct bao_kv_reference parts;
   struct reason why = { "" };
 
-  if (kv_parse (body, &parts, &why) < 0)
+  if (bao_kv_parse (body, &parts, &why) < 0)
     fail_msg ("%s: %s", body, why.text);
   assert_string_equal (parts.path, path);
   if (field)
@@ -36,16 +36,16 @@ parsed (const char *body, const char *path, const char *field, unsigned version)
   else
     assert_null (parts.field);
   assert_int_equal (parts.version, version);
-  kv_reference_free (&parts);
+  bao_kv_reference_free (&parts);
 }
 
 static void
 not_parsed (const char *body)
 {
-  struct kv_reference parts;
+  struct bao_kv_reference parts;
   struct reason why = { "" };
 
-  if (kv_parse (body, &parts, &why) != -EINVAL)
+  if (bao_kv_parse (body, &parts, &why) != -EINVAL)
     fail_msg ("%s was taken", body);
   assert_true (why.text[0]);
 }
@@ -96,8 +96,8 @@ static void
 test_what_transit_wrote_is_a_wrapped_passphrase (void **state)
 {
   (void)state;
-  assert_int_equal (transit_check (GOOD, NULL), 0);
-  assert_int_equal (transit_check ("vault:v999999999:AA==", NULL), 0);
+  assert_int_equal (bao_transit_check (GOOD, NULL), 0);
+  assert_int_equal (bao_transit_check ("vault:v999999999:AA==", NULL), 0);
 }
 
 static void
@@ -127,7 +127,7 @@ test_everything_else_is_not (void **state)
   for (int i = 0; bad[i]; i++) {
     struct reason why = { "" };
 
-    if (transit_check (bad[i], &why) != -EINVAL)
+    if (bao_transit_check (bad[i], &why) != -EINVAL)
       fail_msg ("%s was taken", bad[i]);
     assert_non_null (strstr (why.text, "vault:v1:BASE64"));
   }
@@ -139,7 +139,7 @@ request_is (bool derived, const struct subject *subject, const char *body)
   struct secret *s = NULL;
   struct reason why = { "" };
 
-  if (transit_request ("vault:v1:AAAA", derived, subject, &s, &why) < 0)
+  if (bao_transit_request ("vault:v1:AAAA", derived, subject, &s, &why) < 0)
     fail_msg ("%s", why.text);
   assert_int_equal (s->length, strlen (body));
   assert_memory_equal (s->bytes, body, s->length);
@@ -185,8 +185,8 @@ test_without_an_image_a_derived_key_is_of_no_use (void **state)
     struct secret *s = NULL;
     struct reason why = { "" };
 
-    assert_int_equal (transit_request ("vault:v1:AAAA", true, bad[i], &s, &why),
-                      -EINVAL);
+    assert_int_equal (
+        bao_transit_request ("vault:v1:AAAA", true, bad[i], &s, &why), -EINVAL);
     assert_null (s);
     assert_non_null (strstr (why.text, "id of"));
   }
@@ -202,7 +202,7 @@ reply (enum layout_kind kind, const char *body, struct secret **ret)
 
   assert_int_equal (json_parse_object (body, strlen (body), &j, NULL), 0);
   *ret = NULL;
-  r = transit_reply (&layout, j, ret, &why);
+  r = bao_transit_reply (&layout, j, ret, &why);
   json_decref (j);
   assert_true (r == 0 || (why.text[0] && !strstr (why.text, "V4L")));
   return r;

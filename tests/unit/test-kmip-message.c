@@ -56,7 +56,7 @@ read_recorded (const char *name, enum kmip_operation operation,
   struct reason why = { "" };
 
   *message = recorded (name);
-  if (message_read (*message, operation, reply, &why) != 0)
+  if (kmip_message_read (*message, operation, reply, &why) != 0)
     fail_msg ("%s: %s", name, why.text);
 }
 
@@ -80,7 +80,7 @@ test_a_symmetric_key (void **state)
   (void)state;
   read_recorded ("get-key", KMIP_GET, &reply, &s);
   assert_true (reply.success);
-  assert_int_equal (reply_key (&reply, "1", &passphrase, &key, NULL), 0);
+  assert_int_equal (kmip_reply_key (&reply, "1", &passphrase, &key, NULL), 0);
   assert_false (passphrase);
   assert_int_equal (key->length, 32);
   assert_memory_equal (key->bytes, key_bytes, 32);
@@ -96,7 +96,7 @@ test_secret_data (void **state)
 
   (void)state;
   read_recorded ("get-secret", KMIP_GET, &reply, &s);
-  assert_int_equal (reply_key (&reply, "4", &passphrase, &key, NULL), 0);
+  assert_int_equal (kmip_reply_key (&reply, "4", &passphrase, &key, NULL), 0);
   assert_true (passphrase);
   assert_int_equal (key->length, 13);
   assert_memory_equal (key->bytes, "correct horse", 13);
@@ -113,7 +113,7 @@ test_a_key_of_another_id_is_nonsense (void **state)
 
   (void)state;
   read_recorded ("get-key", KMIP_GET, &reply, &s);
-  assert_int_equal (reply_key (&reply, "11", &passphrase, &key, &why),
+  assert_int_equal (kmip_reply_key (&reply, "11", &passphrase, &key, &why),
                     -EBADMSG);
   says (&why, "another object");
   assert_null (key);
@@ -127,7 +127,8 @@ test_an_answer_to_another_question_is_nonsense (void **state)
   struct kmip_reply reply;
 
   (void)state;
-  assert_int_equal (message_read (s, KMIP_DECRYPT, &reply, &why), -EBADMSG);
+  assert_int_equal (kmip_message_read (s, KMIP_DECRYPT, &reply, &why),
+                    -EBADMSG);
   says (&why, "another question");
 }
 
@@ -139,7 +140,7 @@ located (const char *name, int err, const char *expected)
   CLEANUP_SECRET struct secret *s = NULL;
 
   read_recorded (name, KMIP_LOCATE, &reply, &s);
-  assert_int_equal (reply_located (&reply, ident, NULL), -err);
+  assert_int_equal (kmip_reply_located (&reply, ident, NULL), -err);
   assert_string_equal (ident, expected);
 }
 
@@ -161,8 +162,8 @@ state_is (const char *name, const char *ident, int err, const char *part)
   uint32_t number = 0;
 
   read_recorded (name, KMIP_GET_ATTRIBUTES, &reply, &s);
-  assert_int_equal (reply_state (&reply, ident, &number, &why), 0);
-  assert_int_equal (state_refusal (number, "vol-1", ADDRESS, &why), -err);
+  assert_int_equal (kmip_reply_state (&reply, ident, &number, &why), 0);
+  assert_int_equal (kmip_state_refusal (number, "vol-1", ADDRESS, &why), -err);
   says (&why, part);
 }
 
@@ -174,15 +175,15 @@ test_state (void **state)
   (void)state;
   state_is ("state-active", "1", 0, "");
   state_is ("state-preactive", "2", EACCES, "Pre-Active");
-  assert_int_equal (state_refusal (3, "v", ADDRESS, &why), -EACCES);
+  assert_int_equal (kmip_state_refusal (3, "v", ADDRESS, &why), -EACCES);
   says (&why, "Deactivated");
-  assert_int_equal (state_refusal (4, "v", ADDRESS, &why), -EACCES);
+  assert_int_equal (kmip_state_refusal (4, "v", ADDRESS, &why), -EACCES);
   says (&why, "Compromised");
-  assert_int_equal (state_refusal (5, "v", ADDRESS, &why), -ENOENT);
+  assert_int_equal (kmip_state_refusal (5, "v", ADDRESS, &why), -ENOENT);
   says (&why, "Destroyed");
-  assert_int_equal (state_refusal (6, "v", ADDRESS, &why), -ENOENT);
-  assert_int_equal (state_refusal (0, "v", ADDRESS, &why), -EBADMSG);
-  assert_int_equal (state_refusal (7, "v", ADDRESS, &why), -EBADMSG);
+  assert_int_equal (kmip_state_refusal (6, "v", ADDRESS, &why), -ENOENT);
+  assert_int_equal (kmip_state_refusal (0, "v", ADDRESS, &why), -EBADMSG);
+  assert_int_equal (kmip_state_refusal (7, "v", ADDRESS, &why), -EBADMSG);
 }
 
 static void
@@ -194,7 +195,7 @@ test_decrypted_data (void **state)
 
   (void)state;
   read_recorded ("decrypted", KMIP_DECRYPT, &reply, &s);
-  assert_int_equal (reply_data (&reply, "1", &data, NULL), 0);
+  assert_int_equal (kmip_reply_data (&reply, "1", &data, NULL), 0);
   assert_int_equal (data->length, 13);
   assert_memory_equal (data->bytes, "correct horse", 13);
 }
@@ -211,7 +212,8 @@ refused (const char *name, enum kmip_operation operation, int err, bool retried,
   read_recorded (name, operation, &reply, &s);
   assert_false (reply.success);
   assert_int_equal (
-      reply_refusal (&reply, operation, "vol-1", ADDRESS, &again, &why), -err);
+      kmip_reply_refusal (&reply, operation, "vol-1", ADDRESS, &again, &why),
+      -err);
   assert_int_equal (again, retried);
   says (&why, ADDRESS);
   says (&why, "vol-1");
@@ -263,7 +265,7 @@ test_reasons_that_pykmip_does_not_give (void **state)
     bool again;
 
     assert_int_equal (
-        reply_refusal (&reply, KMIP_GET, "v", ADDRESS, &again, &why),
+        kmip_reply_refusal (&reply, KMIP_GET, "v", ADDRESS, &again, &why),
         -cases[i].err);
   }
 }
@@ -305,7 +307,7 @@ finish_saying (struct made *m, enum kmip_operation operation, int err,
   while (m->w.depth > 0)
     ttlv_close (&m->w);
   assert_int_equal (ttlv_end_writing (&m->w), 0);
-  assert_int_equal (message_read (m->out, operation, reply, &why), -err);
+  assert_int_equal (kmip_message_read (m->out, operation, reply, &why), -err);
   says (&why, part);
 }
 
@@ -375,7 +377,8 @@ test_a_success_without_payload_has_no_key (void **state)
 
   (void)state;
   finish (&m, KMIP_GET, 0, &reply);
-  assert_int_equal (reply_key (&reply, "1", &passphrase, &key, NULL), -EBADMSG);
+  assert_int_equal (kmip_reply_key (&reply, "1", &passphrase, &key, NULL),
+                    -EBADMSG);
   secret_free (m.out);
 }
 
@@ -415,7 +418,7 @@ key_refused (const struct key_reply *k, const char *part)
     ttlv_close (&m.w);
   }
   finish (&m, KMIP_GET, 0, &reply);
-  assert_int_equal (reply_key (&reply, "1", &passphrase, &key, &why),
+  assert_int_equal (kmip_reply_key (&reply, "1", &passphrase, &key, &why),
                     part ? -EBADMSG : 0);
   if (part)
     says (&why, part);
@@ -467,7 +470,7 @@ test_identifiers_that_are_none (void **state)
     ttlv_open (&m.w, 0x42007c);
     ttlv_put_text (&m.w, 0x420094, bad[i] ? bad[i] : longer);
     finish (&m, KMIP_LOCATE, 0, &reply);
-    assert_int_equal (reply_located (&reply, ident, NULL), -EBADMSG);
+    assert_int_equal (kmip_reply_located (&reply, ident, NULL), -EBADMSG);
     secret_free (m.out);
   }
 }
@@ -485,7 +488,8 @@ test_every_truncation_is_refused (void **state)
 
     for (size_t n = s->length; n-- > 0;) {
       s->length = n;
-      assert_int_equal (message_read (s, KMIP_GET, &reply, NULL), -EBADMSG);
+      assert_int_equal (kmip_message_read (s, KMIP_GET, &reply, NULL),
+                        -EBADMSG);
     }
   }
 }
@@ -506,9 +510,9 @@ test_every_byte_may_lie (void **state)
       int r;
 
       s->bytes[i] ^= 1 << bit;
-      r = message_read (s, KMIP_GET, &reply, &why);
+      r = kmip_message_read (s, KMIP_GET, &reply, &why);
       if (r == 0 && reply.success)
-        r = reply_key (&reply, "1", &passphrase, &key, &why);
+        r = kmip_reply_key (&reply, "1", &passphrase, &key, &why);
       assert_true (r == 0 || why.text[0]);
       secret_free (key);
       s->bytes[i] ^= 1 << bit;
@@ -530,7 +534,7 @@ test_requests_are_sound (void **state)
   for (size_t i = 0; i < sizeof requests / sizeof requests[0]; i++) {
     CLEANUP_SECRET struct secret *out = NULL;
 
-    assert_int_equal (message_write (&requests[i], 2, &out, NULL), 0);
+    assert_int_equal (kmip_message_write (&requests[i], 2, &out, NULL), 0);
     assert_int_equal (ttlv_check (out->bytes, out->length, NULL), 0);
     assert_int_equal (ttlv_message_length (out->bytes, 0x420078), out->length);
   }
@@ -544,20 +548,21 @@ test_requests_are_sound (void **state)
 static void
 test_wrapped_passphrases_are_read (void **state)
 {
-  struct wrapped w;
+  struct kmip_wrapped w;
 
   (void)state;
   assert_int_equal (
-      wrapped_parse ("kmip:v1:gcm:" IV12 ":c2VjcmV0:" B16, &w, NULL), 0);
+      kmip_wrapped_parse ("kmip:v1:gcm:" IV12 ":c2VjcmV0:" B16, &w, NULL), 0);
   assert_true (w.gcm);
   assert_int_equal (w.iv->length, 12);
   assert_memory_equal (w.data->bytes, "secret", 6);
   assert_int_equal (w.tag->length, 16);
-  wrapped_free (&w);
-  assert_int_equal (wrapped_parse ("kmip:v1:cbc:" B16 ":" B16, &w, NULL), 0);
+  kmip_wrapped_free (&w);
+  assert_int_equal (kmip_wrapped_parse ("kmip:v1:cbc:" B16 ":" B16, &w, NULL),
+                    0);
   assert_false (w.gcm);
   assert_null (w.tag);
-  wrapped_free (&w);
+  kmip_wrapped_free (&w);
 }
 
 static void
@@ -592,9 +597,9 @@ test_wrapped_passphrases_that_are_none (void **state)
   (void)state;
   for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
     struct reason why = { "" };
-    struct wrapped w = { .gcm = true };
+    struct kmip_wrapped w = { .gcm = true };
 
-    if (wrapped_parse (bad[i], &w, &why) != -EINVAL || !why.text[0])
+    if (kmip_wrapped_parse (bad[i], &w, &why) != -EINVAL || !why.text[0])
       fail_msg ("%s was taken", bad[i]);
   }
 }

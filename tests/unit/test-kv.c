@@ -24,7 +24,7 @@
 
 /* A key PATH in the mount "secret": the result, and its sentence. */
 static int
-reads (enum openbao_engine engine, const char *path, bool fetched,
+reads (enum bao_engine engine, const char *path, bool fetched,
        struct line *lines, struct reason *why)
 {
   char name[64], mount[] = "secret", field[] = "key";
@@ -41,14 +41,14 @@ reads (enum openbao_engine engine, const char *path, bool fetched,
   login_bao.engine = engine;
   script = lines;
   begin (TOKEN_FILE, "s.1");
-  r = kv_read (&key, &q, &s, why);
+  r = bao_kv_read (&key, &q, &s, why);
   secret_free (s);
   bao_login_close (&login);
   return r;
 }
 
 static void
-fails (enum openbao_engine engine, const char *path, bool fetched,
+fails (enum bao_engine engine, const char *path, bool fetched,
        struct line *lines, int err, const char *part)
 {
   struct reason why = { "" };
@@ -61,8 +61,8 @@ fails (enum openbao_engine engine, const char *path, bool fetched,
 
 /* What the mount says of itself after a key was not found there. */
 static void
-not_found_in (enum openbao_engine engine, int status, const char *mount,
-              int err, const char *part)
+not_found_in (enum bao_engine engine, int status, const char *mount, int err,
+              const char *part)
 {
   struct line lines[] = {
     ALWAYS ("GET /v1/sys/internal/ui/mounts/secret/vol", status, mount),

@@ -276,7 +276,7 @@ open_credential (struct credential *c, const char *text)
 
   memset (c, 0, sizeof *c);
   write_file (path, text, 0600);
-  if (credential_open (c, path, &credential_token, &why) < 0)
+  if (credential_open (c, path, &bao_token_rules, &why) < 0)
     fail_msg ("%s", why.text);
 }
 
@@ -354,7 +354,7 @@ jwt (const char *text, int64_t now, const char *part)
 {
   struct secret *s = secret_copy (text, strlen (text));
   struct reason why = { "" };
-  const int r = jwt_check (s, now, &why);
+  const int r = bao_jwt_check (s, now, &why);
 
   secret_free (s);
   if (r < 0 && !strstr (why.text, part))

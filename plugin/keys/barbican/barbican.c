@@ -30,21 +30,21 @@ struct barbican_key {
  */
 static int
 ask_once (const struct barbican_key *k, const struct login_token *token,
-          const char *part, struct os_request request,
+          const char *part, struct barbican_request request,
           struct key_question *question, struct http_reply *reply,
           bool *rejected, struct reason *why)
 {
   const struct keystone *ks = &k->barbican->keystone;
   const struct barbican_endpoint *e = keystone_endpoint (ks, token);
-  struct os_subject about = { .setting = key_server_setting (e->server),
-                              .name = k->id };
+  struct barbican_subject about = { .setting = key_server_setting (e->server),
+                                    .name = k->id };
   char path[128];
   int r;
 
   snprintf (path, sizeof path, "%ssecrets/%s%s", e->base, k->id, part);
   request.path = path;
   request.token = token->id;
-  r = os_ask (e->server, &request, question, reply, why);
+  r = barbican_ask (e->server, &request, question, reply, why);
   if (r < 0)
     return r;
   if (reply->status == 200 &&
@@ -52,7 +52,7 @@ ask_once (const struct barbican_key *k, const struct login_token *token,
     return 0;
   *rejected = reply->status == 401;
   about.address = key_server_address (e->server);
-  r = os_secret_refusal (&about, reply, &question->again, why);
+  r = barbican_secret_refusal (&about, reply, &question->again, why);
   http_reply_free (reply);
   return r;
 }
@@ -62,7 +62,7 @@ ask_once (const struct barbican_key *k, const struct login_token *token,
 
 static int
 ask (const struct barbican_key *k, const char *part,
-     const struct os_request *request, struct key_question *question,
+     const struct barbican_request *request, struct key_question *question,
      struct http_reply *reply, struct reason *why)
 {
   struct login *login = &k->barbican->keystone.login;
@@ -95,7 +95,7 @@ register_consumer (const struct barbican_key *k, struct key_question *question)
   CLEANUP_SECRET struct secret *body = json_secret (
       json_pack ("{s:s,s:s,s:s}", "service", "rbdcrypt", "resource_type",
                  "rbd-image", "resource_id", question->subject->id));
-  const struct os_request request = { .method = "POST", .body = body };
+  const struct barbican_request request = { .method = "POST", .body = body };
   struct http_reply reply;
   struct reason why;
   int r = body ? ask (k, "/consumers", &request, &q, &reply, &why)
@@ -125,14 +125,14 @@ static int
 get_metadata (const struct barbican_key *k, struct key_question *question,
               struct layout *layout, struct reason *why)
 {
-  const struct os_request request = { .method = "GET" };
+  const struct barbican_request request = { .method = "GET" };
   struct http_reply reply;
   int r = ask (k, "", &request, question, &reply, why);
 
   if (r < 0)
     return r;
-  r = os_secret_layout (reply.json, k->barbican->layout.kind, &layout->kind,
-                        why);
+  r = barbican_secret_layout (reply.json, k->barbican->layout.kind,
+                              &layout->kind, why);
   http_reply_free (&reply);
   return about (k, r, why);
 }
@@ -141,7 +141,7 @@ static int
 get_payload (const struct barbican_key *k, struct key_question *question,
              struct secret **ret, struct reason *why)
 {
-  const struct os_request request = { .method = "GET", .bytes = true };
+  const struct barbican_request request = { .method = "GET", .bytes = true };
   struct http_reply reply;
   int r = ask (k, "/payload", &request, question, &reply, why);
 

@@ -2,12 +2,12 @@
 
 /* OpenStack's Barbican, with logins to Keystone: what the files of this
  * provider share.
- *   profile.c   settings from a profile
- *   reply.c     one exchange, and what refusals mean
- *   keystone.c  what is posted to log in, and what comes back
- *   catalog.c   a token's life, and where the catalog says Barbican is
- *   keystone_login.c  the login, and the Barbican that it is good for
- *   barbican.c  the provider
+ *   barbican_profile.c  settings from a profile
+ *   barbican_reply.c    one exchange, and what refusals mean
+ *   keystone.c          what is posted to log in, and what comes back
+ *   catalog.c           a token's life, and where the catalog says Barbican is
+ *   keystone_login.c    the login, and the Barbican that it is good for
+ *   barbican.c          the provider
  *
  * APIs: OpenStack's documentation, "Identity API v3" and "Key Manager API".
  */
@@ -19,9 +19,9 @@
 
 #define BARBICAN_URL_MAX 1024
 
-/* ---- reply.c ---- */
+/* ---- barbican_reply.c ---- */
 
-struct os_request {
+struct barbican_request {
   const char *method;
   const char *path;                   /* encoded, without a leading slash */
   const struct secret *token;         /* X-Auth-Token, or NULL */
@@ -31,16 +31,16 @@ struct os_request {
   bool bytes;                         /* not JSON is wanted, but octets */
 };
 
-extern const struct http_service os_service;
+extern const struct http_service barbican_service;
 
 /* As http_ask_json; QUESTION gets the request's id. */
-extern int
-os_ask (const struct key_server *server, const struct os_request *request,
-        struct key_question *question, struct http_reply *reply,
-        struct reason *why);
+extern int barbican_ask (const struct key_server *server,
+                         const struct barbican_request *request,
+                         struct key_question *question,
+                         struct http_reply *reply, struct reason *why);
 
 /* What a refusal is about, for sentences. */
-struct os_subject {
+struct barbican_subject {
   const char *address; /* of the server that said it */
   const char *setting; /* what gave that address */
   const char *name;    /* of the secret, or of who logs in */
@@ -49,33 +49,33 @@ struct os_subject {
 /* The class of an answer that is no success, and its sentence.  *AGAIN
  * is set when a second try may go better.
  */
-extern int os_login_refusal (const struct os_subject *about,
-                             const struct http_reply *reply, bool *again,
-                             struct reason *why);
-extern int os_secret_refusal (const struct os_subject *about,
-                              const struct http_reply *reply, bool *again,
-                              struct reason *why);
+extern int barbican_login_refusal (const struct barbican_subject *about,
+                                   const struct http_reply *reply, bool *again,
+                                   struct reason *why);
+extern int barbican_secret_refusal (const struct barbican_subject *about,
+                                    const struct http_reply *reply, bool *again,
+                                    struct reason *why);
 
 /* What becomes of the bytes of the secret whose metadata is JSON: *RET is
  * LAYOUT, or LAYOUT_RAW for a passphrase of castellan's.  -EBADMSG;
  * -ENOENT: it has no payload yet.
  */
-extern int os_secret_layout (json_t *json, enum layout_kind layout,
-                             enum layout_kind *ret, struct reason *why);
+extern int barbican_secret_layout (json_t *json, enum layout_kind layout,
+                                   enum layout_kind *ret, struct reason *why);
 
 /* ---- catalog.c ---- */
 
 /* How long the "token" of a reply lives.  -EBADMSG. */
-extern int
-catalog_token_life (json_t *token, int64_t *life_ms, struct reason *why);
+extern int keystone_catalog_token_life (json_t *token, int64_t *life_ms,
+                                        struct reason *why);
 
 /* The address of the key-manager in REGION (NULL: there may be one only)
  * for INTERFACE; *URL is JSON's.  -EINVAL: there is none, or there are
  * several.
  */
 extern int
-catalog_find (json_t *token, const char *region, const char *interface,
-              const char **url, struct reason *why);
+keystone_catalog_find (json_t *token, const char *region, const char *interface,
+                       const char **url, struct reason *why);
 
 /* ---- keystone.c ---- */
 
@@ -137,7 +137,7 @@ keystone_use_endpoints (struct keystone *ks, const struct address_list *list,
 extern const struct barbican_endpoint *
 keystone_endpoint (const struct keystone *ks, const struct login_token *t);
 
-/* ---- profile.c ---- */
+/* ---- barbican_profile.c ---- */
 
 struct barbican {
   struct keystone keystone;

@@ -32,7 +32,8 @@ parse_time (const char *text, int64_t *ret)
 
 /* From when to when, on Keystone's clock: ours may be another. */
 int
-catalog_token_life (json_t *token, int64_t *life_ms, struct reason *why)
+keystone_catalog_token_life (json_t *token, int64_t *life_ms,
+                             struct reason *why)
 {
   const char *issued = json_string_value (json_object_get (token, "issued_at"));
   const char *expires =
@@ -56,7 +57,7 @@ member (json_t *object, const char *name)
 }
 
 /* What is searched for, and what was seen on the way. */
-struct catalog_search {
+struct keystone_catalog_search {
   const char *region, *interface;
   const char *url; /* found */
   const char *in;  /* its region */
@@ -65,7 +66,7 @@ struct catalog_search {
 };
 
 static void
-look_at_endpoint (struct catalog_search *s, json_t *endpoint)
+look_at_endpoint (struct keystone_catalog_search *s, json_t *endpoint)
 {
   /* "region" is its old name, which Keystone still gives. */
   const char *region = member (endpoint, "region_id");
@@ -85,7 +86,7 @@ look_at_endpoint (struct catalog_search *s, json_t *endpoint)
 }
 
 static void
-look_at_service (struct catalog_search *s, json_t *service)
+look_at_service (struct keystone_catalog_search *s, json_t *service)
 {
   json_t *endpoint;
   size_t i;
@@ -98,10 +99,11 @@ look_at_service (struct catalog_search *s, json_t *service)
 }
 
 int
-catalog_find (json_t *token, const char *region, const char *interface,
-              const char **url, struct reason *why)
+keystone_catalog_find (json_t *token, const char *region, const char *interface,
+                       const char **url, struct reason *why)
 {
-  struct catalog_search s = { .region = region, .interface = interface };
+  struct keystone_catalog_search s = { .region = region,
+                                       .interface = interface };
   json_t *catalog = json_object_get (token, "catalog"), *service;
   size_t i;
 

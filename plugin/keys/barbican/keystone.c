@@ -68,9 +68,9 @@ read_token (const struct keystone *ks, const struct http_reply *reply,
     return reason_set (why, EBADMSG,
                        "the answer holds no token: is that Keystone's "
                        "address?");
-  r = catalog_token_life (token, &life_ms, why);
+  r = keystone_catalog_token_life (token, &life_ms, why);
   if (r == 0 && !ks->fixed)
-    r = catalog_find (token, ks->region, ks->interface, &found, why);
+    r = keystone_catalog_find (token, ks->region, ks->interface, &found, why);
   if (r < 0)
     return r;
   if (found && strlen (found) > BARBICAN_URL_MAX)
@@ -90,13 +90,13 @@ void
 keystone_revoke (const struct keystone *ks, const struct secret *id,
                  const struct deadline *deadline)
 {
-  const struct os_request request = {
+  const struct barbican_request request = {
     .method = "DELETE", .path = TOKENS, .token = id, .subject_token = id
   };
   struct key_question question = { .deadline = *deadline };
   struct http_reply reply;
 
-  if (os_ask (ks->server, &request, &question, &reply, NULL) == 0)
+  if (barbican_ask (ks->server, &request, &question, &reply, NULL) == 0)
     http_reply_free (&reply);
 }
 
@@ -105,11 +105,12 @@ keystone_post (const struct keystone *ks, struct key_question *question,
                struct login_token **t, char **url, struct reason *why)
 {
   CLEANUP_SECRET struct secret *body = body_of (&ks->identity);
-  const struct os_request request = { .method = "POST",
-                                      .path = TOKENS,
-                                      .body = body,
-                                      .hidden = ks->identity.secret.text };
-  struct os_subject about = {
+  const struct barbican_request request = { .method = "POST",
+                                            .path = TOKENS,
+                                            .body = body,
+                                            .hidden =
+                                                ks->identity.secret.text };
+  struct barbican_subject about = {
     .setting = key_server_setting (ks->server),
     .name = ks->login.setting,
   };
@@ -118,13 +119,13 @@ keystone_post (const struct keystone *ks, struct key_question *question,
 
   if (!body)
     return reason_no_memory (why);
-  r = os_ask (ks->server, &request, question, &reply, why);
+  r = barbican_ask (ks->server, &request, question, &reply, why);
   about.address = key_server_address (ks->server);
   if (r == 0) {
     if (reply.status == 201 && reply.json)
       r = read_token (ks, &reply, t, url, why);
     else
-      r = os_login_refusal (&about, &reply, &question->again, why);
+      r = barbican_login_refusal (&about, &reply, &question->again, why);
     /* A token that we cannot use is not left behind. */
     if (r < 0 && reply.wanted)
       keystone_revoke (ks, reply.wanted, &question->deadline);

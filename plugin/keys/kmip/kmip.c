@@ -23,13 +23,13 @@
 
 struct kmip_key {
   struct kmip *kmip;
-  char *object;           /* id or name; not of a wrapped passphrase */
-  struct wrapped wrapped; /* where the profile has a wrapper */
+  char *object;                /* id or name; not of a wrapped passphrase */
+  struct kmip_wrapped wrapped; /* where the profile has a wrapper */
 };
 
 /* ---- talking ---- */
 
-struct talk {
+struct kmip_talk {
   struct kmip *kmip;
   struct kmip_connection *connection;
   struct key_question *question;
@@ -38,11 +38,11 @@ struct talk {
 
 /* Send REQUEST in KMIP 1.MINOR and read the answer. */
 static int
-exchange (struct talk *t, const struct kmip_request *request, unsigned minor,
-          struct kmip_reply *reply, struct reason *why)
+exchange (struct kmip_talk *t, const struct kmip_request *request,
+          unsigned minor, struct kmip_reply *reply, struct reason *why)
 {
   CLEANUP_SECRET struct secret *out = NULL;
-  int r = message_write (request, minor, &out, why);
+  int r = kmip_message_write (request, minor, &out, why);
 
   secret_free (t->message);
   t->message = NULL;
@@ -51,7 +51,7 @@ exchange (struct talk *t, const struct kmip_request *request, unsigned minor,
                                   &t->message, why);
   if (r < 0)
     return r;
-  r = message_read (t->message, request->operation, reply, why);
+  r = kmip_message_read (t->message, request->operation, reply, why);
   if (r < 0)
     reason_prefix (why, "%.256s", kmip_connection_address (t->connection));
   return r;
@@ -71,7 +71,7 @@ first_minor (const struct kmip_request *request)
  * and has all that a key takes.
  */
 static int
-ask_versions (struct talk *t, const struct kmip_request *request,
+ask_versions (struct kmip_talk *t, const struct kmip_request *request,
               struct kmip_reply *reply, struct reason *why)
 {
   static const int order[] = { 2, 4, 3, 1, 0 };
@@ -96,7 +96,7 @@ ask_versions (struct talk *t, const struct kmip_request *request,
 
 /* A success, or the class of the refusal.  WHAT is the key, for it. */
 static int
-ask (struct talk *t, const struct kmip_request *request, const char *what,
+ask (struct kmip_talk *t, const struct kmip_request *request, const char *what,
      struct kmip_reply *reply, struct reason *why)
 {
   const int pinned = t->kmip->pinned;
@@ -110,15 +110,15 @@ ask (struct talk *t, const struct kmip_request *request, const char *what,
   r = pinned >= 0 ? exchange (t, request, pinned, reply, why)
                   : ask_versions (t, request, reply, why);
   if (r == 0 && !reply->success)
-    r = reply_refusal (reply, request->operation, what,
-                       kmip_connection_address (t->connection),
-                       &t->question->again, why);
+    r = kmip_reply_refusal (reply, request->operation, what,
+                            kmip_connection_address (t->connection),
+                            &t->question->again, why);
   return r;
 }
 
 /* What an answer holds is not what was asked for. */
 static int
-about (const struct talk *t, const char *what, int r, struct reason *why)
+about (const struct kmip_talk *t, const char *what, int r, struct reason *why)
 {
   char buf[REASON_NAME_MAX];
 
@@ -133,7 +133,7 @@ about (const struct talk *t, const char *what, int r, struct reason *why)
  * not see, so that "no such name" may mean either.
  */
 static int
-locate (struct talk *t, const char *name, char ident[KMIP_ID_MAX + 1],
+locate (struct kmip_talk *t, const char *name, char ident[KMIP_ID_MAX + 1],
         struct reason *why)
 {
   const struct kmip_request request = { .operation = KMIP_LOCATE,
@@ -145,7 +145,7 @@ locate (struct talk *t, const char *name, char ident[KMIP_ID_MAX + 1],
 
   if (r < 0)
     return r;
-  r = reply_located (&reply, ident, why);
+  r = kmip_reply_located (&reply, ident, why);
   reason_name (buf, name);
   if (r == -ENOENT)
     return reason_set (why, EACCES,
@@ -164,7 +164,7 @@ locate (struct talk *t, const char *name, char ident[KMIP_ID_MAX + 1],
 }
 
 static int
-check_state (struct talk *t, const char *ident, const char *what,
+check_state (struct kmip_talk *t, const char *ident, const char *what,
              struct reason *why)
 {
   const struct kmip_request request = { .operation = KMIP_GET_ATTRIBUTES,
@@ -175,14 +175,14 @@ check_state (struct talk *t, const char *ident, const char *what,
 
   if (r < 0)
     return r;
-  r = about (t, what, reply_state (&reply, ident, &state, why), why);
+  r = about (t, what, kmip_reply_state (&reply, ident, &state, why), why);
   return r < 0 ? r
-               : state_refusal (state, what,
-                                kmip_connection_address (t->connection), why);
+               : kmip_state_refusal (
+                     state, what, kmip_connection_address (t->connection), why);
 }
 
 static int
-get_key (struct talk *t, const char *ident, const char *what,
+get_key (struct kmip_talk *t, const char *ident, const char *what,
          struct secret **ret, struct reason *why)
 {
   const struct kmip_request request = { .operation = KMIP_GET,
@@ -195,7 +195,8 @@ get_key (struct talk *t, const char *ident, const char *what,
 
   if (r < 0)
     return r;
-  r = about (t, what, reply_key (&reply, ident, &passphrase, &bytes, why), why);
+  r = about (t, what, kmip_reply_key (&reply, ident, &passphrase, &bytes, why),
+             why);
   /* As castellan has it: a key in hexadecimal, a passphrase as it is. */
   return r < 0 ? r
                : layout_bytes (passphrase ? &as_it_is : &t->kmip->layout, bytes,
@@ -203,8 +204,8 @@ get_key (struct talk *t, const char *ident, const char *what,
 }
 
 static int
-decrypt (struct talk *t, const struct wrapped *wrapped, struct secret **ret,
-         struct reason *why)
+decrypt (struct kmip_talk *t, const struct kmip_wrapped *wrapped,
+         struct secret **ret, struct reason *why)
 {
   const char *ident = t->kmip->wrapper;
   const struct kmip_request request = { .operation = KMIP_DECRYPT,
@@ -213,13 +214,14 @@ decrypt (struct talk *t, const struct wrapped *wrapped, struct secret **ret,
   struct kmip_reply reply;
   int r = ask (t, &request, ident, &reply, why);
 
-  return r < 0 ? r
-               : about (t, ident, reply_data (&reply, ident, ret, why), why);
+  return r < 0
+             ? r
+             : about (t, ident, kmip_reply_data (&reply, ident, ret, why), why);
 }
 
 static int
-get_passphrase (struct talk *t, const struct kmip_key *k, struct secret **ret,
-                struct reason *why)
+get_passphrase (struct kmip_talk *t, const struct kmip_key *k,
+                struct secret **ret, struct reason *why)
 {
   char located[KMIP_ID_MAX + 1];
   const char *ident = k->object;
@@ -248,7 +250,7 @@ kmip_fetch (void *state, struct key_question *question, struct secret **ret,
             struct reason *why)
 {
   const struct kmip_key *k = state;
-  struct talk t = { .kmip = k->kmip, .question = question };
+  struct kmip_talk t = { .kmip = k->kmip, .question = question };
   int r = kmip_connection_open (k->kmip, &question->deadline, &question->again,
                                 &t.connection, why);
 
@@ -302,7 +304,7 @@ kmip_free (void *state)
 {
   struct kmip_key *k = state;
 
-  wrapped_free (&k->wrapped);
+  kmip_wrapped_free (&k->wrapped);
   free (k->object);
   free (k);
 }
@@ -313,7 +315,7 @@ set_object (struct kmip_key *k, const struct reference *ref, struct reason *why)
   const char *prefix = k->kmip->prefix ? k->kmip->prefix : "";
 
   if (k->kmip->wrapper)
-    return wrapped_parse (ref->body, &k->wrapped, why);
+    return kmip_wrapped_parse (ref->body, &k->wrapped, why);
   if (text_format (&k->object, why, "%s%s", prefix, ref->body) < 0)
     return -ENOMEM;
   return kmip_check_id (

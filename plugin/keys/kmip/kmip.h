@@ -31,15 +31,15 @@
  * with PKCS #5 padding and an iv of 16 bytes, which nothing protects from
  * being changed.
  */
-struct wrapped {
+struct kmip_wrapped {
   bool gcm;
   struct secret *iv, *data, *tag; /* tag: NULL with CBC */
 };
 
 /* 0, -EINVAL, -ENOMEM. */
-extern int
-wrapped_parse (const char *text, struct wrapped *ret, struct reason *why);
-extern void wrapped_free (struct wrapped *wrapped);
+extern int kmip_wrapped_parse (const char *text, struct kmip_wrapped *ret,
+                               struct reason *why);
+extern void kmip_wrapped_free (struct kmip_wrapped *wrapped);
 
 /* ---- message.c: requests and what is answered ---- */
 
@@ -53,13 +53,14 @@ enum kmip_operation {
 /* One request, in KMIP 1.MINOR. */
 struct kmip_request {
   enum kmip_operation operation;
-  const char *object;            /* the name for Locate, else the id */
-  const struct wrapped *wrapped; /* of Decrypt */
+  const char *object;                 /* the name for Locate, else the id */
+  const struct kmip_wrapped *wrapped; /* of Decrypt */
 };
 
 /* *RET is the caller's.  -EINVAL when it is too long, -ENOMEM. */
-extern int message_write (const struct kmip_request *request, unsigned minor,
-                          struct secret **ret, struct reason *why);
+extern int
+kmip_message_write (const struct kmip_request *request, unsigned minor,
+                    struct secret **ret, struct reason *why);
 
 #define KMIP_TEXT_MAX 120
 
@@ -73,8 +74,8 @@ struct kmip_reply {
 
 /* Take apart the answer to a request of OPERATION.  -EBADMSG. */
 extern int
-message_read (const struct secret *message, enum kmip_operation operation,
-              struct kmip_reply *ret, struct reason *why);
+kmip_message_read (const struct secret *message, enum kmip_operation operation,
+                   struct kmip_reply *ret, struct reason *why);
 
 /* The grammar of identifiers and names: UTF-8 without control characters,
  * 1 to KMIP_ID_MAX bytes.  -EINVAL; TEXT is not repeated.
@@ -83,28 +84,29 @@ extern int
 kmip_check_id (const char *text, const char *what, struct reason *why);
 
 /* What the payload of a success says.  IDENT must be the identifier that
- * was asked for.  -EBADMSG, -ENOMEM, and of reply_located -ENOENT: none,
+ * was asked for.  -EBADMSG, -ENOMEM, and of kmip_reply_located -ENOENT: none,
  * -EINVAL: more than one.
  */
-extern int reply_located (const struct kmip_reply *reply,
-                          char ret[KMIP_ID_MAX + 1], struct reason *why);
-extern int reply_state (const struct kmip_reply *reply, const char *ident,
-                        uint32_t *ret, struct reason *why);
+extern int kmip_reply_located (const struct kmip_reply *reply,
+                               char ret[KMIP_ID_MAX + 1], struct reason *why);
+extern int kmip_reply_state (const struct kmip_reply *reply, const char *ident,
+                             uint32_t *ret, struct reason *why);
 /* PASSPHRASE: it is Secret Data, not a Symmetric Key. */
 extern int
-reply_key (const struct kmip_reply *reply, const char *ident, bool *passphrase,
-           struct secret **ret, struct reason *why);
-extern int reply_data (const struct kmip_reply *reply, const char *ident,
-                       struct secret **ret, struct reason *why);
+kmip_reply_key (const struct kmip_reply *reply, const char *ident,
+                bool *passphrase, struct secret **ret, struct reason *why);
+extern int kmip_reply_data (const struct kmip_reply *reply, const char *ident,
+                            struct secret **ret, struct reason *why);
 
 /* The class of a failure, with a sentence about the key WHAT at ADDRESS. */
-extern int reply_refusal (const struct kmip_reply *reply,
-                          enum kmip_operation operation, const char *what,
-                          const char *address, bool *again, struct reason *why);
+extern int
+kmip_reply_refusal (const struct kmip_reply *reply,
+                    enum kmip_operation operation, const char *what,
+                    const char *address, bool *again, struct reason *why);
 
 /* The same for a key's state: 0 when it is Active. */
-extern int state_refusal (uint32_t state, const char *what, const char *address,
-                          struct reason *why);
+extern int kmip_state_refusal (uint32_t state, const char *what,
+                               const char *address, struct reason *why);
 
 /* ---- connection.c: TLS over TCP, by a deadline ----
  *
@@ -135,7 +137,7 @@ extern int kmip_connection_exchange (struct kmip_connection *c,
 extern bool kmip_connection_leave (const struct kmip_connection *c);
 extern void kmip_connection_close (struct kmip_connection *c);
 
-/* ---- profile.c, kmip.c ---- */
+/* ---- kmip_profile.c, kmip.c ---- */
 
 struct kmip {
   struct key_server *server;

@@ -103,7 +103,7 @@ put_locate (struct ttlv_writer *w, const struct kmip_request *request)
 static void
 put_decrypt (struct ttlv_writer *w, const struct kmip_request *request)
 {
-  const struct wrapped *wrapped = request->wrapped;
+  const struct kmip_wrapped *wrapped = request->wrapped;
 
   ttlv_put_text (w, TAG_UNIQUE_IDENTIFIER, request->object);
   ttlv_open (w, TAG_CRYPTOGRAPHIC_PARAMETERS);
@@ -143,8 +143,8 @@ put_payload (struct ttlv_writer *w, const struct kmip_request *request)
 }
 
 int
-message_write (const struct kmip_request *request, unsigned minor,
-               struct secret **ret, struct reason *why)
+kmip_message_write (const struct kmip_request *request, unsigned minor,
+                    struct secret **ret, struct reason *why)
 {
   CLEANUP_SECRET struct secret *out = secret_new (REQUEST_MAX);
   struct ttlv_writer w;
@@ -290,8 +290,8 @@ read_batch_item (struct ttlv_cursor item, enum kmip_operation operation,
 }
 
 int
-message_read (const struct secret *message, enum kmip_operation operation,
-              struct kmip_reply *ret, struct reason *why)
+kmip_message_read (const struct secret *message, enum kmip_operation operation,
+                   struct kmip_reply *ret, struct reason *why)
 {
   struct kmip_reply reply = { .success = false };
   struct ttlv_item outer, item;
@@ -356,8 +356,8 @@ copy_id (const struct ttlv_item *item, char ret[KMIP_ID_MAX + 1],
 }
 
 int
-reply_located (const struct kmip_reply *reply, char ret[KMIP_ID_MAX + 1],
-               struct reason *why)
+kmip_reply_located (const struct kmip_reply *reply, char ret[KMIP_ID_MAX + 1],
+                    struct reason *why)
 {
   struct ttlv_cursor payload = reply->payload;
   struct ttlv_item item, found;
@@ -418,8 +418,8 @@ read_attribute (const struct ttlv_item *attribute, bool *found, uint32_t *ret,
 }
 
 int
-reply_state (const struct kmip_reply *reply, const char *ident, uint32_t *ret,
-             struct reason *why)
+kmip_reply_state (const struct kmip_reply *reply, const char *ident,
+                  uint32_t *ret, struct reason *why)
 {
   struct ttlv_cursor payload = reply->payload;
   struct ttlv_item item;
@@ -472,8 +472,8 @@ read_key_block (struct ttlv_cursor block, struct secret **ret,
 }
 
 int
-reply_key (const struct kmip_reply *reply, const char *ident, bool *passphrase,
-           struct secret **ret, struct reason *why)
+kmip_reply_key (const struct kmip_reply *reply, const char *ident,
+                bool *passphrase, struct secret **ret, struct reason *why)
 {
   struct ttlv_item type, object, block;
   uint32_t tag;
@@ -511,8 +511,8 @@ reply_key (const struct kmip_reply *reply, const char *ident, bool *passphrase,
 }
 
 int
-reply_data (const struct kmip_reply *reply, const char *ident,
-            struct secret **ret, struct reason *why)
+kmip_reply_data (const struct kmip_reply *reply, const char *ident,
+                 struct secret **ret, struct reason *why)
 {
   struct ttlv_item data;
   int r;

@@ -31,7 +31,7 @@ read_field (const char **at, bool last, struct secret **ret)
 }
 
 static bool
-is_sound (const struct wrapped *w)
+is_sound (const struct kmip_wrapped *w)
 {
   if (w->gcm)
     return w->iv->length == GCM_IV && w->tag->length == GCM_TAG &&
@@ -41,10 +41,11 @@ is_sound (const struct wrapped *w)
 }
 
 int
-wrapped_parse (const char *text, struct wrapped *ret, struct reason *why)
+kmip_wrapped_parse (const char *text, struct kmip_wrapped *ret,
+                    struct reason *why)
 {
   static const char gcm[] = "kmip:v1:gcm:", cbc[] = "kmip:v1:cbc:";
-  struct wrapped w = { .gcm = strncmp (text, gcm, strlen (gcm)) == 0 };
+  struct kmip_wrapped w = { .gcm = strncmp (text, gcm, strlen (gcm)) == 0 };
   int r;
 
   if (!w.gcm && strncmp (text, cbc, strlen (cbc)) != 0)
@@ -61,7 +62,7 @@ wrapped_parse (const char *text, struct wrapped *ret, struct reason *why)
   if (r == 0 && !is_sound (&w))
     r = -EBADMSG;
   if (r < 0) {
-    wrapped_free (&w);
+    kmip_wrapped_free (&w);
     if (r == -ENOMEM)
       return reason_no_memory (why);
     return reason_set (why, EINVAL,
@@ -74,7 +75,7 @@ wrapped_parse (const char *text, struct wrapped *ret, struct reason *why)
 }
 
 void
-wrapped_free (struct wrapped *w)
+kmip_wrapped_free (struct kmip_wrapped *w)
 {
   secret_free (w->iv);
   secret_free (w->data);

@@ -57,7 +57,8 @@ const struct http_service bao_service = {
 };
 
 void
-answer_note_id (const struct http_reply *answer, struct key_question *question)
+bao_answer_note_id (const struct http_reply *answer,
+                    struct key_question *question)
 {
   text_take_id (
       question->request_id, sizeof question->request_id,
@@ -89,8 +90,8 @@ deleted_version (const struct openbao_key *k, json_t *metadata,
 }
 
 int
-answer_wrong_version (const struct openbao_key *k, const char *mount,
-                      int version, struct reason *why)
+bao_answer_wrong_version (const struct openbao_key *k, const char *mount,
+                          int version, struct reason *why)
 {
   return reason_set (why, EINVAL,
                      "the mount " REASON_QUOTED
@@ -102,8 +103,8 @@ answer_wrong_version (const struct openbao_key *k, const char *mount,
 }
 
 int
-answer_no_mount (const struct openbao_key *k, const char *mount,
-                 struct reason *why)
+bao_answer_no_mount (const struct openbao_key *k, const char *mount,
+                     struct reason *why)
 {
   return reason_set (
       why, EINVAL,
@@ -134,8 +135,9 @@ wrong_place (const struct openbao_key *k, const struct http_reply *a,
         reason_quoted (mount), address, k->wrapped ? "transit" : "kv");
   if (json_array_size (json_object_get (a->json, "warnings")) == 0)
     return 0;
-  return k->bao->engine == ENGINE_KV2 ? answer_no_mount (k, mount, why)
-                                      : answer_wrong_version (k, mount, 2, why);
+  return k->bao->engine == ENGINE_KV2
+             ? bao_answer_no_mount (k, mount, why)
+             : bao_answer_wrong_version (k, mount, 2, why);
 }
 
 static json_t *
@@ -145,7 +147,7 @@ metadata_of (const struct http_reply *a)
 }
 
 bool
-answer_has_metadata (const struct http_reply *a)
+bao_answer_has_metadata (const struct http_reply *a)
 {
   return json_is_object (metadata_of (a));
 }
@@ -172,7 +174,7 @@ not_found (const struct openbao_key *k, const struct http_reply *a,
                        "%s answered 404 and not as OpenBao does: is that its "
                        "address?",
                        address);
-  if (answer_has_metadata (a))
+  if (bao_answer_has_metadata (a))
     return deleted_version (k, metadata_of (a), why);
   r = wrong_place (k, a, why);
   if (r < 0)
@@ -316,7 +318,7 @@ refused (const struct openbao_key *k, const struct http_reply *a, bool *again,
 
 /* 472 and 473 are a standby's: another server of the cluster may know. */
 bool
-answer_is_outage (long status)
+bao_answer_is_outage (long status)
 {
   return http_is_outage (status) || status == 412 || status == 472 ||
          status == 473;
@@ -355,7 +357,7 @@ classify (const struct openbao_key *k, const struct http_reply *a, bool *again,
     r = transit_refusal (k, a, why);
   if (r < 0)
     return r;
-  if (answer_is_outage (a->status))
+  if (bao_answer_is_outage (a->status))
     return unavailable (k, a, again, why);
   if (a->status >= 400)
     return refused (k, a, again, why);
@@ -373,8 +375,8 @@ classify (const struct openbao_key *k, const struct http_reply *a, bool *again,
 }
 
 int
-answer_refusal (const struct openbao_key *k, const struct http_reply *a,
-                bool *again, struct reason *why)
+bao_answer_refusal (const struct openbao_key *k, const struct http_reply *a,
+                    bool *again, struct reason *why)
 {
   const int r = classify (k, a, again, why);
 

@@ -15,11 +15,11 @@
  * mend.
  */
 static int
-ask_agent (const struct openbao *b, const struct openbao_request *request,
+ask_agent (const struct openbao *b, const struct bao_request *request,
            struct key_question *question, struct http_reply *answer,
            struct reason *why)
 {
-  int r = openbao_send (b, request, question, answer, why);
+  int r = bao_send (b, request, question, answer, why);
 
   if (r < 0 || answer->status != 403 || !answer->json ||
       bao_login_says_policy (answer))
@@ -57,11 +57,11 @@ is_refusal (int r, const struct key_question *question)
 #define TOKENS_MAX 3
 
 int
-openbao_ask (const struct openbao *b, const char *method, const char *path,
-             const struct secret *body, struct key_question *question,
-             struct http_reply *answer, struct reason *why)
+bao_ask (const struct openbao *b, const char *method, const char *path,
+         const struct secret *body, struct key_question *question,
+         struct http_reply *answer, struct reason *why)
 {
-  struct openbao_request request = {
+  struct bao_request request = {
     .method = method, .path = path, .namespace = b->namespace, .body = body
   };
   bool again = false;
@@ -76,7 +76,7 @@ openbao_ask (const struct openbao *b, const char *method, const char *path,
     if (r < 0)
       return again && is_refusal (r, question) ? good_for_nothing (b, why) : r;
     request.token = token->id;
-    r = openbao_send (b, &request, question, answer, why);
+    r = bao_send (b, &request, question, answer, why);
     if (r < 0 || answer->status != 403 || !answer->json ||
         (fresh && bao_login_says_policy (answer)))
       return r;
@@ -129,19 +129,19 @@ denied (const struct openbao_key *k, struct reason *why)
 }
 
 int
-openbao_ask_for_key (const struct openbao_key *k, const char *method,
-                     const char *path, const struct secret *body,
-                     struct key_question *question, struct http_reply *answer,
-                     struct reason *why)
+bao_ask_for_key (const struct openbao_key *k, const char *method,
+                 const char *path, const struct secret *body,
+                 struct key_question *question, struct http_reply *answer,
+                 struct reason *why)
 {
-  int r = openbao_ask (k->bao, method, path, body, question, answer, why);
+  int r = bao_ask (k->bao, method, path, body, question, answer, why);
 
   if (r < 0)
     return r;
-  answer_note_id (answer, question);
+  bao_answer_note_id (answer, question);
   if (answer->status == 403 && strstr (answer->text, "permission denied"))
     return denied (k, why);
   if (answer->status != 200 || !answer->json)
-    return answer_refusal (k, answer, &question->again, why);
+    return bao_answer_refusal (k, answer, &question->again, why);
   return 0;
 }

@@ -40,7 +40,7 @@ secret_of (const struct bao_login *l)
  * other addresses are asked as well.
  */
 static int
-send_login (const struct bao_login *l, const struct openbao_request *request,
+send_login (const struct bao_login *l, const struct bao_request *request,
             struct key_question *question, struct http_reply *a,
             struct reason *why)
 {
@@ -49,9 +49,9 @@ send_login (const struct bao_login *l, const struct openbao_request *request,
   int r;
 
   for (;;) {
-    r = openbao_send (l->bao, request, question, a, why);
+    r = bao_send (l->bao, request, question, a, why);
     a->taken = taken = taken || a->taken;
-    if (r < 0 || !refusal_is_bare (a) ||
+    if (r < 0 || !bao_refusal_is_bare (a) ||
         ++tries >= key_server_leave (l->bao->server))
       return r;
     http_reply_free (a);
@@ -65,10 +65,10 @@ post (struct bao_login *l, struct key_question *question,
   CLEANUP_SECRET struct secret *body = json_secret (l->method->body (l));
   CLEANUP_FREE char *path = NULL;
   CLEANUP_REPLY struct http_reply a = { 0 };
-  struct openbao_request request = { .method = "POST",
-                                     .namespace = l->namespace,
-                                     .body = body,
-                                     .hidden = secret_of (l) };
+  struct bao_request request = { .method = "POST",
+                                 .namespace = l->namespace,
+                                 .body = body,
+                                 .hidden = secret_of (l) };
   int r = body ? bao_path (&path, why, "v1/auth/%s/login", l->mount)
                : reason_no_memory (why);
 
@@ -79,7 +79,7 @@ post (struct bao_login *l, struct key_question *question,
   if (r == 0 && a.status == 200 && a.json)
     r = bao_token_from_auth (json_object_get (a.json, "auth"), NULL, ret, why);
   else if (r == 0)
-    r = refusal_of_login (l, &a, question, why);
+    r = bao_refusal_of_login (l, &a, question, why);
   if (r < 0)
     reason_prefix (why, "logging in to OpenBao at %s by %s",
                    key_server_address (l->bao->server), l->method->what);
@@ -98,11 +98,11 @@ bao_login_post (struct login *core, struct key_question *question,
   if (credential_refresh (&l->secret_id))
     l->login_lost = false;
   credential_refresh (&l->jwt);
-  r = wrapping_open (l, question, &unwrapped, why);
+  r = bao_wrapping_open (l, question, &unwrapped, why);
   if (r == 0)
     r = post (l, question, ret, why);
   if (r < 0)
-    return refusal_with_credentials (l, r, unwrapped, why);
+    return bao_refusal_with_credentials (l, r, unwrapped, why);
   l->login_lost = false;
   return 0;
 }
@@ -249,8 +249,8 @@ bao_login_restore (struct login *core, struct login_token *t,
 
   (void)t;
   if (l->wrapped.path && parts[0].length > 0 && parts[1].length > 0)
-    wrapping_put (l, secret_copy (parts[0].bytes, parts[0].length),
-                  secret_copy (parts[1].bytes, parts[1].length));
+    bao_wrapping_put (l, secret_copy (parts[0].bytes, parts[0].length),
+                      secret_copy (parts[1].bytes, parts[1].length));
   return 0;
 }
 

@@ -5,7 +5,7 @@
  *   method.c      the "auth" member of a profile: token, approle, ...
  *   wrapping.c    a secret id that can be had once
  *   token.c       a token's life: as granted, looked up, renewed
- *   refusal.c     what the refusal of a login means
+ *   bao_refusal.c what the refusal of a login means
  *   jwt.c         a look into a JWT
  *
  * API: OpenBao's documentation, "Auth methods (API)".
@@ -19,9 +19,9 @@
 
 /* ---- settings.c ---- */
 
-extern const struct hostfile_rules credential_token, credential_secret_id,
-    credential_role_id, credential_lone_role_id, credential_wrapped,
-    credential_jwt, credential_service_account;
+extern const struct hostfile_rules bao_token_rules, bao_secret_id_rules,
+    bao_role_id_rules, bao_lone_role_id_rules, bao_wrapped_rules, bao_jwt_rules,
+    bao_service_account_rules;
 
 /* ---- token.c ---- */
 
@@ -123,30 +123,32 @@ extern int bao_login_from_token_file (struct bao_login *l, const char *path,
  * in its file; asks the server once for each such token, *NOW: by this
  * call.  -EACCES with QUESTION->alarm: somebody else was there before.
  */
-extern int wrapping_open (struct bao_login *l, struct key_question *question,
-                          bool *now, struct reason *why);
+extern int
+bao_wrapping_open (struct bao_login *l, struct key_question *question,
+                   bool *now, struct reason *why);
 
 /* TEXT came out of the wrapping of FROM: both are taken over.  -ENOMEM: one
  * of them is NULL.
  */
-extern int
-wrapping_put (struct bao_login *l, struct secret *text, struct secret *from);
+extern int bao_wrapping_put (struct bao_login *l, struct secret *text,
+                             struct secret *from);
 
-/* ---- refusal.c ---- */
+/* ---- bao_refusal.c ---- */
 
 /* The class of an answer to a login that is not 200 with JSON. */
-extern int refusal_of_login (struct bao_login *l, const struct http_reply *a,
-                             struct key_question *question, struct reason *why);
+extern int
+bao_refusal_of_login (struct bao_login *l, const struct http_reply *a,
+                      struct key_question *question, struct reason *why);
 
 /* "permission denied" and not a word more. */
-extern bool refusal_is_bare (const struct http_reply *a);
+extern bool bao_refusal_is_bare (const struct http_reply *a);
 
 /* A login failed with R; UNWRAPPED: with a secret id that came out of its
  * wrapping just now.  -EKEYREJECTED (as of login_kind's post) where -EACCES
  * says less than that; WHY tells which files could not be read again.
  */
-extern int refusal_with_credentials (struct bao_login *l, int r, bool unwrapped,
-                                     struct reason *why);
+extern int bao_refusal_with_credentials (struct bao_login *l, int r,
+                                         bool unwrapped, struct reason *why);
 
 /* ---- jwt.c ---- */
 
@@ -154,6 +156,6 @@ extern int refusal_with_credentials (struct bao_login *l, int r, bool unwrapped,
  * signature is for the server to check.  0, or -EACCES and the sentence.
  */
 extern int
-jwt_check (const struct secret *text, int64_t now, struct reason *why);
+bao_jwt_check (const struct secret *text, int64_t now, struct reason *why);
 
 #endif /* RBDCRYPT_BAO_LOGIN_H */

@@ -202,8 +202,7 @@ refuse_skip_verify (struct reason *why)
 }
 
 int
-openbao_from_environment (struct openbao *b, int *timeout_ms,
-                          struct reason *why)
+bao_from_environment (struct openbao *b, int *timeout_ms, struct reason *why)
 {
   char setting[64];
   const char *namespace = variable ("NAMESPACE", setting);
@@ -211,7 +210,7 @@ openbao_from_environment (struct openbao *b, int *timeout_ms,
 
   r = refuse_skip_verify (why);
   if (r == 0)
-    r = settings_namespace (b, namespace, setting, why);
+    r = bao_set_namespace (b, namespace, setting, why);
   if (r == 0)
     r = environment_timeout (timeout_ms, why);
   if (r == 0)

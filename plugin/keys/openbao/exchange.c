@@ -26,9 +26,9 @@ bao_path (char **ret, struct reason *why, const char *fmt, ...)
 }
 
 int
-openbao_send (const struct openbao *b, const struct openbao_request *request,
-              struct key_question *question, struct http_reply *answer,
-              struct reason *why)
+bao_send (const struct openbao *b, const struct bao_request *request,
+          struct key_question *question, struct http_reply *answer,
+          struct reason *why)
 {
   struct http_header headers[4] = { { "X-Vault-Request", "true", 4 } };
   const struct http_request r = { .method = request->method,

@@ -56,7 +56,7 @@ claims_of (const struct secret *text, json_t **ret)
 }
 
 int
-jwt_check (const struct secret *text, int64_t now, struct reason *why)
+bao_jwt_check (const struct secret *text, int64_t now, struct reason *why)
 {
   CLEANUP_JSON json_t *claims = NULL;
   const json_t *exp;

@@ -34,9 +34,10 @@ parse_version (const char *text, unsigned *ret, struct reason *why)
 }
 
 int
-kv_parse (const char *body, struct kv_reference *ret, struct reason *why)
+bao_kv_parse (const char *body, struct bao_kv_reference *ret,
+              struct reason *why)
 {
-  struct kv_reference parts = { .path = NULL };
+  struct bao_kv_reference parts = { .path = NULL };
   const char *hash = strchr (body, '#');
   const char *field = hash, *last = hash ? strrchr (body, '#') : NULL;
   int r = 0;
@@ -58,7 +59,7 @@ kv_parse (const char *body, struct kv_reference *ret, struct reason *why)
   }
   parts.path = hash ? strndup (body, hash - body) : strdup (body);
   if (!parts.path || (field && !parts.field)) {
-    kv_reference_free (&parts);
+    bao_kv_reference_free (&parts);
     return reason_no_memory (why);
   }
   *ret = parts;
@@ -66,7 +67,7 @@ kv_parse (const char *body, struct kv_reference *ret, struct reason *why)
 }
 
 void
-kv_reference_free (struct kv_reference *parts)
+bao_kv_reference_free (struct bao_kv_reference *parts)
 {
   free (parts->path);
   free (parts->field);
@@ -74,7 +75,7 @@ kv_reference_free (struct kv_reference *parts)
 
 /* ---- where the key is ---- */
 
-struct kv_place {
+struct bao_kv_place {
   char *mount; /* without slashes at the end */
   const char *path;
   bool kv2;
@@ -83,7 +84,7 @@ struct kv_place {
 
 /* "v1/MOUNT/[data/]PATH[?version=N]", encoded. */
 static int
-record_path (const struct kv_place *place, unsigned version, char **ret,
+record_path (const struct bao_kv_place *place, unsigned version, char **ret,
              struct reason *why)
 {
   CLEANUP_FREE char *path = NULL;
@@ -98,7 +99,7 @@ record_path (const struct kv_place *place, unsigned version, char **ret,
 
 /* The commands' own fallback for a token that may not ask. */
 static int
-guess_mount (const struct openbao_key *k, struct kv_place *place,
+guess_mount (const struct openbao_key *k, struct bao_kv_place *place,
              struct reason *why)
 {
   const char *slash = strchr (k->path, '/');
@@ -133,7 +134,7 @@ read_engine (const struct openbao_key *k, const struct http_reply *a, bool *kv2,
 
 static int
 read_mount (const struct openbao_key *k, const struct http_reply *a,
-            struct kv_place *place, struct reason *why)
+            struct bao_kv_place *place, struct reason *why)
 {
   const char *mount = json_string_value (
       json_object_get (json_object_get (a->json, "data"), "path"));
@@ -164,12 +165,12 @@ ask_mount (const struct openbao_key *k, const char *path,
   CLEANUP_FREE char *encoded = NULL;
   const int r = bao_path (&encoded, why, "v1/sys/internal/ui/mounts/%s", path);
 
-  return r < 0 ? r : openbao_ask (k->bao, "GET", encoded, NULL, q, a, why);
+  return r < 0 ? r : bao_ask (k->bao, "GET", encoded, NULL, q, a, why);
 }
 
 static int
 find_mount (const struct openbao_key *k, struct key_question *q,
-            struct kv_place *place, struct reason *why)
+            struct bao_kv_place *place, struct reason *why)
 {
   CLEANUP_REPLY struct http_reply a = { 0 };
   const int r = ask_mount (k, k->path, q, &a, why);
@@ -178,16 +179,16 @@ find_mount (const struct openbao_key *k, struct key_question *q,
     return r;
   if (a.status == 200 && a.json)
     return read_mount (k, &a, place, why);
-  if (a.json && a.status >= 400 && !answer_is_outage (a.status))
+  if (a.json && a.status >= 400 && !bao_answer_is_outage (a.status))
     return guess_mount (k, place, why);
-  return answer_refusal (k, &a, &q->again, why);
+  return bao_answer_refusal (k, &a, &q->again, why);
 }
 
 /* ---- nothing is there ---- */
 
 /* 0: the mount is what PLACE says, or the server does not tell. */
 static int
-compare_mount (const struct openbao_key *k, const struct kv_place *place,
+compare_mount (const struct openbao_key *k, const struct bao_kv_place *place,
                const struct http_reply *a, struct reason *why)
 {
   const char *mount = json_string_value (
@@ -200,14 +201,14 @@ compare_mount (const struct openbao_key *k, const struct kv_place *place,
     return r;
   if (kv2 && mount &&
       (strncmp (mount, place->mount, n) != 0 || mount[n] != '/'))
-    return answer_no_mount (k, place->mount, why);
+    return bao_answer_no_mount (k, place->mount, why);
   if (kv2 != place->kv2)
-    return answer_wrong_version (k, place->mount, kv2 ? 2 : 1, why);
+    return bao_answer_wrong_version (k, place->mount, kv2 ? 2 : 1, why);
   return 0;
 }
 
 static int
-check_mount (const struct openbao_key *k, const struct kv_place *place,
+check_mount (const struct openbao_key *k, const struct bao_kv_place *place,
              struct key_question *q, struct reason *why)
 {
   CLEANUP_REPLY struct http_reply a = { 0 };
@@ -220,14 +221,14 @@ check_mount (const struct openbao_key *k, const struct kv_place *place,
     return 0;
   if (r == 0 && a.status == 200 && a.json)
     return compare_mount (k, place, &a, why);
-  if (r == 0 && answer_is_outage (a.status))
-    return answer_refusal (k, &a, &q->again, why);
+  if (r == 0 && bao_answer_is_outage (a.status))
+    return bao_answer_refusal (k, &a, &q->again, why);
   return r;
 }
 
 /* What others put before a key's name, and we do not. */
 static const char *
-needless_start (const struct kv_place *place)
+needless_start (const struct bao_kv_place *place)
 {
   const size_t n = strlen (place->mount);
 
@@ -243,7 +244,7 @@ needless_start (const struct kv_place *place)
  * volume must not end because of that.
  */
 static int
-doubt_place (const struct openbao_key *k, const struct kv_place *place,
+doubt_place (const struct openbao_key *k, const struct bao_kv_place *place,
              struct key_question *q, struct reason *why)
 {
   struct reason other = { "" };
@@ -297,7 +298,7 @@ read_record (const struct openbao_key *k, const struct http_reply *a, bool kv2,
                        reason_quoted (k->path), kv2 ? 2 : 1);
   r = layout_passphrase (&k->layout, record, ret, why);
   if (r == -EBADMSG && !kv2 && is_version_2 (record))
-    return answer_wrong_version (k, k->mount, 2, why);
+    return bao_answer_wrong_version (k, k->mount, 2, why);
   if (r < 0)
     reason_prefix (why, "the key " REASON_QUOTED " at %s",
                    reason_quoted (k->path),
@@ -318,7 +319,7 @@ version_of (const struct http_reply *a, bool kv2)
 
 /* PLACE is known.  For sentences, the key is that of the place. */
 static int
-read_there (const struct openbao_key *k, const struct kv_place *place,
+read_there (const struct openbao_key *k, const struct bao_kv_place *place,
             struct key_question *q, struct secret **ret, struct reason *why)
 {
   const struct openbao_key here = { .bao = k->bao,
@@ -340,8 +341,8 @@ read_there (const struct openbao_key *k, const struct kv_place *place,
                        key_server_address (k->bao->server), k->version);
   r = record_path (place, k->version, &path, why);
   if (r == 0)
-    r = openbao_ask_for_key (&here, "GET", path, NULL, q, &a, why);
-  if (r == -ENOENT && !answer_has_metadata (&a))
+    r = bao_ask_for_key (&here, "GET", path, NULL, q, &a, why);
+  if (r == -ENOENT && !bao_answer_has_metadata (&a))
     return doubt_place (k, place, q, why);
   if (r < 0)
     return r;
@@ -350,13 +351,13 @@ read_there (const struct openbao_key *k, const struct kv_place *place,
 }
 
 int
-kv_read (const struct openbao_key *k, struct key_question *question,
-         struct secret **ret, struct reason *why)
+bao_kv_read (const struct openbao_key *k, struct key_question *question,
+             struct secret **ret, struct reason *why)
 {
   CLEANUP_FREE char *found = NULL;
-  struct kv_place place = { .mount = k->mount,
-                            .path = k->path,
-                            .kv2 = k->bao->engine == ENGINE_KV2 };
+  struct bao_kv_place place = { .mount = k->mount,
+                                .path = k->path,
+                                .kv2 = k->bao->engine == ENGINE_KV2 };
   int r = 0;
 
   if (!k->mount) {

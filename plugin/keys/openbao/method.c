@@ -88,7 +88,7 @@ static int
 set_token (struct bao_login *l, const char *text, size_t length,
            const char *setting, struct reason *why)
 {
-  if (length > credential_token.max || !credential_is_text (text, length))
+  if (length > bao_token_rules.max || !credential_is_text (text, length))
     return reason_set (why, EINVAL,
                        "%s does not hold a token: it is empty, too long or has "
                        "characters that a token never has",
@@ -147,7 +147,7 @@ parse_token_file (struct bao_login *l, json_t *auth,
     r = set_place (l, NULL, namespace, where, why);
   if (r == 0)
     r = open_file (&l->core.token_file, json_string_value (path), "path",
-                   &credential_token, where, why);
+                   &bao_token_rules, where, why);
   if (r < 0)
     return r;
   return set_token (l, (const char *)l->core.token_file.text->bytes,
@@ -214,14 +214,14 @@ parse_approle (struct bao_login *l, json_t *auth, const struct profile *profile,
   else
     r = open_file (
         &l->role_id, json_string_value (role_id_file), "role_id_file",
-        alone ? &credential_lone_role_id : &credential_role_id, where, why);
+        alone ? &bao_lone_role_id_rules : &bao_role_id_rules, where, why);
   if (r < 0 || alone)
     return r;
   if (secret)
     return open_file (&l->secret_id, json_string_value (secret),
-                      "secret_id_file", &credential_secret_id, where, why);
+                      "secret_id_file", &bao_secret_id_rules, where, why);
   return open_file (&l->wrapped, json_string_value (wrapped),
-                    "wrapped_secret_id_file", &credential_wrapped, where, why);
+                    "wrapped_secret_id_file", &bao_wrapped_rules, where, why);
 }
 
 static json_t *
@@ -269,7 +269,7 @@ parse_jwt (struct bao_login *l, json_t *auth, const struct profile *profile,
            const char *where, struct reason *why)
 {
   (void)profile;
-  return parse_jwt_members (l, auth, where, NULL, &credential_jwt, why);
+  return parse_jwt_members (l, auth, where, NULL, &bao_jwt_rules, why);
 }
 
 static int
@@ -279,7 +279,7 @@ parse_kubernetes (struct bao_login *l, json_t *auth,
 {
   (void)profile;
   return parse_jwt_members (l, auth, where, SERVICE_ACCOUNT,
-                            &credential_service_account, why);
+                            &bao_service_account_rules, why);
 }
 
 static json_t *
@@ -407,7 +407,7 @@ bao_login_from_token_file (struct bao_login *l, const char *path,
   if (r == 0)
     r = text_copy (&l->namespace, l->bao->namespace, why);
   if (r == 0)
-    r = credential_open (&l->core.token_file, path, &credential_token, why);
+    r = credential_open (&l->core.token_file, path, &bao_token_rules, why);
   return r < 0 ? r
                : set_token (l, (const char *)l->core.token_file.text->bytes,
                             l->core.token_file.text->length, path, why);

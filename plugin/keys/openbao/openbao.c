@@ -19,8 +19,8 @@ ask_for_key (struct openbao_key *k, struct key_question *question,
              struct secret **ret, struct reason *why)
 {
   const int r = k->bao->engine == ENGINE_TRANSIT
-                    ? transit_unwrap (k, question, ret, why)
-                    : kv_read (k, question, ret, why);
+                    ? bao_transit_unwrap (k, question, ret, why)
+                    : bao_kv_read (k, question, ret, why);
 
   if (r == 0) {
     atomic_store (&k->fetched, true);
@@ -55,8 +55,8 @@ openbao_check (void *state, struct key_question *question, struct secret **ret,
 static int
 openbao_parse (const struct reference *ref, struct reason *why)
 {
-  struct kv_reference parts = { .path = NULL };
-  int r = kv_parse (ref->body, &parts, why);
+  struct bao_kv_reference parts = { .path = NULL };
+  int r = bao_kv_parse (ref->body, &parts, why);
 
   if (r == 0)
     r = reference_check_path (parts.path, "MOUNT/PATH", why);
@@ -64,7 +64,7 @@ openbao_parse (const struct reference *ref, struct reason *why)
     r = reason_set (why, EINVAL, "it takes MOUNT/PATH");
   if (r < 0)
     reason_prefix (why, "key=%.256s", ref->name);
-  kv_reference_free (&parts);
+  bao_kv_reference_free (&parts);
   return r;
 }
 
@@ -101,8 +101,8 @@ openbao_open (struct kms *kms, const struct profile *profile,
   if (!b->login)
     return reason_no_memory (why);
   bao_login_open (b->login, b);
-  r = profile ? openbao_from_profile (b, profile, why)
-              : openbao_from_environment (b, &kms->timeout_ms, why);
+  r = profile ? bao_from_profile (b, profile, why)
+              : bao_from_environment (b, &kms->timeout_ms, why);
   kms->wraps = profile && b->engine == ENGINE_TRANSIT;
   if (b->login->method)
     kms->login = &b->login->core;
@@ -127,8 +127,8 @@ openbao_free (void *state)
 static int
 set_scheme_key (struct openbao_key *k, const char *body, struct reason *why)
 {
-  struct kv_reference parts;
-  int r = kv_parse (body, &parts, why);
+  struct bao_kv_reference parts;
+  int r = bao_kv_parse (body, &parts, why);
 
   if (r < 0)
     return r;
@@ -143,8 +143,8 @@ static int
 set_kv_key (struct openbao_key *k, const char *body, struct reason *why)
 {
   const struct openbao *b = k->bao;
-  struct kv_reference parts;
-  int r = kv_parse (body, &parts, why);
+  struct bao_kv_reference parts;
+  int r = bao_kv_parse (body, &parts, why);
 
   if (r < 0)
     return r;
@@ -162,14 +162,14 @@ set_kv_key (struct openbao_key *k, const char *body, struct reason *why)
     r = reference_check_path (k->path, "\"prefix\" with the reference", why);
   if (r == 0 && b->layout.kind == LAYOUT_CASTELLAN)
     r = layout_check_cinder_id (parts.path, why);
-  kv_reference_free (&parts);
+  bao_kv_reference_free (&parts);
   return r;
 }
 
 static int
 set_transit_key (struct openbao_key *k, const char *body, struct reason *why)
 {
-  int r = transit_check (body, why);
+  int r = bao_transit_check (body, why);
 
   if (r == 0)
     r = text_copy (&k->wrapped, body, why);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
 /* OpenBao and Vault: what the files of this provider share.
- *   profile.c      settings from a profile
+ *   bao_profile.c  settings from a profile
  *   environment.c  settings from BAO_* and VAULT_*
  *   settings.c     what both need
  *   answer.c       what the server's refusals mean
@@ -20,7 +20,7 @@
 
 #include "keys.h"
 
-enum openbao_engine { ENGINE_KV1, ENGINE_KV2, ENGINE_TRANSIT };
+enum bao_engine { ENGINE_KV1, ENGINE_KV2, ENGINE_TRANSIT };
 
 /* One server with one login, as a profile or the environment says. */
 struct openbao {
@@ -28,11 +28,11 @@ struct openbao {
   struct bao_login *login; /* bao_login.h */
   char *namespace;         /* or NULL */
   struct layout layout;
-  char *mount;                /* NULL: to be asked for (bao:, vault:) */
-  char *prefix;               /* of every path; "" when there is none */
-  enum openbao_engine engine; /* when the mount is known */
-  char *transit_key;          /* name of the key that wraps, or NULL */
-  bool derived;               /* its context is made of the image's id */
+  char *mount;            /* NULL: to be asked for (bao:, vault:) */
+  char *prefix;           /* of every path; "" when there is none */
+  enum bao_engine engine; /* when the mount is known */
+  char *transit_key;      /* name of the key that wraps, or NULL */
+  bool derived;           /* its context is made of the image's id */
 };
 
 /* One key there. */
@@ -51,54 +51,54 @@ struct openbao_key {
 /* Fill B and the KMS's timeout.  On failure the caller frees what is
  * there.
  */
+extern int bao_from_profile (struct openbao *b, const struct profile *profile,
+                             struct reason *why);
 extern int
-openbao_from_profile (struct openbao *b, const struct profile *profile,
-                      struct reason *why);
-extern int openbao_from_environment (struct openbao *b, int *timeout_ms,
-                                     struct reason *why);
+bao_from_environment (struct openbao *b, int *timeout_ms, struct reason *why);
 
 extern const struct key_server_rules bao_server_rules;
 
 /* SETTING, for sentences, is what gave the value. */
-extern int settings_namespace (struct openbao *b, const char *namespace,
-                               const char *setting, struct reason *why);
+extern int bao_set_namespace (struct openbao *b, const char *namespace,
+                              const char *setting, struct reason *why);
 
 extern const struct http_service bao_service;
 
 /* Does STATUS say nothing but that the server cannot answer now?  The one
  * list: of reads, logins, renewals and lookups.
  */
-extern bool answer_is_outage (long status);
+extern bool bao_answer_is_outage (long status);
 
 /* The request's id in the server's own log, where the answer tells it. */
-extern void
-answer_note_id (const struct http_reply *answer, struct key_question *question);
+extern void bao_answer_note_id (const struct http_reply *answer,
+                                struct key_question *question);
 
 /* The class of an answer that is not 200 with JSON, and its sentence.  *AGAIN is
  * set when a second try may go better.  Not for 403, which needs a
  * second question.
  */
-extern int
-answer_refusal (const struct openbao_key *k, const struct http_reply *answer,
-                bool *again, struct reason *why);
+extern int bao_answer_refusal (const struct openbao_key *k,
+                               const struct http_reply *answer, bool *again,
+                               struct reason *why);
 
 /* Does a 404 tell of a version that was deleted: is it KV version 2, and
  * the key was there?
  */
-extern bool answer_has_metadata (const struct http_reply *answer);
+extern bool bao_answer_has_metadata (const struct http_reply *answer);
 
 /* The MOUNT holds KV version VERSION, and the profile says the other:
  * -EINVAL.
  */
-extern int answer_wrong_version (const struct openbao_key *k, const char *mount,
-                                 int version, struct reason *why);
+extern int
+bao_answer_wrong_version (const struct openbao_key *k, const char *mount,
+                          int version, struct reason *why);
 
 /* What the profile calls a mount of KV version 2 is a path in one: -EINVAL. */
-extern int answer_no_mount (const struct openbao_key *k, const char *mount,
-                            struct reason *why);
+extern int bao_answer_no_mount (const struct openbao_key *k, const char *mount,
+                                struct reason *why);
 
 /* One exchange with the server; strings are borrowed. */
-struct openbao_request {
+struct bao_request {
   const char *method;          /* "GET", "POST", ... */
   const char *path;            /* "v1/...", encoded */
   const char *namespace;       /* or NULL */
@@ -114,10 +114,9 @@ extern int bao_path (char **ret, struct reason *why, const char *fmt, ...)
 /* 0: *ANSWER is the caller's, whatever its status.  Else there is none:
  * errors of http_ask.
  */
-extern int
-openbao_send (const struct openbao *b, const struct openbao_request *request,
-              struct key_question *question, struct http_reply *answer,
-              struct reason *why);
+extern int bao_send (const struct openbao *b, const struct bao_request *request,
+                     struct key_question *question, struct http_reply *answer,
+                     struct reason *why);
 
 /* The same under the login of B, in its namespace.  A status of 403 means
  * that the token is good: a definite no.  -EKEYREJECTED: the token is not
@@ -126,50 +125,51 @@ openbao_send (const struct openbao *b, const struct openbao_request *request,
  * for a check, that it cannot say.
  */
 extern int
-openbao_ask (const struct openbao *b, const char *method, const char *path,
-             const struct secret *body, struct key_question *question,
-             struct http_reply *answer, struct reason *why);
+bao_ask (const struct openbao *b, const char *method, const char *path,
+         const struct secret *body, struct key_question *question,
+         struct http_reply *answer, struct reason *why);
 
 /* The same for the key K: 0 means 200 with JSON, and everything else is a
  * class of its own.
  */
-extern int openbao_ask_for_key (const struct openbao_key *k, const char *method,
-                                const char *path, const struct secret *body,
-                                struct key_question *question,
-                                struct http_reply *answer, struct reason *why);
+extern int bao_ask_for_key (const struct openbao_key *k, const char *method,
+                            const char *path, const struct secret *body,
+                            struct key_question *question,
+                            struct http_reply *answer, struct reason *why);
 
 /* PATH[#FIELD][#version=N], taken apart; not yet checked: PATH. */
-struct kv_reference {
+struct bao_kv_reference {
   char *path, *field; /* FIELD may be NULL */
   unsigned version;   /* 0: the latest */
 };
-/* On success *RET is for kv_reference_free.  -EINVAL, -ENOMEM. */
-extern int
-kv_parse (const char *body, struct kv_reference *ret, struct reason *why);
-extern void kv_reference_free (struct kv_reference *parts);
+/* On success *RET is for bao_kv_reference_free.  -EINVAL, -ENOMEM. */
+extern int bao_kv_parse (const char *body, struct bao_kv_reference *ret,
+                         struct reason *why);
+extern void bao_kv_reference_free (struct bao_kv_reference *parts);
 
 /* Fetch the key K, which is a record. */
-extern int kv_read (const struct openbao_key *k, struct key_question *question,
-                    struct secret **ret, struct reason *why);
+extern int
+bao_kv_read (const struct openbao_key *k, struct key_question *question,
+             struct secret **ret, struct reason *why);
 
 /* Is TEXT a passphrase that transit has wrapped?  -EINVAL. */
-extern int transit_check (const char *text, struct reason *why);
+extern int bao_transit_check (const char *text, struct reason *why);
 
 /* What is posted to decrypt CIPHERTEXT, which was checked: with a context
  * when the key is DERIVED, from SUBJECT's id.  *RET is the caller's.
  * -EINVAL, -ENOMEM.
  */
-extern int transit_request (const char *ciphertext, bool derived,
-                            const struct subject *subject, struct secret **ret,
-                            struct reason *why);
+extern int bao_transit_request (const char *ciphertext, bool derived,
+                                const struct subject *subject,
+                                struct secret **ret, struct reason *why);
 
 /* The passphrase out of the answer's BODY.  -EBADMSG, -EINVAL, -ENOMEM. */
-extern int transit_reply (const struct layout *layout, json_t *body,
-                          struct secret **ret, struct reason *why);
+extern int bao_transit_reply (const struct layout *layout, json_t *body,
+                              struct secret **ret, struct reason *why);
 
 /* Have the server decrypt the wrapped passphrase of K. */
 extern int
-transit_unwrap (const struct openbao_key *k, struct key_question *question,
-                struct secret **ret, struct reason *why);
+bao_transit_unwrap (const struct openbao_key *k, struct key_question *question,
+                    struct secret **ret, struct reason *why);
 
 #endif /* RBDCRYPT_OPENBAO_H */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* What the two sources of settings (profile.c and environment.c) have in
+/* What the two sources of settings (bao_profile.c and environment.c) have in
  * common: names, file rules.
  */
 
@@ -17,7 +17,7 @@
 #define JWT_MAX (64 * 1024)
 
 /* An agent's sink has mode 0640, for a group, as private keys may have. */
-const struct hostfile_rules credential_token = {
+const struct hostfile_rules bao_token_rules = {
   .what = "token file",
   .forbidden = 037,
   .max = TOKEN_MAX,
@@ -28,7 +28,7 @@ const struct hostfile_rules credential_token = {
                  "alone must be there",
 };
 
-const struct hostfile_rules credential_secret_id = {
+const struct hostfile_rules bao_secret_id_rules = {
   .what = "secret id file",
   .forbidden = 077,
   .max = TOKEN_MAX,
@@ -36,7 +36,7 @@ const struct hostfile_rules credential_secret_id = {
 };
 
 /* Half of a login, and the half that is no secret. */
-const struct hostfile_rules credential_role_id = {
+const struct hostfile_rules bao_role_id_rules = {
   .what = "role id file",
   .forbidden = 022,
   .max = TOKEN_MAX,
@@ -44,7 +44,7 @@ const struct hostfile_rules credential_role_id = {
 };
 
 /* A role without secret ids: all that a login takes. */
-const struct hostfile_rules credential_lone_role_id = {
+const struct hostfile_rules bao_lone_role_id_rules = {
   .what = "role id file",
   .forbidden = 077,
   .max = TOKEN_MAX,
@@ -52,7 +52,7 @@ const struct hostfile_rules credential_lone_role_id = {
   .json_advice = "let the command print the role id alone (-field=role_id)",
 };
 
-const struct hostfile_rules credential_wrapped = {
+const struct hostfile_rules bao_wrapped_rules = {
   .what = "wrapping token file",
   .forbidden = 077,
   .max = TOKEN_MAX,
@@ -60,7 +60,7 @@ const struct hostfile_rules credential_wrapped = {
                  "(-field=wrapping_token)",
 };
 
-const struct hostfile_rules credential_jwt = {
+const struct hostfile_rules bao_jwt_rules = {
   .what = "JWT file",
   .forbidden = 077,
   .max = JWT_MAX,
@@ -68,7 +68,7 @@ const struct hostfile_rules credential_jwt = {
 };
 
 /* Kubernetes mounts it with mode 0644 into a container of one's own. */
-const struct hostfile_rules credential_service_account = {
+const struct hostfile_rules bao_service_account_rules = {
   .what = "service account's token file",
   .forbidden = 022,
   .max = JWT_MAX,
@@ -101,8 +101,8 @@ const struct key_server_rules bao_server_rules = {
 };
 
 int
-settings_namespace (struct openbao *b, const char *namespace,
-                    const char *setting, struct reason *why)
+bao_set_namespace (struct openbao *b, const char *namespace,
+                   const char *setting, struct reason *why)
 {
   if (!namespace || !namespace[0])
     return 0;

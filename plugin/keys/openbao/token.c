@@ -87,12 +87,12 @@ ask_about (const struct login *l, const struct login_token *t,
            struct http_reply *a, struct reason *why)
 {
   const struct bao_login *login = (const struct bao_login *)l;
-  const struct openbao_request request = { .method = method,
-                                           .path = path,
-                                           .namespace = login->namespace,
-                                           .token = t->id };
+  const struct bao_request request = { .method = method,
+                                       .path = path,
+                                       .namespace = login->namespace,
+                                       .token = t->id };
 
-  return openbao_send (login->bao, &request, question, a, why);
+  return bao_send (login->bao, &request, question, a, why);
 }
 
 int
@@ -117,7 +117,7 @@ bao_token_revoke (const struct login *l, const struct login_token *t,
 static bool
 is_final (const struct http_reply *a)
 {
-  return (a->status >= 400 && !answer_is_outage (a->status)) ||
+  return (a->status >= 400 && !bao_answer_is_outage (a->status)) ||
          (a->status == 500 && strstr (a->text, "renew"));
 }
 

@@ -31,7 +31,7 @@
 
 /* vault:vVERSION:BASE64, as Vault and OpenBao write it. */
 int
-transit_check (const char *text, struct reason *why)
+bao_transit_check (const char *text, struct reason *why)
 {
   CLEANUP_SECRET struct secret *decoded = NULL;
   const char *p = text;
@@ -75,9 +75,9 @@ make_context (const struct subject *subject, char *ret, size_t size,
 }
 
 int
-transit_request (const char *ciphertext, bool derived,
-                 const struct subject *subject, struct secret **ret,
-                 struct reason *why)
+bao_transit_request (const char *ciphertext, bool derived,
+                     const struct subject *subject, struct secret **ret,
+                     struct reason *why)
 {
   char context[(ID_MAX + 16) / 3 * 4 + 8] = "";
   char body[KEY_REFERENCE_MAX + sizeof context + 64];
@@ -87,7 +87,7 @@ transit_request (const char *ciphertext, bool derived,
     r = make_context (subject, context, sizeof context, why);
   if (r < 0)
     return r;
-  /* transit_check has let no character pass that JSON would escape. */
+  /* bao_transit_check has let no character pass that JSON would escape. */
   n = snprintf (body, sizeof body, "{\"ciphertext\":\"%s\"%s%s%s}", ciphertext,
                 derived ? ",\"context\":\"" : "", context, derived ? "\"" : "");
   if (n >= (int)sizeof body)
@@ -97,8 +97,8 @@ transit_request (const char *ciphertext, bool derived,
 }
 
 int
-transit_reply (const struct layout *layout, json_t *body, struct secret **ret,
-               struct reason *why)
+bao_transit_reply (const struct layout *layout, json_t *body,
+                   struct secret **ret, struct reason *why)
 {
   json_t *data = json_object_get (body, "data");
   json_t *plaintext = json_object_get (data, "plaintext");
@@ -124,22 +124,22 @@ transit_reply (const struct layout *layout, json_t *body, struct secret **ret,
 }
 
 int
-transit_unwrap (const struct openbao_key *k, struct key_question *question,
-                struct secret **ret, struct reason *why)
+bao_transit_unwrap (const struct openbao_key *k, struct key_question *question,
+                    struct secret **ret, struct reason *why)
 {
   CLEANUP_SECRET struct secret *body = NULL;
   CLEANUP_REPLY struct http_reply a = { 0 };
   CLEANUP_FREE char *path = NULL;
-  int r = transit_request (k->wrapped, k->bao->derived, question->subject,
-                           &body, why);
+  int r = bao_transit_request (k->wrapped, k->bao->derived, question->subject,
+                               &body, why);
 
   if (r == 0)
     r = bao_path (&path, why, "v1/%s/decrypt/%s", k->mount, k->path);
   if (r == 0)
-    r = openbao_ask_for_key (k, "POST", path, body, question, &a, why);
+    r = bao_ask_for_key (k, "POST", path, body, question, &a, why);
   if (r < 0)
     return r;
-  r = transit_reply (&k->layout, a.json, ret, why);
+  r = bao_transit_reply (&k->layout, a.json, ret, why);
   if (r < 0)
     reason_prefix (why, "the transit key " REASON_QUOTED " at %s",
                    reason_quoted (k->path),

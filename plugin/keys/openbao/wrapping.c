@@ -16,14 +16,14 @@ ask (const struct bao_login *l, const char *path, const struct secret *token,
      const struct secret *body, struct key_question *question,
      struct http_reply *a, struct reason *why)
 {
-  const struct openbao_request request = { .method = "POST",
-                                           .path = path,
-                                           .namespace = l->namespace,
-                                           .token = token,
-                                           .hidden = l->wrapped.text,
-                                           .body = body };
+  const struct bao_request request = { .method = "POST",
+                                       .path = path,
+                                       .namespace = l->namespace,
+                                       .token = token,
+                                       .hidden = l->wrapped.text,
+                                       .body = body };
 
-  return openbao_send (l->bao, &request, question, a, why);
+  return bao_send (l->bao, &request, question, a, why);
 }
 
 /* Not ours to use any more. */
@@ -59,7 +59,7 @@ refused (const struct bao_login *l, const struct http_reply *a,
   if (a->json && (a->status == 400 || a->status == 403))
     return reason_set (why, EACCES, "%s does not unwrap the secret id: %ld %s",
                        key_server_address (l->bao->server), a->status, a->text);
-  return answer_refusal (&nobody, a, &question->again, why);
+  return bao_answer_refusal (&nobody, a, &question->again, why);
 }
 
 /* "auth/MOUNT/role/ROLE/secret-id", and its sister for ids of one's own. */
@@ -126,7 +126,7 @@ look_up (struct bao_login *l, struct key_question *question, struct reason *why)
 }
 
 int
-wrapping_put (struct bao_login *l, struct secret *text, struct secret *from)
+bao_wrapping_put (struct bao_login *l, struct secret *text, struct secret *from)
 {
   if (!text || !from) {
     secret_free (text);
@@ -148,10 +148,10 @@ take_secret_id (struct bao_login *l, const struct http_reply *a,
 
   if (!json_is_string (id) ||
       !credential_is_text (json_string_value (id), json_string_length (id)) ||
-      json_string_length (id) > credential_secret_id.max)
+      json_string_length (id) > bao_secret_id_rules.max)
     return reason_set (why, EBADMSG, "what %s unwrapped is no secret id",
                        key_server_address (l->bao->server));
-  if (wrapping_put (
+  if (bao_wrapping_put (
           l, secret_copy (json_string_value (id), json_string_length (id)),
           secret_copy (l->wrapped.text->bytes, l->wrapped.text->length)) < 0)
     return reason_no_memory (why);
@@ -178,8 +178,8 @@ unwrap (struct bao_login *l, struct key_question *question, struct reason *why)
 }
 
 int
-wrapping_open (struct bao_login *l, struct key_question *question, bool *now,
-               struct reason *why)
+bao_wrapping_open (struct bao_login *l, struct key_question *question,
+                   bool *now, struct reason *why)
 {
   int r;
 

@@ -57,13 +57,12 @@ is_mounted (const struct bao_login *l, struct key_question *question,
 {
   CLEANUP_REPLY struct http_reply a = { 0 };
   CLEANUP_FREE char *path = NULL;
-  struct openbao_request request = { .method = "GET",
-                                     .namespace = l->namespace };
+  struct bao_request request = { .method = "GET", .namespace = l->namespace };
   int r = bao_path (&path, why, "v1/auth/%s/login", l->mount);
 
   request.path = path;
   if (r == 0)
-    r = openbao_send (l->bao, &request, question, &a, why);
+    r = bao_send (l->bao, &request, question, &a, why);
   *mounted = a.status != 403 && a.status != 404;
   return r;
 }
@@ -99,7 +98,7 @@ denied_bare (struct bao_login *l, int64_t date, struct key_question *question,
                        "permission denied, perhaps only from this address "
                        "(%s)",
                        l->core.setting);
-  r = jwt_check (l->jwt.text, now, why);
+  r = bao_jwt_check (l->jwt.text, now, why);
   if (r < 0) {
     reason_prefix (why, "%.256s", l->jwt.path);
     return r;
@@ -120,28 +119,28 @@ is_lone (const struct bao_login *l)
 }
 
 bool
-refusal_is_bare (const struct http_reply *a)
+bao_refusal_is_bare (const struct http_reply *a)
 {
   return a->status == 403 && a->json &&
          strcmp (a->text, "permission denied") == 0;
 }
 
 int
-refusal_of_login (struct bao_login *l, const struct http_reply *a,
-                  struct key_question *question, struct reason *why)
+bao_refusal_of_login (struct bao_login *l, const struct http_reply *a,
+                      struct key_question *question, struct reason *why)
 {
   char none[] = "";
   const struct openbao_key nobody = { .bao = l->bao, .path = none };
   const char *lack = is_lone (l) ? ", which names no secret id" : "";
 
-  if (!a->json || a->status < 400 || answer_is_outage (a->status))
-    return answer_refusal (&nobody, a, &question->again, why);
+  if (!a->json || a->status < 400 || bao_answer_is_outage (a->status))
+    return bao_answer_refusal (&nobody, a, &question->again, why);
   if (strstr (a->text, "namespace not found"))
     return reason_set (why, EINVAL, "there is no namespace %.128s (%s)",
                        l->namespace ? l->namespace : "", l->core.setting);
   if (a->status == 404)
     return no_mount (l, why);
-  if (refusal_is_bare (a))
+  if (bao_refusal_is_bare (a))
     return denied_bare (l, a->date, question, why);
   if (HAS (outages, a->text)) {
     question->again = true;
@@ -161,8 +160,8 @@ refusal_of_login (struct bao_login *l, const struct http_reply *a,
  * and so is one for a single use: neither says anything about a key.
  */
 int
-refusal_with_credentials (struct bao_login *l, int r, bool unwrapped,
-                          struct reason *why)
+bao_refusal_with_credentials (struct bao_login *l, int r, bool unwrapped,
+                              struct reason *why)
 {
   const struct credential *const all[] = { &l->role_id, &l->secret_id,
                                            &l->wrapped, &l->jwt };

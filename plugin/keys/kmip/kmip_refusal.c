@@ -88,9 +88,9 @@ advice (uint32_t reason, enum kmip_operation operation)
 }
 
 int
-reply_refusal (const struct kmip_reply *reply, enum kmip_operation operation,
-               const char *what, const char *address, bool *again,
-               struct reason *why)
+kmip_reply_refusal (const struct kmip_reply *reply,
+                    enum kmip_operation operation, const char *what,
+                    const char *address, bool *again, struct reason *why)
 {
   static const struct meaning unknown = { 0, EAGAIN, false, "unknown reason" };
   const size_t n = sizeof meanings / sizeof meanings[0];
@@ -112,8 +112,8 @@ reply_refusal (const struct kmip_reply *reply, enum kmip_operation operation,
 }
 
 int
-state_refusal (uint32_t state, const char *what, const char *address,
-               struct reason *why)
+kmip_state_refusal (uint32_t state, const char *what, const char *address,
+                    struct reason *why)
 {
   static const char *const names[] = {
     NULL,

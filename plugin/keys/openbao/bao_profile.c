@@ -155,8 +155,8 @@ set_mount (struct openbao *b, const struct bao_settings *s,
 }
 
 int
-openbao_from_profile (struct openbao *b, const struct profile *profile,
-                      struct reason *why)
+bao_from_profile (struct openbao *b, const struct profile *profile,
+                  struct reason *why)
 {
   struct bao_settings s;
   const struct json_member members[] = {
@@ -183,7 +183,7 @@ openbao_from_profile (struct openbao *b, const struct profile *profile,
   if (r == 0)
     r = set_mount (b, &s, profile, why);
   if (r == 0)
-    r = settings_namespace (b, json_string_value (s.namespace), setting, why);
+    r = bao_set_namespace (b, json_string_value (s.namespace), setting, why);
   if (r == 0)
     r = key_server_from_profile (profile, &s.server, &bao_server_rules,
                                  &b->server, why);

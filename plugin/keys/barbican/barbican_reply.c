@@ -29,7 +29,7 @@ text_of (json_t *json, long status)
 
 static const char octets[] = "application/octet-stream";
 
-const struct http_service os_service = {
+const struct http_service barbican_service = {
   .of = "",
   .text_of = text_of,
   .lack = "text of an error",
@@ -44,9 +44,10 @@ header_of (const char *name, const struct secret *value)
 }
 
 int
-os_ask (const struct key_server *server, const struct os_request *request,
-        struct key_question *question, struct http_reply *reply,
-        struct reason *why)
+barbican_ask (const struct key_server *server,
+              const struct barbican_request *request,
+              struct key_question *question, struct http_reply *reply,
+              struct reason *why)
 {
   static const char version[] = "key-manager 1.1"; /* has consumers */
   const char *accept = request->bytes ? octets : "application/json";
@@ -66,7 +67,7 @@ os_ask (const struct key_server *server, const struct os_request *request,
   else if (request->token && request->body)
     headers[n++] = (struct http_header){ "OpenStack-API-Version", version,
                                          strlen (version) };
-  r = http_ask_json (server, &os_service, &http,
+  r = http_ask_json (server, &barbican_service, &http,
                      request->hidden ? request->hidden : request->token,
                      question, reply, why);
   text_take_id (question->request_id, sizeof question->request_id,
@@ -77,7 +78,7 @@ os_ask (const struct key_server *server, const struct os_request *request,
 /* ---- refusals of both ---- */
 
 static int
-outage (const struct os_subject *about, const struct http_reply *reply,
+outage (const struct barbican_subject *about, const struct http_reply *reply,
         struct reason *why)
 {
   if (reply->status == 429)
@@ -93,8 +94,8 @@ outage (const struct os_subject *about, const struct http_reply *reply,
 }
 
 static int
-unavailable (const struct os_subject *about, const struct http_reply *reply,
-             bool *again, struct reason *why)
+unavailable (const struct barbican_subject *about,
+             const struct http_reply *reply, bool *again, struct reason *why)
 {
   const int r = outage (about, reply, why);
 
@@ -105,8 +106,8 @@ unavailable (const struct os_subject *about, const struct http_reply *reply,
 }
 
 static int
-redirected (const struct os_subject *about, const struct http_reply *reply,
-            struct reason *why)
+redirected (const struct barbican_subject *about,
+            const struct http_reply *reply, struct reason *why)
 {
   return reason_set (why, EINVAL,
                      "%s answered with a redirect to %s, which is not "
@@ -118,7 +119,7 @@ redirected (const struct os_subject *about, const struct http_reply *reply,
 
 /* 2xx and 4xx that no such server would give. */
 static int
-nonsense (const struct os_subject *about, const struct http_reply *reply,
+nonsense (const struct barbican_subject *about, const struct http_reply *reply,
           const char *server, bool *again, struct reason *why)
 {
   /* Nothing at all is a connection cut short. */
@@ -139,9 +140,9 @@ nonsense (const struct os_subject *about, const struct http_reply *reply,
 /* ---- refusals of a login ---- */
 
 int
-os_login_refusal (const struct os_subject *about,
-                  const struct http_reply *reply, bool *again,
-                  struct reason *why)
+barbican_login_refusal (const struct barbican_subject *about,
+                        const struct http_reply *reply, bool *again,
+                        struct reason *why)
 {
   const char *colon = reply->text[0] ? ": " : "";
   const long status = reply->status;
@@ -173,7 +174,7 @@ os_login_refusal (const struct os_subject *about,
 /* ---- refusals of a secret ---- */
 
 static int
-not_found (const struct os_subject *about, const struct http_reply *reply,
+not_found (const struct barbican_subject *about, const struct http_reply *reply,
            struct reason *why)
 {
   /* "Gone" ends a session: it takes Barbican's own word. */
@@ -197,9 +198,9 @@ not_found (const struct os_subject *about, const struct http_reply *reply,
 }
 
 int
-os_secret_refusal (const struct os_subject *about,
-                   const struct http_reply *reply, bool *again,
-                   struct reason *why)
+barbican_secret_refusal (const struct barbican_subject *about,
+                         const struct http_reply *reply, bool *again,
+                         struct reason *why)
 {
   const char *colon = reply->text[0] ? ": " : "";
   const long status = reply->status;
@@ -236,8 +237,8 @@ os_secret_refusal (const struct os_subject *about,
 /* ---- metadata ---- */
 
 int
-os_secret_layout (json_t *json, enum layout_kind layout, enum layout_kind *ret,
-                  struct reason *why)
+barbican_secret_layout (json_t *json, enum layout_kind layout,
+                        enum layout_kind *ret, struct reason *why)
 {
   const char *type = json_string_value (json_object_get (json, "secret_type"));
   const char *status = json_string_value (json_object_get (json, "status"));
