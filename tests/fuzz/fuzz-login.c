@@ -19,8 +19,8 @@
 extern int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size);
 
 static int
-no_parse (struct bao_login *l, json_t *auth, const struct profile *profile,
-          const char *where, struct reason *why)
+no_parse (struct bao_login *l, const struct bao_auth *auth,
+          const struct profile *profile, const char *where, struct reason *why)
 {
   (void)l, (void)auth, (void)profile, (void)where, (void)why;
   return 0;
@@ -33,7 +33,7 @@ no_body (const struct bao_login *l)
   return NULL;
 }
 
-static const struct bao_method method = { "approle", "AppRole", no_parse,
+static const struct bao_method method = { "approle", "AppRole", 0, no_parse,
                                           no_body };
 
 static void

@@ -96,10 +96,13 @@ extern bool bao_login_can_check (struct bao_login *l, struct reason *why);
 
 /* ---- method.c ---- */
 
+struct bao_auth;
+
 struct bao_method {
   const char *name;
   const char *what; /* "AppRole", for sentences */
-  int (*parse) (struct bao_login *l, json_t *auth,
+  unsigned bit;     /* its own in the table of members */
+  int (*parse) (struct bao_login *l, const struct bao_auth *auth,
                 const struct profile *profile, const char *where,
                 struct reason *why);
   /* What is posted to auth/MOUNT/login; NULL for what is no login.  The

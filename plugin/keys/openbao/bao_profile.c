@@ -9,8 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "json.h"
 #include "bao_login.h"
+#include "json.h"
 
 struct bao_settings {
   struct key_server_members server;

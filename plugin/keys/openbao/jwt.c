@@ -9,9 +9,9 @@
 #include <errno.h>
 #include <string.h>
 
+#include "bao_login.h"
 #include "encoding.h"
 #include "json.h"
-#include "bao_login.h"
 
 /* base64url without padding (RFC 7515, section 2). */
 static int

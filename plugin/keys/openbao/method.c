@@ -9,32 +9,75 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "json.h"
 #include "bao_login.h"
+#include "json.h"
 
 #define SERVICE_ACCOUNT "/var/run/secrets/kubernetes.io/serviceaccount/token"
 
-/* ---- what methods have in common ---- */
+/* ---- the members of "auth" ---- */
 
+enum {
+  TOKEN = 1,
+  TOKEN_FILE = 2,
+  APPROLE = 4,
+  JWT = 8,
+  KUBERNETES = 16,
+  CERT = 32
+};
+#define LOGINS (APPROLE | JWT | KUBERNETES | CERT)
+#define ALL (TOKEN | TOKEN_FILE | LOGINS)
+
+struct bao_auth {
+  json_t *method, *token, *path, *mount, *namespace, *role_id, *role_id_file,
+      *secret_id_file, *wrapped_secret_id_file, *role, *jwt_file, *name;
+};
+
+/* Those that the method takes: A is zeroed. */
 static int
-need_full_path (const char *path, const char *member, const char *where,
-                struct reason *why)
+read_auth (struct bao_auth *a, json_t *auth, unsigned method, const char *where,
+           struct reason *why)
 {
-  if (path[0] == '/')
-    return 0;
-  return reason_set (why, EINVAL, "%s: \"%s\" must be a full path", where,
-                     member);
+  const struct {
+    const char *name;
+    json_t **ret;
+    unsigned takes, needs; /* methods that do */
+  } all[] = {
+    { "method", &a->method, ALL, ALL },
+    { "token", &a->token, TOKEN, TOKEN },
+    { "path", &a->path, TOKEN_FILE, TOKEN_FILE },
+    { "mount", &a->mount, LOGINS, 0 },
+    { "namespace", &a->namespace, ALL, 0 },
+    { "role_id", &a->role_id, APPROLE, 0 },
+    { "role_id_file", &a->role_id_file, APPROLE, 0 },
+    { "secret_id_file", &a->secret_id_file, APPROLE, 0 },
+    { "wrapped_secret_id_file", &a->wrapped_secret_id_file, APPROLE, 0 },
+    { "role", &a->role, JWT | KUBERNETES, JWT | KUBERNETES },
+    { "jwt_file", &a->jwt_file, JWT | KUBERNETES, JWT },
+    { "name", &a->name, CERT, 0 },
+  };
+  const size_t nr = sizeof all / sizeof all[0];
+  struct json_member members[sizeof all / sizeof all[0] + 1], *m = members;
+
+  for (size_t i = 0; i < nr; i++)
+    if (all[i].takes & method)
+      *m++ = (struct json_member){ all[i].name, JSON_STRING,
+                                   all[i].needs & method, all[i].ret };
+  *m = (struct json_member){ .name = NULL };
+  return json_members (auth, where, members, why);
 }
+
+/* ---- what methods have in common ---- */
 
 static int
 open_file (struct credential *c, const char *path, const char *member,
            const struct hostfile_rules *rules, const char *where,
            struct reason *why)
 {
-  int r = need_full_path (path, member, where, why);
+  int r;
 
-  if (r < 0)
-    return r;
+  if (path[0] != '/')
+    return reason_set (why, EINVAL, "%s: \"%s\" must be a full path", where,
+                       member);
   r = credential_open (c, path, rules, why);
   if (r < 0)
     reason_prefix (why, "%s: \"%s\"", where, member);
@@ -54,13 +97,14 @@ need_one (const json_t *a, const char *a_name, const json_t *b,
 
 /* Where the method is mounted, and the namespace that it is mounted in. */
 static int
-set_place (struct bao_login *l, const json_t *mount, const json_t *namespace,
-           const char *where, struct reason *why)
+set_place (struct bao_login *l, const struct bao_auth *a, const char *where,
+           struct reason *why)
 {
-  const char *name = json_string_value (namespace);
+  const char *name = json_string_value (a->namespace);
   size_t n;
   int r = text_copy (&l->mount,
-                     mount ? json_string_value (mount) : l->method->name, why);
+                     a->mount ? json_string_value (a->mount) : l->method->name,
+                     why);
 
   if (r < 0)
     return r;
@@ -72,7 +116,7 @@ set_place (struct bao_login *l, const json_t *mount, const json_t *namespace,
     reason_prefix (why, "%s", where);
     return r;
   }
-  if (!namespace)
+  if (!name)
     return text_copy (&l->namespace, l->bao->namespace, why);
   if (!name[0])
     return 0;
@@ -99,59 +143,41 @@ set_token (struct bao_login *l, const char *text, size_t length,
 }
 
 static int
-parse_token (struct bao_login *l, json_t *auth, const struct profile *profile,
-             const char *where, struct reason *why)
+set_token_of_file (struct bao_login *l, const char *setting, struct reason *why)
 {
-  json_t *method, *token, *namespace;
-  const struct json_member members[] = {
-    { "method", JSON_STRING, true, &method },
-    { "token", JSON_STRING, true, &token },
-    { "namespace", JSON_STRING, false, &namespace },
-    { .name = NULL },
-  };
-  char setting[512];
-  int r = json_members (auth, where, members, why);
+  const struct secret *text = l->core.token_file.text;
 
-  if (r < 0)
-    return r;
+  return set_token (l, (const char *)text->bytes, text->length, setting, why);
+}
+
+static int
+parse_token (struct bao_login *l, const struct bao_auth *a,
+             const struct profile *profile, const char *where,
+             struct reason *why)
+{
+  char setting[512];
+
   if (!profile->private)
     return reason_set (why, EINVAL,
                        "%s: a token may stand in the profiles file only when "
                        "nobody else can read it (chmod go= it, or use the "
                        "method token_file)",
                        where);
-  r = set_place (l, NULL, namespace, where, why);
-  if (r < 0)
-    return r;
   snprintf (setting, sizeof setting, "%.400s: \"token\"", where);
-  return set_token (l, json_string_value (token), json_string_length (token),
-                    setting, why);
+  return set_token (l, json_string_value (a->token),
+                    json_string_length (a->token), setting, why);
 }
 
 static int
-parse_token_file (struct bao_login *l, json_t *auth,
+parse_token_file (struct bao_login *l, const struct bao_auth *a,
                   const struct profile *profile, const char *where,
                   struct reason *why)
 {
-  json_t *method, *path, *namespace;
-  const struct json_member members[] = {
-    { "method", JSON_STRING, true, &method },
-    { "path", JSON_STRING, true, &path },
-    { "namespace", JSON_STRING, false, &namespace },
-    { .name = NULL },
-  };
-  int r = json_members (auth, where, members, why);
+  const int r = open_file (&l->core.token_file, json_string_value (a->path),
+                           "path", &bao_token_rules, where, why);
 
   (void)profile;
-  if (r == 0)
-    r = set_place (l, NULL, namespace, where, why);
-  if (r == 0)
-    r = open_file (&l->core.token_file, json_string_value (path), "path",
-                   &bao_token_rules, where, why);
-  if (r < 0)
-    return r;
-  return set_token (l, (const char *)l->core.token_file.text->bytes,
-                    l->core.token_file.text->length, where, why);
+  return r < 0 ? r : set_token_of_file (l, where, why);
 }
 
 /* ---- AppRole ---- */
@@ -182,38 +208,26 @@ set_role_id (struct bao_login *l, const json_t *id, bool alone,
 }
 
 static int
-parse_approle (struct bao_login *l, json_t *auth, const struct profile *profile,
-               const char *where, struct reason *why)
+parse_approle (struct bao_login *l, const struct bao_auth *a,
+               const struct profile *profile, const char *where,
+               struct reason *why)
 {
-  json_t *method, *mount, *namespace, *role_id, *role_id_file, *secret,
-      *wrapped;
-  const struct json_member members[] = {
-    { "method", JSON_STRING, true, &method },
-    { "mount", JSON_STRING, false, &mount },
-    { "namespace", JSON_STRING, false, &namespace },
-    { "role_id", JSON_STRING, false, &role_id },
-    { "role_id_file", JSON_STRING, false, &role_id_file },
-    { "secret_id_file", JSON_STRING, false, &secret },
-    { "wrapped_secret_id_file", JSON_STRING, false, &wrapped },
-    { .name = NULL },
-  };
-  int r = json_members (auth, where, members, why);
+  const json_t *secret = a->secret_id_file,
+               *wrapped = a->wrapped_secret_id_file;
   const bool alone = !secret && !wrapped;
+  int r = need_one (a->role_id, "role_id", a->role_id_file, "role_id_file",
+                    where, why);
 
-  if (r == 0)
-    r = need_one (role_id, "role_id", role_id_file, "role_id_file", where, why);
   if (r == 0 && !alone)
     r = need_one (secret, "secret_id_file", wrapped, "wrapped_secret_id_file",
                   where, why);
-  if (r == 0)
-    r = set_place (l, mount, namespace, where, why);
   if (r < 0)
     return r;
-  if (role_id)
-    r = set_role_id (l, role_id, alone, profile, where, why);
+  if (a->role_id)
+    r = set_role_id (l, a->role_id, alone, profile, where, why);
   else
     r = open_file (
-        &l->role_id, json_string_value (role_id_file), "role_id_file",
+        &l->role_id, json_string_value (a->role_id_file), "role_id_file",
         alone ? &bao_lone_role_id_rules : &bao_role_id_rules, where, why);
   if (r < 0 || alone)
     return r;
@@ -239,47 +253,20 @@ body_approle (const struct bao_login *l)
 /* ---- JWT and Kubernetes ---- */
 
 static int
-parse_jwt_members (struct bao_login *l, json_t *auth, const char *where,
-                   const char *default_path, const struct hostfile_rules *rules,
-                   struct reason *why)
+parse_jwt (struct bao_login *l, const struct bao_auth *a,
+           const struct profile *profile, const char *where, struct reason *why)
 {
-  json_t *method, *mount, *namespace, *role, *file;
-  const struct json_member members[] = {
-    { "method", JSON_STRING, true, &method },
-    { "mount", JSON_STRING, false, &mount },
-    { "namespace", JSON_STRING, false, &namespace },
-    { "role", JSON_STRING, true, &role },
-    { "jwt_file", JSON_STRING, !default_path, &file },
-    { .name = NULL },
-  };
-  int r = json_members (auth, where, members, why);
+  const bool kubernetes = strcmp (l->method->name, "kubernetes") == 0;
+  const char *path =
+      a->jwt_file ? json_string_value (a->jwt_file) : SERVICE_ACCOUNT;
+  const int r = text_copy (&l->role, json_string_value (a->role), why);
 
-  if (r == 0)
-    r = set_place (l, mount, namespace, where, why);
-  if (r == 0)
-    r = text_copy (&l->role, json_string_value (role), why);
-  if (r < 0)
-    return r;
-  return open_file (&l->jwt, file ? json_string_value (file) : default_path,
-                    "jwt_file", rules, where, why);
-}
-
-static int
-parse_jwt (struct bao_login *l, json_t *auth, const struct profile *profile,
-           const char *where, struct reason *why)
-{
   (void)profile;
-  return parse_jwt_members (l, auth, where, NULL, &bao_jwt_rules, why);
-}
-
-static int
-parse_kubernetes (struct bao_login *l, json_t *auth,
-                  const struct profile *profile, const char *where,
-                  struct reason *why)
-{
-  (void)profile;
-  return parse_jwt_members (l, auth, where, SERVICE_ACCOUNT,
-                            &bao_service_account_rules, why);
+  return r < 0 ? r
+               : open_file (&l->jwt, path, "jwt_file",
+                            kubernetes ? &bao_service_account_rules
+                                       : &bao_jwt_rules,
+                            where, why);
 }
 
 static json_t *
@@ -292,30 +279,16 @@ body_jwt (const struct bao_login *l)
 /* ---- the TLS client certificate ---- */
 
 static int
-parse_cert (struct bao_login *l, json_t *auth, const struct profile *profile,
-            const char *where, struct reason *why)
+parse_cert (struct bao_login *l, const struct bao_auth *a,
+            const struct profile *profile, const char *where,
+            struct reason *why)
 {
-  json_t *method, *mount, *namespace, *name;
-  const struct json_member members[] = {
-    { "method", JSON_STRING, true, &method },
-    { "mount", JSON_STRING, false, &mount },
-    { "namespace", JSON_STRING, false, &namespace },
-    { "name", JSON_STRING, false, &name },
-    { .name = NULL },
-  };
-  int r = json_members (auth, where, members, why);
-
-  if (r < 0)
-    return r;
   if (!json_object_get (profile->object, "client_cert"))
     return reason_set (why, EINVAL,
                        "%s: the method cert needs the profile's "
                        "\"client_cert\" and \"client_key\"",
                        where);
-  r = set_place (l, mount, namespace, where, why);
-  if (r == 0)
-    r = text_copy (&l->role, json_string_value (name), why);
-  return r;
+  return text_copy (&l->role, json_string_value (a->name), why);
 }
 
 static json_t *
@@ -327,12 +300,12 @@ body_cert (const struct bao_login *l)
 /* ---- the table ---- */
 
 static const struct bao_method methods[] = {
-  { "token", "token", parse_token, NULL },
-  { "token_file", "token", parse_token_file, NULL },
-  { "approle", "AppRole", parse_approle, body_approle },
-  { "jwt", "JWT", parse_jwt, body_jwt },
-  { "kubernetes", "Kubernetes", parse_kubernetes, body_jwt },
-  { "cert", "certificate", parse_cert, body_cert },
+  { "token", "token", TOKEN, parse_token, NULL },
+  { "token_file", "token", TOKEN_FILE, parse_token_file, NULL },
+  { "approle", "AppRole", APPROLE, parse_approle, body_approle },
+  { "jwt", "JWT", JWT, parse_jwt, body_jwt },
+  { "kubernetes", "Kubernetes", KUBERNETES, parse_jwt, body_jwt },
+  { "cert", "certificate", CERT, parse_cert, body_cert },
 };
 #define NR_METHODS (sizeof methods / sizeof methods[0])
 
@@ -363,6 +336,7 @@ bao_login_from_profile (struct bao_login *l, json_t *auth,
                         const struct profile *profile, struct reason *why)
 {
   const char *method = json_string_value (json_object_get (auth, "method"));
+  struct bao_auth a = { .method = NULL };
   char where[512];
   int r;
 
@@ -380,9 +354,11 @@ bao_login_from_profile (struct bao_login *l, json_t *auth,
   if (!l->method)
     return unknown_method (method, where, why);
   r = text_copy (&l->core.setting, where, why);
-  if (r < 0)
-    return r;
-  return l->method->parse (l, auth, profile, where, why);
+  if (r == 0)
+    r = read_auth (&a, auth, l->method->bit, where, why);
+  if (r == 0)
+    r = set_place (l, &a, where, why);
+  return r < 0 ? r : l->method->parse (l, &a, profile, where, why);
 }
 
 int
@@ -408,7 +384,5 @@ bao_login_from_token_file (struct bao_login *l, const char *path,
     r = text_copy (&l->namespace, l->bao->namespace, why);
   if (r == 0)
     r = credential_open (&l->core.token_file, path, &bao_token_rules, why);
-  return r < 0 ? r
-               : set_token (l, (const char *)l->core.token_file.text->bytes,
-                            l->core.token_file.text->length, path, why);
+  return r < 0 ? r : set_token_of_file (l, path, why);
 }
