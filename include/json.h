@@ -39,6 +39,11 @@ struct json_member {
 extern int json_members (json_t *object, const char *where,
                          const struct json_member *members, struct reason *why);
 
+/* Exactly one of two members must be there: -EINVAL. */
+extern int
+json_need_one (const char *where, const char *a_name, const json_t *a,
+               const char *b_name, const json_t *b, struct reason *why);
+
 /* The string VALUE of "MEMBER" in the object WHERE is none of WORDS (a list
  * for people): -EINVAL.
  */

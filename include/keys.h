@@ -145,8 +145,9 @@ struct provider {
                struct reason *why);
   void (*close) (struct kms *kms);
 
-  /* A key of KMS.  *STATE is set by a success only and given to free.
-   * *DOING is malloc'd: what a fetch waits for, see key_doing.  -EINVAL.
+  /* A key of KMS.  Sets *STATE, also before a failure: free is called in any
+   * case where it is not NULL.  *DOING is malloc'd: what a fetch waits for,
+   * see key_doing.  -EINVAL.
    */
   int (*prepare) (struct kms *kms, const struct reference *ref, void **state,
                   char **doing, struct reason *why);
@@ -234,6 +235,12 @@ struct credential {
 extern int
 credential_open (struct credential *c, const char *path,
                  const struct hostfile_rules *rules, struct reason *why);
+
+/* The same of MEMBER in WHERE of a profile, which must be a full path. */
+extern int
+credential_open_member (struct credential *c, const char *path,
+                        const char *member, const struct hostfile_rules *rules,
+                        const char *where, struct reason *why);
 
 /* Look at the file again.  True: TEXT is another.  When the file cannot
  * be read, or holds no such thing any more, TEXT stays but is STALE, and

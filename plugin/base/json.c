@@ -175,6 +175,16 @@ json_members (json_t *object, const char *where,
 }
 
 int
+json_need_one (const char *where, const char *a_name, const json_t *a,
+               const char *b_name, const json_t *b, struct reason *why)
+{
+  if (!a != !b)
+    return 0;
+  return reason_set (why, EINVAL, "%s: it takes \"%s\" or \"%s\"%s", where,
+                     a_name, b_name, a ? ", not both" : "");
+}
+
+int
 json_wrong_word (const char *where, const char *member, const json_t *value,
                  const char *words, struct reason *why)
 {

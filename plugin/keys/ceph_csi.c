@@ -164,25 +164,19 @@ static int
 ceph_csi_prepare (struct kms *kms, const struct reference *ref, void **state,
                   char **doing, struct reason *why)
 {
-  struct csi_key *key;
-  int r = check_handle (ref->body, why);
+  struct csi_key *key = *state = calloc (1, sizeof *key);
+  int r;
 
-  if (r < 0)
-    return r;
-  key = calloc (1, sizeof *key);
   if (!key)
     return reason_no_memory (why);
   key->csi = kms->state;
-  r = text_copy (&key->id, ref->body, why);
+  r = check_handle (ref->body, why);
+  if (r == 0)
+    r = text_copy (&key->id, ref->body, why);
   if (r == 0)
     r = text_format (doing, why, "unwrapping ceph-csi's key of the volume %.*s",
                      VOLUME_ID_BYTES_MAX, ref->body);
-  if (r < 0) {
-    ceph_csi_free (key);
-    return r;
-  }
-  *state = key;
-  return 0;
+  return r;
 }
 
 /* The record, by either name; *NAME is the one that was there. */

@@ -112,6 +112,22 @@ credential_open (struct credential *c, const char *path,
   return read_file (c, &c->text, why);
 }
 
+int
+credential_open_member (struct credential *c, const char *path,
+                        const char *member, const struct hostfile_rules *rules,
+                        const char *where, struct reason *why)
+{
+  int r;
+
+  if (path[0] != '/')
+    return reason_set (why, EINVAL, "%s: \"%s\" must be a full path", where,
+                       member);
+  r = credential_open (c, path, rules, why);
+  if (r < 0)
+    reason_prefix (why, "%s: \"%s\"", where, member);
+  return r;
+}
+
 /* The text stays; say so. */
 static void
 keep (struct credential *c, int r)

@@ -64,25 +64,19 @@ static int
 example_prepare (struct kms *kms, const struct reference *ref, void **state,
                  char **doing, struct reason *why)
 {
-  struct example_key *key;
-  int r = reference_check_path (ref->body, "the key's path", why);
+  struct example_key *key = *state = calloc (1, sizeof *key);
+  int r;
 
-  if (r < 0)
-    return r;
-  key = calloc (1, sizeof *key);
   if (!key)
     return reason_no_memory (why);
   key->server = kms->state;
-  r = text_format (&key->path, why, "v1/keys/%s", ref->body);
+  r = reference_check_path (ref->body, "the key's path", why);
+  if (r == 0)
+    r = text_format (&key->path, why, "v1/keys/%s", ref->body);
   if (r == 0)
     r = text_format (doing, why, "asking Example at %s for the key %s",
                      key_server_address (key->server), ref->name);
-  if (r < 0) {
-    example_free (key);
-    return r;
-  }
-  *state = key;
-  return 0;
+  return r;
 }
 
 /* {"key": TEXT}, or {"error": TEXT}. */

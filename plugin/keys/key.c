@@ -162,6 +162,8 @@ int
 key_prepare (struct key *key, const char *profiles, struct reason *why)
 {
   const struct reference ref = reference_of (key);
+  CLEANUP_FREE char *doing = NULL;
+  void *state = NULL;
   int r;
 
   if (!key->scheme || key->state)
@@ -170,11 +172,16 @@ key_prepare (struct key *key, const char *profiles, struct reason *why)
     profiles = NULL;
   r = kms_acquire (profiles, key->scheme, &key->kms, why);
   if (r == 0)
-    r = key->kms->provider->prepare (key->kms, &ref, &key->state, &key->doing,
-                                     why);
-  if (r < 0)
+    r = key->kms->provider->prepare (key->kms, &ref, &state, &doing, why);
+  if (r < 0) {
+    if (state)
+      key->kms->provider->free (state);
     release (key);
-  return r;
+    return r;
+  }
+  key->doing = TAKE_PTR (doing);
+  key->state = state;
+  return 0;
 }
 
 int

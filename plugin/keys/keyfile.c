@@ -100,8 +100,6 @@ keyfile_free (void *state)
 {
   struct keyfile *k = state;
 
-  if (!k)
-    return;
   secret_free (k->bytes);
   free (k->path);
   free (k);
@@ -174,7 +172,7 @@ static int
 keyfile_prepare (struct kms *kms, const struct reference *ref, void **state,
                  char **doing, struct reason *why)
 {
-  struct keyfile *k = calloc (1, sizeof *k);
+  struct keyfile *k = *state = calloc (1, sizeof *k);
   int r;
 
   (void)kms;
@@ -183,19 +181,14 @@ keyfile_prepare (struct kms *kms, const struct reference *ref, void **state,
   k->kind = kind_of_scheme (ref->scheme);
   r = set_path (k, ref->body, why);
   if (r == 0)
-    r = read_bytes (k, &k->bytes, why);
-  if (r == 0)
     r = text_format (doing, why, "reading the key " REASON_QUOTED,
                      reason_quoted (ref->name));
-  if (r < 0) {
-    keyfile_free (k);
-    return r;
-  }
+  if (r == 0)
+    r = read_bytes (k, &k->bytes, why);
   /* Nobody else is to read it, no child to inherit it. */
-  if (k->kind == KIND_FD)
+  if (r == 0 && k->kind == KIND_FD)
     close (k->fd);
-  *state = k;
-  return 0;
+  return r;
 }
 
 static int

@@ -256,29 +256,22 @@ static int
 barbican_prepare (struct kms *kms, const struct reference *ref, void **state,
                   char **doing, struct reason *why)
 {
-  struct barbican *b = kms->state;
-  struct barbican_key *k;
-  int r = check_id (ref->body, why);
+  struct barbican_key *k = *state = calloc (1, sizeof *k);
+  int r;
 
-  if (r == 0)
-    r = layout_check_cinder_id (ref->body, why);
-  if (r < 0)
-    return r;
-  k = calloc (1, sizeof *k);
   if (!k)
     return reason_no_memory (why);
-  k->barbican = b;
-  r = text_copy (&k->id, ref->body, why);
+  k->barbican = kms->state;
+  r = check_id (ref->body, why);
   if (r == 0)
-    r = text_format (doing, why,
-                     "asking Keystone at %s, and Barbican, for the key %s",
-                     key_server_names (b->keystone.server), ref->name);
-  if (r < 0) {
-    barbican_free (k);
-    return r;
-  }
-  *state = k;
-  return 0;
+    r = layout_check_cinder_id (ref->body, why);
+  if (r == 0)
+    r = text_copy (&k->id, ref->body, why);
+  if (r == 0)
+    r = text_format (
+        doing, why, "asking Keystone at %s, and Barbican, for the key %s",
+        key_server_names (k->barbican->keystone.server), ref->name);
+  return r;
 }
 
 static void

@@ -36,23 +36,6 @@ struct barbican_settings {
 
 /* ---- who logs in ---- */
 
-static int
-open_secret (struct credential *c, const json_t *path, const char *member,
-             const struct hostfile_rules *rules, const char *where,
-             struct reason *why)
-{
-  const char *name = json_string_value (path);
-  int r;
-
-  if (name[0] != '/')
-    return reason_set (why, EINVAL, "%s: \"%s\" must be a full path", where,
-                       member);
-  r = credential_open (c, name, rules, why);
-  if (r < 0)
-    reason_prefix (why, "%s: \"%s\"", where, member);
-  return r;
-}
-
 /* In the profiles file itself, when nobody else can read that. */
 static int
 take_secret (struct credential *c, const json_t *secret,
@@ -87,18 +70,18 @@ set_credential (struct identity *who, json_t *auth,
   };
   int r = json_members (auth, where, members, why);
 
-  if (r == 0 && !file == !secret)
-    r = reason_set (why, EINVAL, "%s: it takes \"secret_file\" or \"secret\"%s",
-                    where, file ? ", not both" : "");
+  if (r == 0)
+    r = json_need_one (where, "secret_file", file, "secret", secret, why);
   if (r == 0 && json_string_length (id) == 0)
     r = reason_set (why, EINVAL, "%s: \"id\" is empty", where);
   if (r == 0)
     r = text_copy (&who->id, json_string_value (id), why);
   if (r < 0)
     return r;
-  return file ? open_secret (&who->secret, file, "secret_file", &secret_rules,
-                             where, why)
-              : take_secret (&who->secret, secret, profile, where, why);
+  return file
+             ? credential_open_member (&who->secret, json_string_value (file),
+                                       "secret_file", &secret_rules, where, why)
+             : take_secret (&who->secret, secret, profile, where, why);
 }
 
 /* A project in its domain, or a domain itself. */
@@ -152,8 +135,8 @@ set_password (struct identity *who, json_t *auth, const struct profile *profile,
     r = text_copy (&who->domain, json_string_value (domain), why);
   if (r < 0)
     return r;
-  return open_secret (&who->secret, file, "password_file", &password_rules,
-                      where, why);
+  return credential_open_member (&who->secret, json_string_value (file),
+                                 "password_file", &password_rules, where, why);
 }
 
 static int

@@ -327,7 +327,7 @@ static int
 kmip_prepare (struct kms *kms, const struct reference *ref, void **state,
               char **doing, struct reason *why)
 {
-  struct kmip_key *k = calloc (1, sizeof *k);
+  struct kmip_key *k = *state = calloc (1, sizeof *k);
   char buf[REASON_NAME_MAX];
   int r;
 
@@ -335,16 +335,11 @@ kmip_prepare (struct kms *kms, const struct reference *ref, void **state,
     return reason_no_memory (why);
   k->kmip = kms->state;
   r = set_object (k, ref, why);
-  if (r == 0)
-    r = text_format (doing, why, "asking KMIP at %s for the key " REASON_QUOTED,
-                     key_server_names (k->kmip->server),
-                     reason_quoted (reason_name (buf, ref->name)));
-  if (r < 0) {
-    kmip_free (k);
-    return r;
-  }
-  *state = k;
-  return 0;
+  return r < 0 ? r
+               : text_format (doing, why,
+                              "asking KMIP at %s for the key " REASON_QUOTED,
+                              key_server_names (k->kmip->server),
+                              reason_quoted (reason_name (buf, ref->name)));
 }
 
 static void

@@ -68,33 +68,6 @@ read_auth (struct bao_auth *a, json_t *auth, unsigned method, const char *where,
 
 /* ---- what methods have in common ---- */
 
-static int
-open_file (struct credential *c, const char *path, const char *member,
-           const struct hostfile_rules *rules, const char *where,
-           struct reason *why)
-{
-  int r;
-
-  if (path[0] != '/')
-    return reason_set (why, EINVAL, "%s: \"%s\" must be a full path", where,
-                       member);
-  r = credential_open (c, path, rules, why);
-  if (r < 0)
-    reason_prefix (why, "%s: \"%s\"", where, member);
-  return r;
-}
-
-/* Exactly one of two members. */
-static int
-need_one (const json_t *a, const char *a_name, const json_t *b,
-          const char *b_name, const char *where, struct reason *why)
-{
-  if (!a != !b)
-    return 0;
-  return reason_set (why, EINVAL, "%s: it takes \"%s\" or \"%s\"%s", where,
-                     a_name, b_name, a ? ", not both" : "");
-}
-
 /* Where the method is mounted, and the namespace that it is mounted in. */
 static int
 set_place (struct bao_login *l, const struct bao_auth *a, const char *where,
@@ -173,8 +146,9 @@ parse_token_file (struct bao_login *l, const struct bao_auth *a,
                   const struct profile *profile, const char *where,
                   struct reason *why)
 {
-  const int r = open_file (&l->core.token_file, json_string_value (a->path),
-                           "path", &bao_token_rules, where, why);
+  const int r =
+      credential_open_member (&l->core.token_file, json_string_value (a->path),
+                              "path", &bao_token_rules, where, why);
 
   (void)profile;
   return r < 0 ? r : set_token_of_file (l, where, why);
@@ -215,27 +189,29 @@ parse_approle (struct bao_login *l, const struct bao_auth *a,
   const json_t *secret = a->secret_id_file,
                *wrapped = a->wrapped_secret_id_file;
   const bool alone = !secret && !wrapped;
-  int r = need_one (a->role_id, "role_id", a->role_id_file, "role_id_file",
-                    where, why);
+  int r = json_need_one (where, "role_id", a->role_id, "role_id_file",
+                         a->role_id_file, why);
 
   if (r == 0 && !alone)
-    r = need_one (secret, "secret_id_file", wrapped, "wrapped_secret_id_file",
-                  where, why);
+    r = json_need_one (where, "secret_id_file", secret,
+                       "wrapped_secret_id_file", wrapped, why);
   if (r < 0)
     return r;
   if (a->role_id)
     r = set_role_id (l, a->role_id, alone, profile, where, why);
   else
-    r = open_file (
+    r = credential_open_member (
         &l->role_id, json_string_value (a->role_id_file), "role_id_file",
         alone ? &bao_lone_role_id_rules : &bao_role_id_rules, where, why);
   if (r < 0 || alone)
     return r;
   if (secret)
-    return open_file (&l->secret_id, json_string_value (secret),
-                      "secret_id_file", &bao_secret_id_rules, where, why);
-  return open_file (&l->wrapped, json_string_value (wrapped),
-                    "wrapped_secret_id_file", &bao_wrapped_rules, where, why);
+    return credential_open_member (&l->secret_id, json_string_value (secret),
+                                   "secret_id_file", &bao_secret_id_rules,
+                                   where, why);
+  return credential_open_member (&l->wrapped, json_string_value (wrapped),
+                                 "wrapped_secret_id_file", &bao_wrapped_rules,
+                                 where, why);
 }
 
 static json_t *
@@ -263,10 +239,10 @@ parse_jwt (struct bao_login *l, const struct bao_auth *a,
 
   (void)profile;
   return r < 0 ? r
-               : open_file (&l->jwt, path, "jwt_file",
-                            kubernetes ? &bao_service_account_rules
-                                       : &bao_jwt_rules,
-                            where, why);
+               : credential_open_member (&l->jwt, path, "jwt_file",
+                                         kubernetes ? &bao_service_account_rules
+                                                    : &bao_jwt_rules,
+                                         where, why);
 }
 
 static json_t *

@@ -216,7 +216,7 @@ static int
 openbao_prepare (struct kms *kms, const struct reference *ref, void **state,
                  char **doing, struct reason *why)
 {
-  struct openbao_key *k = calloc (1, sizeof *k);
+  struct openbao_key *k = *state = calloc (1, sizeof *k);
   int r;
 
   if (!k)
@@ -224,14 +224,7 @@ openbao_prepare (struct kms *kms, const struct reference *ref, void **state,
   k->bao = kms->state;
   r = kms->path ? set_profile_key (k, ref->body, why)
                 : set_scheme_key (k, ref->body, why);
-  if (r == 0)
-    r = say_doing (k, ref->name, doing, why);
-  if (r < 0) {
-    openbao_free (k);
-    return r;
-  }
-  *state = k;
-  return 0;
+  return r < 0 ? r : say_doing (k, ref->name, doing, why);
 }
 
 static bool
