@@ -44,12 +44,12 @@ extern int
 json_need_one (const char *where, const char *a_name, const json_t *a,
                const char *b_name, const json_t *b, struct reason *why);
 
-/* The string VALUE of "MEMBER" in the object WHERE is none of WORDS (a list
- * for people): -EINVAL.
+/* Which of WORDS, the last of which is NULL, is the string VALUE of "MEMBER" in
+ * the object WHERE: its index.  -EINVAL: none of them.
  */
 extern int
-json_wrong_word (const char *where, const char *member, const json_t *value,
-                 const char *words, struct reason *why);
+json_word (const char *where, const char *member, const json_t *value,
+           const char *const *words, struct reason *why);
 
 /* From and to bytes that are wiped.  NULL when memory is short; OBJECT, which
  * may be NULL, is taken over.

@@ -275,9 +275,8 @@ struct layout {
   char *field;                   /* of LAYOUT_FIELD */
 };
 
-/* The words of a profile; -1 when there is no such word. */
-extern int layout_kind_of (const char *word);
-extern int layout_encoding_of (const char *word);
+/* The words of a profile, in the order of the enums; NULL is the last. */
+extern const char *const layout_kinds[], *const layout_encodings[];
 
 /* Is IDENT what Cinder's ConfKeyManager names its one key by: zeros, with
  * or without dashes?  Then there is none of that name: -EINVAL, and what

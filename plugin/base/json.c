@@ -184,15 +184,35 @@ json_need_one (const char *where, const char *a_name, const json_t *a,
                      a_name, b_name, a ? ", not both" : "");
 }
 
-int
-json_wrong_word (const char *where, const char *member, const json_t *value,
-                 const char *words, struct reason *why)
+/* "A, B or C" */
+static const char *
+list_words (const char *const *words, char *ret, size_t size)
 {
-  char buf[REASON_NAME_MAX];
+  size_t n = 0;
 
+  ret[0] = '\0';
+  for (size_t i = 0; words[i] && n < size; i++)
+    n += snprintf (ret + n, size - n, "%s%s",
+                   i == 0         ? ""
+                   : words[i + 1] ? ", "
+                                  : " or ",
+                   words[i]);
+  return ret;
+}
+
+int
+json_word (const char *where, const char *member, const json_t *value,
+           const char *const *words, struct reason *why)
+{
+  const char *word = json_string_value (value);
+  char buf[REASON_NAME_MAX], list[256];
+
+  for (int i = 0; words[i]; i++)
+    if (strcmp (word, words[i]) == 0)
+      return i;
   return reason_set (why, EINVAL, "%s: \"%s\" is \"%s\": it must be %s", where,
-                     member, reason_name (buf, json_string_value (value)),
-                     words);
+                     member, reason_name (buf, word),
+                     list_words (words, list, sizeof list));
 }
 
 json_t *

@@ -15,31 +15,9 @@
 #include "encoding.h"
 #include "keys.h"
 
-static int
-index_of (const char *const *words, const char *word)
-{
-  for (int i = 0; words[i]; i++)
-    if (strcmp (words[i], word) == 0)
-      return i;
-  return -1;
-}
-
-int
-layout_kind_of (const char *word)
-{
-  static const char *const words[] = { "castellan", "ceph-csi", "rgw",
-                                       "field",     "raw",      NULL };
-
-  return index_of (words, word);
-}
-
-int
-layout_encoding_of (const char *word)
-{
-  static const char *const words[] = { "text", "hex", "base64", NULL };
-
-  return index_of (words, word);
-}
+const char *const layout_kinds[] = { "castellan", "ceph-csi", "rgw",
+                                     "field",     "raw",      NULL };
+const char *const layout_encodings[] = { "text", "hex", "base64", NULL };
 
 int
 layout_check_cinder_id (const char *ident, struct reason *why)

@@ -258,6 +258,23 @@ setup (void **state)
   return key_global_init ();
 }
 
+static void
+test_a_word_is_one_of_several (void **state)
+{
+  static const char *const words[] = { "one", "two", "three", NULL };
+  CLEANUP_JSON json_t *two = json_string ("two"),
+                      *twofold = json_string ("twof");
+  struct reason why = { "" };
+
+  (void)state;
+  assert_int_equal (json_word ("W", "m", two, words, &why), 1);
+  assert_int_equal (json_word ("W", "m", twofold, words, &why), -EINVAL);
+  assert_string_equal (why.text,
+                       "W: \"m\" is \"twof\": it must be one, two or three");
+  assert_int_equal (json_word ("W", "m", twofold, words + 2, &why), -EINVAL);
+  assert_non_null (strstr (why.text, "it must be three"));
+}
+
 int
 main (void)
 {
@@ -280,6 +297,7 @@ main (void)
     cmocka_unit_test (test_an_unknown_member_is_named),
     cmocka_unit_test (test_a_missing_member_is_named),
     cmocka_unit_test (test_a_wrong_type_is_named),
+    cmocka_unit_test (test_a_word_is_one_of_several),
   };
 
   return cmocka_run_group_tests (tests, setup, NULL);

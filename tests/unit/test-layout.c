@@ -308,16 +308,14 @@ static void
 test_words_of_a_profile (void **state)
 {
   (void)state;
-  assert_int_equal (layout_kind_of ("castellan"), LAYOUT_CASTELLAN);
-  assert_int_equal (layout_kind_of ("field"), LAYOUT_FIELD);
-  assert_int_equal (layout_kind_of ("raw"), LAYOUT_RAW);
-  assert_int_equal (layout_kind_of ("ceph-csi"), LAYOUT_CEPH_CSI);
-  assert_int_equal (layout_kind_of ("rgw"), LAYOUT_RGW);
-  assert_int_equal (layout_kind_of ("Raw"), -1);
-  assert_int_equal (layout_encoding_of ("text"), ENCODING_TEXT);
-  assert_int_equal (layout_encoding_of ("hex"), ENCODING_HEX);
-  assert_int_equal (layout_encoding_of ("base64"), ENCODING_BASE64);
-  assert_int_equal (layout_encoding_of (""), -1);
+  assert_string_equal (layout_kinds[LAYOUT_CASTELLAN], "castellan");
+  assert_string_equal (layout_kinds[LAYOUT_FIELD], "field");
+  assert_string_equal (layout_kinds[LAYOUT_RAW], "raw");
+  assert_string_equal (layout_kinds[LAYOUT_CEPH_CSI], "ceph-csi");
+  assert_string_equal (layout_kinds[LAYOUT_RGW], "rgw");
+  assert_string_equal (layout_encodings[ENCODING_TEXT], "text");
+  assert_string_equal (layout_encodings[ENCODING_HEX], "hex");
+  assert_string_equal (layout_encodings[ENCODING_BASE64], "base64");
 }
 
 static int

@@ -143,22 +143,22 @@ static int
 set_identity (struct keystone *ks, json_t *auth, const struct profile *profile,
               struct reason *why)
 {
+  static const char *const methods[] = { "application_credential", "password",
+                                         NULL };
   const json_t *method = json_object_get (auth, "method");
-  const char *name = json_string_value (method);
+  int r =
+      text_format (&ks->login.setting, why, "%.400s: \"auth\"", profile->where);
 
-  if (text_format (&ks->login.setting, why, "%.400s: \"auth\"",
-                   profile->where) < 0)
-    return -ENOMEM;
-  if (!name)
+  if (r < 0)
+    return r;
+  if (!json_is_string (method))
     return reason_set (why, EINVAL, "%s: \"method\" is missing or not a string",
                        ks->login.setting);
-  if (strcmp (name, "application_credential") == 0)
-    return set_credential (&ks->identity, auth, profile, ks->login.setting,
-                           why);
-  if (strcmp (name, "password") == 0)
-    return set_password (&ks->identity, auth, profile, ks->login.setting, why);
-  return json_wrong_word (ks->login.setting, "method", method,
-                          "application_credential or password", why);
+  r = json_word (ks->login.setting, "method", method, methods, why);
+  if (r < 0)
+    return r;
+  return (r == 0 ? set_credential : set_password) (&ks->identity, auth, profile,
+                                                   ks->login.setting, why);
 }
 
 /* ---- servers ---- */
@@ -190,18 +190,20 @@ static int
 set_endpoint (struct keystone *ks, const struct barbican_settings *s,
               const struct profile *profile, struct reason *why)
 {
-  const char *interface =
-      s->interface ? json_string_value (s->interface) : "public";
+  static const char *const interfaces[] = { "public", "internal", "admin",
+                                            NULL };
   struct address_list list;
+  int which = 0;
   int r = addresses_read (profile->where, "endpoint", s->endpoint, "endpoints",
                           s->endpoints, &list, why);
 
   if (r < 0)
     return r;
-  if (strcmp (interface, "public") != 0 &&
-      strcmp (interface, "internal") != 0 && strcmp (interface, "admin") != 0)
-    return json_wrong_word (profile->where, "interface", s->interface,
-                            "public, internal or admin", why);
+  if (s->interface)
+    which =
+        json_word (profile->where, "interface", s->interface, interfaces, why);
+  if (which < 0)
+    return which;
   /* A member that means nothing here would only deceive its reader. */
   if (list.nr > 0 && (s->region || s->interface))
     return reason_set (why, EINVAL,
@@ -216,7 +218,7 @@ set_endpoint (struct keystone *ks, const struct barbican_settings *s,
   if (r == 0)
     r = text_copy (&ks->region, json_string_value (s->region), why);
   if (r == 0)
-    r = text_copy (&ks->interface, interface, why);
+    r = text_copy (&ks->interface, interfaces[which], why);
   return r == 0 && list.nr > 0 ? keystone_use_endpoints (ks, &list, why) : r;
 }
 
@@ -224,14 +226,13 @@ static int
 set_layout (struct barbican *b, const struct barbican_settings *s,
             const struct profile *profile, struct reason *why)
 {
-  const int kind = s->layout ? layout_kind_of (json_string_value (s->layout))
-                             : LAYOUT_CASTELLAN;
+  static const char *const words[] = { "castellan", "raw", NULL };
+  const int r =
+      s->layout ? json_word (profile->where, "layout", s->layout, words, why)
+                : 0;
 
-  if (kind != LAYOUT_CASTELLAN && kind != LAYOUT_RAW)
-    return json_wrong_word (profile->where, "layout", s->layout,
-                            "castellan or raw", why);
-  b->layout.kind = kind;
-  return 0;
+  b->layout.kind = r == 0 ? LAYOUT_CASTELLAN : LAYOUT_RAW;
+  return r < 0 ? r : 0;
 }
 
 int

@@ -23,22 +23,6 @@ static const struct key_server_rules server_rules = {
   .port = KMIP_PORT,
 };
 
-/* Which of the two WORDS (by default the first) VALUE is: 0 or 1. */
-static int
-one_of (const struct profile *profile, const char *member, const json_t *value,
-        const char *const words[2], struct reason *why)
-{
-  const char *word = value ? json_string_value (value) : words[0];
-  char buf[REASON_NAME_MAX];
-
-  for (int i = 0; i < 2; i++)
-    if (strcmp (word, words[i]) == 0)
-      return i;
-  return reason_set (why, EINVAL, "%s: \"%s\" is \"%s\": it must be %s or %s",
-                     profile->where, member, reason_name (buf, word), words[0],
-                     words[1]);
-}
-
 static int
 copy_id (const struct profile *profile, const json_t *value, const char *member,
          char **ret, struct reason *why)
@@ -86,13 +70,14 @@ static int
 set_lookup (struct kmip *k, const struct kmip_settings *s,
             const struct profile *profile, struct reason *why)
 {
-  static const char *const lookups[] = { "id", "name" };
-  static const char *const layouts[] = { "raw", "castellan" };
-  int r;
+  static const char *const lookups[] = { "id", "name", NULL };
+  static const char *const layouts[] = { "raw", "castellan", NULL };
+  int r = 0;
 
   if (s->key)
     return goes_with (profile, "key", "\"engine\": \"encrypt\"", why);
-  r = one_of (profile, "lookup", s->lookup, lookups, why);
+  if (s->lookup)
+    r = json_word (profile->where, "lookup", s->lookup, lookups, why);
   if (r < 0)
     return r;
   k->by_name = r == 1;
@@ -101,7 +86,7 @@ set_lookup (struct kmip *k, const struct kmip_settings *s,
   if (!s->layout)
     return reason_set (why, EINVAL, "%s: the member \"layout\" is missing",
                        profile->where);
-  r = one_of (profile, "layout", s->layout, layouts, why);
+  r = json_word (profile->where, "layout", s->layout, layouts, why);
   if (r < 0)
     return r;
   k->layout.kind = r == 1 ? LAYOUT_CASTELLAN : LAYOUT_RAW;
@@ -114,8 +99,10 @@ static int
 set_engine (struct kmip *k, const struct kmip_settings *s,
             const struct profile *profile, struct reason *why)
 {
-  static const char *const engines[] = { "get", "encrypt" };
-  const int r = one_of (profile, "engine", s->engine, engines, why);
+  static const char *const engines[] = { "get", "encrypt", NULL };
+  const int r =
+      s->engine ? json_word (profile->where, "engine", s->engine, engines, why)
+                : 0;
 
   if (r < 0)
     return r;

@@ -43,20 +43,19 @@ set_layout (struct openbao *b, const struct bao_settings *s,
 
   if (!s->layout)
     return missing (profile, "layout", "the engine is KV", why);
-  kind = layout_kind_of (json_string_value (s->layout));
+  kind = json_word (profile->where, "layout", s->layout, layout_kinds, why);
   if (kind < 0)
-    return json_wrong_word (profile->where, "layout", s->layout,
-                            "castellan, ceph-csi, rgw, field or raw", why);
+    return kind;
   if (kind == LAYOUT_FIELD && !s->field)
     return missing (profile, "field", "the layout is \"field\"", why);
   if (kind != LAYOUT_FIELD && (s->field || s->encoding))
     return out_of_place (profile, s->field ? "field" : "encoding",
                          "the layout \"field\"", why);
   if (s->encoding)
-    encoding = layout_encoding_of (json_string_value (s->encoding));
+    encoding = json_word (profile->where, "encoding", s->encoding,
+                          layout_encodings, why);
   if (encoding < 0)
-    return json_wrong_word (profile->where, "encoding", s->encoding,
-                            "text, hex or base64", why);
+    return encoding;
   b->layout.kind = kind;
   b->layout.encoding = encoding;
   return text_copy (&b->layout.field, json_string_value (s->field), why);
@@ -67,10 +66,9 @@ static int
 set_transit (struct openbao *b, const struct bao_settings *s,
              const struct profile *profile, struct reason *why)
 {
+  static const char *const words[] = { "raw", "castellan", NULL };
   const char *name = json_string_value (s->key);
-  const int kind =
-      s->layout ? layout_kind_of (json_string_value (s->layout)) : LAYOUT_RAW;
-  int r;
+  int r = 0;
 
   if (!name)
     return missing (profile, "key", "the engine is \"transit\"", why);
@@ -80,9 +78,13 @@ set_transit (struct openbao *b, const struct bao_settings *s,
                          : s->field ? "field"
                                     : "encoding",
                          "a KV engine", why);
-  if (kind != LAYOUT_RAW && kind != LAYOUT_CASTELLAN)
-    return json_wrong_word (profile->where, "layout", s->layout,
-                            "raw or castellan for the engine \"transit\"", why);
+  if (s->layout)
+    r = json_word (profile->where, "layout", s->layout, words, why);
+  if (r < 0) {
+    reason_append (why, "the engine is \"transit\"");
+    return r;
+  }
+  b->layout.kind = r == 0 ? LAYOUT_RAW : LAYOUT_CASTELLAN;
   r = reference_check_path (name, "\"key\"", why);
   if (r == 0 && strchr (name, '/'))
     r = reason_set (why, EINVAL, "\"key\" may not hold a slash");
@@ -90,7 +92,6 @@ set_transit (struct openbao *b, const struct bao_settings *s,
     reason_prefix (why, "%s", profile->where);
     return r;
   }
-  b->layout.kind = kind;
   b->derived = !s->derived || json_is_true (s->derived);
   return text_copy (&b->transit_key, name, why);
 }
@@ -99,16 +100,16 @@ static int
 set_engine (struct openbao *b, const struct bao_settings *s,
             const struct profile *profile, struct reason *why)
 {
-  const char *engine = s->engine ? json_string_value (s->engine) : "kv2";
+  static const char *const words[] = { "kv1", "kv2", "transit", NULL };
+  const int engine =
+      s->engine ? json_word (profile->where, "engine", s->engine, words, why)
+                : ENGINE_KV2;
 
-  if (strcmp (engine, "transit") == 0) {
-    b->engine = ENGINE_TRANSIT;
+  if (engine < 0)
+    return engine;
+  b->engine = engine;
+  if (engine == ENGINE_TRANSIT)
     return set_transit (b, s, profile, why);
-  }
-  b->engine = strcmp (engine, "kv2") == 0 ? ENGINE_KV2 : ENGINE_KV1;
-  if (b->engine == ENGINE_KV1 && strcmp (engine, "kv1") != 0)
-    return json_wrong_word (profile->where, "engine", s->engine,
-                            "kv1, kv2 or transit", why);
   if (s->key || s->derived)
     return out_of_place (profile, s->key ? "key" : "derived",
                          "the engine \"transit\"", why);
