@@ -28,6 +28,7 @@ unit_tests = \
 	tests/unit/test-keyfile \
 	tests/unit/test-keyref \
 	tests/unit/test-kms \
+	tests/unit/test-kmip-connection \
 	tests/unit/test-kmip-message \
 	tests/unit/test-kv \
 	tests/unit/test-layout \
@@ -191,6 +192,8 @@ tests_unit_test_keyref_CFLAGS = $(unit_cflags)
 tests_unit_test_keyref_LDADD = $(unit_ldadd)
 tests_unit_test_kms_CFLAGS = $(unit_cflags)
 tests_unit_test_kms_LDADD = $(unit_ldadd)
+tests_unit_test_kmip_connection_CFLAGS = $(unit_cflags)
+tests_unit_test_kmip_connection_LDADD = $(unit_ldadd) -lssl
 tests_unit_test_kmip_message_CFLAGS = $(unit_cflags)
 tests_unit_test_kmip_message_LDADD = $(unit_ldadd)
 tests_unit_test_layout_CFLAGS = $(unit_cflags)
