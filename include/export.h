@@ -185,10 +185,10 @@ extern int export_stop (struct export *e, const struct deadline *deadline,
 /* After export_stop returned 0, and all clients have left. */
 extern void export_end (struct export *e);
 
-/* Frees nothing where a thread of a session that could not be stopped may
- * still look at it: the process ends.  NULL is allowed.
+/* False: a thread of a session that could not be stopped may still look at
+ * it, and at what it has borrowed; nothing is freed.  NULL is allowed.
  */
-extern void export_free (struct export *e);
+extern bool export_free (struct export *e);
 
 extern void export_rehearsed_free (struct export_rehearsed *r);
 

@@ -9,6 +9,7 @@
 
 #include "config.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -156,10 +157,13 @@ exports_find (void)
   return exports[0];
 }
 
-void
+bool
 exports_free (void)
 {
+  bool all = true;
+
   for (size_t i = 0; i < nr_exports; i++)
-    export_free (exports[i]);
+    all = export_free (exports[i]) && all;
   nr_exports = 0;
+  return all;
 }

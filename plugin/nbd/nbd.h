@@ -87,7 +87,8 @@ extern struct export *const *exports_all (size_t *nr);
 /* The one that the client of this connection asks for. */
 extern struct export *exports_find (void);
 
-extern void exports_free (void);
+/* False: a thread of one of them may still use what they borrowed. */
+extern bool exports_free (void);
 
 /* --- errors.c --- */
 

@@ -42,8 +42,9 @@ rbdcrypt_load (void)
 static void
 rbdcrypt_unload (void)
 {
+  if (!exports_free ())
+    return; /* the process ends */
   audit_close (audit);
-  exports_free ();
   parameters_free ();
 }
 

@@ -37,11 +37,13 @@ export_rehearsed_free (struct export_rehearsed *r)
   memset (r, 0, sizeof *r);
 }
 
-void
+bool
 export_free (struct export *e)
 {
-  if (!e || e->session)
-    return;
+  if (!e)
+    return true;
+  if (e->session)
+    return false;
   export_rehearsed_free (&e->rehearsed);
   export_keys_destroy (&e->keys);
   trail_destroy (&e->trail);
@@ -49,6 +51,7 @@ export_free (struct export *e)
     key_free (e->params.keys[i]);
   pthread_mutex_destroy (&e->lock);
   free (e);
+  return true;
 }
 
 /* --- before it is served --- */

@@ -143,7 +143,7 @@ test_a_client_that_is_still_there_at_the_end_is_told_once (void **state)
   assert_int_equal (audited.nr, told);
   assert_int_equal (e->session->clients, 1); /* it is owed what it is owed */
   export_end (e);
-  export_free (e);
+  assert_true (export_free (e));
 }
 
 static void
@@ -236,6 +236,7 @@ test_nothing_is_freed_under_a_thread_of_the_session (void **state)
   e->session->busy = true;
   export_finish (e);
   assert_non_null (e->session);
+  assert_false (export_free (e));
   assert_false (keys[0].freed);
   e->session->busy = false;
   export_finish (e);
