@@ -9,8 +9,9 @@ import nbd
 import pytest
 
 import lab
-from lab import MIB
-from test_revocation import Load, _gone
+from lab import MIB, trail
+from lab.load import Load
+from lab.openbao import FIELD
 
 FIRST, SECOND = 0, 1
 
@@ -20,8 +21,8 @@ class Two:
 
     numbers = iter(range(1 << 30))
 
-    def __init__(self, servers, images, bao, files, trail):
-        self.bao, self.trail = bao, trail
+    def __init__(self, servers, images, bao, files, audit):
+        self.bao, self.trail = bao, audit
         n = next(self.numbers)
         self.paths = ["exports/vol-%d-%d" % (n, i) for i in (FIRST, SECOND)]
         self.images = []
@@ -29,13 +30,11 @@ class Two:
             bao.put(path, {"key": "the passphrase of " + path})
             self.images.append(images.luks(
                 passphrase=b"the passphrase of " + path.encode()))
-        profiles = files("exports-%d.json" % n, json.dumps({"profiles": {"t": {
-            "type": "openbao", "address": bao.address, "ca_file": bao.ca,
-            "timeout": 2, "layout": "field", "field": "key",
-            "auth": {"method": "token_file", "path": bao.token_file}}}}))
+        profiles = files("exports-%d.json" % n, json.dumps({
+            "profiles": {"t": bao.profile(timeout=2, **FIELD)}}))
         self.server = servers.start(
             self.images[FIRST], "key=t:" + self.paths[FIRST],
-            "profiles=" + profiles, "recheck=1", "audit=%s" % trail,
+            "profiles=" + profiles, "recheck=1", "audit=%s" % audit,
             env={"RBDCRYPT_TEST_SECOND_EXPORT": "%s t:%s" % (
                 self.images[SECOND].spec, self.paths[SECOND])})
 
@@ -46,9 +45,7 @@ class Two:
         self.bao.must("DELETE", "secret/data/" + self.paths[which])
 
     def events(self, which):
-        with open(self.trail, encoding="utf-8") as f:
-            lines = [json.loads(line) for line in f]
-        return [e["event"] for e in lines
+        return [e["event"] for e in trail.read(self.trail)
                 if e["image"] == self.images[which].spec]
 
 
@@ -75,7 +72,7 @@ def test_revoked_key_ends_only_its_own_export(two, cluster, revoked):
     load = Load(two.connect(other))
     lab.await_(lambda: load.count > 500, 20, "the load runs")
     two.delete_key(revoked)
-    lab.await_(lambda: _gone(idle[revoked]), 20, "its client is hung up on")
+    lab.await_(lambda: idle[revoked].gone(), 20, "its client is hung up on")
     lab.await_(lambda: cluster.watchers(two.images[revoked]) == [], 12,
                "its image is closed")
     with pytest.raises(lab.Refused):
@@ -84,7 +81,7 @@ def test_revoked_key_ends_only_its_own_export(two, cluster, revoked):
     lab.await_(lambda: load.count > count + 500, 20, "the other goes on")
     load.finish()
     assert load.errors == []
-    assert not _gone(idle[other])
+    assert not idle[other].gone()
     idle[other].read(4096, 0)
     two.connect(other).read(4096, 0)
     assert "revoke" in two.events(revoked)
@@ -140,5 +137,5 @@ def test_image_that_is_gone_ends_only_its_own_export(two, cluster):
     with pytest.raises(nbd.Error):
         idle[SECOND].read(4096, 0)
     idle[FIRST].read(4096, 0)
-    assert not _gone(idle[FIRST])
+    assert not idle[FIRST].gone()
     assert two.server.stop() == 0
