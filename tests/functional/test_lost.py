@@ -157,7 +157,8 @@ def test_rights_that_are_withdrawn_under_load(
     assert (first % (4 * KIB), last) == (0, 2 * MIB + 4 * KIB)
     lines = of(read(trail), "lost-writes")
     assert [e["why"] for e in lines] == \
-        [s.split("error: ")[1] for s in server.lines() if LOST in s]
+        [s.split("error: ")[1] for s in server.lines()
+         if LOST + ": " in s]
     assert {e["outcome"] for e in lines} == {"failed"}
     [stop] = of(read(trail), "stop")
     assert stop["outcome"] == "failed" and "was not told" in stop["why"]
