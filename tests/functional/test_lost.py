@@ -12,18 +12,18 @@ import pytest
 import lab
 from lab import KIB, MIB
 from lab.client import outcome
-from lab.server import LOST
 from lab.trail import await_left, of, read
 
 ENGINES = pytest.mark.parametrize("engine", ["engine=librbd",
                                              "engine=openssl"])
+# And how many: at its end a server tells that somebody was not told of them.
+LOST = lab.server.LOST + ": "
 
 
 def told(server):
     """How many writes the log counts as lost, and the bytes between which
     they were."""
-    lines = [s.split(LOST + ": ")[1].split() for s in server.lines()
-             if LOST in s]
+    lines = [s.split(LOST)[1].split() for s in server.lines() if LOST in s]
     return sum(int(w[0].rstrip(",")) for w in lines), \
         min(int(w[4]) for w in lines), \
         max(int(w[6].rstrip(":")) for w in lines)
@@ -157,8 +157,7 @@ def test_rights_that_are_withdrawn_under_load(
     assert (first % (4 * KIB), last) == (0, 2 * MIB + 4 * KIB)
     lines = of(read(trail), "lost-writes")
     assert [e["why"] for e in lines] == \
-        [s.split("error: ")[1] for s in server.lines()
-         if LOST + ": " in s]
+        [s.split("error: ")[1] for s in server.lines() if LOST in s]
     assert {e["outcome"] for e in lines} == {"failed"}
     [stop] = of(read(trail), "stop")
     assert stop["outcome"] == "failed" and "was not told" in stop["why"]
