@@ -444,7 +444,7 @@ http_ask (const struct key_server *server, const struct http_request *request,
 extern void http_reply_free (struct http_reply *reply);
 #define CLEANUP_REPLY __attribute__ ((cleanup (http_reply_free)))
 
-/* A service that speaks JSON (http_json.c). */
+/* A service that speaks JSON (http.c). */
 struct http_service {
   const char *of; /* " of NAME", for sentences, or "" */
   /* The message in the JSON of a reply with STATUS, or "".  NULL: it is not
@@ -475,5 +475,9 @@ http_reply_read (struct http_reply *reply, const struct http_service *service,
  * answer now?
  */
 extern bool http_is_outage (long status);
+/* The same of one of several: 412 waits for what another knows, 472 and 473
+ * are Vault's standbys.
+ */
+extern bool http_is_standby_outage (long status);
 
 #endif /* RBDCRYPT_KEYS_H */

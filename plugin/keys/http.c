@@ -8,11 +8,13 @@
 
 #include "config.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "json.h"
 #include "key_server.h"
 
 #define HEADERS_MAX (64 * 1024)
@@ -228,11 +230,16 @@ perform (struct transfer *t, int64_t connect_ms, struct reason *why)
   return transfer_error (t, code, why);
 }
 
-int
-http_exchange (const struct key_server *server, size_t at,
-               const struct http_request *request, int64_t connect_ms,
-               const struct deadline *deadline, struct http_reply *reply,
-               struct reason *why)
+/* One exchange with the address AT, which must be connected within
+ * CONNECT_MS and be done by DEADLINE.  As http_ask, and REPLY says:
+ * TAKEN, also on failure, where it may have worked on the request;
+ * NEXT: where its redirect leads.
+ */
+static int
+exchange (const struct key_server *server, size_t at,
+          const struct http_request *request, int64_t connect_ms,
+          const struct deadline *deadline, struct http_reply *reply,
+          struct reason *why)
 {
   struct transfer t = {
     .via = { .server = server, .at = &server->list[at], .deadline = deadline },
@@ -260,8 +267,203 @@ http_reply_free (struct http_reply *reply)
   reply->json = NULL;
 }
 
+/* ---- several addresses ---- */
+
 bool
 http_is_outage (long status)
 {
   return status == 408 || status == 425 || status == 429 || status >= 500;
+}
+
+bool
+http_is_standby_outage (long status)
+{
+  return http_is_outage (status) || status == 412 || status == 472 ||
+         status == 473;
+}
+
+/* What was answered, for when another address answers worse. */
+struct best {
+  struct http_reply reply;
+  size_t at;
+  bool there;
+};
+
+static void
+put_best (struct best *best, struct http_reply *reply, size_t at)
+{
+  if (best->there)
+    http_reply_free (&best->reply);
+  best->reply = *reply;
+  best->at = at;
+  best->there = true;
+  *reply = (struct http_reply){ .status = 0 };
+}
+
+static void
+note_status (struct round *r, const struct key_server *server,
+             const struct http_reply *reply)
+{
+  struct reason text;
+
+  if (reply->next > 0)
+    reason_set (&text, 0, "%.256s is a standby and says: ask %.200s",
+                server->list[r->at].text, reply->redirect);
+  else
+    reason_set (&text, 0, "%.256s answered %ld", server->list[r->at].text,
+                reply->status);
+  round_note (r, text.text);
+}
+
+/* No address answered well.  One that said anything at all is quoted by
+ * who asked, the others in ELSEWHERE.
+ */
+static int
+settle (struct round *r, struct best *best, struct http_reply *reply,
+        struct reason *why)
+{
+  if (!best->there) {
+    reply->again = reply->again || r->of->nr > 1;
+    return round_failed (r, why);
+  }
+  http_reply_free (reply);
+  *reply = best->reply;
+  best->there = false;
+  r->at = best->at;
+  round_keep (r);
+  if (r->of->nr > 1)
+    reply->elsewhere = r->said;
+  return 0;
+}
+
+/* What the round still needs of a reply that is no answer. */
+static void
+put_by (struct round *r, const struct key_server *server, struct best *best,
+        struct http_reply *reply, int err, const struct reason *why)
+{
+  if (err == 0) {
+    note_status (r, server, reply);
+    put_best (best, reply, r->at);
+  }
+  else {
+    round_note (r, why->text);
+    http_reply_free (reply);
+  }
+}
+
+int
+http_ask (const struct key_server *server, const struct http_request *request,
+          const struct deadline *deadline, struct http_reply *reply,
+          struct reason *why)
+{
+  struct round r = round_begin (server->addresses);
+  struct best best = { .there = false };
+  struct reason own = { "" };
+  bool taken = false, more = true;
+  int err;
+
+  do {
+    const struct deadline share = round_share (&r, deadline);
+    unsigned next;
+
+    err = exchange (server, r.at, request, round_connect_ms (&r, deadline),
+                    &share, reply, &own);
+    taken = taken || reply->taken;
+    if (err == 0 ? !http_is_standby_outage (reply->status) && reply->next == 0
+                 : err != -EAGAIN)
+      break;
+    next = reply->next;
+    put_by (&r, server, &best, reply, err, &own);
+    more = next > 0 && next < HTTP_STANDBY ? round_go (&r, next - 1, deadline)
+                                           : round_next (&r, deadline);
+  } while (more);
+  if (why && err < 0)
+    *why = own;
+  if (!more)
+    err = settle (&r, &best, reply, why);
+  else if (err == 0) {
+    round_keep (&r);
+    reply->elsewhere = r.said;
+  }
+  else if (err == -EBADMSG) {
+    round_keep (&r);
+    addresses_distrust (server->addresses);
+  }
+  if (best.there)
+    http_reply_free (&best.reply);
+  reply->taken = taken;
+  return err;
+}
+
+/* ---- a service that speaks JSON ---- */
+
+/* "1 error occurred:\n\t* permission denied\n\n": on one line, and without
+ * what is in END behind it.
+ */
+static void
+squeeze (const char *text, const char *end, char *ret, size_t size)
+{
+  size_t n = 0;
+
+  for (; *text && n + 1 < size; text++) {
+    const bool space = isspace ((unsigned char)*text);
+
+    if (!space)
+      ret[n++] = *text;
+    else if (n > 0 && ret[n - 1] != ' ')
+      ret[n++] = ' ';
+  }
+  while (n > 0 && strchr (end, ret[n - 1]))
+    n--;
+  ret[n] = '\0';
+}
+
+void
+http_reply_read (struct http_reply *reply, const struct http_service *service,
+                 const struct secret *hidden)
+{
+  const char *text;
+
+  if (json_parse_object ((const char *)reply->body->bytes, reply->body->length,
+                         &reply->json, &reply->problem) < 0)
+    return;
+  text = service->text_of (reply->json, reply->status);
+  if (!text) {
+    json_decref (reply->json);
+    reply->json = NULL;
+    reason_set (&reply->problem, EBADMSG, "it has no %s", service->lack);
+    return;
+  }
+  /* A proxy that quotes the request would put the secret in our log. */
+  if (hidden && memmem (text, strlen (text), hidden->bytes, hidden->length))
+    text = "";
+  squeeze (text, service->end, reply->text, sizeof reply->text);
+  secret_free (reply->body);
+  reply->body = NULL;
+}
+
+int
+http_ask_json (const struct key_server *server,
+               const struct http_service *service,
+               const struct http_request *request, const struct secret *hidden,
+               struct key_question *question, struct http_reply *reply,
+               struct reason *why)
+{
+  const int r = http_ask (server, request, &question->deadline, reply, why);
+  bool bytes;
+
+  if (r < 0) {
+    question->again = reply->again;
+    http_reply_free (reply);
+    return r;
+  }
+  bytes = service->bytes && strcmp (reply->type, service->bytes) == 0;
+  if (!bytes)
+    http_reply_read (reply, service, hidden);
+  if (!bytes && !reply->json && reply->status != 204)
+    key_server_distrust (server);
+  if (reply->elsewhere.text[0])
+    reason_set (&question->warning, 0, "not all addresses%s answer: %s",
+                service->of, reply->elsewhere.text);
+  return 0;
 }

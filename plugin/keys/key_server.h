@@ -67,16 +67,4 @@ extern void transport_close (struct transport *t);
 extern int transport_error (const struct transport *t, CURLcode code,
                             bool *again, struct reason *why);
 
-/* --- http.c --- */
-
-/* One exchange with the address AT, which must be connected within
- * CONNECT_MS and be done by DEADLINE.  As http_ask, and REPLY says:
- * TAKEN, also on failure, where it may have worked on the request;
- * NEXT: where its redirect leads.
- */
-extern int http_exchange (const struct key_server *server, size_t at,
-                          const struct http_request *request,
-                          int64_t connect_ms, const struct deadline *deadline,
-                          struct http_reply *reply, struct reason *why);
-
 #endif /* RBDCRYPT_KEY_SERVER_H */

@@ -6,16 +6,12 @@ keys_sources += \
 	plugin/keys/addresses.c \
 	plugin/keys/barbican/barbican.c \
 	plugin/keys/barbican/barbican.h \
-	plugin/keys/barbican/catalog.c \
 	plugin/keys/barbican/keystone.c \
-	plugin/keys/barbican/keystone_login.c \
 	plugin/keys/barbican/barbican_profile.c \
 	plugin/keys/barbican/barbican_reply.c \
 	plugin/keys/ceph_csi.c \
 	plugin/keys/credential.c \
 	plugin/keys/http.c \
-	plugin/keys/http_json.c \
-	plugin/keys/http_round.c \
 	plugin/keys/key_server.c \
 	plugin/keys/key_server.h \
 	plugin/keys/key.c \
@@ -28,15 +24,12 @@ keys_sources += \
 	plugin/keys/kmip/kmip_refusal.c \
 	plugin/keys/kmip/ttlv.c \
 	plugin/keys/kmip/ttlv.h \
-	plugin/keys/kmip/wrapped.c \
 	plugin/keys/kms.c \
 	plugin/keys/layout.c \
 	plugin/keys/login.c \
 	plugin/keys/openbao/answer.c \
 	plugin/keys/openbao/ask.c \
 	plugin/keys/openbao/environment.c \
-	plugin/keys/openbao/exchange.c \
-	plugin/keys/openbao/jwt.c \
 	plugin/keys/openbao/kv.c \
 	plugin/keys/openbao/bao_login.c \
 	plugin/keys/openbao/bao_login.h \
@@ -45,8 +38,6 @@ keys_sources += \
 	plugin/keys/openbao/openbao.h \
 	plugin/keys/openbao/bao_profile.c \
 	plugin/keys/openbao/bao_refusal.c \
-	plugin/keys/openbao/settings.c \
-	plugin/keys/openbao/token.c \
 	plugin/keys/openbao/transit.c \
 	plugin/keys/openbao/wrapping.c \
 	plugin/keys/pem.c \

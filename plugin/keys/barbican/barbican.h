@@ -4,9 +4,8 @@
  * provider share.
  *   barbican_profile.c  settings from a profile
  *   barbican_reply.c    one exchange, and what refusals mean
- *   keystone.c          what is posted to log in, and what comes back
- *   catalog.c           a token's life, and where the catalog says Barbican is
- *   keystone_login.c    the login, and the Barbican that it is good for
+ *   keystone.c          the login, a token's life, and the Barbican that it is
+ *                       good for, as the catalog says
  *   barbican.c          the provider
  *
  * APIs: OpenStack's documentation, "Identity API v3" and "Key Manager API".
@@ -63,7 +62,7 @@ extern int barbican_secret_refusal (const struct barbican_subject *about,
 extern int barbican_secret_layout (json_t *json, enum layout_kind layout,
                                    enum layout_kind *ret, struct reason *why);
 
-/* ---- catalog.c ---- */
+/* ---- keystone.c ---- */
 
 /* How long the "token" of a reply lives.  -EBADMSG. */
 extern int keystone_catalog_token_life (json_t *token, int64_t *life_ms,
@@ -77,8 +76,6 @@ extern int
 keystone_catalog_find (json_t *token, const char *region, const char *interface,
                        const char **url, struct reason *why);
 
-/* ---- keystone.c ---- */
-
 /* Who logs in, to what. */
 struct identity {
   char *id;                       /* application credential; or NULL: */
@@ -87,21 +84,6 @@ struct identity {
   char *domain;
   struct credential secret; /* without a path: it stands in the profile */
 };
-
-struct keystone;
-
-/* Log in once.  On success *T and *URL, of the key-manager (NULL where
- * the profile names it), are the caller's.
- */
-extern int
-keystone_post (const struct keystone *ks, struct key_question *question,
-               struct login_token **t, char **url, struct reason *why);
-
-/* End a token.  Fails quietly. */
-extern void keystone_revoke (const struct keystone *ks, const struct secret *id,
-                             const struct deadline *deadline);
-
-/* ---- keystone_login.c ---- */
 
 /* A Barbican. */
 struct barbican_endpoint {

@@ -1,15 +1,140 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* Logging in to Keystone: POST /v3/auth/tokens. */
+/* Logging in to Keystone: POST /v3/auth/tokens.  The body of its reply tells a
+ * token's life, and holds the catalog of what the cloud offers where.
+ */
 
 #include "config.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "barbican.h"
 #include "json.h"
+
+/* ---- the catalog ---- */
+
+/* Longer lives are cut: no arithmetic on what a server claims. */
+#define LIFE_MAX_S (10 * 365 * 24 * INT64_C (3600))
+
+/* "2026-11-24T01:31:12.000000Z", as seconds since 1970. */
+static int
+parse_time (const char *text, int64_t *ret)
+{
+  struct tm tm = { .tm_isdst = 0 };
+  const char *rest = strptime (text, "%Y-%m-%dT%H:%M:%S", &tm);
+
+  if (rest && *rest == '.')
+    rest += 1 + strspn (rest + 1, "0123456789");
+  if (!rest || strcmp (rest, "Z") != 0)
+    return -EBADMSG;
+  *ret = timegm (&tm);
+  return 0;
+}
+
+/* From when to when, on Keystone's clock: ours may be another. */
+int
+keystone_catalog_token_life (json_t *token, int64_t *life_ms,
+                             struct reason *why)
+{
+  const char *issued = json_string_value (json_object_get (token, "issued_at"));
+  const char *expires =
+      json_string_value (json_object_get (token, "expires_at"));
+  int64_t from, to;
+
+  if (!issued || !expires || parse_time (issued, &from) < 0 ||
+      parse_time (expires, &to) < 0 || to <= from)
+    return reason_set (why, EBADMSG,
+                       "the answer does not say how long the token lives");
+  *life_ms = (to - from > LIFE_MAX_S ? LIFE_MAX_S : to - from) * 1000;
+  return 0;
+}
+
+static const char *
+member (json_t *object, const char *name)
+{
+  const char *value = json_string_value (json_object_get (object, name));
+
+  return value ? value : "";
+}
+
+/* What is searched for, and what was seen on the way. */
+struct keystone_catalog_search {
+  const char *region, *interface;
+  const char *url; /* found */
+  const char *in;  /* its region */
+  bool service;    /* there is a key-manager at all */
+  bool several;    /* in more than one region */
+};
+
+static void
+look_at_endpoint (struct keystone_catalog_search *s, json_t *endpoint)
+{
+  /* "region" is its old name, which Keystone still gives. */
+  const char *region = member (endpoint, "region_id");
+  const char *url = member (endpoint, "url");
+
+  if (!region[0])
+    region = member (endpoint, "region");
+  if (!url[0] || strcmp (member (endpoint, "interface"), s->interface) != 0 ||
+      (s->region && strcmp (region, s->region) != 0))
+    return;
+  if (s->url && strcmp (region, s->in) != 0)
+    s->several = true;
+  if (s->url)
+    return;
+  s->url = url;
+  s->in = region;
+}
+
+static void
+look_at_service (struct keystone_catalog_search *s, json_t *service)
+{
+  json_t *endpoint;
+  size_t i;
+
+  if (strcmp (member (service, "type"), "key-manager") != 0)
+    return;
+  s->service = true;
+  json_array_foreach (json_object_get (service, "endpoints"), i, endpoint)
+      look_at_endpoint (s, endpoint);
+}
+
+int
+keystone_catalog_find (json_t *token, const char *region, const char *interface,
+                       const char **url, struct reason *why)
+{
+  struct keystone_catalog_search s = { .region = region,
+                                       .interface = interface };
+  json_t *catalog = json_object_get (token, "catalog"), *service;
+  size_t i;
+
+  json_array_foreach (catalog, i, service) look_at_service (&s, service);
+  if (!json_is_array (catalog))
+    return reason_set (why, EINVAL,
+                       "Keystone gave no catalog with the token: \"endpoint\" "
+                       "must say where Barbican is");
+  if (!s.service)
+    return reason_set (why, EINVAL,
+                       "Keystone's catalog has no service of type "
+                       "key-manager: is there a Barbican, or must \"endpoint\" "
+                       "say where it is?");
+  if (!s.url)
+    return reason_set (why, EINVAL,
+                       "Keystone's catalog has no %s endpoint of a "
+                       "key-manager%s%.128s: \"region\" and \"interface\" say "
+                       "which one is wanted",
+                       interface, region ? " in the region " : "",
+                       region ? region : "");
+  if (s.several)
+    return reason_set (why, EINVAL,
+                       "Keystone's catalog has key-managers in more than one "
+                       "region: \"region\" must say which one is wanted");
+  *url = s.url;
+  return 0;
+}
 
 #define TOKENS "auth/tokens"
 
@@ -86,7 +211,7 @@ read_token (const struct keystone *ks, const struct http_reply *reply,
   return text_copy (url, found, why);
 }
 
-void
+static void
 keystone_revoke (const struct keystone *ks, const struct secret *id,
                  const struct deadline *deadline)
 {
@@ -100,7 +225,7 @@ keystone_revoke (const struct keystone *ks, const struct secret *id,
     http_reply_free (&reply);
 }
 
-int
+static int
 keystone_post (const struct keystone *ks, struct key_question *question,
                struct login_token **t, char **url, struct reason *why)
 {
@@ -135,4 +260,215 @@ keystone_post (const struct keystone *ks, struct key_question *question,
     reason_prefix (why, "logging in to Keystone at %s by %s", about.address,
                    ks->identity.id ? "application credential" : "password");
   return r;
+}
+
+/* ---- endpoints ---- */
+
+static void
+endpoint_free (void *p)
+{
+  struct barbican_endpoint *e = p;
+
+  if (!e)
+    return;
+  key_server_free (e->server);
+  free (e->url);
+  free (e);
+}
+
+/* Castellan's clients take the address with the version or without. */
+static const char *
+base_of (const char *url)
+{
+  size_t n = strlen (url);
+
+  while (n > 0 && url[n - 1] == '/')
+    n--;
+  return n > 3 && strncmp (url + n - 3, "/v1", 3) == 0 ? "" : "v1/";
+}
+
+/* An address of secrets, or of one of them, as other programs show it: below
+ * it there is never a secret, and Barbican would say that ours is gone.
+ */
+static int
+check_endpoint (const struct address_list *list, size_t i, const char *setting,
+                struct reason *why)
+{
+  static const char *const below[] = { "/v1/secrets", "/v1/containers",
+                                       "/v1/orders" };
+
+  for (size_t j = 0; j < sizeof below / sizeof below[0]; j++)
+    if (strstr (list->text[i], below[j]))
+      return reason_set (why, EINVAL,
+                         "%s must be Barbican's address, with or without /v1, "
+                         "and goes on to %s",
+                         setting, below[j]);
+  if (strcmp (base_of (list->text[0]), base_of (list->text[i])) != 0)
+    return reason_set (why, EINVAL, "%s: either all end in /v1 or none does",
+                       setting);
+  return 0;
+}
+
+static const struct key_server_rules endpoint_rules = {
+  .check = check_endpoint,
+};
+
+static int
+endpoint_new (const struct keystone *ks, const struct address_list *list,
+              struct barbican_endpoint **ret, struct reason *why)
+{
+  struct barbican_endpoint *e = calloc (1, sizeof *e);
+  int r;
+
+  if (!e)
+    return reason_no_memory (why);
+  e->base = base_of (list->text[0]);
+  r = text_copy (&e->url, list->text[0], why);
+  if (r == 0)
+    r = key_server_like (ks->server, list, ks->endpoint_setting,
+                         &endpoint_rules, &e->server, why);
+  if (r < 0) {
+    endpoint_free (e);
+    return r;
+  }
+  *ret = e;
+  return 0;
+}
+
+int
+keystone_use_endpoints (struct keystone *ks, const struct address_list *list,
+                        struct reason *why)
+{
+  return endpoint_new (ks, list, &ks->fixed, why);
+}
+
+const struct barbican_endpoint *
+keystone_endpoint (const struct keystone *ks, const struct login_token *t)
+{
+  return ks->fixed ? ks->fixed : t->more;
+}
+
+/* As the catalog says. */
+static int
+set_endpoint (const struct keystone *ks, struct login_token *t, const char *url,
+              struct reason *why)
+{
+  const struct address_list one = { .text = { url }, .nr = 1 };
+  struct barbican_endpoint *e;
+  const int r = endpoint_new (ks, &one, &e, why);
+
+  if (r < 0)
+    return r;
+  t->more = e;
+  t->free_more = endpoint_free;
+  return 0;
+}
+
+/* ---- the login ---- */
+
+static int
+keystone_log_in (struct login *l, struct key_question *question,
+                 struct login_token **ret, struct reason *why)
+{
+  struct keystone *ks = (struct keystone *)l;
+  struct credential *secret = &ks->identity.secret;
+  CLEANUP_TOKEN struct login_token *t = NULL;
+  CLEANUP_FREE char *url = NULL;
+  int r;
+
+  credential_refresh (secret);
+  r = keystone_post (ks, question, &t, &url, why);
+  if (r == 0 && url) {
+    r = set_endpoint (ks, t, url, why);
+    if (r < 0)
+      keystone_revoke (ks, t->id, &question->deadline);
+  }
+  if (r < 0)
+    return credential_is_old (secret, r, why) && r == -EACCES ? -EKEYREJECTED
+                                                              : r;
+  *ret = TAKE_PTR (t);
+  return 0;
+}
+
+static void
+keystone_end_token (const struct login *l, const struct login_token *t,
+                    const struct deadline *deadline)
+{
+  keystone_revoke ((const struct keystone *)l, t->id, deadline);
+}
+
+static void
+keystone_save (const struct login *l, struct login_part parts[LOGIN_PARTS])
+{
+  const struct keystone *ks = (const struct keystone *)l;
+  const char *url = keystone_endpoint (ks, l->token)->url;
+
+  parts[0] = (struct login_part){ url, strlen (url) };
+}
+
+static int
+keystone_restore (struct login *l, struct login_token *t,
+                  const struct login_part parts[LOGIN_PARTS])
+{
+  const struct keystone *ks = (const struct keystone *)l;
+  CLEANUP_FREE char *url = NULL;
+
+  if (ks->fixed)
+    return 0;
+  if (parts[0].length == 0 || parts[0].length > BARBICAN_URL_MAX)
+    return -1;
+  url = strndup (parts[0].bytes, parts[0].length);
+  return url && set_endpoint (ks, t, url, NULL) == 0 ? 0 : -1;
+}
+
+static const struct login_kind kind = {
+  .name = "Keystone",
+  .post = keystone_log_in,
+  .revoke = keystone_end_token,
+  .save = keystone_save,
+  .restore = keystone_restore,
+};
+
+/* ---- the whole ---- */
+
+void
+keystone_open (struct keystone *ks)
+{
+  login_open (&ks->login, &kind, &ks->server);
+}
+
+static void
+identity_free (struct identity *who)
+{
+  credential_close (&who->secret);
+  free (who->id);
+  free (who->user);
+  free (who->user_domain);
+  free (who->project);
+  free (who->project_domain);
+  free (who->domain);
+}
+
+void
+keystone_close (struct keystone *ks)
+{
+  login_close (&ks->login);
+  endpoint_free (ks->fixed);
+  key_server_free (ks->server);
+  identity_free (&ks->identity);
+  free (ks->endpoint_setting);
+  free (ks->region);
+  free (ks->interface);
+}
+
+void
+keystone_relock (struct keystone *ks)
+{
+  login_relock (&ks->login);
+  secret_relock (ks->identity.secret.text);
+  key_server_relock (ks->server);
+  if (ks->fixed)
+    key_server_relock (ks->fixed->server);
+  else if (ks->login.token)
+    key_server_relock (keystone_endpoint (ks, ks->login.token)->server);
 }

@@ -22,7 +22,7 @@
 #define KMIP_MINOR_MAX 4
 #define KMIP_ID_MAX 255 /* bytes of an identifier or a name */
 
-/* ---- wrapped.c: a passphrase that a KMIP server has encrypted ----
+/* ---- kmip.c: a passphrase that a KMIP server has encrypted ----
  *
  *   kmip:v1:gcm:BASE64(iv):BASE64(ciphertext):BASE64(tag)
  *   kmip:v1:cbc:BASE64(iv):BASE64(ciphertext)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* What OpenBao's and Vault's refusals mean.
+/* One request to OpenBao or Vault and its reply, under whatever token it has,
+ * and what refusals mean.
  *
  * The status alone does not say: a deleted key, a missing mount and a
  * wrong namespace are all 404.  The texts were taken from a real server.
@@ -10,10 +11,14 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "encoding.h"
 #include "openbao.h"
+
+/* ---- the exchange ---- */
 
 /* A number of seconds; the other form, a date, OpenBao does not use. */
 static int
@@ -55,6 +60,50 @@ const struct http_service bao_service = {
   .lack = "list of errors",
   .end = " ",
 };
+
+int
+bao_path (char **ret, struct reason *why, const char *fmt, ...)
+{
+  CLEANUP_FREE char *plain = NULL;
+  va_list args;
+
+  va_start (args, fmt);
+  if (vasprintf (&plain, fmt, args) == -1)
+    plain = NULL;
+  va_end (args);
+  *ret = plain ? url_path_encode (plain) : NULL;
+  return *ret ? 0 : reason_no_memory (why);
+}
+
+int
+bao_send (const struct openbao *b, const struct bao_request *request,
+          struct key_question *question, struct http_reply *answer,
+          struct reason *why)
+{
+  struct http_header headers[4] = { { "X-Vault-Request", "true", 4 } };
+  const struct http_request r = { .method = request->method,
+                                  .path = request->path,
+                                  .headers = headers,
+                                  .body = request->body,
+                                  .wanted = "Retry-After" };
+  size_t n = 1;
+  int err;
+
+  if (request->namespace)
+    headers[n++] =
+        (struct http_header){ "X-Vault-Namespace", request->namespace,
+                              strlen (request->namespace) };
+  if (request->token)
+    headers[n++] = (struct http_header){ "X-Vault-Token", request->token->bytes,
+                                         request->token->length };
+  err = http_ask_json (b->server, &bao_service, &r,
+                       request->hidden ? request->hidden : request->token,
+                       question, answer, why);
+  question->soon = question->soon || answer->next > 0;
+  return err;
+}
+
+/* ---- refusals ---- */
 
 void
 bao_answer_note_id (const struct http_reply *answer,
@@ -316,14 +365,6 @@ refused (const struct openbao_key *k, const struct http_reply *a, bool *again,
                      colon, a->text);
 }
 
-/* 472 and 473 are a standby's: another server of the cluster may know. */
-bool
-bao_answer_is_outage (long status)
-{
-  return http_is_outage (status) || status == 412 || status == 472 ||
-         status == 473;
-}
-
 /* Its leader may be gone, and another be elected in a moment. */
 static int
 standby (const struct openbao_key *k, const struct http_reply *a, bool *again,
@@ -357,7 +398,7 @@ classify (const struct openbao_key *k, const struct http_reply *a, bool *again,
     r = transit_refusal (k, a, why);
   if (r < 0)
     return r;
-  if (bao_answer_is_outage (a->status))
+  if (http_is_standby_outage (a->status))
     return unavailable (k, a, again, why);
   if (a->status >= 400)
     return refused (k, a, again, why);

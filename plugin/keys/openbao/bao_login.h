@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
 /* Logins to OpenBao and Vault, above login.h.
- *   bao_login.c   logging in, and doubts about a token
+ *   bao_login.c   a token's life, logging in, and doubts about a token
  *   method.c      the "auth" member of a profile: token, approle, ...
  *   wrapping.c    a secret id that can be had once
- *   token.c       a token's life: as granted, looked up, renewed
  *   bao_refusal.c what the refusal of a login means
- *   jwt.c         a look into a JWT
  *
  * API: OpenBao's documentation, "Auth methods (API)".
  */
@@ -17,13 +15,7 @@
 #include "login.h"
 #include "openbao.h"
 
-/* ---- settings.c ---- */
-
-extern const struct hostfile_rules bao_token_rules, bao_secret_id_rules,
-    bao_role_id_rules, bao_lone_role_id_rules, bao_wrapped_rules, bao_jwt_rules,
-    bao_service_account_rules;
-
-/* ---- token.c ---- */
+/* ---- bao_login.c ---- */
 
 /* From the member "auth" of the reply to a login or, with OLD, a renewal.
  * *RET is the caller's.  -EBADMSG, -ENOMEM.
@@ -33,22 +25,6 @@ extern int bao_token_from_auth (json_t *auth, const struct login_token *old,
 
 /* From the member "data" of a lookup of a token that we were given. */
 extern void bao_token_learn (struct login_token *t, json_t *data);
-
-/* From login_kind's renew. */
-extern int bao_token_renew (struct login *l, const struct login_token *old,
-                            struct key_question *question,
-                            struct login_token **ret, struct reason *why);
-extern void
-bao_token_revoke (const struct login *l, const struct login_token *t,
-                  const struct deadline *deadline);
-
-/* Ask about a token: any status is a success. */
-extern int
-bao_token_look_up (const struct login *l, const struct login_token *t,
-                   struct key_question *question, struct http_reply *a,
-                   struct reason *why);
-
-/* ---- bao_login.c ---- */
 
 struct bao_method;
 
@@ -111,6 +87,8 @@ struct bao_method {
   json_t *(*body) (const struct bao_login *l);
 };
 
+extern const struct hostfile_rules bao_token_rules;
+
 extern int
 bao_login_from_profile (struct bao_login *l, json_t *auth,
                         const struct profile *profile, struct reason *why);
@@ -152,8 +130,6 @@ extern bool bao_refusal_is_bare (const struct http_reply *a);
  */
 extern int bao_refusal_with_credentials (struct bao_login *l, int r,
                                          bool unwrapped, struct reason *why);
-
-/* ---- jwt.c ---- */
 
 /* Does TEXT look like a JWT that is still valid at NOW (seconds)?  Its
  * signature is for the server to check.  0, or -EACCES and the sentence.

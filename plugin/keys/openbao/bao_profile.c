@@ -12,6 +12,44 @@
 #include "bao_login.h"
 #include "json.h"
 
+/* ---- what the environment says as well ---- */
+
+/* Every path begins with /v1, and none with two. */
+static int
+check_address (const struct address_list *list, size_t i, const char *setting,
+               struct reason *why)
+{
+  const char *address = list->text[i];
+  size_t n = strlen (address);
+
+  while (n > 0 && address[n - 1] == '/')
+    n--;
+  if (n <= 3 || strncmp (address + n - 3, "/v1", 3) != 0 ||
+      strncmp (address, "unix:", 5) == 0)
+    return 0;
+  return reason_set (why, EINVAL, "%s must be the server's address without /v1",
+                     setting);
+}
+
+const struct key_server_rules bao_server_rules = {
+  .address = "address",
+  .addresses = "addresses",
+  .check = check_address,
+};
+
+int
+bao_set_namespace (struct openbao *b, const char *namespace,
+                   const char *setting, struct reason *why)
+{
+  if (!namespace || !namespace[0])
+    return 0;
+  if (!credential_is_text (namespace, strlen (namespace)))
+    return reason_set (why, EINVAL, "%s is not a namespace", setting);
+  return text_copy (&b->namespace, namespace, why);
+}
+
+/* ---- a profile ---- */
+
 struct bao_settings {
   struct key_server_members server;
   json_t *namespace, *engine, *mount, *prefix, *layout, *field, *encoding, *key,

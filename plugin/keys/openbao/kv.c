@@ -179,7 +179,7 @@ find_mount (const struct openbao_key *k, struct key_question *q,
     return r;
   if (a.status == 200 && a.json)
     return read_mount (k, &a, place, why);
-  if (a.json && a.status >= 400 && !bao_answer_is_outage (a.status))
+  if (a.json && a.status >= 400 && !http_is_standby_outage (a.status))
     return guess_mount (k, place, why);
   return bao_answer_refusal (k, &a, &q->again, why);
 }
@@ -221,7 +221,7 @@ check_mount (const struct openbao_key *k, const struct bao_kv_place *place,
     return 0;
   if (r == 0 && a.status == 200 && a.json)
     return compare_mount (k, place, &a, why);
-  if (r == 0 && bao_answer_is_outage (a.status))
+  if (r == 0 && http_is_standby_outage (a.status))
     return bao_answer_refusal (k, &a, &q->again, why);
   return r;
 }

@@ -14,6 +14,69 @@
 
 #define SERVICE_ACCOUNT "/var/run/secrets/kubernetes.io/serviceaccount/token"
 
+/* ---- what a login reads ---- */
+
+#define JWT_MAX (64 * 1024)
+
+/* An agent's sink has mode 0640, for a group, as private keys may have. */
+const struct hostfile_rules bao_token_rules = {
+  .what = "token file",
+  .forbidden = 037,
+  .max = LOGIN_TOKEN_MAX,
+  .mode_advice = " (an agent sets the mode again with each login: the \"mode\" "
+                 "of its sink may be 0640 at most)",
+  .json_advice = "an agent's sink writes that with \"wrap_ttl\" or "
+                 "\"dh_type\", and the command with -format=json; the token "
+                 "alone must be there",
+};
+
+static const struct hostfile_rules secret_id_rules = {
+  .what = "secret id file",
+  .forbidden = 077,
+  .max = LOGIN_TOKEN_MAX,
+  .json_advice = "let the command print the secret id alone (-field=secret_id)",
+};
+
+/* Half of a login, and the half that is no secret. */
+static const struct hostfile_rules role_id_rules = {
+  .what = "role id file",
+  .forbidden = 022,
+  .max = LOGIN_TOKEN_MAX,
+  .json_advice = "let the command print the role id alone (-field=role_id)",
+};
+
+/* A role without secret ids: all that a login takes. */
+static const struct hostfile_rules lone_role_id_rules = {
+  .what = "role id file",
+  .forbidden = 077,
+  .max = LOGIN_TOKEN_MAX,
+  .mode_advice = " (without a secret id, the role id is the whole login)",
+  .json_advice = "let the command print the role id alone (-field=role_id)",
+};
+
+static const struct hostfile_rules wrapped_rules = {
+  .what = "wrapping token file",
+  .forbidden = 077,
+  .max = LOGIN_TOKEN_MAX,
+  .json_advice = "let the command print the wrapping token alone "
+                 "(-field=wrapping_token)",
+};
+
+static const struct hostfile_rules jwt_rules = {
+  .what = "JWT file",
+  .forbidden = 077,
+  .max = JWT_MAX,
+  .json_advice = "it must hold the JWT alone",
+};
+
+/* Kubernetes mounts it with mode 0644 into a container of one's own. */
+static const struct hostfile_rules service_account_rules = {
+  .what = "service account's token file",
+  .forbidden = 022,
+  .max = JWT_MAX,
+  .json_advice = "it must hold the JWT alone",
+};
+
 /* ---- the members of "auth" ---- */
 
 enum {
@@ -202,15 +265,15 @@ parse_approle (struct bao_login *l, const struct bao_auth *a,
   else
     r = credential_open_member (
         &l->role_id, json_string_value (a->role_id_file), "role_id_file",
-        alone ? &bao_lone_role_id_rules : &bao_role_id_rules, where, why);
+        alone ? &lone_role_id_rules : &role_id_rules, where, why);
   if (r < 0 || alone)
     return r;
   if (secret)
     return credential_open_member (&l->secret_id, json_string_value (secret),
-                                   "secret_id_file", &bao_secret_id_rules,
-                                   where, why);
+                                   "secret_id_file", &secret_id_rules, where,
+                                   why);
   return credential_open_member (&l->wrapped, json_string_value (wrapped),
-                                 "wrapped_secret_id_file", &bao_wrapped_rules,
+                                 "wrapped_secret_id_file", &wrapped_rules,
                                  where, why);
 }
 
@@ -240,8 +303,8 @@ parse_jwt (struct bao_login *l, const struct bao_auth *a,
   (void)profile;
   return r < 0 ? r
                : credential_open_member (&l->jwt, path, "jwt_file",
-                                         kubernetes ? &bao_service_account_rules
-                                                    : &bao_jwt_rules,
+                                         kubernetes ? &service_account_rules
+                                                    : &jwt_rules,
                                          where, why);
 }
 

@@ -3,9 +3,7 @@
 /* OpenBao and Vault: what the files of this provider share.
  *   bao_profile.c  settings from a profile
  *   environment.c  settings from BAO_* and VAULT_*
- *   settings.c     what both need
- *   answer.c       what the server's refusals mean
- *   exchange.c     one request and its reply
+ *   answer.c       one request and its reply; what refusals mean
  *   ask.c          one question, under the login
  *   kv.c           keys in the KV engine
  *   transit.c      wrapped keys that the transit engine opens
@@ -63,11 +61,6 @@ extern int bao_set_namespace (struct openbao *b, const char *namespace,
                               const char *setting, struct reason *why);
 
 extern const struct http_service bao_service;
-
-/* Does STATUS say nothing but that the server cannot answer now?  The one
- * list: of reads, logins, renewals and lookups.
- */
-extern bool bao_answer_is_outage (long status);
 
 /* The request's id in the server's own log, where the answer tells it. */
 extern void bao_answer_note_id (const struct http_reply *answer,

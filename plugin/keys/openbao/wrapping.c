@@ -148,7 +148,7 @@ take_secret_id (struct bao_login *l, const struct http_reply *a,
 
   if (!json_is_string (id) ||
       !credential_is_text (json_string_value (id), json_string_length (id)) ||
-      json_string_length (id) > bao_secret_id_rules.max)
+      json_string_length (id) > LOGIN_TOKEN_MAX)
     return reason_set (why, EBADMSG, "what %s unwrapped is no secret id",
                        key_server_address (l->bao->server));
   if (bao_wrapping_put (
