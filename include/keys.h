@@ -76,7 +76,7 @@ extern bool profile_allows (const struct profile *profile, const char *image);
  */
 struct kms {
   const struct provider *provider;
-  void *state;         /* the provider's, set by open */
+  void *state;         /* the provider's */
   bool wraps;          /* set by open: references are wrapped passphrases */
   struct login *login; /* set by open; NULL: there are none */
   int timeout_ms;      /* of one question, retries included */
@@ -136,22 +136,25 @@ struct provider {
   /* Grammar of a built-in scheme's reference; touches nothing.  -EINVAL. */
   int (*parse) (const struct reference *ref, struct reason *why);
 
+  /* Bytes of kms->state, and of a key's STATE: zeroed before open and prepare,
+   * and freed after close and clear, which are called also after a failure.
+   */
+  size_t kms_size, key_size;
+
   /* Take in every setting and every file (certificates, credentials)
    * that a question will need; nothing is connected.  PROFILE is NULL
-   * for a built-in scheme.  Sets kms->state, also before a failure:
-   * close is called in any case.  -EINVAL, -ENOENT, -EACCES.
+   * for a built-in scheme.  -EINVAL, -ENOENT, -EACCES.
    */
   int (*open) (struct kms *kms, const struct profile *profile,
                struct reason *why);
   void (*close) (struct kms *kms);
 
-  /* A key of KMS.  Sets *STATE, also before a failure: free is called in any
-   * case where it is not NULL.  *DOING is malloc'd: what a fetch waits for,
-   * see key_doing.  -EINVAL.
+  /* A key of KMS.  *DOING is malloc'd: what a fetch waits for, see key_doing.
+   * -EINVAL.
    */
-  int (*prepare) (struct kms *kms, const struct reference *ref, void **state,
+  int (*prepare) (struct kms *kms, const struct reference *ref, void *state,
                   char **doing, struct reason *why);
-  void (*free) (void *state);
+  void (*clear) (void *state);
 
   /* Get the passphrase by its reference. */
   int (*fetch) (void *state, struct key_question *question, struct secret **ret,

@@ -64,20 +64,16 @@ static int
 ceph_csi_open (struct kms *kms, const struct profile *profile,
                struct reason *why)
 {
-  struct ceph_csi *csi = calloc (1, sizeof *csi);
+  struct ceph_csi *csi = kms->state;
   json_t *file;
   const struct json_member members[] = {
     { "passphrase_file", JSON_STRING, true, &file },
     { .name = NULL },
   };
-  int r;
+  int r = text_copy (&csi->where, profile->where, why);
 
-  kms->state = csi;
-  if (csi)
-    csi->where = strdup (profile->where);
-  if (!csi || !csi->where)
-    return reason_no_memory (why);
-  r = json_members (profile->object, profile->where, members, why);
+  if (r == 0)
+    r = json_members (profile->object, profile->where, members, why);
   if (r < 0)
     return r;
   if (json_string_value (file)[0] != '/')
@@ -96,20 +92,16 @@ ceph_csi_close (struct kms *kms)
 {
   struct ceph_csi *csi = kms->state;
 
-  if (!csi)
-    return;
   secret_free (csi->passphrase);
   free (csi->where);
-  free (csi);
 }
 
 static void
-ceph_csi_free (void *state)
+ceph_csi_clear (void *state)
 {
   struct csi_key *key = state;
 
   free (key->id);
-  free (key);
 }
 
 /* Numbers, and the cluster's name, which is one of Kubernetes or Ceph. */
@@ -161,14 +153,12 @@ check_handle (const char *id, struct reason *why)
 }
 
 static int
-ceph_csi_prepare (struct kms *kms, const struct reference *ref, void **state,
+ceph_csi_prepare (struct kms *kms, const struct reference *ref, void *state,
                   char **doing, struct reason *why)
 {
-  struct csi_key *key = *state = calloc (1, sizeof *key);
+  struct csi_key *key = state;
   int r;
 
-  if (!key)
-    return reason_no_memory (why);
   key->csi = kms->state;
   r = check_handle (ref->body, why);
   if (r == 0)
@@ -394,10 +384,12 @@ ceph_csi_relock (struct kms *kms)
 const struct provider ceph_csi_provider = {
   .name = "ceph-csi",
   .types = (const char *const[]){ "ceph-csi", NULL },
+  .kms_size = sizeof (struct ceph_csi),
+  .key_size = sizeof (struct csi_key),
   .open = ceph_csi_open,
   .close = ceph_csi_close,
   .prepare = ceph_csi_prepare,
-  .free = ceph_csi_free,
+  .clear = ceph_csi_clear,
   .fetch = ceph_csi_fetch,
   .check = ceph_csi_check,
   .relock_login = ceph_csi_relock,

@@ -13,6 +13,10 @@
 #include "json.h"
 #include "keys.h"
 
+/* Of one profile, and of one key: both are zeroed, and freed for us. */
+struct example {
+  struct key_server *server;
+};
 struct example_key {
   const struct key_server *server;
   char *path;
@@ -34,42 +38,41 @@ example_open (struct kms *kms, const struct profile *profile,
     KEY_SERVER_HTTP_MEMBERS (&server),
     { .name = NULL },
   };
-  struct key_server *s;
+  struct example *example = kms->state;
   int r = json_members (profile->object, profile->where, members, why);
 
   if (r == 0)
-    r = key_server_from_profile (profile, &server, &example_rules, &s, why);
-  if (r == 0)
-    kms->state = s;
+    r = key_server_from_profile (profile, &server, &example_rules,
+                                 &example->server, why);
   return r;
 }
 
 static void
 example_close (struct kms *kms)
 {
-  key_server_free (kms->state);
+  struct example *example = kms->state;
+
+  key_server_free (example->server);
 }
 
 static void
-example_free (void *state)
+example_clear (void *state)
 {
   struct example_key *key = state;
 
   free (key->path);
-  free (key);
 }
 
 /* One key.  The body may come from an image: it is hostile. */
 static int
-example_prepare (struct kms *kms, const struct reference *ref, void **state,
+example_prepare (struct kms *kms, const struct reference *ref, void *state,
                  char **doing, struct reason *why)
 {
-  struct example_key *key = *state = calloc (1, sizeof *key);
+  const struct example *example = kms->state;
+  struct example_key *key = state;
   int r;
 
-  if (!key)
-    return reason_no_memory (why);
-  key->server = kms->state;
+  key->server = example->server;
   r = reference_check_path (ref->body, "the key's path", why);
   if (r == 0)
     r = text_format (&key->path, why, "v1/keys/%s", ref->body);
@@ -132,16 +135,20 @@ example_fetch (void *state, struct key_question *question, struct secret **ret,
 static void
 example_relock (struct kms *kms)
 {
-  key_server_relock (kms->state);
+  struct example *example = kms->state;
+
+  key_server_relock (example->server);
 }
 
 const struct provider example_provider = {
   .name = "example",
   .types = (const char *const[]){ "example", NULL },
+  .kms_size = sizeof (struct example),
+  .key_size = sizeof (struct example_key),
   .open = example_open,
   .close = example_close,
   .prepare = example_prepare,
-  .free = example_free,
+  .clear = example_clear,
   .fetch = example_fetch,
   .check = example_fetch,
   .relock_login = example_relock,

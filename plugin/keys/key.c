@@ -149,7 +149,8 @@ static void
 release (struct key *key)
 {
   if (key->state)
-    key->kms->provider->free (key->state);
+    key->kms->provider->clear (key->state);
+  free (key->state);
   key->state = NULL;
   free (key->doing);
   key->doing = NULL;
@@ -163,7 +164,8 @@ key_prepare (struct key *key, const char *profiles, struct reason *why)
 {
   const struct reference ref = reference_of (key);
   CLEANUP_FREE char *doing = NULL;
-  void *state = NULL;
+  CLEANUP_FREE void *state = NULL;
+  const struct provider *p;
   int r;
 
   if (!key->scheme || key->state)
@@ -171,16 +173,20 @@ key_prepare (struct key *key, const char *profiles, struct reason *why)
   if (provider_of_scheme (key->scheme))
     profiles = NULL;
   r = kms_acquire (profiles, key->scheme, &key->kms, why);
-  if (r == 0)
-    r = key->kms->provider->prepare (key->kms, &ref, &state, &doing, why);
+  if (r < 0)
+    return r;
+  p = key->kms->provider;
+  state = calloc (1, p->key_size);
+  r = state ? p->prepare (key->kms, &ref, state, &doing, why)
+            : reason_no_memory (why);
   if (r < 0) {
     if (state)
-      key->kms->provider->free (state);
+      p->clear (state);
     release (key);
     return r;
   }
   key->doing = TAKE_PTR (doing);
-  key->state = state;
+  key->state = TAKE_PTR (state);
   return 0;
 }
 

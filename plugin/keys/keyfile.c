@@ -96,13 +96,12 @@ keyfile_parse (const struct reference *ref, struct reason *why)
 }
 
 static void
-keyfile_free (void *state)
+keyfile_clear (void *state)
 {
   struct keyfile *k = state;
 
   secret_free (k->bytes);
   free (k->path);
-  free (k);
 }
 
 /* The server changes to / when it goes to the background: a second
@@ -169,15 +168,13 @@ read_bytes (struct keyfile *k, struct secret **ret, struct reason *why)
 }
 
 static int
-keyfile_prepare (struct kms *kms, const struct reference *ref, void **state,
+keyfile_prepare (struct kms *kms, const struct reference *ref, void *state,
                  char **doing, struct reason *why)
 {
-  struct keyfile *k = *state = calloc (1, sizeof *k);
+  struct keyfile *k = state;
   int r;
 
   (void)kms;
-  if (!k)
-    return reason_no_memory (why);
   k->kind = kind_of_scheme (ref->scheme);
   r = set_path (k, ref->body, why);
   if (r == 0)
@@ -228,11 +225,12 @@ keyfile_relock (void *state)
     .schemes = (const char *const[]){ #NAME, NULL },                           \
     .grammar = GRAMMAR,                                                        \
     .local = true,                                                             \
+    .key_size = sizeof (struct keyfile),                                       \
     .parse = keyfile_parse,                                                    \
     .prepare = keyfile_prepare,                                                \
     .fetch = keyfile_fetch,                                                    \
     .relock = keyfile_relock,                                                  \
-    .free = keyfile_free,                                                      \
+    .clear = keyfile_clear,                                                    \
   }
 
 KEYFILE_PROVIDER (file, "file:PATH");

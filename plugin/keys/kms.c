@@ -61,8 +61,9 @@ find (const char *path, const char *name)
 static void
 destroy (struct kms *k)
 {
-  if (k->provider && k->provider->close)
+  if (k->state)
     k->provider->close (k);
+  free (k->state);
   pthread_cond_destroy (&k->changed);
   pthread_mutex_destroy (&k->lock);
   free (k->path);
@@ -89,6 +90,16 @@ create (const char *path, const char *name)
 }
 
 static int
+open_provider (struct kms *k, const struct profile *profile, struct reason *why)
+{
+  if (!k->provider->open)
+    return 0;
+  k->state = calloc (1, k->provider->kms_size);
+  return k->state ? k->provider->open (k, profile, why)
+                  : reason_no_memory (why);
+}
+
+static int
 open_profile (struct kms *k, struct reason *why)
 {
   struct profile *profile;
@@ -100,7 +111,7 @@ open_profile (struct kms *k, struct reason *why)
   k->provider = provider_of_type (profile->type);
   k->timeout_ms = profile->timeout_ms;
   if (k->provider)
-    r = k->provider->open (k, profile, why);
+    r = open_provider (k, profile, why);
   else
     r = reason_set (why, EINVAL, "%s: unknown type \"%s\" (known: %s)",
                     profile->where, reason_name (buf, profile->type),
@@ -113,7 +124,7 @@ static int
 open_scheme (struct kms *k, struct reason *why)
 {
   k->provider = provider_of_scheme (k->name);
-  return k->provider->open ? k->provider->open (k, NULL, why) : 0;
+  return open_provider (k, NULL, why);
 }
 
 int

@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -40,6 +41,13 @@ serve (void *answer)
   return NULL;
 }
 
+static void
+close_it (struct kms *kms)
+{
+  p->close (kms);
+  free (kms->state);
+}
+
 static int
 open_at (struct kms *kms, const char *where, struct reason *why)
 {
@@ -48,7 +56,8 @@ open_at (struct kms *kms, const char *where, struct reason *why)
   const struct profile profile = { .where = (char[]){ "the profile" },
                                    .object = object };
 
-  *kms = (struct kms){ .provider = p };
+  *kms = (struct kms){ .provider = p, .state = calloc (1, p->kms_size) };
+  assert_non_null (kms->state);
   return p->open (kms, &profile, why);
 }
 
@@ -63,7 +72,7 @@ ask (const char *answer, struct key_question *question, struct secret **ret,
   CLEANUP_SECRET struct secret *now = NULL;
   struct kms kms;
   CLEANUP_FREE char *doing = NULL;
-  void *key = NULL;
+  CLEANUP_FREE void *key = calloc (1, p->key_size);
   pthread_t thread;
   char copy[256];
   int r;
@@ -71,15 +80,15 @@ ask (const char *answer, struct key_question *question, struct secret **ret,
   snprintf (copy, sizeof copy, "%s", answer);
   assert_int_equal (open_at (&kms, address, why), 0);
   p->relock_login (&kms);
-  assert_int_equal (p->prepare (&kms, &ref, &key, &doing, why), 0);
+  assert_int_equal (p->prepare (&kms, &ref, key, &doing, why), 0);
   assert_non_null (strstr (doing, "t:a/b"));
   *question = (struct key_question){ .deadline = deadline_in_ms (5000, NULL) };
   assert_int_equal (pthread_create (&thread, NULL, serve, copy), 0);
   r = ret ? p->fetch (key, question, ret, why)
           : p->check (key, question, &now, why);
   pthread_join (thread, NULL);
-  p->free (key);
-  p->close (&kms);
+  p->clear (key);
+  close_it (&kms);
   return r;
 }
 
@@ -136,19 +145,19 @@ test_what_is_refused_before_anything_is_asked (void **state)
   const struct reference up = { .name = "t:..", .scheme = "t", .body = ".." };
   struct reason why = { "" };
   struct kms kms;
-  void *key = NULL;
+  CLEANUP_FREE void *key = calloc (1, p->key_size);
   char *doing = NULL;
 
   (void)state;
   assert_int_equal (open_at (&kms, NULL, &why), -EINVAL);
-  p->close (&kms);
+  close_it (&kms);
   assert_int_equal (open_at (&kms, "http://192.0.2.1", &why), -EINVAL);
-  p->close (&kms);
+  close_it (&kms);
   assert_int_equal (open_at (&kms, address, &why), 0);
-  assert_int_equal (p->prepare (&kms, &up, &key, &doing, &why), -EINVAL);
+  assert_int_equal (p->prepare (&kms, &up, key, &doing, &why), -EINVAL);
   assert_null (doing);
-  p->free (key);
-  p->close (&kms);
+  p->clear (key);
+  close_it (&kms);
 }
 
 static int

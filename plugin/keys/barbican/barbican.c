@@ -206,33 +206,26 @@ barbican_close (struct kms *kms)
 {
   struct barbican *b = kms->state;
 
-  if (!b)
-    return;
   keystone_close (&b->keystone);
-  free (b);
 }
 
 static int
 barbican_open (struct kms *kms, const struct profile *profile,
                struct reason *why)
 {
-  struct barbican *b = calloc (1, sizeof *b);
+  struct barbican *b = kms->state;
 
-  if (!b)
-    return reason_no_memory (why);
-  kms->state = b;
   kms->login = &b->keystone.login;
   keystone_open (&b->keystone);
   return barbican_from_profile (b, profile, why);
 }
 
 static void
-barbican_free (void *state)
+barbican_clear (void *state)
 {
   struct barbican_key *k = state;
 
   free (k->id);
-  free (k);
 }
 
 /* As Barbican writes it, and castellan: it becomes part of a path. */
@@ -253,14 +246,12 @@ check_id (const char *id, struct reason *why)
 }
 
 static int
-barbican_prepare (struct kms *kms, const struct reference *ref, void **state,
+barbican_prepare (struct kms *kms, const struct reference *ref, void *state,
                   char **doing, struct reason *why)
 {
-  struct barbican_key *k = *state = calloc (1, sizeof *k);
+  struct barbican_key *k = state;
   int r;
 
-  if (!k)
-    return reason_no_memory (why);
   k->barbican = kms->state;
   r = check_id (ref->body, why);
   if (r == 0)
@@ -286,10 +277,12 @@ extern const struct provider barbican_provider;
 const struct provider barbican_provider = {
   .name = "barbican",
   .types = (const char *const[]){ "barbican", NULL },
+  .kms_size = sizeof (struct barbican),
+  .key_size = sizeof (struct barbican_key),
   .open = barbican_open,
   .close = barbican_close,
   .prepare = barbican_prepare,
-  .free = barbican_free,
+  .clear = barbican_clear,
   .fetch = barbican_fetch,
   .check = barbican_check,
   .relock_login = barbican_relock_login,

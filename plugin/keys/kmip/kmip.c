@@ -352,38 +352,31 @@ kmip_close (struct kms *kms)
 {
   struct kmip *k = kms->state;
 
-  if (!k)
-    return;
   key_server_free (k->server);
   free (k->where);
   free (k->prefix);
   free (k->wrapper);
-  free (k);
 }
 
 static int
 kmip_open (struct kms *kms, const struct profile *profile, struct reason *why)
 {
-  struct kmip *k = calloc (1, sizeof *k);
+  struct kmip *k = kms->state;
   int r;
 
-  if (!k)
-    return reason_no_memory (why);
   atomic_init (&k->minor, -1);
-  kms->state = k;
   r = kmip_from_profile (k, profile, why);
   kms->wraps = k->wrapper != NULL;
   return r;
 }
 
 static void
-kmip_free (void *state)
+kmip_clear (void *state)
 {
   struct kmip_key *k = state;
 
   kmip_wrapped_free (&k->wrapped);
   free (k->object);
-  free (k);
 }
 
 static int
@@ -401,15 +394,13 @@ set_object (struct kmip_key *k, const struct reference *ref, struct reason *why)
 }
 
 static int
-kmip_prepare (struct kms *kms, const struct reference *ref, void **state,
+kmip_prepare (struct kms *kms, const struct reference *ref, void *state,
               char **doing, struct reason *why)
 {
-  struct kmip_key *k = *state = calloc (1, sizeof *k);
+  struct kmip_key *k = state;
   char buf[REASON_NAME_MAX];
   int r;
 
-  if (!k)
-    return reason_no_memory (why);
   k->kmip = kms->state;
   r = set_object (k, ref, why);
   return r < 0 ? r
@@ -431,10 +422,12 @@ extern const struct provider kmip_provider;
 const struct provider kmip_provider = {
   .name = "kmip",
   .types = (const char *const[]){ "kmip", NULL },
+  .kms_size = sizeof (struct kmip),
+  .key_size = sizeof (struct kmip_key),
   .open = kmip_open,
   .close = kmip_close,
   .prepare = kmip_prepare,
-  .free = kmip_free,
+  .clear = kmip_clear,
   .fetch = kmip_fetch,
   .unwrap = kmip_fetch,
   .check = kmip_fetch,

@@ -150,7 +150,7 @@ struct kmip {
   atomic_int minor; /* what the server has understood so far */
 };
 
-/* 0, -EINVAL, -ENOENT, -EACCES, -ENOMEM; *K is freed by kmip_close. */
+/* 0, -EINVAL, -ENOENT, -EACCES, -ENOMEM; what is in *K is freed by kmip_close. */
 extern int kmip_from_profile (struct kmip *k, const struct profile *profile,
                               struct reason *why);
 

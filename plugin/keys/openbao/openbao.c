@@ -73,8 +73,6 @@ openbao_close (struct kms *kms)
 {
   struct openbao *b = kms->state;
 
-  if (!b)
-    return;
   if (b->login)
     bao_login_close (b->login);
   free (b->login);
@@ -84,19 +82,15 @@ openbao_close (struct kms *kms)
   free (b->mount);
   free (b->prefix);
   free (b->transit_key);
-  free (b);
 }
 
 static int
 openbao_open (struct kms *kms, const struct profile *profile,
               struct reason *why)
 {
-  struct openbao *b = calloc (1, sizeof *b);
+  struct openbao *b = kms->state;
   int r;
 
-  if (!b)
-    return reason_no_memory (why);
-  kms->state = b;
   b->login = calloc (1, sizeof *b->login);
   if (!b->login)
     return reason_no_memory (why);
@@ -110,7 +104,7 @@ openbao_open (struct kms *kms, const struct profile *profile,
 }
 
 static void
-openbao_free (void *state)
+openbao_clear (void *state)
 {
   struct openbao_key *k = state;
 
@@ -118,7 +112,6 @@ openbao_free (void *state)
   free (k->wrapped);
   free (k->path);
   free (k->mount);
-  free (k);
 }
 
 /* bao: and vault: with a field named take that one, else the record's
@@ -213,14 +206,12 @@ say_doing (const struct openbao_key *k, const char *name, char **doing,
 }
 
 static int
-openbao_prepare (struct kms *kms, const struct reference *ref, void **state,
+openbao_prepare (struct kms *kms, const struct reference *ref, void *state,
                  char **doing, struct reason *why)
 {
-  struct openbao_key *k = *state = calloc (1, sizeof *k);
+  struct openbao_key *k = state;
   int r;
 
-  if (!k)
-    return reason_no_memory (why);
   k->bao = kms->state;
   r = kms->path ? set_profile_key (k, ref->body, why)
                 : set_scheme_key (k, ref->body, why);
@@ -251,10 +242,12 @@ const struct provider openbao_provider = {
   .types = (const char *const[]){ "openbao", "vault", NULL },
   .grammar = "bao:MOUNT/PATH[#FIELD], vault:MOUNT/PATH[#FIELD]",
   .parse = openbao_parse,
+  .kms_size = sizeof (struct openbao),
+  .key_size = sizeof (struct openbao_key),
   .open = openbao_open,
   .close = openbao_close,
   .prepare = openbao_prepare,
-  .free = openbao_free,
+  .clear = openbao_clear,
   .fetch = openbao_fetch,
   .unwrap = openbao_fetch,
   .check = openbao_check,
