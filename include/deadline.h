@@ -41,6 +41,12 @@ extern int deadline_sleep_ms (const struct deadline *d, int64_t ms);
 /* A condition for waits on that clock. */
 extern void monotonic_cond_init (pthread_cond_t *cond);
 
+/* Wait for COND, with LOCK held, for a moment at most: the flag of a cancelled
+ * deadline wakes nobody.  0: look again; -ETIMEDOUT, -ESHUTDOWN.
+ */
+extern int deadline_wait (const struct deadline *d, pthread_cond_t *cond,
+                          pthread_mutex_t *lock);
+
 /* The same moment for pthread_cond_timedwait on CLOCK_MONOTONIC. */
 extern struct timespec deadline_timespec (const struct deadline *d);
 

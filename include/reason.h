@@ -47,6 +47,12 @@ extern int reason_no_memory (struct reason *why);
 extern void reason_prefix (struct reason *why, const char *fmt, ...)
     __attribute__ ((format (printf, 2, 3)));
 
+/* The same of a failure R only, which is returned: "return reason_context (r,
+ * why, ...)".  R must have been computed before.
+ */
+extern int reason_context (int r, struct reason *why, const char *fmt, ...)
+    __attribute__ ((format (printf, 3, 4)));
+
 /* Put "; MORE" behind it: the end is cut where both are too long. */
 extern void reason_append (struct reason *why, const char *fmt, ...)
     __attribute__ ((format (printf, 2, 3)));

@@ -9,6 +9,7 @@
 #include <stddef.h>
 
 #include "reason.h"
+#include "secret.h"
 
 /* Do LENGTH bytes hold one of ASCII's control characters (0x00 to 0x1f,
  * 0x7f)?  U+0080 to U+009F pass: reason_set replaces those.
@@ -20,10 +21,12 @@ extern bool text_has_controls (const void *bytes, size_t length);
  */
 extern void text_take_id (char *to, size_t size, const char *id);
 
-/* strdup and asprintf, with a sentence: *RET is malloc'd, or NULL and the
+/* strdup, secret_copy and asprintf, with a sentence: *RET is malloc'd, or NULL and the
  * result -ENOMEM.  Of no text (NULL) there is no copy: 0.
  */
 extern int text_copy (char **ret, const char *text, struct reason *why);
+extern int text_copy_secret (struct secret **ret, const void *bytes,
+                             size_t length, struct reason *why);
 extern int text_format (char **ret, struct reason *why, const char *fmt, ...)
     __attribute__ ((format (printf, 3, 4)));
 

@@ -9,6 +9,7 @@
 
 /* A cancelled wait is noticed within this time. */
 #define SLICE_MS 50
+#define WAIT_MS 100
 
 int64_t
 monotonic_ms (void)
@@ -76,6 +77,21 @@ deadline_sleep_ms (const struct deadline *d, int64_t ms)
   if (deadline_cancelled (d))
     return -ESHUTDOWN;
   return deadline_left_ms (d) > 0 ? 0 : -ETIMEDOUT;
+}
+
+int
+deadline_wait (const struct deadline *d, pthread_cond_t *cond,
+               pthread_mutex_t *lock)
+{
+  const struct deadline nap = deadline_sooner (d, WAIT_MS);
+  const struct timespec abstime = deadline_timespec (&nap);
+
+  if (deadline_cancelled (d))
+    return -ESHUTDOWN;
+  if (deadline_left_ms (d) == 0)
+    return -ETIMEDOUT;
+  pthread_cond_timedwait (cond, lock, &abstime);
+  return 0;
 }
 
 struct timespec

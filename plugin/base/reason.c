@@ -47,22 +47,41 @@ reason_no_memory (struct reason *why)
   return reason_set (why, ENOMEM, "out of memory");
 }
 
-void
-reason_prefix (struct reason *why, const char *fmt, ...)
+static void __attribute__ ((format (printf, 2, 0)))
+put_before (struct reason *why, const char *fmt, va_list args)
 {
   struct reason old;
-  va_list args;
   size_t n;
 
   if (!why)
     return;
   old = *why;
-  va_start (args, fmt);
   vsnprintf (why->text, sizeof why->text, fmt, args);
-  va_end (args);
   n = strlen (why->text);
   snprintf (why->text + n, sizeof why->text - n, ": %s", old.text);
   replace_controls (why->text);
+}
+
+void
+reason_prefix (struct reason *why, const char *fmt, ...)
+{
+  va_list args;
+
+  va_start (args, fmt);
+  put_before (why, fmt, args);
+  va_end (args);
+}
+
+int
+reason_context (int r, struct reason *why, const char *fmt, ...)
+{
+  va_list args;
+
+  va_start (args, fmt);
+  if (r < 0)
+    put_before (why, fmt, args);
+  va_end (args);
+  return r;
 }
 
 void

@@ -40,6 +40,14 @@ text_copy (char **ret, const char *text, struct reason *why)
 }
 
 int
+text_copy_secret (struct secret **ret, const void *bytes, size_t length,
+                  struct reason *why)
+{
+  *ret = secret_copy (bytes, length);
+  return *ret ? 0 : reason_no_memory (why);
+}
+
+int
 text_format (char **ret, struct reason *why, const char *fmt, ...)
 {
   va_list args;

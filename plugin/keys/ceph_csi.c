@@ -82,9 +82,7 @@ ceph_csi_open (struct kms *kms, const struct profile *profile,
                        profile->where);
   r = hostfile_read (json_string_value (file), &passphrase_rules,
                      &csi->passphrase, NULL, why);
-  if (r < 0)
-    reason_prefix (why, "%s", profile->where);
-  return r;
+  return reason_context (r, why, "%s", profile->where);
 }
 
 static void

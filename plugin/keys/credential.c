@@ -123,9 +123,7 @@ credential_open_member (struct credential *c, const char *path,
     return reason_set (why, EINVAL, "%s: \"%s\" must be a full path", where,
                        member);
   r = credential_open (c, path, rules, why);
-  if (r < 0)
-    reason_prefix (why, "%s: \"%s\"", where, member);
-  return r;
+  return reason_context (r, why, "%s: \"%s\"", where, member);
 }
 
 /* The text stays; say so. */

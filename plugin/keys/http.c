@@ -207,8 +207,7 @@ read_reply (struct transfer *t, struct reason *why)
   value = t->request->wanted ? header_of (t, t->request->wanted) : "";
   if (!value[0])
     return 0;
-  reply->wanted = secret_copy (value, strlen (value));
-  return reply->wanted ? 0 : reason_no_memory (why);
+  return text_copy_secret (&reply->wanted, value, strlen (value), why);
 }
 
 static int

@@ -263,10 +263,7 @@ check_options (const struct key_server_options *o, struct reason *why)
 static int
 copy_pem (struct secret *from, struct secret **to, struct reason *why)
 {
-  if (!from)
-    return 0;
-  *to = secret_copy (from->bytes, from->length);
-  return *to ? 0 : reason_no_memory (why);
+  return from ? text_copy_secret (to, from->bytes, from->length, why) : 0;
 }
 
 static int

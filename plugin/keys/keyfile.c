@@ -207,9 +207,7 @@ keyfile_fetch (void *state, struct key_question *question, struct secret **ret,
                        "be read again: restart the server",
                        k->fd);
   r = read_bytes (k, ret, why);
-  if (r < 0)
-    reason_prefix (why, "the key is needed again, but");
-  return r;
+  return reason_context (r, why, "the key is needed again, but");
 }
 
 static void

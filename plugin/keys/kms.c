@@ -169,23 +169,6 @@ kms_release (struct kms *kms)
 
 /* ---- one question ---- */
 
-/* Wait for KMS->changed with the lock held.  0, -ETIMEDOUT, -ESHUTDOWN.
- * A cancelled deadline is noticed within a moment: its flag wakes nobody.
- */
-static int
-wait_for_change (struct kms *kms, const struct deadline *d)
-{
-  const struct deadline nap = deadline_sooner (d, 100);
-  const struct timespec abstime = deadline_timespec (&nap);
-
-  if (deadline_cancelled (d))
-    return -ESHUTDOWN;
-  if (deadline_left_ms (d) == 0)
-    return -ETIMEDOUT;
-  pthread_cond_timedwait (&kms->changed, &kms->lock, &abstime);
-  return 0;
-}
-
 static int
 gave_up (int r, struct reason *why)
 {
@@ -249,7 +232,7 @@ ask_in_turn (struct kms *kms, const struct kms_call *call,
   int r = 0;
 
   while (r == 0 && kms->asking >= KMS_PARALLEL)
-    r = wait_for_change (kms, &q->deadline);
+    r = deadline_wait (&q->deadline, &kms->changed, &kms->lock);
   if (r < 0)
     return gave_up (r, why);
   kms->asking++;
@@ -282,7 +265,7 @@ join_fetch (struct kms *kms, struct fetch *f, struct key_question *q,
   f->waiting++;
   kms->joined++;
   while (r == 0 && !f->landed)
-    r = wait_for_change (kms, &q->deadline);
+    r = deadline_wait (&q->deadline, &kms->changed, &kms->lock);
   if (r < 0)
     r = gave_up (r, why);
   else if (f->r < 0) {
@@ -290,10 +273,8 @@ join_fetch (struct kms *kms, struct fetch *f, struct key_question *q,
     if (why)
       *why = f->why;
   }
-  else {
-    *ret = secret_copy (f->secret->bytes, f->secret->length);
-    r = *ret ? 0 : reason_no_memory (why);
-  }
+  else
+    r = text_copy_secret (ret, f->secret->bytes, f->secret->length, why);
   memcpy (q->request_id, f->request_id, sizeof q->request_id);
   q->version = f->version;
   f->waiting--;

@@ -97,10 +97,8 @@ decode (const char *field, const char *text, size_t length,
     r = base64_decode (text, length, ret);
   else if (length > SECRET_PASSPHRASE_MAX)
     r = -E2BIG;
-  else {
-    *ret = secret_copy (text, length);
-    r = *ret ? 0 : -ENOMEM;
-  }
+  else
+    r = text_copy_secret (ret, text, length, why);
   reason_name (buf, field);
   if (r == -ENOMEM)
     return reason_no_memory (why);
@@ -212,9 +210,7 @@ ceph_csi_passphrase (json_t *record, struct secret **ret, struct reason *why)
                        list);
   }
   r = field_passphrase (data, "passphrase", ENCODING_TEXT, ret, why);
-  if (r < 0)
-    reason_prefix (why, "in \"data\"");
-  return r;
+  return reason_context (r, why, "in \"data\"");
 }
 
 int

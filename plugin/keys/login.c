@@ -160,21 +160,18 @@ login_look (struct login *l)
     login_put (l, t);
 }
 
-/* A cancelled deadline wakes nobody: look often. */
 static int
 wait_for_change (struct login *l, const struct deadline *deadline,
                  struct reason *why)
 {
-  const struct deadline nap = deadline_sooner (deadline, 100);
-  const struct timespec abstime = deadline_timespec (&nap);
+  const int r = deadline_wait (deadline, &l->changed, &l->lock);
 
-  if (deadline_cancelled (deadline))
+  if (r == -ESHUTDOWN)
     return reason_set (why, ESHUTDOWN, "shutting down");
-  if (deadline_left_ms (deadline) == 0)
+  if (r == -ETIMEDOUT)
     return reason_set (why, EAGAIN,
                        "no login to %s at %s in time: one is under way",
                        l->kind->name, key_server_address (*l->server));
-  pthread_cond_timedwait (&l->changed, &l->lock, &abstime);
   return 0;
 }
 

@@ -292,10 +292,9 @@ pem_take (const char *path, const char *setting,
 {
   int r = hostfile_read (path, rules, text, NULL, why);
 
-  if (r < 0) {
-    reason_prefix (why, "%s", setting);
+  r = reason_context (r, why, "%s", setting);
+  if (r < 0)
     return r;
-  }
   return text_format (name, why, "%s: the %s " REASON_QUOTED, setting,
                       rules->what, reason_quoted (path));
 }

@@ -162,11 +162,9 @@ take_token (void *arg, int number, const char *text)
   struct record_search *s = arg;
   const int r = take_text (s, text, strlen (text), true);
 
-  if (r < 0)
-    reason_prefix (s->why,
-                   "the image's key record (LUKS2 token %d) cannot be used",
-                   number);
-  return r;
+  return reason_context (
+      r, s->why, "the image's key record (LUKS2 token %d) cannot be used",
+      number);
 }
 
 static int
@@ -244,10 +242,9 @@ key_recorded (const struct subject *subject, const char *profiles, char **ret,
   if (!ref)
     return nothing_found (&s);
   r = check_profile (subject, profiles, profile, why);
-  if (r < 0) {
-    reason_prefix (why, "the image's key record cannot be used");
+  r = reason_context (r, why, "the image's key record cannot be used");
+  if (r < 0)
     return r;
-  }
   *ret = TAKE_PTR (ref);
   return 0;
 }

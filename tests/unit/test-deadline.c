@@ -138,6 +138,36 @@ a_nap_ends_soon_after_it_is_cancelled (void **state)
   assert_int_equal (deadline_sleep_ms (&d, 1), -ESHUTDOWN);
 }
 
+/* Nothing signals the condition: only the deadline can end these. */
+static void
+a_wait_for_a_condition_ends_with_the_deadline (void **state)
+{
+  pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+  atomic_bool cancelled = false;
+  struct deadline d = deadline_in_ms (150, NULL);
+  const int64_t start = monotonic_ms ();
+  pthread_cond_t cond;
+  pthread_t thread;
+  int r = 0;
+
+  (void)state;
+  monotonic_cond_init (&cond);
+  pthread_mutex_lock (&lock);
+  while (r == 0)
+    r = deadline_wait (&d, &cond, &lock);
+  assert_int_equal (r, -ETIMEDOUT);
+  assert_in_range (monotonic_ms () - start, 149, SOON_MS);
+  d = deadline_in_ms (FAR_MS, &cancelled);
+  assert_int_equal (pthread_create (&thread, NULL, cancel, &cancelled), 0);
+  for (r = 0; r == 0;)
+    r = deadline_wait (&d, &cond, &lock);
+  assert_int_equal (r, -ESHUTDOWN);
+  assert_in_range (monotonic_ms () - start, 150, 150 + 2 * SOON_MS);
+  pthread_join (thread, NULL);
+  pthread_mutex_unlock (&lock);
+  pthread_cond_destroy (&cond);
+}
+
 static void
 the_timespec_is_the_same_moment (void **state)
 {
@@ -161,6 +191,7 @@ main (void)
     cmocka_unit_test (a_nap_ends_with_the_deadline),
     cmocka_unit_test (a_nap_after_the_deadline_does_not_begin),
     cmocka_unit_test (a_nap_ends_soon_after_it_is_cancelled),
+    cmocka_unit_test (a_wait_for_a_condition_ends_with_the_deadline),
     cmocka_unit_test (the_timespec_is_the_same_moment),
   };
 

@@ -148,6 +148,20 @@ names_with_blanks_are_quoted (void **state)
   assert_string_equal (why.text, "\"\"");
 }
 
+/* A success has no sentence. */
+static void
+a_context_is_that_of_a_failure (void **state)
+{
+  struct reason why = { "no such key" };
+
+  (void)state;
+  assert_int_equal (reason_context (0, &why, "at %s", "kms"), 0);
+  assert_string_equal (why.text, "no such key");
+  assert_int_equal (reason_context (-ENOENT, &why, "at %s", "kms"), -ENOENT);
+  assert_string_equal (why.text, "at kms: no such key");
+  assert_int_equal (reason_context (-ENOENT, NULL, "at"), -ENOENT);
+}
+
 int
 main (void)
 {
@@ -159,6 +173,7 @@ main (void)
     cmocka_unit_test (what_is_not_utf8_is_replaced),
     cmocka_unit_test (a_long_sentence_is_cut_and_terminated),
     cmocka_unit_test (prefixes_stack),
+    cmocka_unit_test (a_context_is_that_of_a_failure),
     cmocka_unit_test (percent_signs_of_a_sentence_are_not_formats),
     cmocka_unit_test (names_are_shown_up_to_64_bytes),
     cmocka_unit_test (names_with_blanks_are_quoted),

@@ -116,9 +116,7 @@ register_consumer (const struct barbican_key *k, struct key_question *question)
 static int
 about (const struct barbican_key *k, int r, struct reason *why)
 {
-  if (r < 0)
-    reason_prefix (why, "the secret %s", k->id);
-  return r;
+  return reason_context (r, why, "the secret %s", k->id);
 }
 
 static int
@@ -155,11 +153,9 @@ get_payload (const struct barbican_key *k, struct key_question *question,
   else if (reply.body->length > SECRET_PASSPHRASE_MAX)
     r = reason_set (why, EBADMSG, "its payload is longer than %d bytes",
                     SECRET_PASSPHRASE_MAX);
-  if (r == 0) {
-    /* Of its own size: the reply's has room for a mebibyte. */
-    *ret = secret_copy (reply.body->bytes, reply.body->length);
-    r = *ret ? 0 : reason_no_memory (why);
-  }
+  /* Of its own size: the reply's has room for a mebibyte. */
+  if (r == 0)
+    r = text_copy_secret (ret, reply.body->bytes, reply.body->length, why);
   http_reply_free (&reply);
   return about (k, r, why);
 }

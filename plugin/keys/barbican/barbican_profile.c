@@ -50,9 +50,8 @@ take_secret (struct credential *c, const json_t *secret,
                        where);
   if (json_string_length (secret) == 0)
     return reason_set (why, EINVAL, "%s: \"secret\" is empty", where);
-  c->text =
-      secret_copy (json_string_value (secret), json_string_length (secret));
-  return c->text ? 0 : reason_no_memory (why);
+  return text_copy_secret (&c->text, json_string_value (secret),
+                           json_string_length (secret), why);
 }
 
 static int

@@ -256,10 +256,9 @@ keystone_post (const struct keystone *ks, struct key_question *question,
       keystone_revoke (ks, reply.wanted, &question->deadline);
     http_reply_free (&reply);
   }
-  if (r < 0)
-    reason_prefix (why, "logging in to Keystone at %s by %s", about.address,
-                   ks->identity.id ? "application credential" : "password");
-  return r;
+  return reason_context (
+      r, why, "logging in to Keystone at %s by %s", about.address,
+      ks->identity.id ? "application credential" : "password");
 }
 
 /* ---- endpoints ---- */

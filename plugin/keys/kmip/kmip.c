@@ -129,9 +129,8 @@ exchange (struct kmip_talk *t, const struct kmip_request *request,
   if (r < 0)
     return r;
   r = kmip_message_read (t->message, request->operation, reply, why);
-  if (r < 0)
-    reason_prefix (why, "%.256s", kmip_connection_address (t->connection));
-  return r;
+  return reason_context (r, why, "%.256s",
+                         kmip_connection_address (t->connection));
 }
 
 /* The first version that has the operation. */
@@ -199,11 +198,9 @@ about (const struct kmip_talk *t, const char *what, int r, struct reason *why)
 {
   char buf[REASON_NAME_MAX];
 
-  if (r < 0)
-    reason_prefix (why, "%.256s, asked for the object " REASON_QUOTED,
-                   kmip_connection_address (t->connection),
-                   reason_quoted (reason_name (buf, what)));
-  return r;
+  return reason_context (r, why, "%.256s, asked for the object " REASON_QUOTED,
+                         kmip_connection_address (t->connection),
+                         reason_quoted (reason_name (buf, what)));
 }
 
 /* KMIP answers alike for what does not exist and for what somebody may

@@ -29,10 +29,9 @@ copy_id (const struct profile *profile, const json_t *value, const char *member,
 {
   int r = kmip_check_id (json_string_value (value), member, why);
 
-  if (r < 0) {
-    reason_prefix (why, "%s", profile->where);
+  r = reason_context (r, why, "%s", profile->where);
+  if (r < 0)
     return r;
-  }
   return text_copy (ret, json_string_value (value), why);
 }
 

@@ -300,10 +300,9 @@ kmip_message_read (const struct secret *message, enum kmip_operation operation,
   int r;
 
   r = ttlv_check (message->bytes, message->length, why);
-  if (r < 0) {
-    reason_prefix (why, "the answer is not KMIP");
+  r = reason_context (r, why, "the answer is not KMIP");
+  if (r < 0)
     return r;
-  }
   reply.payload = ttlv_begin_reading (message->bytes, 0);
   r = get (ttlv_begin_reading (message->bytes, message->length),
            TAG_RESPONSE_MESSAGE, TTLV_STRUCTURE, "Response Message", &outer,
@@ -438,8 +437,7 @@ copy_bytes (const struct ttlv_item *item, const char *name, struct secret **ret,
 {
   if (item->length == 0 || item->length > SECRET_PASSPHRASE_MAX)
     return reason_set (why, EBADMSG, "the %s is empty or too long", name);
-  *ret = secret_copy (item->value, item->length);
-  return *ret ? 0 : reason_no_memory (why);
+  return text_copy_secret (ret, item->value, item->length, why);
 }
 
 static int

@@ -240,10 +240,8 @@ post (struct bao_login *l, struct key_question *question,
     r = bao_token_from_auth (json_object_get (a.json, "auth"), NULL, ret, why);
   else if (r == 0)
     r = bao_refusal_of_login (l, &a, question, why);
-  if (r < 0)
-    reason_prefix (why, "logging in to OpenBao at %s by %s",
-                   key_server_address (l->bao->server), l->method->what);
-  return r;
+  return reason_context (r, why, "logging in to OpenBao at %s by %s",
+                         key_server_address (l->bao->server), l->method->what);
 }
 
 static int

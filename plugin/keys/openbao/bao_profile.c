@@ -126,10 +126,9 @@ set_transit (struct openbao *b, const struct bao_settings *s,
   r = reference_check_path (name, "\"key\"", why);
   if (r == 0 && strchr (name, '/'))
     r = reason_set (why, EINVAL, "\"key\" may not hold a slash");
-  if (r < 0) {
-    reason_prefix (why, "%s", profile->where);
+  r = reason_context (r, why, "%s", profile->where);
+  if (r < 0)
     return r;
-  }
   b->derived = !s->derived || json_is_true (s->derived);
   return text_copy (&b->transit_key, name, why);
 }
@@ -188,9 +187,7 @@ set_mount (struct openbao *b, const struct bao_settings *s,
   r = reference_check_path (b->mount, "\"mount\"", why);
   if (r == 0)
     r = check_prefix (b->prefix, why);
-  if (r < 0)
-    reason_prefix (why, "%s", profile->where);
-  return r;
+  return reason_context (r, why, "%s", profile->where);
 }
 
 int

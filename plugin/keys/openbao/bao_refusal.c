@@ -165,10 +165,9 @@ denied_bare (struct bao_login *l, int64_t date, struct key_question *question,
                        "(%s)",
                        l->core.setting);
   r = bao_jwt_check (l->jwt.text, now, why);
-  if (r < 0) {
-    reason_prefix (why, "%.256s", l->jwt.path);
+  r = reason_context (r, why, "%.256s", l->jwt.path);
+  if (r < 0)
     return r;
-  }
   question->again = true;
   return reason_set (why, EAGAIN,
                      "permission denied, which is also said when the "

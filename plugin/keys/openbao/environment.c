@@ -144,9 +144,7 @@ environment_token (struct openbao *b, struct reason *why)
   value = variable ("TOKEN_FILE", setting);
   if (value) {
     r = bao_login_from_token_file (b->login, value, why);
-    if (r < 0)
-      reason_prefix (why, "%s", setting);
-    return r;
+    return reason_context (r, why, "%s", setting);
   }
   if (home)
     r = text_format (&path, why, "%s/.vault-token", home);

@@ -299,11 +299,9 @@ read_record (const struct openbao_key *k, const struct http_reply *a, bool kv2,
   r = layout_passphrase (&k->layout, record, ret, why);
   if (r == -EBADMSG && !kv2 && is_version_2 (record))
     return bao_answer_wrong_version (k, k->mount, 2, why);
-  if (r < 0)
-    reason_prefix (why, "the key " REASON_QUOTED " at %s",
-                   reason_quoted (k->path),
-                   key_server_address (k->bao->server));
-  return r;
+  return reason_context (r, why, "the key " REASON_QUOTED " at %s",
+                         reason_quoted (k->path),
+                         key_server_address (k->bao->server));
 }
 
 /* What KV version 2 says of the record, or 0. */

@@ -148,10 +148,9 @@ set_place (struct bao_login *l, const struct bao_auth *a, const char *where,
   if (n > 0 && l->mount[n - 1] == '/')
     l->mount[n - 1] = '\0';
   r = reference_check_path (l->mount, "\"mount\"", why);
-  if (r < 0) {
-    reason_prefix (why, "%s", where);
+  r = reason_context (r, why, "%s", where);
+  if (r < 0)
     return r;
-  }
   if (!name)
     return text_copy (&l->namespace, l->bao->namespace, why);
   if (!name[0])
@@ -240,8 +239,7 @@ set_role_id (struct bao_login *l, const json_t *id, bool alone,
                        where);
   if (!credential_is_text (text, strlen (text)))
     return reason_set (why, EINVAL, "%s: \"role_id\" is not a role id", where);
-  l->role_id.text = secret_copy (text, strlen (text));
-  return l->role_id.text ? 0 : reason_no_memory (why);
+  return text_copy_secret (&l->role_id.text, text, strlen (text), why);
 }
 
 static int

@@ -140,9 +140,7 @@ bao_transit_unwrap (const struct openbao_key *k, struct key_question *question,
   if (r < 0)
     return r;
   r = bao_transit_reply (&k->layout, a.json, ret, why);
-  if (r < 0)
-    reason_prefix (why, "the transit key " REASON_QUOTED " at %s",
-                   reason_quoted (k->path),
-                   key_server_address (k->bao->server));
-  return r;
+  return reason_context (r, why, "the transit key " REASON_QUOTED " at %s",
+                         reason_quoted (k->path),
+                         key_server_address (k->bao->server));
 }
