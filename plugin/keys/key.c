@@ -7,10 +7,8 @@
 #include <string.h>
 
 #include <curl/curl.h>
-#include <jansson.h>
 
 #include "login.h"
-#include "text.h"
 
 #define SCHEME_MAX 64
 

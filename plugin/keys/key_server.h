@@ -9,7 +9,6 @@
 
 #include <curl/curl.h>
 
-#include "addresses.h"
 #include "keys.h"
 
 struct key_address {

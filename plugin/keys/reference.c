@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "keys.h"
-#include "text.h"
 
 int
 reference_check_path (const char *path, const char *what, struct reason *why)

@@ -12,14 +12,10 @@
 #include "config.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <jansson.h>
-
 #include "encoding.h"
-#include "json.h"
 #include "kmip.h"
 
 /* ---- the text form of a wrapped passphrase ----

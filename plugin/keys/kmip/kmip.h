@@ -9,13 +9,9 @@
 
 #include <stdatomic.h>
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
 
-#include "deadline.h"
 #include "keys.h"
-#include "reason.h"
-#include "secret.h"
 #include "ttlv.h"
 
 #define KMIP_PORT "5696"

@@ -15,7 +15,6 @@
 
 #include "json.h"
 #include "kmip.h"
-#include "text.h"
 
 enum {
   TAG_ATTRIBUTE = 0x420008,
