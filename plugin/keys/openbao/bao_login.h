@@ -79,7 +79,6 @@ struct bao_method {
   const char *what; /* "AppRole", for sentences */
   unsigned bit;     /* its own in the table of members */
   int (*parse) (struct bao_login *l, const struct bao_auth *auth,
-                const struct profile *profile, const char *where,
                 struct reason *why);
   /* What is posted to auth/MOUNT/login; NULL for what is no login.  The
    * lock is not held, but nobody else logs in.

@@ -90,13 +90,15 @@ enum {
 #define ALL (TOKEN | TOKEN_FILE | LOGINS)
 
 struct bao_auth {
+  const struct profile *profile;
+  char where[512]; /* for sentences */
   json_t *method, *token, *path, *mount, *namespace, *role_id, *role_id_file,
       *secret_id_file, *wrapped_secret_id_file, *role, *jwt_file, *name;
 };
 
-/* Those that the method takes: A is zeroed. */
+/* Those that the method takes. */
 static int
-read_auth (struct bao_auth *a, json_t *auth, unsigned method, const char *where,
+read_auth (struct bao_auth *a, json_t *auth, unsigned method,
            struct reason *why)
 {
   const struct {
@@ -125,15 +127,14 @@ read_auth (struct bao_auth *a, json_t *auth, unsigned method, const char *where,
       *m++ = (struct json_member){ all[i].name, JSON_STRING,
                                    all[i].needs & method, all[i].ret };
   *m = (struct json_member){ .name = NULL };
-  return json_members (auth, where, members, why);
+  return json_members (auth, a->where, members, why);
 }
 
 /* ---- what methods have in common ---- */
 
 /* Where the method is mounted, and the namespace that it is mounted in. */
 static int
-set_place (struct bao_login *l, const struct bao_auth *a, const char *where,
-           struct reason *why)
+set_place (struct bao_login *l, const struct bao_auth *a, struct reason *why)
 {
   const char *name = json_string_value (a->namespace);
   size_t n;
@@ -147,7 +148,7 @@ set_place (struct bao_login *l, const struct bao_auth *a, const char *where,
   if (n > 0 && l->mount[n - 1] == '/')
     l->mount[n - 1] = '\0';
   r = reference_check_path (l->mount, "\"mount\"", why);
-  r = reason_context (r, why, "%s", where);
+  r = reason_context (r, why, "%s", a->where);
   if (r < 0)
     return r;
   if (!name)
@@ -156,7 +157,7 @@ set_place (struct bao_login *l, const struct bao_auth *a, const char *where,
     return 0;
   if (!credential_is_text (name, strlen (name)))
     return reason_set (why, EINVAL, "%s: \"namespace\" is not a namespace",
-                       where);
+                       a->where);
   return text_copy (&l->namespace, name, why);
 }
 
@@ -185,34 +186,30 @@ set_token_of_file (struct bao_login *l, const char *setting, struct reason *why)
 }
 
 static int
-parse_token (struct bao_login *l, const struct bao_auth *a,
-             const struct profile *profile, const char *where,
-             struct reason *why)
+parse_token (struct bao_login *l, const struct bao_auth *a, struct reason *why)
 {
   char setting[512];
 
-  if (!profile->private)
+  if (!a->profile->private)
     return reason_set (why, EINVAL,
                        "%s: a token may stand in the profiles file only when "
                        "nobody else can read it (chmod go= it, or use the "
                        "method token_file)",
-                       where);
-  snprintf (setting, sizeof setting, "%.400s: \"token\"", where);
+                       a->where);
+  snprintf (setting, sizeof setting, "%.400s: \"token\"", a->where);
   return set_token (l, json_string_value (a->token),
                     json_string_length (a->token), setting, why);
 }
 
 static int
 parse_token_file (struct bao_login *l, const struct bao_auth *a,
-                  const struct profile *profile, const char *where,
                   struct reason *why)
 {
   const int r =
       credential_open_member (&l->core.token_file, json_string_value (a->path),
-                              "path", &bao_token_rules, where, why);
+                              "path", &bao_token_rules, a->where, why);
 
-  (void)profile;
-  return r < 0 ? r : set_token_of_file (l, where, why);
+  return r < 0 ? r : set_token_of_file (l, a->where, why);
 }
 
 /* ---- AppRole ---- */
@@ -222,56 +219,55 @@ parse_token_file (struct bao_login *l, const struct bao_auth *a,
  * what a token would be.
  */
 static int
-set_role_id (struct bao_login *l, const json_t *id, bool alone,
-             const struct profile *profile, const char *where,
+set_role_id (struct bao_login *l, const struct bao_auth *a, bool alone,
              struct reason *why)
 {
-  const char *text = json_string_value (id);
+  const char *text = json_string_value (a->role_id);
 
-  if (alone && !profile->private)
+  if (alone && !a->profile->private)
     return reason_set (why, EINVAL,
                        "%s: without \"secret_id_file\" or "
                        "\"wrapped_secret_id_file\" the role id is the whole "
                        "login: it may stand in the profiles file only when "
                        "nobody else can read that (chmod go= it, or use "
                        "\"role_id_file\")",
-                       where);
+                       a->where);
   if (!credential_is_text (text, strlen (text)))
-    return reason_set (why, EINVAL, "%s: \"role_id\" is not a role id", where);
+    return reason_set (why, EINVAL, "%s: \"role_id\" is not a role id",
+                       a->where);
   return text_copy_secret (&l->role_id.text, text, strlen (text), why);
 }
 
 static int
 parse_approle (struct bao_login *l, const struct bao_auth *a,
-               const struct profile *profile, const char *where,
                struct reason *why)
 {
   const json_t *secret = a->secret_id_file,
                *wrapped = a->wrapped_secret_id_file;
   const bool alone = !secret && !wrapped;
-  int r = json_need_one (where, "role_id", a->role_id, "role_id_file",
+  int r = json_need_one (a->where, "role_id", a->role_id, "role_id_file",
                          a->role_id_file, why);
 
   if (r == 0 && !alone)
-    r = json_need_one (where, "secret_id_file", secret,
+    r = json_need_one (a->where, "secret_id_file", secret,
                        "wrapped_secret_id_file", wrapped, why);
   if (r < 0)
     return r;
   if (a->role_id)
-    r = set_role_id (l, a->role_id, alone, profile, where, why);
+    r = set_role_id (l, a, alone, why);
   else
     r = credential_open_member (
         &l->role_id, json_string_value (a->role_id_file), "role_id_file",
-        alone ? &lone_role_id_rules : &role_id_rules, where, why);
+        alone ? &lone_role_id_rules : &role_id_rules, a->where, why);
   if (r < 0 || alone)
     return r;
   if (secret)
     return credential_open_member (&l->secret_id, json_string_value (secret),
-                                   "secret_id_file", &secret_id_rules, where,
+                                   "secret_id_file", &secret_id_rules, a->where,
                                    why);
   return credential_open_member (&l->wrapped, json_string_value (wrapped),
                                  "wrapped_secret_id_file", &wrapped_rules,
-                                 where, why);
+                                 a->where, why);
 }
 
 static json_t *
@@ -289,20 +285,18 @@ body_approle (const struct bao_login *l)
 /* ---- JWT and Kubernetes ---- */
 
 static int
-parse_jwt (struct bao_login *l, const struct bao_auth *a,
-           const struct profile *profile, const char *where, struct reason *why)
+parse_jwt (struct bao_login *l, const struct bao_auth *a, struct reason *why)
 {
   const bool kubernetes = strcmp (l->method->name, "kubernetes") == 0;
   const char *path =
       a->jwt_file ? json_string_value (a->jwt_file) : SERVICE_ACCOUNT;
   const int r = text_copy (&l->role, json_string_value (a->role), why);
 
-  (void)profile;
   return r < 0 ? r
                : credential_open_member (&l->jwt, path, "jwt_file",
                                          kubernetes ? &service_account_rules
                                                     : &jwt_rules,
-                                         where, why);
+                                         a->where, why);
 }
 
 static json_t *
@@ -315,15 +309,13 @@ body_jwt (const struct bao_login *l)
 /* ---- the TLS client certificate ---- */
 
 static int
-parse_cert (struct bao_login *l, const struct bao_auth *a,
-            const struct profile *profile, const char *where,
-            struct reason *why)
+parse_cert (struct bao_login *l, const struct bao_auth *a, struct reason *why)
 {
-  if (!json_object_get (profile->object, "client_cert"))
+  if (!json_object_get (a->profile->object, "client_cert"))
     return reason_set (why, EINVAL,
                        "%s: the method cert needs the profile's "
                        "\"client_cert\" and \"client_key\"",
-                       where);
+                       a->where);
   return text_copy (&l->role, json_string_value (a->name), why);
 }
 
@@ -372,8 +364,7 @@ bao_login_from_profile (struct bao_login *l, json_t *auth,
                         const struct profile *profile, struct reason *why)
 {
   const char *method = json_string_value (json_object_get (auth, "method"));
-  struct bao_auth a = { .method = NULL };
-  char where[512];
+  struct bao_auth a = { .profile = profile };
   int r;
 
   /* An agent behind a socket may log in for us. */
@@ -382,19 +373,19 @@ bao_login_from_profile (struct bao_login *l, json_t *auth,
   if (!auth)
     return reason_set (why, EINVAL, "%s: the member \"auth\" is missing",
                        profile->where);
-  snprintf (where, sizeof where, "%.400s: \"auth\"", profile->where);
+  snprintf (a.where, sizeof a.where, "%.400s: \"auth\"", profile->where);
   if (!method)
     return reason_set (why, EINVAL, "%s: \"method\" is missing or not a string",
-                       where);
+                       a.where);
   l->method = find_method (method);
   if (!l->method)
-    return unknown_method (method, where, why);
-  r = text_copy (&l->core.setting, where, why);
+    return unknown_method (method, a.where, why);
+  r = text_copy (&l->core.setting, a.where, why);
   if (r == 0)
-    r = read_auth (&a, auth, l->method->bit, where, why);
+    r = read_auth (&a, auth, l->method->bit, why);
   if (r == 0)
-    r = set_place (l, &a, where, why);
-  return r < 0 ? r : l->method->parse (l, &a, profile, where, why);
+    r = set_place (l, &a, why);
+  return r < 0 ? r : l->method->parse (l, &a, why);
 }
 
 int
