@@ -21,6 +21,7 @@
 #include <openssl/evp.h>
 
 #include "encoding.h"
+#include "json.h"
 #include "openbao.h"
 
 #define PREFIX "vault:v"
@@ -54,8 +55,10 @@ bad:
 }
 
 /* base64 ("rbdcrypt:ID") */
+#define CONTEXT_MAX ((ID_MAX + sizeof "rbdcrypt:" + 2) / 3 * 4 + 1)
+
 static int
-make_context (const struct subject *subject, char *ret, size_t size,
+make_context (const struct subject *subject, char ret[CONTEXT_MAX],
               struct reason *why)
 {
   char plain[ID_MAX + sizeof "rbdcrypt:"];
@@ -68,8 +71,6 @@ make_context (const struct subject *subject, char *ret, size_t size,
   if (strlen (subject->id) > ID_MAX)
     return reason_set (why, EINVAL, "the id of the image is too long");
   n = snprintf (plain, sizeof plain, "rbdcrypt:%s", subject->id);
-  if (size < (size_t)(n + 2) / 3 * 4 + 1)
-    return reason_set (why, EINVAL, "the id of the image is too long");
   EVP_EncodeBlock ((unsigned char *)ret, (const unsigned char *)plain, n);
   return 0;
 }
@@ -79,20 +80,13 @@ bao_transit_request (const char *ciphertext, bool derived,
                      const struct subject *subject, struct secret **ret,
                      struct reason *why)
 {
-  char context[(ID_MAX + 16) / 3 * 4 + 8] = "";
-  char body[KEY_REFERENCE_MAX + sizeof context + 64];
-  int n, r = 0;
+  char context[CONTEXT_MAX];
+  const int r = derived ? make_context (subject, context, why) : 0;
 
-  if (derived)
-    r = make_context (subject, context, sizeof context, why);
   if (r < 0)
     return r;
-  /* bao_transit_check has let no character pass that JSON would escape. */
-  n = snprintf (body, sizeof body, "{\"ciphertext\":\"%s\"%s%s%s}", ciphertext,
-                derived ? ",\"context\":\"" : "", context, derived ? "\"" : "");
-  if (n >= (int)sizeof body)
-    return reason_set (why, EINVAL, "the wrapped passphrase is too long");
-  *ret = secret_copy (body, n);
+  *ret = json_secret (json_pack ("{s:s,s:s*}", "ciphertext", ciphertext,
+                                 "context", derived ? context : NULL));
   return *ret ? 0 : reason_no_memory (why);
 }
 

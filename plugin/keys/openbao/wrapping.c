@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "bao_login.h"
+#include "json.h"
 
 static int
 ask (const struct bao_login *l, const char *path, const struct secret *token,
@@ -103,21 +104,13 @@ check_origin (const struct bao_login *l, const struct http_reply *a,
 static int
 look_up (struct bao_login *l, struct key_question *question, struct reason *why)
 {
-  CLEANUP_SECRET struct secret *body =
-      secret_new (l->wrapped.text->length + 16);
+  CLEANUP_SECRET struct secret *body = json_secret (
+      json_pack ("{s:o}", "token", json_of_secret (l->wrapped.text)));
   CLEANUP_REPLY struct http_reply a = { 0 };
   int r;
 
-  /* Its characters need no escape, but these two. */
-  if (memchr (l->wrapped.text->bytes, '"', l->wrapped.text->length) ||
-      memchr (l->wrapped.text->bytes, '\\', l->wrapped.text->length))
-    return reason_set (why, EINVAL, "%.256s does not hold a wrapping token",
-                       l->wrapped.path);
   if (!body)
     return reason_no_memory (why);
-  secret_append (body, "{\"token\":\"", 10);
-  secret_append (body, l->wrapped.text->bytes, l->wrapped.text->length);
-  secret_append (body, "\"}", 2);
   r = ask (l, "v1/sys/wrapping/lookup", NULL, body, question, &a, why);
   if (r < 0)
     return r;
