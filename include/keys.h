@@ -14,8 +14,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/types.h>
-#include <time.h>
 
 #include <jansson.h>
 
@@ -221,11 +221,8 @@ extern void pem_free (struct pem *pem);
 struct credential {
   char *path;
   const struct hostfile_rules *rules;
-  struct secret *text; /* as read last; never NULL once opened */
-  struct timespec mtime;
-  dev_t device;
-  ino_t inode;
-  off_t size;
+  struct secret *text;   /* as read last; never NULL once opened */
+  struct stat seen;      /* the file, when it was read last; or zeros */
   uid_t reader;          /* who opened it */
   int err;               /* of the last attempt to read it again */
   bool stale;            /* nobody knows whether TEXT is still in the file */

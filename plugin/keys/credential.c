@@ -78,37 +78,26 @@ read_file (const struct credential *c, struct secret **ret, struct reason *why)
   return 0;
 }
 
-static void
-remember (struct credential *c, const struct stat *st)
-{
-  c->mtime = st->st_mtim;
-  c->device = st->st_dev;
-  c->inode = st->st_ino;
-  c->size = st->st_size;
-}
-
 static bool
-is_remembered (const struct credential *c, const struct stat *st)
+is_unchanged (const struct stat *a, const struct stat *b)
 {
-  return c->mtime.tv_sec == st->st_mtim.tv_sec &&
-         c->mtime.tv_nsec == st->st_mtim.tv_nsec && c->device == st->st_dev &&
-         c->inode == st->st_ino && c->size == st->st_size;
+  return a->st_mtim.tv_sec == b->st_mtim.tv_sec &&
+         a->st_mtim.tv_nsec == b->st_mtim.tv_nsec && a->st_dev == b->st_dev &&
+         a->st_ino == b->st_ino && a->st_size == b->st_size;
 }
 
 int
 credential_open (struct credential *c, const char *path,
                  const struct hostfile_rules *rules, struct reason *why)
 {
-  struct stat st = { .st_size = 0 };
-
   c->rules = rules;
   c->reader = geteuid ();
   c->path = strdup (path);
   if (!c->path)
     return reason_no_memory (why);
   /* Before the reading: a file that is replaced in between is read again. */
-  if (stat (path, &st) == 0)
-    remember (c, &st);
+  if (stat (path, &c->seen) == -1)
+    memset (&c->seen, 0, sizeof c->seen);
   return read_file (c, &c->text, why);
 }
 
@@ -155,19 +144,17 @@ credential_refresh (struct credential *c)
                 reason_quoted (c->path), strerror (err));
     /* After a change of user that is as it should be. */
     keep (c, err == EACCES && geteuid () != c->reader ? 0 : -err);
-    if (c->err == 0)
-      return false;
     /* What appears in its place is read in any case. */
-    memset (&st, 0, sizeof st);
-    remember (c, &st);
+    if (c->err < 0)
+      memset (&c->seen, 0, sizeof c->seen);
     return false;
   }
-  if (is_remembered (c, &st)) {
+  if (is_unchanged (&c->seen, &st)) {
     c->stale = c->err < 0;
     return false;
   }
   r = read_file (c, &text, &c->trouble);
-  remember (c, &st);
+  c->seen = st;
   if (r < 0) {
     keep (c, r);
     return false;
