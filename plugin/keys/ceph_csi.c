@@ -343,15 +343,23 @@ unwrap (const struct csi_key *k, struct secret *dek, const struct secret *nonce,
 }
 
 static int
-ceph_csi_fetch (void *state, struct key_question *question, struct secret **ret,
-                struct reason *why)
+get_dek (const struct key_question *question, struct secret **dek,
+         struct secret **nonce, struct reason *why)
 {
-  CLEANUP_SECRET struct secret *text = NULL, *dek = NULL, *nonce = NULL;
+  CLEANUP_SECRET struct secret *text = NULL;
   const char *name;
   int r = read_dek (question->subject, &text, &name, why);
 
-  if (r == 0)
-    r = parse_dek (text, name, &dek, &nonce, why);
+  return r == 0 ? parse_dek (text, name, dek, nonce, why) : r;
+}
+
+static int
+ceph_csi_fetch (void *state, struct key_question *question, struct secret **ret,
+                struct reason *why)
+{
+  CLEANUP_SECRET struct secret *dek = NULL, *nonce = NULL;
+  int r = get_dek (question, &dek, &nonce, why);
+
   return r == 0 ? unwrap (state, dek, nonce, ret, why) : r;
 }
 
@@ -362,12 +370,10 @@ static int
 ceph_csi_check (void *state, struct key_question *question, struct secret **ret,
                 struct reason *why)
 {
-  CLEANUP_SECRET struct secret *text = NULL, *dek = NULL, *nonce = NULL;
-  const char *name;
-  int r = read_dek (question->subject, &text, &name, why);
+  CLEANUP_SECRET struct secret *dek = NULL, *nonce = NULL;
 
   (void)state, (void)ret;
-  return r == 0 ? parse_dek (text, name, &dek, &nonce, why) : r;
+  return get_dek (question, &dek, &nonce, why);
 }
 
 static void

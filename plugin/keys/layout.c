@@ -7,7 +7,6 @@
 
 #include "config.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -146,6 +145,20 @@ raw_passphrase (json_t *record, struct secret **ret, struct reason *why)
                            ENCODING_TEXT, ret, why);
 }
 
+/* What Nova and Cinder do with the bytes of a symmetric key. */
+static struct secret *
+hexlify (const struct secret *bytes)
+{
+  static const char digits[] = "0123456789abcdef";
+  struct secret *hex = secret_new (2 * bytes->length);
+
+  for (size_t i = 0; hex && i < bytes->length; i++) {
+    hex->bytes[hex->length++] = digits[bytes->bytes[i] >> 4];
+    hex->bytes[hex->length++] = digits[bytes->bytes[i] & 15];
+  }
+  return hex;
+}
+
 /* Nova and Cinder hand QEMU hexlify(key) for a symmetric key, and
  * os-brick the bytes themselves for a passphrase.  Castellan keeps both
  * in hex.
@@ -154,15 +167,12 @@ static int
 castellan_passphrase (json_t *record, struct secret **ret, struct reason *why)
 {
   CLEANUP_SECRET struct secret *bytes = NULL;
-  const char *type, *value;
+  const char *type;
   size_t length;
-  struct secret *hex;
-  int r;
+  int r = get_string (record, "type", &type, &length, why);
 
-  r = get_string (record, "type", &type, &length, why);
-  if (r < 0)
-    return r;
-  r = field_passphrase (record, "value", ENCODING_HEX, &bytes, why);
+  if (r == 0)
+    r = field_passphrase (record, "value", ENCODING_HEX, &bytes, why);
   if (r < 0)
     return r;
   if (strcmp (type, "passphrase") == 0) {
@@ -177,19 +187,12 @@ castellan_passphrase (json_t *record, struct secret **ret, struct reason *why)
                        "passphrase open a volume",
                        reason_name (buf, type));
   }
-  value = json_string_value (json_object_get (record, "value"));
-  length = strlen (value);
-  if (length > SECRET_PASSPHRASE_MAX)
+  if (2 * bytes->length > SECRET_PASSPHRASE_MAX)
     return reason_set (why, EBADMSG,
                        "the record's field \"value\" is longer than %d bytes",
                        SECRET_PASSPHRASE_MAX);
-  hex = secret_copy (value, length);
-  if (!hex)
-    return reason_no_memory (why);
-  for (size_t i = 0; i < hex->length; i++)
-    hex->bytes[i] = tolower (hex->bytes[i]);
-  *ret = hex;
-  return 0;
+  *ret = hexlify (bytes);
+  return *ret ? 0 : reason_no_memory (why);
 }
 
 /* ceph-csi wraps what it stores in "data" itself, in KV version 1 and 2:
@@ -230,20 +233,6 @@ layout_passphrase (const struct layout *layout, json_t *record,
     break;
   }
   return field_passphrase (record, layout->field, layout->encoding, ret, why);
-}
-
-/* What Nova and Cinder do with the bytes of a symmetric key. */
-static struct secret *
-hexlify (const struct secret *bytes)
-{
-  static const char digits[] = "0123456789abcdef";
-  struct secret *hex = secret_new (2 * bytes->length);
-
-  for (size_t i = 0; hex && i < bytes->length; i++) {
-    hex->bytes[hex->length++] = digits[bytes->bytes[i] >> 4];
-    hex->bytes[hex->length++] = digits[bytes->bytes[i] & 15];
-  }
-  return hex;
 }
 
 int
