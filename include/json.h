@@ -51,6 +51,11 @@ extern int
 json_word (const char *where, const char *member, const json_t *value,
            const char *const *words, struct reason *why);
 
+/* The string that a way of names, the last of which is NULL, leads to from JSON,
+ * or NULL: there is none.
+ */
+extern const char *json_text_at (json_t *json, ...) __attribute__ ((sentinel));
+
 /* From and to bytes that are wiped.  NULL when memory is short; OBJECT, which
  * may be NULL, is taken over.
  */

@@ -23,21 +23,26 @@
 
 #define LOGIN_TOKEN_MAX 8192
 
+/* What is known of a token, in this process and in the one it goes to. */
+struct login_life {
+  int64_t end_ms;   /* CLOCK_MONOTONIC; 0: not known, or never */
+  int64_t renew_ms; /* when to do something about it; 0: never */
+  int64_t full_ms;  /* its life when it was new */
+  bool renewable : 1;
+  bool ours : 1;    /* we logged in: to be revoked at the end */
+  bool batch : 1;   /* can be neither renewed nor revoked */
+  bool limited : 1; /* works a limited number of times */
+  bool known : 1;   /* the server told its life */
+};
+
 /* Who has a reference may read ID and MORE, which never change; the rest is
  * guarded by the login's lock.
  */
 struct login_token {
   atomic_uint users;
   struct secret *id;
-  int64_t end_ms;   /* CLOCK_MONOTONIC; 0: not known, or never */
-  int64_t renew_ms; /* when to do something about it; 0: never */
-  int64_t full_ms;  /* its life when it was new */
-  bool renewable;
-  bool ours;    /* we logged in: to be revoked at the end */
-  bool batch;   /* can be neither renewed nor revoked */
-  bool limited; /* works a limited number of times */
-  bool known;   /* the server told its life */
-  void *more;   /* the provider's */
+  struct login_life life;
+  void *more; /* the provider's */
   void (*free_more) (void *more);
 };
 

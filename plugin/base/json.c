@@ -3,6 +3,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -213,6 +214,19 @@ json_word (const char *where, const char *member, const json_t *value,
   return reason_set (why, EINVAL, "%s: \"%s\" is \"%s\": it must be %s", where,
                      member, reason_name (buf, word),
                      list_words (words, list, sizeof list));
+}
+
+const char *
+json_text_at (json_t *json, ...)
+{
+  const char *name;
+  va_list names;
+
+  va_start (names, json);
+  while ((name = va_arg (names, const char *)))
+    json = json_object_get (json, name);
+  va_end (names);
+  return json_string_value (json);
 }
 
 json_t *

@@ -74,20 +74,20 @@ login_token_set_life (struct login_token *t, int64_t life_ms)
 {
   const int64_t now = monotonic_ms ();
 
-  t->end_ms = t->renew_ms = 0;
+  t->life.end_ms = t->life.renew_ms = 0;
   if (life_ms <= 0)
     return;
-  t->end_ms = now + life_ms;
-  t->renew_ms = now + renewal_after_ms (life_ms);
-  if (life_ms > t->full_ms)
-    t->full_ms = life_ms;
+  t->life.end_ms = now + life_ms;
+  t->life.renew_ms = now + renewal_after_ms (life_ms);
+  if (life_ms > t->life.full_ms)
+    t->life.full_ms = life_ms;
 }
 
 static void
 revoke (const struct login *l, const struct login_token *t,
         const struct deadline *deadline)
 {
-  if (t && t->ours && !t->batch)
+  if (t && t->life.ours && !t->life.batch)
     l->kind->revoke (l, t, deadline);
 }
 
@@ -239,7 +239,8 @@ has_token (const struct login *l)
 {
   const struct login_token *t = l->token;
 
-  return t && (l->given || t->end_ms == 0 || monotonic_ms () < t->end_ms);
+  return t &&
+         (l->given || t->life.end_ms == 0 || monotonic_ms () < t->life.end_ms);
 }
 
 int
@@ -278,7 +279,7 @@ prolong (struct login *l, const struct deadline *deadline, struct reason *why)
   CLEANUP_TOKEN struct login_token *old = login_token_ref (l->token);
   CLEANUP_TOKEN struct login_token *t = NULL;
   struct key_question question = { .deadline = *deadline };
-  const bool renewable = old->renewable;
+  const bool renewable = old->life.renewable;
   bool anew = false;
   int r = -EACCES;
 
@@ -293,7 +294,7 @@ prolong (struct login *l, const struct deadline *deadline, struct reason *why)
   if (l->given && l->token && l->token != old)
     return 0; /* the file's newer one stays */
   if (r == -EACCES && l->given && l->token)
-    l->token->renewable = false;
+    l->token->life.renewable = false;
   /* Revoked in between, it is not used again. */
   if (r == 0 && (l->token || !secret_equal (old->id, t->id)))
     login_put (l, TAKE_PTR (t));
@@ -334,7 +335,7 @@ note_tended (struct login *l, int r, const struct reason *why)
 static bool
 is_tended (const struct login *l)
 {
-  return l->token && l->token->renew_ms != 0;
+  return l->token && l->token->life.renew_ms != 0;
 }
 
 static int
@@ -345,21 +346,22 @@ tend_token (struct login *l, const struct deadline *deadline, int64_t *next_ms,
   int64_t due, now;
   int r = 0;
 
-  if (!is_tended (l) || l->token->limited)
+  if (!is_tended (l) || l->token->life.limited)
     return 0;
-  if (begin >= l->token->renew_ms && begin < l->retry_ms) {
+  if (begin >= l->token->life.renew_ms && begin < l->retry_ms) {
     r = l->tend_failed;
     *why = l->tend_failure;
   }
-  else if (begin >= l->token->renew_ms) {
-    r = l->given && !l->token->renewable ? ending (l, why)
-                                         : prolong (l, deadline, why);
+  else if (begin >= l->token->life.renew_ms) {
+    r = l->given && !l->token->life.renewable ? ending (l, why)
+                                              : prolong (l, deadline, why);
     note_tended (l, r, why);
   }
   if (!is_tended (l))
     return r;
   now = monotonic_ms ();
-  due = l->token->renew_ms > l->retry_ms ? l->token->renew_ms : l->retry_ms;
+  due = l->token->life.renew_ms > l->retry_ms ? l->token->life.renew_ms
+                                              : l->retry_ms;
   if (due - now < *next_ms)
     *next_ms = due > now ? due - now : 0;
   return r;
@@ -410,11 +412,9 @@ login_end (struct login *l, const struct deadline *deadline)
  */
 #define MAGIC UINT32_C (0x6c6f6732)
 
-enum flag { RENEWABLE = 1, OURS = 2, BATCH = 4, LIMITED = 8 };
-
 struct saved {
-  uint32_t magic, flags;
-  int64_t end_ms, renew_ms, full_ms;
+  uint32_t magic;
+  struct login_life life;
   uint32_t token, parts[LOGIN_PARTS]; /* bytes of each, in order */
 };
 
@@ -429,11 +429,7 @@ save (const struct login *l, struct secret **ret)
   l->kind->save (l, parts);
   memset (&s, 0, sizeof s);
   s.magic = MAGIC;
-  s.flags = (t->renewable ? RENEWABLE : 0) | (t->ours ? OURS : 0) |
-            (t->batch ? BATCH : 0) | (t->limited ? LIMITED : 0);
-  s.end_ms = t->end_ms;
-  s.renew_ms = t->renew_ms;
-  s.full_ms = t->full_ms;
+  s.life = t->life;
   s.token = t->id->length;
   size = sizeof s + s.token;
   for (size_t i = 0; i < LOGIN_PARTS; i++) {
@@ -455,7 +451,7 @@ login_save (struct login *l, struct secret **ret)
 {
   *ret = NULL;
   SCOPED_LOCK (&l->lock);
-  return l->token && l->token->known ? save (l, ret) : 0;
+  return l->token && l->token->life.known ? save (l, ret) : 0;
 }
 
 static bool
@@ -492,14 +488,8 @@ login_restore (struct login *l, const struct secret *all)
   t = login_token_new (p, s.token);
   if (!t)
     return;
-  t->end_ms = s.end_ms;
-  t->renew_ms = s.renew_ms;
-  t->full_ms = s.full_ms;
-  t->renewable = s.flags & RENEWABLE;
-  t->ours = s.flags & OURS;
-  t->batch = s.flags & BATCH;
-  t->limited = s.flags & LIMITED;
-  t->known = true;
+  t->life = s.life;
+  t->life.known = true;
   p += s.token;
   for (size_t i = 0; i < LOGIN_PARTS; p += s.parts[i++])
     parts[i] = (struct login_part){ p, s.parts[i] };

@@ -82,10 +82,6 @@ find (const char *path, const char *name, json_t *root, struct profile *p,
 
 /* ---- members that every profile may have ---- */
 
-struct common {
-  json_t *type, *timeout, *images;
-};
-
 static int
 set_timeout (struct profile *p, const json_t *timeout, struct reason *why)
 {
@@ -142,32 +138,31 @@ set_images (struct profile *p, json_t *images, struct reason *why)
 static int
 take_common_members (struct profile *p, struct reason *why)
 {
-  static const char *const names[] = { "type", "timeout", "images", NULL };
   json_t *taken CLEANUP_JSON = json_object ();
-  struct common c;
+  json_t *type, *timeout, *images;
   const struct json_member members[] = {
-    { "type", JSON_STRING, true, &c.type },
-    { "timeout", JSON_INTEGER, false, &c.timeout },
-    { "images", JSON_ARRAY, false, &c.images },
+    { "type", JSON_STRING, true, &type },
+    { "timeout", JSON_INTEGER, false, &timeout },
+    { "images", JSON_ARRAY, false, &images },
     { .name = NULL },
   };
   int r;
 
-  for (const char *const *n = names; *n; n++) {
-    json_t *value = json_object_get (p->object, *n);
+  for (const struct json_member *m = members; m->name; m++) {
+    json_t *value = json_object_get (p->object, m->name);
 
-    if (value && (json_object_set (taken, *n, value) == -1 ||
-                  json_object_del (p->object, *n) == -1))
+    if (value && (json_object_set (taken, m->name, value) == -1 ||
+                  json_object_del (p->object, m->name) == -1))
       return reason_no_memory (why);
   }
   r = json_members (taken, p->where, members, why);
   if (r == 0)
-    r = set_timeout (p, c.timeout, why);
-  if (r == 0 && c.images)
-    r = set_images (p, c.images, why);
+    r = set_timeout (p, timeout, why);
+  if (r == 0 && images)
+    r = set_images (p, images, why);
   if (r < 0)
     return r;
-  return text_copy (&p->type, json_string_value (c.type), why);
+  return text_copy (&p->type, json_string_value (type), why);
 }
 
 int

@@ -19,10 +19,9 @@
 extern int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size);
 
 static int
-no_parse (struct bao_login *l, const struct bao_auth *auth,
-          const struct profile *profile, const char *where, struct reason *why)
+no_parse (struct bao_login *l, const struct bao_auth *auth, struct reason *why)
 {
-  (void)l, (void)auth, (void)profile, (void)where, (void)why;
+  (void)l, (void)auth, (void)why;
   return 0;
 }
 
@@ -72,7 +71,7 @@ try_token (const struct secret *text)
     t = login_token_new ("s.1", 3);
   require (t != NULL);
   bao_token_learn (t, member (object, "data"));
-  require (t->end_ms >= 0 && t->renew_ms <= t->end_ms);
+  require (t->life.end_ms >= 0 && t->life.renew_ms <= t->life.end_ms);
   login_token_unref (t);
 }
 

@@ -39,14 +39,14 @@ test_a_secret_id_is_unwrapped_once (void **state)
   script = lines;
   begin (WRAPPED, "s.wrapped");
   asks (0, 200);
-  login.core.token->end_ms = 1; /* long ago */
+  login.core.token->life.end_ms = 1; /* long ago */
   asks (0, 200);
   assert_int_equal (lines[0].asked, 1);
   assert_int_equal (lines[1].asked, 1);
   assert_int_equal (lines[2].asked, 2);
   /* A new one in the file is a new secret id. */
   write_file ("s.another");
-  login.core.token->end_ms = 1;
+  login.core.token->life.end_ms = 1;
   asks (0, 200);
   assert_int_equal (lines[1].asked, 2);
   bao_login_close (&login);
@@ -75,7 +75,7 @@ test_an_unwrapped_secret_id_that_is_used_up_denies_nothing (void **state)
   asks (0, 200);
   assert_true (bao_login_can_check (&login, &why));
   assert_non_null (strstr (why.text, "single use"));
-  login.core.token->end_ms = 1;
+  login.core.token->life.end_ms = 1;
   assert_int_equal (ask (&q, &status, &why), -EKEYREJECTED);
   assert_non_null (strstr (why.text, "can be had once only"));
   /* One that came out of the file just now is another matter. */
@@ -186,7 +186,7 @@ begin_due (struct line *lines)
   script = lines;
   begin (APPROLE, "secret");
   asks (0, 200);
-  login.core.token->renew_ms = 1;
+  login.core.token->life.renew_ms = 1;
 }
 
 static void
@@ -257,7 +257,7 @@ test_a_token_near_its_greatest_age_is_not_renewed_again (void **state)
     assert_int_equal (tend (&next_ms, NULL), 0);
     assert_int_equal (lines[2].asked, 1);
     assert_int_equal (lines[0].asked, 1);
-    login.core.token->renew_ms = 1;
+    login.core.token->life.renew_ms = 1;
     assert_int_equal (tend (&next_ms, NULL), 0);
     assert_int_equal (lines[2].asked, 1);
     assert_int_equal (lines[0].asked, 2);
@@ -326,9 +326,9 @@ test_a_given_token_that_ends_is_said_to_end (void **state)
   (void)state;
   script = lines;
   begin (TOKEN_FILE, "s.given");
-  login.core.token->known = login.core.token->renewable = true;
-  login.core.token->renew_ms = 1;
-  login.core.token->end_ms = monotonic_ms () + 60000;
+  login.core.token->life.known = login.core.token->life.renewable = true;
+  login.core.token->life.renew_ms = 1;
+  login.core.token->life.end_ms = monotonic_ms () + 60000;
   assert_int_equal (tend (&next_ms, &why), -EACCES);
   assert_non_null (strstr (why.text, "needs to be replaced"));
   login.core.retry_ms = 0;
@@ -362,7 +362,7 @@ looked_up (const char *life, bool renewed)
   assert_int_equal (lines[1].asked, 1);
   assert_int_equal (tend (&next_ms, NULL), 0);
   assert_int_equal (lines[2].asked, renewed);
-  assert_int_equal (login.core.token->renew_ms != 0, renewed);
+  assert_int_equal (login.core.token->life.renew_ms != 0, renewed);
   bao_login_close (&login);
 }
 

@@ -131,7 +131,7 @@ second_login_fails (const char *format, void (*meanwhile) (void), int err,
   script = lines;
   begin (format, HEALTHY);
   asks (0, 200);
-  login.core.token->end_ms = 1; /* long ago */
+  login.core.token->life.end_ms = 1; /* long ago */
   meanwhile ();
   assert_int_equal (ask (&q, &status, &why), -err);
   if (!strstr (why.text, part))
@@ -221,7 +221,7 @@ test_a_login_after_a_lost_one_that_works_ends_the_doubt (void **state)
   begin (APPROLE, "s3cr3t");
   asks (EAGAIN, 0);
   asks (0, 200);
-  login.core.token->end_ms = 1; /* long ago */
+  login.core.token->life.end_ms = 1; /* long ago */
   asks (EACCES, 0);
   bao_login_close (&login);
 }

@@ -413,8 +413,8 @@ test_a_token_is_due_at_two_thirds_of_its_life (void **state)
     const int64_t now = monotonic_ms ();
 
     login_token_set_life (&t, 600000);
-    assert_in_range (t.end_ms - now, 600000, 601000);
-    assert_in_range (t.renew_ms - now, 370000, 401000);
+    assert_in_range (t.life.end_ms - now, 600000, 601000);
+    assert_in_range (t.life.renew_ms - now, 370000, 401000);
   }
 }
 
@@ -429,24 +429,24 @@ test_a_login_grants_a_token (void **state)
                              "\"token_type\":\"service\"}",
                              &t, NULL),
                     0);
-  assert_true (t->renewable && t->ours && t->known);
-  assert_false (t->batch || t->limited);
-  assert_int_equal (t->full_ms, 60000);
+  assert_true (t->life.renewable && t->life.ours && t->life.known);
+  assert_false (t->life.batch || t->life.limited);
+  assert_int_equal (t->life.full_ms, 60000);
   login_token_unref (t);
   assert_int_equal (granted ("{\"client_token\":\"b.1\",\"lease_duration\":0,"
                              "\"num_uses\":2,\"token_type\":\"batch\"}",
                              &t, NULL),
                     0);
-  assert_true (t->batch && t->limited);
-  assert_false (t->renewable);
-  assert_int_equal (t->renew_ms, 0);
+  assert_true (t->life.batch && t->life.limited);
+  assert_false (t->life.renewable);
+  assert_int_equal (t->life.renew_ms, 0);
   login_token_unref (t);
   /* More seconds than there are: no arithmetic on it. */
   assert_int_equal (granted ("{\"client_token\":\"s.1\","
                              "\"lease_duration\":9223372036854775807}",
                              &t, NULL),
                     0);
-  assert_int_equal (t->end_ms, 0);
+  assert_int_equal (t->life.end_ms, 0);
   login_token_unref (t);
 }
 
@@ -497,7 +497,7 @@ give (struct bao_login *l)
   struct login_token *t = login_token_new ("s.token", 7);
 
   assert_non_null (t);
-  t->known = t->ours = t->renewable = true;
+  t->life.known = t->life.ours = t->life.renewable = true;
   login_token_set_life (t, 60000);
   l->core.token = t;
   l->unwrapped = secret_copy ("secret-id", 9);
@@ -519,12 +519,13 @@ test_a_login_is_handed_over_whole (void **state)
   assert_true (secret_equal (to.core.token->id, from.core.token->id));
   assert_true (secret_equal (to.unwrapped, from.unwrapped));
   assert_true (secret_equal (to.unwrapped_from, from.unwrapped_from));
-  assert_int_equal (to.core.token->end_ms, from.core.token->end_ms);
-  assert_int_equal (to.core.token->renew_ms, from.core.token->renew_ms);
-  assert_int_equal (to.core.token->full_ms, from.core.token->full_ms);
-  assert_true (to.core.token->ours && to.core.token->renewable &&
-               to.core.token->known);
-  assert_false (to.core.token->limited || to.core.token->batch);
+  assert_int_equal (to.core.token->life.end_ms, from.core.token->life.end_ms);
+  assert_int_equal (to.core.token->life.renew_ms,
+                    from.core.token->life.renew_ms);
+  assert_int_equal (to.core.token->life.full_ms, from.core.token->life.full_ms);
+  assert_true (to.core.token->life.ours && to.core.token->life.renewable &&
+               to.core.token->life.known);
+  assert_false (to.core.token->life.limited || to.core.token->life.batch);
   secret_free (saved);
   bao_login_close (&from);
   bao_login_close (&to);
@@ -587,18 +588,18 @@ test_what_is_known_of_another_token_is_not_taken_over (void **state)
   bao_login_open (&from, &bao);
   bao_login_open (&to, &bao);
   assert_int_equal (bao_login_from_token_file (&from, path, NULL), 0);
-  from.core.token->known = from.core.token->limited = true;
+  from.core.token->life.known = from.core.token->life.limited = true;
   assert_int_equal (login_save (&from.core, &saved), 0);
   assert_int_equal (bao_login_from_token_file (&to, path, NULL), 0);
   login_restore (&to.core, saved);
-  assert_true (to.core.token->limited);
+  assert_true (to.core.token->life.limited);
   bao_login_close (&to);
   memset (&to, 0, sizeof to);
   bao_login_open (&to, &bao);
   write_file (path, "two", 0600);
   assert_int_equal (bao_login_from_token_file (&to, path, NULL), 0);
   login_restore (&to.core, saved);
-  assert_false (to.core.token->known);
+  assert_false (to.core.token->life.known);
   assert_memory_equal (to.core.token->id->bytes, "two", 3);
   bao_login_close (&to);
   bao_login_close (&from);

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "barbican.h"
+#include "json.h"
 
 /* ---- the exchange ---- */
 
@@ -19,11 +20,10 @@ static const char *
 text_of (json_t *json, long status)
 {
   /* Keystone, and its middleware in Barbican; then Barbican itself. */
-  const char *text = json_string_value (
-      json_object_get (json_object_get (json, "error"), "message"));
+  const char *text = json_text_at (json, "error", "message", NULL);
 
   if (!text)
-    text = json_string_value (json_object_get (json, "description"));
+    text = json_text_at (json, "description", NULL);
   return text || status >= 400 ? text : "";
 }
 
@@ -240,8 +240,8 @@ int
 barbican_secret_layout (json_t *json, enum layout_kind layout,
                         enum layout_kind *ret, struct reason *why)
 {
-  const char *type = json_string_value (json_object_get (json, "secret_type"));
-  const char *status = json_string_value (json_object_get (json, "status"));
+  const char *type = json_text_at (json, "secret_type", NULL);
+  const char *status = json_text_at (json, "status", NULL);
   json_t *contents = json_object_get (json, "content_types");
   char buf[REASON_NAME_MAX];
 

@@ -39,9 +39,8 @@ int
 keystone_catalog_token_life (json_t *token, int64_t *life_ms,
                              struct reason *why)
 {
-  const char *issued = json_string_value (json_object_get (token, "issued_at"));
-  const char *expires =
-      json_string_value (json_object_get (token, "expires_at"));
+  const char *issued = json_text_at (token, "issued_at", NULL);
+  const char *expires = json_text_at (token, "expires_at", NULL);
   int64_t from, to;
 
   if (!issued || !expires || parse_time (issued, &from) < 0 ||
@@ -55,7 +54,7 @@ keystone_catalog_token_life (json_t *token, int64_t *life_ms,
 static const char *
 member (json_t *object, const char *name)
 {
-  const char *value = json_string_value (json_object_get (object, name));
+  const char *value = json_text_at (object, name, NULL);
 
   return value ? value : "";
 }
@@ -206,7 +205,7 @@ read_token (const struct keystone *ks, const struct http_reply *reply,
   *t = login_token_new (id->bytes, id->length);
   if (!*t)
     return reason_no_memory (why);
-  (*t)->ours = (*t)->known = true;
+  (*t)->life.ours = (*t)->life.known = true;
   login_token_set_life (*t, life_ms);
   return text_copy (url, found, why);
 }

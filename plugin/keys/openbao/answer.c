@@ -17,6 +17,7 @@
 
 #include "encoding.h"
 #include "openbao.h"
+#include "json.h"
 
 /* ---- the exchange ---- */
 
@@ -109,9 +110,8 @@ void
 bao_answer_note_id (const struct http_reply *answer,
                     struct key_question *question)
 {
-  text_take_id (
-      question->request_id, sizeof question->request_id,
-      json_string_value (json_object_get (answer->json, "request_id")));
+  text_take_id (question->request_id, sizeof question->request_id,
+                json_text_at (answer->json, "request_id", NULL));
 }
 
 /* KV version 2 answers 404 with the metadata of what was there. */
@@ -121,8 +121,7 @@ deleted_version (const struct openbao_key *k, json_t *metadata,
 {
   const json_int_t version =
       json_integer_value (json_object_get (metadata, "version"));
-  const char *time =
-      json_string_value (json_object_get (metadata, "deletion_time"));
+  const char *time = json_text_at (metadata, "deletion_time", NULL);
 
   if (json_is_true (json_object_get (metadata, "destroyed")))
     return reason_set (why, ENOENT,

@@ -45,13 +45,14 @@ life_of (json_t *value, int64_t *life_ms)
 static void
 set_kind (struct login_token *t, json_t *object, const char *type_member)
 {
-  const char *type = json_string_value (json_object_get (object, type_member));
+  const char *type = json_text_at (object, type_member, NULL);
 
-  t->known = true;
-  t->renewable = json_is_true (json_object_get (object, "renewable"));
-  t->batch = type && strcmp (type, "batch") == 0;
+  t->life.known = true;
+  t->life.renewable = json_is_true (json_object_get (object, "renewable"));
+  t->life.batch = type && strcmp (type, "batch") == 0;
   /* On its last use the server says -1. */
-  t->limited = json_integer_value (json_object_get (object, "num_uses")) != 0;
+  t->life.limited =
+      json_integer_value (json_object_get (object, "num_uses")) != 0;
 }
 
 int
@@ -71,8 +72,8 @@ bao_token_from_auth (json_t *auth, const struct login_token *old,
   *ret = login_token_new (text, length);
   if (!*ret)
     return reason_no_memory (why);
-  (*ret)->full_ms = old ? old->full_ms : 0;
-  (*ret)->ours = old ? old->ours : true;
+  (*ret)->life.full_ms = old ? old->life.full_ms : 0;
+  (*ret)->life.ours = old ? old->life.ours : true;
   set_kind (*ret, auth, "token_type");
   login_token_set_life (*ret, life_ms);
   return 0;
@@ -92,7 +93,7 @@ bao_token_learn (struct login_token *t, json_t *data)
   (void)life_of (ttl, &life_ms);
   login_token_set_life (t, life_ms);
   if (!left && !json_is_null (json_object_get (data, "expire_time")))
-    t->end_ms = t->renew_ms = monotonic_ms ();
+    t->life.end_ms = t->life.renew_ms = monotonic_ms ();
 }
 
 /* ---- questions about it ---- */
@@ -148,10 +149,11 @@ see_greatest_age (struct login_token *t)
   /* Nothing at all means at its first login that it never ends, but not
    * now.
    */
-  if (t->end_ms == 0 && t->full_ms > 0)
-    t->end_ms = t->renew_ms = now;
-  if (t->ours && t->end_ms != 0 && t->end_ms - now < t->full_ms * 3 / 4)
-    t->renewable = false;
+  if (t->life.end_ms == 0 && t->life.full_ms > 0)
+    t->life.end_ms = t->life.renew_ms = now;
+  if (t->life.ours && t->life.end_ms != 0 &&
+      t->life.end_ms - now < t->life.full_ms * 3 / 4)
+    t->life.renewable = false;
 }
 
 static int
@@ -308,7 +310,7 @@ bao_login_doubt (struct bao_login *l, const struct login_token *t,
 
   pthread_mutex_lock (&core->lock);
   held = core->token == t;
-  limited = t->limited;
+  limited = t->life.limited;
   pthread_mutex_unlock (&core->lock);
   if (!held)
     return 0;
@@ -337,9 +339,9 @@ learn (struct login_token *t, const struct http_reply *a)
   if (a->status == 200 && a->json)
     bao_token_learn (t, json_object_get (a->json, "data"));
   else if (bao_login_says_policy (a))
-    t->known = true; /* that much, and there will be no more */
+    t->life.known = true; /* that much, and there will be no more */
   else if (a->status == 403 && a->json)
-    t->known = t->limited = true; /* the question was its last use */
+    t->life.known = t->life.limited = true; /* the question was its last use */
 }
 
 void
@@ -353,7 +355,7 @@ bao_login_learn (struct bao_login *l, struct key_question *question)
   if (!l->method)
     return;
   pthread_mutex_lock (&l->core.lock);
-  if (l->core.token && !l->core.token->known)
+  if (l->core.token && !l->core.token->life.known)
     t = login_token_ref (l->core.token);
   pthread_mutex_unlock (&l->core.lock);
   if (!t || bao_token_look_up (&l->core, t, &q, &a, NULL) < 0)
@@ -368,7 +370,7 @@ bao_login_can_check (struct bao_login *l, struct reason *why)
   if (!l->method)
     return true;
   SCOPED_LOCK (&l->core.lock);
-  if (l->core.token && l->core.token->limited) {
+  if (l->core.token && l->core.token->life.limited) {
     reason_set (why, 0,
                 "the token works a limited number of times, and each recheck "
                 "would take one (%s)",

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "openbao.h"
+#include "json.h"
 
 /* ---- the reference ---- */
 
@@ -115,11 +116,10 @@ read_engine (const struct openbao_key *k, const struct http_reply *a, bool *kv2,
              struct reason *why)
 {
   json_t *data = json_object_get (a->json, "data");
-  const char *said = json_string_value (json_object_get (data, "path"));
+  const char *said = json_text_at (data, "path", NULL);
   const char *mount = said ? said : "";
-  const char *type = json_string_value (json_object_get (data, "type"));
-  const char *version = json_string_value (
-      json_object_get (json_object_get (data, "options"), "version"));
+  const char *type = json_text_at (data, "type", NULL);
+  const char *version = json_text_at (data, "options", "version", NULL);
   char buf[REASON_NAME_MAX];
 
   *kv2 = version && strcmp (version, "2") == 0;
@@ -135,8 +135,7 @@ static int
 read_mount (const struct openbao_key *k, const struct http_reply *a,
             struct bao_kv_place *place, struct reason *why)
 {
-  const char *mount = json_string_value (
-      json_object_get (json_object_get (a->json, "data"), "path"));
+  const char *mount = json_text_at (a->json, "data", "path", NULL);
   size_t n = mount ? strlen (mount) : 0;
   int r;
 
@@ -190,8 +189,7 @@ static int
 compare_mount (const struct openbao_key *k, const struct bao_kv_place *place,
                const struct http_reply *a, struct reason *why)
 {
-  const char *mount = json_string_value (
-      json_object_get (json_object_get (a->json, "data"), "path"));
+  const char *mount = json_text_at (a->json, "data", "path", NULL);
   const size_t n = strlen (place->mount);
   bool kv2;
   int r = read_engine (k, a, &kv2, why);

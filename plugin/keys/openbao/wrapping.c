@@ -86,8 +86,7 @@ static int
 check_origin (const struct bao_login *l, const struct http_reply *a,
               struct key_question *question, struct reason *why)
 {
-  const char *path = json_string_value (
-      json_object_get (json_object_get (a->json, "data"), "creation_path"));
+  const char *path = json_text_at (a->json, "data", "creation_path", NULL);
   char buf[REASON_NAME_MAX];
 
   if (path && is_secret_id_path (l, path))
