@@ -65,6 +65,12 @@ struct profile {
 extern int profile_load (const char *path, const char *name,
                          struct profile **ret, struct reason *why);
 extern void profile_free (struct profile *profile);
+static inline void
+profile_freep (struct profile **profile)
+{
+  profile_free (*profile);
+}
+#define CLEANUP_PROFILE __attribute__ ((cleanup (profile_freep)))
 
 /* May the image (POOL/[NAMESPACE/]IMAGE) name this profile?  "*" and "?"
  * do not match a slash.
@@ -156,7 +162,10 @@ struct provider {
                   char **doing, struct reason *why);
   void (*clear) (void *state);
 
-  /* Get the passphrase by its reference. */
+  /* Get the passphrase by its reference.  -EKEYREJECTED, here and in check: a
+   * login was refused that says nothing about the key.  A fetch is denied
+   * then, and a check cannot say.
+   */
   int (*fetch) (void *state, struct key_question *question, struct secret **ret,
                 struct reason *why);
   /* Have the KMS decrypt the passphrase that lies wrapped in the

@@ -135,12 +135,11 @@ key_parse (const char *ref, struct key **ret, struct reason *why)
     return reason_no_memory (why);
   key->image = image;
   r = take_reference (key, ref, word ? 0 : n, why);
-  if (r < 0) {
+  if (r == 0)
+    *ret = key;
+  else
     key_free (key);
-    return r;
-  }
-  *ret = key;
-  return 0;
+  return r;
 }
 
 static void
@@ -215,8 +214,10 @@ call_fetch (void *arg, struct key_question *q, struct secret **ret,
 {
   struct key *key = arg;
   const struct provider *p = key->kms->provider;
+  const int r =
+      (key->kms->wraps ? p->unwrap : p->fetch) (key->state, q, ret, why);
 
-  return (key->kms->wraps ? p->unwrap : p->fetch) (key->state, q, ret, why);
+  return r == -EKEYREJECTED ? -EACCES : r;
 }
 
 static int
@@ -224,8 +225,9 @@ call_check (void *arg, struct key_question *q, struct secret **ret,
             struct reason *why)
 {
   struct key *key = arg;
+  const int r = key->kms->provider->check (key->state, q, ret, why);
 
-  return key->kms->provider->check (key->state, q, ret, why);
+  return r == -EKEYREJECTED ? -EAGAIN : r;
 }
 
 static int

@@ -300,12 +300,11 @@ key_server_new (const struct key_server_options *o, struct key_server **ret,
     r = set_addresses (s, o, why);
   if (r == 0)
     r = copy_options (s, o, why);
-  if (r < 0) {
+  if (r == 0)
+    *ret = s;
+  else
     key_server_free (s);
-    return r;
-  }
-  *ret = s;
-  return 0;
+  return r;
 }
 
 int

@@ -102,22 +102,19 @@ open_provider (struct kms *k, const struct profile *profile, struct reason *why)
 static int
 open_profile (struct kms *k, struct reason *why)
 {
-  struct profile *profile;
+  CLEANUP_PROFILE struct profile *profile = NULL;
   char buf[REASON_NAME_MAX];
-  int r = profile_load (k->path, k->name, &profile, why);
+  const int r = profile_load (k->path, k->name, &profile, why);
 
   if (r < 0)
     return r;
   k->provider = provider_of_type (profile->type);
   k->timeout_ms = profile->timeout_ms;
   if (k->provider)
-    r = open_provider (k, profile, why);
-  else
-    r = reason_set (why, EINVAL, "%s: unknown type \"%s\" (known: %s)",
-                    profile->where, reason_name (buf, profile->type),
-                    key_profile_types ());
-  profile_free (profile);
-  return r;
+    return open_provider (k, profile, why);
+  return reason_set (why, EINVAL, "%s: unknown type \"%s\" (known: %s)",
+                     profile->where, reason_name (buf, profile->type),
+                     key_profile_types ());
 }
 
 static int

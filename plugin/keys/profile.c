@@ -184,12 +184,11 @@ profile_load (const char *path, const char *name, struct profile **ret,
     r = find (path, name, root, p, why);
   if (r == 0)
     r = take_common_members (p, why);
-  if (r < 0) {
+  if (r == 0)
+    *ret = p;
+  else
     profile_free (p);
-    return r;
-  }
-  *ret = p;
-  return 0;
+  return r;
 }
 
 bool

@@ -191,20 +191,19 @@ static int
 check_profile (const struct subject *subject, const char *profiles,
                const char *name, struct reason *why)
 {
-  struct profile *profile;
-  int r = profile_load (profiles, name, &profile, why);
+  CLEANUP_PROFILE struct profile *profile = NULL;
+  const int r = profile_load (profiles, name, &profile, why);
 
   if (r < 0)
     return r == -ENOENT ? -EINVAL : r;
-  if (!profile_allows (profile, subject->image))
-    r = reason_set (
-        why, EINVAL, "%s: the image " REASON_QUOTED " may not name it: %s",
-        profile->where, reason_quoted (subject->image),
-        profile->images ? "\"images\" has no pattern for it"
-                        : "the profile has no \"images\", a list of those "
-                          "that may (\"POOL/IMAGE\" or \"POOL/*\")");
-  profile_free (profile);
-  return r;
+  if (profile_allows (profile, subject->image))
+    return 0;
+  return reason_set (
+      why, EINVAL, "%s: the image " REASON_QUOTED " may not name it: %s",
+      profile->where, reason_quoted (subject->image),
+      profile->images ? "\"images\" has no pattern for it"
+                      : "the profile has no \"images\", a list of those "
+                        "that may (\"POOL/IMAGE\" or \"POOL/*\")");
 }
 
 static int

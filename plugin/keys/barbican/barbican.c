@@ -96,14 +96,12 @@ register_consumer (const struct barbican_key *k, struct key_question *question)
       json_pack ("{s:s,s:s,s:s}", "service", "rbdcrypt", "resource_type",
                  "rbd-image", "resource_id", question->subject->id));
   const struct barbican_request request = { .method = "POST", .body = body };
-  struct http_reply reply;
+  CLEANUP_REPLY struct http_reply reply = { 0 };
   struct reason why;
   int r = body ? ask (k, "/consumers", &request, &q, &reply, &why)
                : reason_no_memory (&why);
 
-  if (r == 0)
-    http_reply_free (&reply);
-  else
+  if (r < 0)
     reason_set (&question->warning, 0,
                 "the image " REASON_QUOTED
                 " could not be registered as a consumer of its "
@@ -124,14 +122,13 @@ get_metadata (const struct barbican_key *k, struct key_question *question,
               struct layout *layout, struct reason *why)
 {
   const struct barbican_request request = { .method = "GET" };
-  struct http_reply reply;
+  CLEANUP_REPLY struct http_reply reply = { 0 };
   int r = ask (k, "", &request, question, &reply, why);
 
   if (r < 0)
     return r;
   r = barbican_secret_layout (reply.json, k->barbican->layout.kind,
                               &layout->kind, why);
-  http_reply_free (&reply);
   return about (k, r, why);
 }
 
@@ -140,7 +137,7 @@ get_payload (const struct barbican_key *k, struct key_question *question,
              struct secret **ret, struct reason *why)
 {
   const struct barbican_request request = { .method = "GET", .bytes = true };
-  struct http_reply reply;
+  CLEANUP_REPLY struct http_reply reply = { 0 };
   int r = ask (k, "/payload", &request, question, &reply, why);
 
   if (r < 0)
@@ -156,14 +153,15 @@ get_payload (const struct barbican_key *k, struct key_question *question,
   /* Of its own size: the reply's has room for a mebibyte. */
   if (r == 0)
     r = text_copy_secret (ret, reply.body->bytes, reply.body->length, why);
-  http_reply_free (&reply);
   return about (k, r, why);
 }
 
+/* Whatever the secret is now: a key that was changed may be used. */
 static int
-get_passphrase (const struct barbican_key *k, struct key_question *question,
-                struct secret **ret, struct reason *why)
+barbican_check (void *state, struct key_question *question, struct secret **ret,
+                struct reason *why)
 {
+  const struct barbican_key *k = state;
   struct layout layout = { .kind = LAYOUT_RAW };
   struct secret *bytes;
   int r = get_metadata (k, question, &layout, why);
@@ -178,21 +176,11 @@ barbican_fetch (void *state, struct key_question *question, struct secret **ret,
                 struct reason *why)
 {
   const struct barbican_key *k = state;
-  int r = get_passphrase (k, question, ret, why);
+  int r = barbican_check (state, question, ret, why);
 
   if (r == 0 && k->barbican->consumer && question->subject)
     register_consumer (k, question);
-  return r == -EKEYREJECTED ? -EACCES : r;
-}
-
-/* Whatever the secret is now: a key that was changed may be used. */
-static int
-barbican_check (void *state, struct key_question *question, struct secret **ret,
-                struct reason *why)
-{
-  const int r = get_passphrase (state, question, ret, why);
-
-  return r == -EKEYREJECTED ? -EAGAIN : r;
+  return r;
 }
 
 /* ---- the rest of a provider ---- */

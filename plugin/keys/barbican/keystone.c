@@ -139,40 +139,27 @@ keystone_catalog_find (json_t *token, const char *region, const char *interface,
 
 /* ---- the body ---- */
 
-static json_t *
-body_of_credential (const struct identity *who)
-{
-  return json_pack ("{s:{s:{s:[s],s:{s:s,s:o}}}}", "auth", "identity",
-                    "methods", "application_credential",
-                    "application_credential", "id", who->id, "secret",
-                    json_of_secret (who->secret.text));
-}
-
-static json_t *
-scope_of (const struct identity *who)
-{
-  if (who->domain)
-    return json_pack ("{s:{s:s}}", "domain", "name", who->domain);
-  return json_pack ("{s:{s:s,s:{s:s}}}", "project", "name", who->project,
-                    "domain", "name", who->project_domain);
-}
-
-static json_t *
-body_of_password (const struct identity *who)
-{
-  return json_pack ("{s:{s:{s:[s],s:{s:{s:s,s:{s:s},s:o}}},s:o}}", "auth",
-                    "identity", "methods", "password", "password", "user",
-                    "name", who->user, "domain", "name", who->user_domain,
-                    "password", json_of_secret (who->secret.text), "scope",
-                    scope_of (who));
-}
-
-/* As bytes that are wiped. */
+/* As bytes that are wiped.  The scope is a project in its domain, or a domain
+ * itself.
+ */
 static struct secret *
 body_of (const struct identity *who)
 {
-  return json_secret (who->id ? body_of_credential (who)
-                              : body_of_password (who));
+  json_t *secret = json_of_secret (who->secret.text), *scope;
+
+  if (who->id)
+    return json_secret (
+        json_pack ("{s:{s:{s:[s],s:{s:s,s:o}}}}", "auth", "identity", "methods",
+                   "application_credential", "application_credential", "id",
+                   who->id, "secret", secret));
+  scope = who->domain
+              ? json_pack ("{s:{s:s}}", "domain", "name", who->domain)
+              : json_pack ("{s:{s:s,s:{s:s}}}", "project", "name", who->project,
+                           "domain", "name", who->project_domain);
+  return json_secret (json_pack (
+      "{s:{s:{s:[s],s:{s:{s:s,s:{s:s},s:o}}},s:o}}", "auth", "identity",
+      "methods", "password", "password", "user", "name", who->user, "domain",
+      "name", who->user_domain, "password", secret, "scope", scope));
 }
 
 /* ---- the reply ---- */
@@ -218,10 +205,9 @@ keystone_revoke (const struct keystone *ks, const struct secret *id,
     .method = "DELETE", .path = TOKENS, .token = id, .subject_token = id
   };
   struct key_question question = { .deadline = *deadline };
-  struct http_reply reply;
+  CLEANUP_REPLY struct http_reply reply = { 0 };
 
-  if (barbican_ask (ks->server, &request, &question, &reply, NULL) == 0)
-    http_reply_free (&reply);
+  barbican_ask (ks->server, &request, &question, &reply, NULL);
 }
 
 static int
@@ -238,7 +224,7 @@ keystone_post (const struct keystone *ks, struct key_question *question,
     .setting = key_server_setting (ks->server),
     .name = ks->login.setting,
   };
-  struct http_reply reply;
+  CLEANUP_REPLY struct http_reply reply = { 0 };
   int r;
 
   if (!body)
@@ -253,7 +239,6 @@ keystone_post (const struct keystone *ks, struct key_question *question,
     /* A token that we cannot use is not left behind. */
     if (r < 0 && reply.wanted)
       keystone_revoke (ks, reply.wanted, &question->deadline);
-    http_reply_free (&reply);
   }
   return reason_context (
       r, why, "logging in to Keystone at %s by %s", about.address,
@@ -325,12 +310,11 @@ endpoint_new (const struct keystone *ks, const struct address_list *list,
   if (r == 0)
     r = key_server_like (ks->server, list, ks->endpoint_setting,
                          &endpoint_rules, &e->server, why);
-  if (r < 0) {
+  if (r == 0)
+    *ret = e;
+  else
     endpoint_free (e);
-    return r;
-  }
-  *ret = e;
-  return 0;
+  return r;
 }
 
 int

@@ -174,12 +174,11 @@ kmip_connection_open (const struct kmip *kmip, const struct deadline *deadline,
     return reason_no_memory (why);
   c->kmip = kmip;
   r = connect_in_turn (c, deadline, again, why);
-  if (r < 0) {
+  if (r == 0)
+    *ret = c;
+  else
     kmip_connection_close (c);
-    return r;
-  }
-  *ret = c;
-  return 0;
+  return r;
 }
 
 const char *

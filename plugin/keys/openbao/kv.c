@@ -37,7 +37,7 @@ int
 bao_kv_parse (const char *body, struct bao_kv_reference *ret,
               struct reason *why)
 {
-  struct bao_kv_reference parts = { .path = NULL };
+  CLEANUP_KV_REFERENCE struct bao_kv_reference parts = { .path = NULL };
   const char *hash = strchr (body, '#');
   const char *field = hash, *last = hash ? strrchr (body, '#') : NULL;
   int r = 0;
@@ -58,11 +58,10 @@ bao_kv_parse (const char *body, struct bao_kv_reference *ret,
     parts.field = strndup (field + 1, n);
   }
   parts.path = hash ? strndup (body, hash - body) : strdup (body);
-  if (!parts.path || (field && !parts.field)) {
-    bao_kv_reference_free (&parts);
+  if (!parts.path || (field && !parts.field))
     return reason_no_memory (why);
-  }
   *ret = parts;
+  parts = (struct bao_kv_reference){ .path = NULL };
   return 0;
 }
 

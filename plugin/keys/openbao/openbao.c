@@ -13,10 +13,14 @@
 
 #include "bao_login.h"
 
+/* Also unwrap: of a transit key the reference is the wrapped passphrase.  And
+ * check, whatever the record holds now: a key that was changed may be used.
+ */
 static int
-ask_for_key (struct openbao_key *k, struct key_question *question,
-             struct secret **ret, struct reason *why)
+openbao_fetch (void *state, struct key_question *question, struct secret **ret,
+               struct reason *why)
 {
+  struct openbao_key *k = state;
   const int r = k->bao->engine == ENGINE_TRANSIT
                     ? bao_transit_unwrap (k, question, ret, why)
                     : bao_kv_read (k, question, ret, why);
@@ -28,43 +32,20 @@ ask_for_key (struct openbao_key *k, struct key_question *question,
   return r;
 }
 
-/* Also unwrap: of a transit key the reference is the wrapped passphrase. */
-static int
-openbao_fetch (void *state, struct key_question *question, struct secret **ret,
-               struct reason *why)
-{
-  const int r = ask_for_key (state, question, ret, why);
-
-  return r == -EKEYREJECTED ? -EACCES : r;
-}
-
-/* Whatever the record holds now: a key that was changed may be used. */
-static int
-openbao_check (void *state, struct key_question *question, struct secret **ret,
-               struct reason *why)
-{
-  const int r = ask_for_key (state, question, ret, why);
-
-  return r == -EKEYREJECTED ? -EAGAIN : r;
-}
-
 /* ---- the rest of a provider ---- */
 
 /* bao:MOUNT/PATH[#FIELD][#version=N] */
 static int
 openbao_parse (const struct reference *ref, struct reason *why)
 {
-  struct bao_kv_reference parts = { .path = NULL };
+  CLEANUP_KV_REFERENCE struct bao_kv_reference parts = { .path = NULL };
   int r = bao_kv_parse (ref->body, &parts, why);
 
   if (r == 0)
     r = reference_check_path (parts.path, "MOUNT/PATH", why);
   if (r == 0 && !strchr (parts.path, '/'))
     r = reason_set (why, EINVAL, "it takes MOUNT/PATH");
-  if (r < 0)
-    reason_prefix (why, "key=%.256s", ref->name);
-  bao_kv_reference_free (&parts);
-  return r;
+  return reason_context (r, why, "key=%.256s", ref->name);
 }
 
 static void
@@ -135,7 +116,7 @@ static int
 set_kv_key (struct openbao_key *k, const char *body, struct reason *why)
 {
   const struct openbao *b = k->bao;
-  struct bao_kv_reference parts;
+  CLEANUP_KV_REFERENCE struct bao_kv_reference parts = { .path = NULL };
   int r = bao_kv_parse (body, &parts, why);
 
   if (r < 0)
@@ -154,7 +135,6 @@ set_kv_key (struct openbao_key *k, const char *body, struct reason *why)
     r = reference_check_path (k->path, "\"prefix\" with the reference", why);
   if (r == 0 && b->layout.kind == LAYOUT_CASTELLAN)
     r = layout_check_cinder_id (parts.path, why);
-  bao_kv_reference_free (&parts);
   return r;
 }
 
@@ -249,7 +229,7 @@ const struct provider openbao_provider = {
   .clear = openbao_clear,
   .fetch = openbao_fetch,
   .unwrap = openbao_fetch,
-  .check = openbao_check,
+  .check = openbao_fetch,
   .can_check = openbao_can_check,
   .relock_login = openbao_relock_login,
 };

@@ -139,6 +139,7 @@ struct bao_kv_reference {
 extern int bao_kv_parse (const char *body, struct bao_kv_reference *ret,
                          struct reason *why);
 extern void bao_kv_reference_free (struct bao_kv_reference *parts);
+#define CLEANUP_KV_REFERENCE __attribute__ ((cleanup (bao_kv_reference_free)))
 
 /* Fetch the key K, which is a record. */
 extern int
