@@ -16,15 +16,6 @@
 
 #include "keys.h"
 
-enum keyfile_kind { KIND_FILE, KIND_LINE, KIND_FD, KIND_CRED };
-
-struct keyfile {
-  enum keyfile_kind kind;
-  char *path;           /* absolute; not of an fd */
-  int fd;               /* of KIND_FD, closed once it was read */
-  struct secret *bytes; /* until the first fetch */
-};
-
 static const struct hostfile_rules key_rules = {
   .what = "key file",
   .forbidden = 077,
@@ -45,14 +36,20 @@ static const struct hostfile_rules cred_rules = {
   .max = SECRET_PASSPHRASE_MAX,
 };
 
-static enum keyfile_kind
-kind_of_scheme (const char *scheme)
+struct keyfile {
+  const struct hostfile_rules *rules; /* which tell a descriptor and so on */
+  bool line;
+  char *path;           /* absolute; not of a descriptor */
+  int fd;               /* closed once it was read */
+  struct secret *bytes; /* until the first fetch */
+};
+
+static const struct hostfile_rules *
+rules_of (const struct reference *ref)
 {
-  if (strcmp (scheme, "fd") == 0)
-    return KIND_FD;
-  if (strcmp (scheme, "cred") == 0)
-    return KIND_CRED;
-  return strcmp (scheme, "line") == 0 ? KIND_LINE : KIND_FILE;
+  if (strcmp (ref->scheme, "fd") == 0)
+    return &fd_rules;
+  return strcmp (ref->scheme, "cred") == 0 ? &cred_rules : &key_rules;
 }
 
 /* A descriptor's number: digits only, 3 or above; else -1. */
@@ -68,26 +65,19 @@ parse_fd (const char *str)
 static int
 keyfile_parse (const struct reference *ref, struct reason *why)
 {
+  const struct hostfile_rules *rules = rules_of (ref);
   const char *body = ref->body;
 
-  switch (kind_of_scheme (ref->scheme)) {
-  case KIND_FD:
-    if (parse_fd (body) < 0)
-      return reason_set (why, EINVAL,
-                         "key=fd:N takes the number of an inherited "
-                         "descriptor, 3 or above");
-    return 0;
-  case KIND_CRED:
-    if (!body[0] || strchr (body, '/') || strcmp (body, ".") == 0 ||
-        strcmp (body, "..") == 0)
-      return reason_set (why, EINVAL,
-                         "key=cred:NAME takes the name of a systemd "
-                         "credential, without slashes");
-    return 0;
-  case KIND_FILE:
-  case KIND_LINE:
-    break;
-  }
+  if (rules == &fd_rules && parse_fd (body) < 0)
+    return reason_set (why, EINVAL,
+                       "key=fd:N takes the number of an inherited "
+                       "descriptor, 3 or above");
+  if (rules == &cred_rules &&
+      (!body[0] || strchr (body, '/') || strcmp (body, ".") == 0 ||
+       strcmp (body, "..") == 0))
+    return reason_set (why, EINVAL,
+                       "key=cred:NAME takes the name of a systemd "
+                       "credential, without slashes");
   if (!body[0])
     return reason_set (why, EINVAL, "key=%s: names no file", ref->name);
   return 0;
@@ -118,28 +108,17 @@ set_full_path (struct keyfile *k, const char *path, struct reason *why)
 }
 
 static int
-set_path (struct keyfile *k, const char *body, struct reason *why)
+set_credential_path (struct keyfile *k, const char *name, struct reason *why)
 {
-  const char *dir;
+  const char *dir = getenv ("CREDENTIALS_DIRECTORY");
 
-  switch (k->kind) {
-  case KIND_FD:
-    k->fd = parse_fd (body);
-    return 0;
-  case KIND_CRED:
-    dir = getenv ("CREDENTIALS_DIRECTORY");
-    if (!dir || !dir[0])
-      return reason_set (why, ENOENT,
-                         "key=cred:%.128s: there are no credentials "
-                         "(CREDENTIALS_DIRECTORY is not set): the unit needs "
-                         "LoadCredential=%.128s:...",
-                         body, body);
-    return text_format (&k->path, why, "%s/%s", dir, body);
-  case KIND_FILE:
-  case KIND_LINE:
-    break;
-  }
-  return set_full_path (k, body, why);
+  if (!dir || !dir[0])
+    return reason_set (why, ENOENT,
+                       "key=cred:%.128s: there are no credentials "
+                       "(CREDENTIALS_DIRECTORY is not set): the unit needs "
+                       "LoadCredential=%.128s:...",
+                       name, name);
+  return text_format (&k->path, why, "%s/%s", dir, name);
 }
 
 static int
@@ -148,14 +127,13 @@ read_bytes (struct keyfile *k, struct secret **ret, struct reason *why)
   CLEANUP_SECRET struct secret *s = NULL;
   int r;
 
-  if (k->kind == KIND_FD)
-    r = hostfile_read_fd (k->fd, &fd_rules, &s, why);
+  if (k->rules == &fd_rules)
+    r = hostfile_read_fd (k->fd, k->rules, &s, why);
   else
-    r = hostfile_read (k->path, k->kind == KIND_CRED ? &cred_rules : &key_rules,
-                       &s, NULL, why);
+    r = hostfile_read (k->path, k->rules, &s, NULL, why);
   if (r < 0)
     return r;
-  if (k->kind == KIND_LINE && s->bytes[s->length - 1] == '\n')
+  if (k->line && s->bytes[s->length - 1] == '\n')
     s->bytes[--s->length] = '\0';
   if (s->length == 0)
     return reason_set (why, EINVAL,
@@ -170,18 +148,24 @@ keyfile_prepare (struct kms *kms, const struct reference *ref, void *state,
                  char **doing, struct reason *why)
 {
   struct keyfile *k = state;
-  int r;
+  int r = 0;
 
   (void)kms;
-  k->kind = kind_of_scheme (ref->scheme);
-  r = set_path (k, ref->body, why);
+  k->rules = rules_of (ref);
+  k->line = strcmp (ref->scheme, "line") == 0;
+  if (k->rules == &fd_rules)
+    k->fd = parse_fd (ref->body);
+  else if (k->rules == &cred_rules)
+    r = set_credential_path (k, ref->body, why);
+  else
+    r = set_full_path (k, ref->body, why);
   if (r == 0)
     r = text_format (doing, why, "reading the key " REASON_QUOTED,
                      reason_quoted (ref->name));
   if (r == 0)
     r = read_bytes (k, &k->bytes, why);
   /* Nobody else is to read it, no child to inherit it. */
-  if (r == 0 && k->kind == KIND_FD)
+  if (r == 0 && k->rules == &fd_rules)
     close (k->fd);
   return r;
 }
@@ -195,11 +179,10 @@ keyfile_fetch (void *state, struct key_question *question, struct secret **ret,
 
   (void)question;
   if (k->bytes) {
-    *ret = k->bytes;
-    k->bytes = NULL;
+    *ret = TAKE_PTR (k->bytes);
     return 0;
   }
-  if (k->kind == KIND_FD)
+  if (k->rules == &fd_rules)
     return reason_set (why, EINVAL,
                        "the key of fd:%d was read and used once and cannot "
                        "be read again: restart the server",

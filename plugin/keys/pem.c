@@ -38,109 +38,98 @@ const struct hostfile_rules pem_key_rules = {
 
 /* ---- what a file is that is not what it should be ---- */
 
-enum kind {
-  NO_PEM,
-  CERTIFICATE,
-  PRIVATE_KEY,
-  PROTECTED_KEY,
-  OPENSSH_KEY,
-  PUBLIC_KEY,
-  REQUEST,
-  PKCS7_PEM,
-  DER_CERTIFICATE,
-  DER_KEY,
-  DER_PKCS12,
+/* By the first of the labels that is in the text, or what DER it is; and what
+ * to say of it after the file's name, in the place of a certificate and in that
+ * of a key.
+ */
+struct kind {
+  const char *labels[4];
+  const char *certificate, *key;
 };
 
-/* The first of them that is in the text. */
-static enum kind
+static const char no_certificate[] =
+    "holds a private key and no certificate: was the key given in the "
+    "certificate's place?";
+
+enum { PROTECTED_KEY = 0, PRIVATE_KEY = 2, CERTIFICATE = 3 };
+static const struct kind pems[] = {
+  [PROTECTED_KEY] = { { "-----BEGIN ENCRYPTED PRIVATE KEY-----",
+                        "Proc-Type: 4,ENCRYPTED" },
+                      no_certificate,
+                      "is protected by a passphrase, and nobody is there to "
+                      "type it: openssl "
+                      "pkey -in FILE -out NEW writes it without" },
+  { { "-----BEGIN OPENSSH PRIVATE KEY-----" },
+    no_certificate,
+    "is in OpenSSH's own format, not PEM: ssh-keygen -p -m PEM -f FILE "
+    "converts it" },
+  [PRIVATE_KEY] = { { "PRIVATE KEY-----" },
+                    no_certificate,
+                    "holds a private key in PEM that is damaged" },
+  [CERTIFICATE] = { { "-----BEGIN CERTIFICATE-----",
+                      "-----BEGIN X509 CERTIFICATE-----",
+                      "-----BEGIN TRUSTED CERTIFICATE-----" },
+                    "holds a certificate in PEM that is damaged",
+                    "holds a certificate and no private key: was the "
+                    "certificate given in the "
+                    "key's place?" },
+  { { "CERTIFICATE REQUEST-----" },
+    "holds a certificate request, not the certificate that a CA made of it",
+    "holds a certificate request and no private key" },
+  { { "PUBLIC KEY-----" },
+    "holds a public key and no certificate",
+    "holds a public key, not the private one" },
+  { { "-----BEGIN PKCS7-----" },
+    "is PKCS #7: openssl pkcs7 -print_certs -in FILE -out NEW",
+    "holds no private key in PEM" },
+};
+static const struct kind
+    no_pem = { .certificate = "holds no certificate in PEM",
+               .key = "holds no private key in PEM" },
+    der_certificate = { .certificate = "is in DER, not PEM: openssl x509 "
+                                       "-inform DER -in FILE -out NEW",
+                        .key = "is a certificate in DER, not a private key in "
+                               "PEM" },
+    der_key = { .certificate = "is a private key in DER, not certificates in "
+                               "PEM",
+                .key = "is in DER, not PEM: openssl pkey -inform DER -in FILE "
+                       "-out NEW" },
+    der_pkcs12 = { .certificate = "is PKCS #12, not PEM: openssl pkcs12 "
+                                  "-nokeys -in FILE -out NEW",
+                   .key = "is PKCS #12, not PEM: openssl pkcs12 -nocerts "
+                          "-nodes -in FILE -out NEW" };
+
+static const struct kind *
 kind_of_pem (const struct secret *text)
 {
-  static const struct {
-    const char *label;
-    enum kind kind;
-  } labels[] = {
-    { "-----BEGIN ENCRYPTED PRIVATE KEY-----", PROTECTED_KEY },
-    { "Proc-Type: 4,ENCRYPTED", PROTECTED_KEY },
-    { "-----BEGIN OPENSSH PRIVATE KEY-----", OPENSSH_KEY },
-    { "PRIVATE KEY-----", PRIVATE_KEY },
-    { "-----BEGIN CERTIFICATE-----", CERTIFICATE },
-    { "-----BEGIN X509 CERTIFICATE-----", CERTIFICATE },
-    { "-----BEGIN TRUSTED CERTIFICATE-----", CERTIFICATE },
-    { "CERTIFICATE REQUEST-----", REQUEST },
-    { "PUBLIC KEY-----", PUBLIC_KEY },
-    { "-----BEGIN PKCS7-----", PKCS7_PEM },
-  };
-
-  for (size_t i = 0; i < sizeof labels / sizeof labels[0]; i++)
-    if (memmem (text->bytes, text->length, labels[i].label,
-                strlen (labels[i].label)))
-      return labels[i].kind;
-  return NO_PEM;
+  for (size_t i = 0; i < sizeof pems / sizeof pems[0]; i++)
+    for (const char *const *l = pems[i].labels; *l; l++)
+      if (memmem (text->bytes, text->length, *l, strlen (*l)))
+        return &pems[i];
+  return &no_pem;
 }
 
-static enum kind
+static const struct kind *
 kind_of (const struct secret *text)
 {
   const unsigned char *p = text->bytes, *q = p, *u = p;
   const long n = (long)text->length;
-  enum kind kind = kind_of_pem (text);
+  const struct kind *kind = kind_of_pem (text);
   X509 *cert;
   PKCS12 *bag;
   EVP_PKEY *key;
 
-  if (kind != NO_PEM || p[0] != 0x30) /* SEQUENCE */
+  if (kind != &no_pem || p[0] != 0x30) /* SEQUENCE */
     return kind;
   cert = d2i_X509 (NULL, &p, n);
   bag = d2i_PKCS12 (NULL, &q, n);
   key = d2i_AutoPrivateKey (NULL, &u, n);
-  kind = cert ? DER_CERTIFICATE : bag ? DER_PKCS12 : key ? DER_KEY : NO_PEM;
+  kind = cert ? &der_certificate : bag ? &der_pkcs12 : key ? &der_key : &no_pem;
   X509_free (cert);
   PKCS12_free (bag);
   EVP_PKEY_free (key);
   return kind;
 }
-
-/* What to say of it after the file's name, in the place of a certificate and
- * in that of a key.
- */
-static const struct {
-  const char *certificate, *key;
-} advice[] = {
-  [NO_PEM] = { "holds no certificate in PEM", "holds no private key in PEM" },
-  [CERTIFICATE] = { "holds a certificate in PEM that is damaged",
-                    "holds a certificate and no private key: was the "
-                    "certificate given in the key's place?" },
-  [PRIVATE_KEY] = { "holds a private key and no certificate: was the key given "
-                    "in the certificate's place?",
-                    "holds a private key in PEM that is damaged" },
-  [PROTECTED_KEY] = { "holds a private key and no certificate: was the key "
-                      "given in the certificate's place?",
-                      "is protected by a passphrase, and nobody is there to "
-                      "type it: openssl pkey -in FILE -out NEW writes it "
-                      "without" },
-  [OPENSSH_KEY] = { "holds a private key and no certificate: was the key given "
-                    "in the certificate's place?",
-                    "is in OpenSSH's own format, not PEM: ssh-keygen -p -m PEM "
-                    "-f FILE converts it" },
-  [PUBLIC_KEY] = { "holds a public key and no certificate",
-                   "holds a public key, not the private one" },
-  [REQUEST] = { "holds a certificate request, not the certificate that a CA "
-                "made of it",
-                "holds a certificate request and no private key" },
-  [PKCS7_PEM] = { "is PKCS #7: openssl pkcs7 -print_certs -in FILE -out NEW",
-                  "holds no private key in PEM" },
-  [DER_CERTIFICATE] = { "is in DER, not PEM: openssl x509 -inform DER -in FILE "
-                        "-out NEW",
-                        "is a certificate in DER, not a private key in PEM" },
-  [DER_KEY] = { "is a private key in DER, not certificates in PEM",
-                "is in DER, not PEM: openssl pkey -inform DER -in FILE -out "
-                "NEW" },
-  [DER_PKCS12] = { "is PKCS #12, not PEM: openssl pkcs12 -nokeys -in FILE -out "
-                   "NEW",
-                   "is PKCS #12, not PEM: openssl pkcs12 -nocerts -nodes -in "
-                   "FILE -out NEW" },
-};
 
 /* OpenSSL's own words, where it has any about what is damaged. */
 static int
@@ -159,25 +148,25 @@ static int
 bad_certificate (const struct secret *text, const char *name,
                  struct reason *why)
 {
-  const enum kind kind = kind_of (text);
+  const struct kind *kind = kind_of (text);
 
   /* It was read, and is too weak for the host's policy. */
-  if (kind == CERTIFICATE &&
+  if (kind == &pems[CERTIFICATE] &&
       ERR_GET_LIB (ERR_peek_last_error ()) == ERR_LIB_SSL)
     return bad (name, "cannot be used", why);
-  if (kind != CERTIFICATE)
+  if (kind != &pems[CERTIFICATE])
     ERR_clear_error ();
-  return bad (name, advice[kind].certificate, why);
+  return bad (name, kind->certificate, why);
 }
 
 static int
 bad_key (const struct secret *text, const char *name, struct reason *why)
 {
-  const enum kind kind = kind_of (text);
+  const struct kind *kind = kind_of (text);
 
-  if (kind != PRIVATE_KEY)
+  if (kind != &pems[PRIVATE_KEY])
     ERR_clear_error ();
-  return bad (name, advice[kind].key, why);
+  return bad (name, kind->key, why);
 }
 
 /* ---- into OpenSSL ---- */
@@ -256,7 +245,7 @@ use_key (const struct pem *pem, SSL_CTX *ctx, struct reason *why)
   EVP_PKEY *key = NULL;
   int r = 0;
 
-  if (bio && kind_of_pem (pem->key) != PROTECTED_KEY)
+  if (bio && kind_of_pem (pem->key) != &pems[PROTECTED_KEY])
     key = PEM_read_bio_PrivateKey (bio, NULL, no_password, NULL);
   if (!key)
     r = bad_key (pem->key, pem->key_name, why);
