@@ -44,6 +44,12 @@ extern int
 json_need_one (const char *where, const char *a_name, const json_t *a,
                const char *b_name, const json_t *b, struct reason *why);
 
+/* MEMBER of WHERE means nothing without WHAT and would only deceive its reader:
+ * -EINVAL.
+ */
+extern int json_goes_with (const char *where, const char *member,
+                           const char *what, struct reason *why);
+
 /* Which of WORDS, the last of which is NULL, is the string VALUE of "MEMBER" in
  * the object WHERE: its index.  -EINVAL: none of them.
  */

@@ -185,6 +185,14 @@ json_need_one (const char *where, const char *a_name, const json_t *a,
                      a_name, b_name, a ? ", not both" : "");
 }
 
+int
+json_goes_with (const char *where, const char *member, const char *what,
+                struct reason *why)
+{
+  return reason_set (why, EINVAL, "%s: \"%s\" goes with %s only", where, member,
+                     what);
+}
+
 /* "A, B or C" */
 static const char *
 list_words (const char *const *words, char *ret, size_t size)

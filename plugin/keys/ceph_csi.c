@@ -101,17 +101,6 @@ ceph_csi_clear (void *state)
   free (key->id);
 }
 
-/* Numbers, and the cluster's name, which is one of Kubernetes or Ceph. */
-static bool
-is_volume_id (const char *id)
-{
-  static const char allowed[] = "abcdefghijklmnopqrstuvwxyz"
-                                "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
-  const size_t n = strspn (id, allowed);
-
-  return n > 0 && n <= VOLUME_ID_BYTES_MAX && !id[n];
-}
-
 #define HANDLE_LOOKS                                                           \
   "a volume handle looks like 0001-0024-CLUSTERID-POOLID-UUID (volumeHandle "  \
   "of the PersistentVolume)"
@@ -130,9 +119,13 @@ looks_like_handle (const char *id)
 static int
 check_handle (const char *id, struct reason *why)
 {
+  /* Numbers, and the cluster's name, which is one of Kubernetes or Ceph. */
+  static const char allowed[] = "abcdefghijklmnopqrstuvwxyz"
+                                "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
   static const char *const names[] = { "pvc-", "csi-vol-", "csi-snap-" };
+  const size_t n = strspn (id, allowed);
 
-  if (!is_volume_id (id))
+  if (n == 0 || n > VOLUME_ID_BYTES_MAX || id[n])
     return reason_set (why, EINVAL,
                        "the reference behind a ceph-csi profile is the CSI "
                        "volume handle: 1 to %d letters, digits, '.', '_' and "

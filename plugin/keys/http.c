@@ -92,17 +92,6 @@ add_headers (struct transfer *t, bool posts)
              : 0;
 }
 
-/* libcurl reads the body from where it lies. */
-static void
-set_body (CURL *c, const struct secret *body)
-{
-  curl_easy_setopt (c, CURLOPT_POST, 1L);
-  curl_easy_setopt (c, CURLOPT_POSTFIELDSIZE_LARGE,
-                    (curl_off_t)(body ? body->length : 0));
-  curl_easy_setopt (c, CURLOPT_POSTFIELDS,
-                    body ? (const char *)body->bytes : "");
-}
-
 static int
 set_request (struct transfer *t, struct reason *why)
 {
@@ -129,9 +118,15 @@ set_request (struct transfer *t, struct reason *why)
   curl_easy_setopt (c, CURLOPT_WRITEDATA, t);
   curl_easy_setopt (c, CURLOPT_HEADERFUNCTION, on_header);
   curl_easy_setopt (c, CURLOPT_HEADERDATA, t);
-  if (posts)
-    set_body (c, q->body);
-  if (posts && strcmp (q->method, "POST") != 0)
+  if (!posts)
+    return 0;
+  /* libcurl reads the body from where it lies. */
+  curl_easy_setopt (c, CURLOPT_POST, 1L);
+  curl_easy_setopt (c, CURLOPT_POSTFIELDSIZE_LARGE,
+                    (curl_off_t)(q->body ? q->body->length : 0));
+  curl_easy_setopt (c, CURLOPT_POSTFIELDS,
+                    q->body ? (const char *)q->body->bytes : "");
+  if (strcmp (q->method, "POST") != 0)
     curl_easy_setopt (c, CURLOPT_CUSTOMREQUEST, q->method);
   return 0;
 }
@@ -289,17 +284,6 @@ struct best {
 };
 
 static void
-put_best (struct best *best, struct http_reply *reply, size_t at)
-{
-  if (best->there)
-    http_reply_free (&best->reply);
-  best->reply = *reply;
-  best->at = at;
-  best->there = true;
-  *reply = (struct http_reply){ .status = 0 };
-}
-
-static void
 note_status (struct round *r, const struct key_server *server,
              const struct http_reply *reply)
 {
@@ -342,7 +326,10 @@ put_by (struct round *r, const struct key_server *server, struct best *best,
 {
   if (err == 0) {
     note_status (r, server, reply);
-    put_best (best, reply, r->at);
+    if (best->there)
+      http_reply_free (&best->reply);
+    *best = (struct best){ .reply = *reply, .at = r->at, .there = true };
+    *reply = (struct http_reply){ .status = 0 };
   }
   else {
     round_note (r, why->text);

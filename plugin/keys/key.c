@@ -76,15 +76,6 @@ check_reference (const struct key *key, struct reason *why)
   return 0;
 }
 
-static void
-retire (struct key *key, struct retired *old)
-{
-  old->name = key->name;
-  old->scheme = key->scheme;
-  old->next = key->retired;
-  key->retired = old;
-}
-
 /* Take REF apart; what KEY holds is replaced only by a success. */
 static int
 take_reference (struct key *key, const char *ref, size_t scheme_len,
@@ -104,7 +95,8 @@ take_reference (struct key *key, const char *ref, size_t scheme_len,
     r = check_reference (&k, why);
   if (r < 0)
     return r;
-  retire (key, TAKE_PTR (old));
+  *old = (struct retired){ key->name, key->scheme, key->retired };
+  key->retired = TAKE_PTR (old);
   key->name = TAKE_PTR (name);
   key->scheme = TAKE_PTR (scheme);
   key->body = scheme_len > 0 ? k.body : NULL;

@@ -184,18 +184,6 @@ set_socket (struct key_address *a, const char *setting, struct reason *why)
 
 /* ---- all of them ---- */
 
-/* The same server twice would get two turns. */
-static int
-check_twice (const struct key_server *s, size_t i, const char *setting,
-             struct reason *why)
-{
-  for (size_t j = 0; j < i; j++)
-    if (strcmp (s->list[i].place, s->list[j].place) == 0)
-      return reason_set (why, EINVAL, "%s: it is the same as entry %zu",
-                         setting, j + 1);
-  return 0;
-}
-
 static int
 set_address (struct key_server *s, const struct key_server_options *o,
              const struct address_list *list, size_t i, struct reason *why)
@@ -215,7 +203,12 @@ set_address (struct key_server *s, const struct key_server_options *o,
     r = set_socket (a, setting, why);
   else
     r = set_url (a, o, setting, why);
-  return r < 0 ? r : check_twice (s, i, setting, why);
+  /* The same server twice would get two turns. */
+  for (size_t j = 0; r == 0 && j < i; j++)
+    if (strcmp (a->place, s->list[j].place) == 0)
+      r = reason_set (why, EINVAL, "%s: it is the same as entry %zu", setting,
+                      j + 1);
+  return r;
 }
 
 static int

@@ -117,13 +117,6 @@ open_profile (struct kms *k, struct reason *why)
                      key_profile_types ());
 }
 
-static int
-open_scheme (struct kms *k, struct reason *why)
-{
-  k->provider = provider_of_scheme (k->name);
-  return open_provider (k, NULL, why);
-}
-
 int
 kms_acquire (const char *profiles, const char *name, struct kms **ret,
              struct reason *why)
@@ -137,7 +130,8 @@ kms_acquire (const char *profiles, const char *name, struct kms **ret,
     k = create (profiles, name);
     if (!k)
       return reason_no_memory (why);
-    r = profiles ? open_profile (k, why) : open_scheme (k, why);
+    k->provider = profiles ? NULL : provider_of_scheme (name);
+    r = profiles ? open_profile (k, why) : open_provider (k, NULL, why);
     if (r < 0) {
       destroy (k);
       return r;

@@ -35,24 +35,27 @@ layout_check_cinder_id (const char *ident, struct reason *why)
 }
 
 /* "value, type, name": enough of the names to see what is there. */
-static void
-list_names (json_t *record, char *list, size_t size)
+#define LIST_MAX 400
+
+static const char *
+list_names (json_t *record, char list[LIST_MAX])
 {
   char buf[REASON_NAME_MAX];
   const char *name;
   json_t *value;
   size_t n = 0;
 
-  snprintf (list, size, "none");
+  snprintf (list, LIST_MAX, "none");
   json_object_foreach (record, name, value)
   {
-    if (n + REASON_NAME_MAX + 8 > size) {
-      snprintf (list + n, size - n, ", ...");
-      return;
+    if (n + REASON_NAME_MAX + 8 > LIST_MAX) {
+      snprintf (list + n, LIST_MAX - n, ", ...");
+      return list;
     }
-    n += snprintf (list + n, size - n, "%s%s", n > 0 ? ", " : "",
+    n += snprintf (list + n, LIST_MAX - n, "%s%s", n > 0 ? ", " : "",
                    reason_name (buf, name));
   }
+  return list;
 }
 
 /* A member that must be a string with something in it. */
@@ -60,16 +63,14 @@ static int
 get_string (json_t *record, const char *field, const char **ret, size_t *length,
             struct reason *why)
 {
-  char buf[REASON_NAME_MAX], list[400];
+  char buf[REASON_NAME_MAX], list[LIST_MAX];
   json_t *value = json_object_get (record, field);
 
   reason_name (buf, field);
-  if (!value) {
-    list_names (record, list, sizeof list);
+  if (!value)
     return reason_set (why, EBADMSG,
                        "the record has no field \"%s\" (its fields: %s)", buf,
-                       list);
-  }
+                       list_names (record, list));
   if (json_is_null (value))
     return reason_set (why, EBADMSG, "the record's field \"%s\" is null", buf);
   if (!json_is_string (value))
@@ -131,15 +132,13 @@ field_passphrase (json_t *record, const char *field,
 static int
 raw_passphrase (json_t *record, struct secret **ret, struct reason *why)
 {
-  char list[400];
+  char list[LIST_MAX];
 
-  if (json_object_size (record) != 1) {
-    list_names (record, list, sizeof list);
+  if (json_object_size (record) != 1)
     return reason_set (why, EBADMSG,
                        "the record does not have exactly one field: say which "
                        "one holds the passphrase (its fields: %s)",
-                       list);
-  }
+                       list_names (record, list));
   return field_passphrase (record,
                            json_object_iter_key (json_object_iter (record)),
                            ENCODING_TEXT, ret, why);
@@ -202,16 +201,14 @@ static int
 ceph_csi_passphrase (json_t *record, struct secret **ret, struct reason *why)
 {
   json_t *data = json_object_get (record, "data");
-  char list[400];
+  char list[LIST_MAX];
   int r;
 
-  if (!json_is_object (data)) {
-    list_names (record, list, sizeof list);
+  if (!json_is_object (data))
     return reason_set (why, EBADMSG,
                        "the record has no object \"data\", as ceph-csi's have "
                        "(its fields: %s)",
-                       list);
-  }
+                       list_names (record, list));
   r = field_passphrase (data, "passphrase", ENCODING_TEXT, ret, why);
   return reason_context (r, why, "in \"data\"");
 }

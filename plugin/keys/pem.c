@@ -159,16 +159,6 @@ bad_certificate (const struct secret *text, const char *name,
   return bad (name, kind->certificate, why);
 }
 
-static int
-bad_key (const struct secret *text, const char *name, struct reason *why)
-{
-  const struct kind *kind = kind_of (text);
-
-  if (kind != &pems[PRIVATE_KEY])
-    ERR_clear_error ();
-  return bad (name, kind->key, why);
-}
-
 /* ---- into OpenSSL ---- */
 
 /* Nobody is there who could type it. */
@@ -247,8 +237,13 @@ use_key (const struct pem *pem, SSL_CTX *ctx, struct reason *why)
 
   if (bio && kind_of_pem (pem->key) != &pems[PROTECTED_KEY])
     key = PEM_read_bio_PrivateKey (bio, NULL, no_password, NULL);
-  if (!key)
-    r = bad_key (pem->key, pem->key_name, why);
+  if (!key) {
+    const struct kind *kind = kind_of (pem->key);
+
+    if (kind != &pems[PRIVATE_KEY])
+      ERR_clear_error ();
+    r = bad (pem->key_name, kind->key, why);
+  }
   else if (X509_check_private_key (SSL_CTX_get0_certificate (ctx), key) != 1) {
     ERR_clear_error ();
     r = reason_set (why, EINVAL, "%s does not belong to %s", pem->key_name,

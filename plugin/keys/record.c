@@ -36,17 +36,6 @@ struct record {
 
 /* ---- one record ---- */
 
-static int
-set_body (struct record *r, json_t *reference, json_t *wrapped,
-          struct reason *why)
-{
-  if (!reference == !wrapped)
-    return reason_set (why, EINVAL,
-                       "it must have either \"reference\" or \"wrapped\"");
-  r->body = json_string_value (reference ? reference : wrapped);
-  return r->body[0] ? 0 : reason_set (why, EINVAL, "its reference is empty");
-}
-
 /* IS_TOKEN: LUKS2 asks for "type" and "keyslots". */
 static int
 parse (const char *text, size_t length, bool is_token, struct record *ret,
@@ -77,7 +66,11 @@ parse (const char *text, size_t length, bool is_token, struct record *ret,
                        (long long)json_integer_value (version), RECORD_VERSION);
   ret->profile = json_string_value (profile);
   ret->image_id = json_string_value (image_id);
-  return set_body (ret, reference, wrapped, why);
+  if (!reference == !wrapped)
+    return reason_set (why, EINVAL,
+                       "it must have either \"reference\" or \"wrapped\"");
+  ret->body = json_string_value (reference ? reference : wrapped);
+  return ret->body[0] ? 0 : reason_set (why, EINVAL, "its reference is empty");
 }
 
 /* PROFILE:BODY, when PROFILE is the name of one and not a kind of key

@@ -115,16 +115,6 @@ set_tls (CURL *c, struct transport *t)
 
 /* ---- the handle ---- */
 
-/* Only TLS: no protocol is spoken above it. */
-static void
-set_bare (CURL *c)
-{
-  curl_easy_setopt (c, CURLOPT_CONNECT_ONLY, 1L);
-  curl_easy_setopt (c, CURLOPT_SSL_ENABLE_ALPN, 0L);
-  /* A CA's own certificate is what is trusted, not any that it signed. */
-  curl_easy_setopt (c, CURLOPT_SSL_OPTIONS, (long)CURLSSLOPT_NO_PARTIALCHAIN);
-}
-
 int
 transport_open (struct transport *t, int64_t connect_ms)
 {
@@ -154,8 +144,12 @@ transport_open (struct transport *t, int64_t connect_ms)
   if (t->at->socket)
     curl_easy_setopt (c, CURLOPT_UNIX_SOCKET_PATH, t->at->socket);
   set_tls (c, t);
-  if (t->bare)
-    set_bare (c);
+  if (!t->bare)
+    return 0;
+  curl_easy_setopt (c, CURLOPT_CONNECT_ONLY, 1L);
+  curl_easy_setopt (c, CURLOPT_SSL_ENABLE_ALPN, 0L);
+  /* A CA's own certificate is what is trusted, not any that it signed. */
+  curl_easy_setopt (c, CURLOPT_SSL_OPTIONS, (long)CURLSSLOPT_NO_PARTIALCHAIN);
   return 0;
 }
 

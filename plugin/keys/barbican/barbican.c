@@ -112,12 +112,6 @@ register_consumer (const struct barbican_key *k, struct key_question *question)
 /* ---- the secret ---- */
 
 static int
-about (const struct barbican_key *k, int r, struct reason *why)
-{
-  return reason_context (r, why, "the secret %s", k->id);
-}
-
-static int
 get_metadata (const struct barbican_key *k, struct key_question *question,
               struct layout *layout, struct reason *why)
 {
@@ -129,7 +123,7 @@ get_metadata (const struct barbican_key *k, struct key_question *question,
     return r;
   r = barbican_secret_layout (reply.json, k->barbican->layout.kind,
                               &layout->kind, why);
-  return about (k, r, why);
+  return reason_context (r, why, "the secret %s", k->id);
 }
 
 static int
@@ -153,7 +147,7 @@ get_payload (const struct barbican_key *k, struct key_question *question,
   /* Of its own size: the reply's has room for a mebibyte. */
   if (r == 0)
     r = text_copy_secret (ret, reply.body->bytes, reply.body->length, why);
-  return about (k, r, why);
+  return reason_context (r, why, "the secret %s", k->id);
 }
 
 /* Whatever the secret is now: a key that was changed may be used. */

@@ -110,10 +110,11 @@ extern void keystone_open (struct keystone *ks);
 extern void keystone_close (struct keystone *ks);
 extern void keystone_relock (struct keystone *ks);
 
-/* Make the endpoint that the profile names.  -EINVAL, -ENOMEM. */
+/* An endpoint at LIST.  -EINVAL, -ENOMEM. */
 extern int
-keystone_use_endpoints (struct keystone *ks, const struct address_list *list,
-                        struct reason *why);
+keystone_endpoint_new (const struct keystone *ks,
+                       const struct address_list *list,
+                       struct barbican_endpoint **ret, struct reason *why);
 
 /* Where T is good for. */
 extern const struct barbican_endpoint *

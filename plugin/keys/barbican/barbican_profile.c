@@ -216,7 +216,9 @@ set_endpoint (struct keystone *ks, const struct barbican_settings *s,
     r = text_copy (&ks->region, json_string_value (s->region), why);
   if (r == 0)
     r = text_copy (&ks->interface, interfaces[which], why);
-  return r == 0 && list.nr > 0 ? keystone_use_endpoints (ks, &list, why) : r;
+  return r == 0 && list.nr > 0
+             ? keystone_endpoint_new (ks, &list, &ks->fixed, why)
+             : r;
 }
 
 static int

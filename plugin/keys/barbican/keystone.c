@@ -296,9 +296,10 @@ static const struct key_server_rules endpoint_rules = {
   .check = check_endpoint,
 };
 
-static int
-endpoint_new (const struct keystone *ks, const struct address_list *list,
-              struct barbican_endpoint **ret, struct reason *why)
+int
+keystone_endpoint_new (const struct keystone *ks,
+                       const struct address_list *list,
+                       struct barbican_endpoint **ret, struct reason *why)
 {
   struct barbican_endpoint *e = calloc (1, sizeof *e);
   int r;
@@ -317,13 +318,6 @@ endpoint_new (const struct keystone *ks, const struct address_list *list,
   return r;
 }
 
-int
-keystone_use_endpoints (struct keystone *ks, const struct address_list *list,
-                        struct reason *why)
-{
-  return endpoint_new (ks, list, &ks->fixed, why);
-}
-
 const struct barbican_endpoint *
 keystone_endpoint (const struct keystone *ks, const struct login_token *t)
 {
@@ -337,7 +331,7 @@ set_endpoint (const struct keystone *ks, struct login_token *t, const char *url,
 {
   const struct address_list one = { .text = { url }, .nr = 1 };
   struct barbican_endpoint *e;
-  const int r = endpoint_new (ks, &one, &e, why);
+  const int r = keystone_endpoint_new (ks, &one, &e, why);
 
   if (r < 0)
     return r;
@@ -419,9 +413,14 @@ keystone_open (struct keystone *ks)
   login_open (&ks->login, &kind, &ks->server);
 }
 
-static void
-identity_free (struct identity *who)
+void
+keystone_close (struct keystone *ks)
 {
+  struct identity *who = &ks->identity;
+
+  login_close (&ks->login);
+  endpoint_free (ks->fixed);
+  key_server_free (ks->server);
   credential_close (&who->secret);
   free (who->id);
   free (who->user);
@@ -429,15 +428,6 @@ identity_free (struct identity *who)
   free (who->project);
   free (who->project_domain);
   free (who->domain);
-}
-
-void
-keystone_close (struct keystone *ks)
-{
-  login_close (&ks->login);
-  endpoint_free (ks->fixed);
-  key_server_free (ks->server);
-  identity_free (&ks->identity);
   free (ks->endpoint_setting);
   free (ks->region);
   free (ks->interface);

@@ -33,14 +33,6 @@ copy_id (const struct profile *profile, const json_t *value, const char *member,
   return text_copy (ret, json_string_value (value), why);
 }
 
-static int
-goes_with (const struct profile *profile, const char *member, const char *what,
-           struct reason *why)
-{
-  return reason_set (why, EINVAL, "%s: \"%s\" goes with %s only",
-                     profile->where, member, what);
-}
-
 /* "engine": "encrypt" */
 static int
 set_wrapper (struct kmip *k, const struct kmip_settings *s,
@@ -49,11 +41,11 @@ set_wrapper (struct kmip *k, const struct kmip_settings *s,
   static const char get[] = "\"engine\": \"get\"";
 
   if (s->lookup)
-    return goes_with (profile, "lookup", get, why);
+    return json_goes_with (profile->where, "lookup", get, why);
   if (s->prefix)
-    return goes_with (profile, "prefix", get, why);
+    return json_goes_with (profile->where, "prefix", get, why);
   if (s->layout)
-    return goes_with (profile, "layout", get, why);
+    return json_goes_with (profile->where, "layout", get, why);
   if (!s->key)
     return reason_set (why, EINVAL,
                        "%s: the member \"key\" is missing: the id of the key "
@@ -72,14 +64,16 @@ set_lookup (struct kmip *k, const struct kmip_settings *s,
   int r = 0;
 
   if (s->key)
-    return goes_with (profile, "key", "\"engine\": \"encrypt\"", why);
+    return json_goes_with (profile->where, "key", "\"engine\": \"encrypt\"",
+                           why);
   if (s->lookup)
     r = json_word (profile->where, "lookup", s->lookup, lookups, why);
   if (r < 0)
     return r;
   k->by_name = r == 1;
   if (s->prefix && !k->by_name)
-    return goes_with (profile, "prefix", "\"lookup\": \"name\"", why);
+    return json_goes_with (profile->where, "prefix", "\"lookup\": \"name\"",
+                           why);
   if (!s->layout)
     return reason_set (why, EINVAL, "%s: the member \"layout\" is missing",
                        profile->where);

@@ -73,19 +73,6 @@ enum { REASON_INVALID_MESSAGE = 4 };
 /* ---- requests ---- */
 
 static void
-put_header (struct ttlv_writer *w, unsigned minor)
-{
-  ttlv_open (w, TAG_REQUEST_HEADER);
-  ttlv_open (w, TAG_PROTOCOL_VERSION);
-  ttlv_put_integer (w, TAG_VERSION_MAJOR, 1);
-  ttlv_put_integer (w, TAG_VERSION_MINOR, minor);
-  ttlv_close (w);
-  ttlv_put_integer (w, TAG_MAXIMUM_RESPONSE_SIZE, TTLV_MESSAGE_MAX);
-  ttlv_put_integer (w, TAG_BATCH_COUNT, 1);
-  ttlv_close (w);
-}
-
-static void
 put_locate (struct ttlv_writer *w, const struct kmip_request *request)
 {
   /* Two tell "several". */
@@ -152,7 +139,14 @@ kmip_message_write (const struct kmip_request *request, unsigned minor,
     return reason_no_memory (why);
   w = ttlv_begin_writing (out);
   ttlv_open (&w, TAG_REQUEST_MESSAGE);
-  put_header (&w, minor);
+  ttlv_open (&w, TAG_REQUEST_HEADER);
+  ttlv_open (&w, TAG_PROTOCOL_VERSION);
+  ttlv_put_integer (&w, TAG_VERSION_MAJOR, 1);
+  ttlv_put_integer (&w, TAG_VERSION_MINOR, minor);
+  ttlv_close (&w);
+  ttlv_put_integer (&w, TAG_MAXIMUM_RESPONSE_SIZE, TTLV_MESSAGE_MAX);
+  ttlv_put_integer (&w, TAG_BATCH_COUNT, 1);
+  ttlv_close (&w);
   ttlv_open (&w, TAG_BATCH_ITEM);
   ttlv_put_enumeration (&w, TAG_OPERATION, request->operation);
   ttlv_open (&w, TAG_REQUEST_PAYLOAD);
@@ -240,21 +234,11 @@ odd_failure (const struct kmip_reply *reply, const char *what,
                      reply->text[0] ? ": " : "", reply->text);
 }
 
-static void
-read_text (struct ttlv_cursor item, struct kmip_reply *reply)
-{
-  struct ttlv_item text;
-
-  if (ttlv_find (item, TAG_RESULT_MESSAGE, TTLV_TEXT, &text) == 0)
-    snprintf (reply->text, sizeof reply->text, "%.*s", (int)text.length,
-              (const char *)text.value);
-}
-
 static int
 read_batch_item (struct ttlv_cursor item, enum kmip_operation operation,
                  struct kmip_reply *reply, struct reason *why)
 {
-  struct ttlv_item status, payload;
+  struct ttlv_item status, text, payload;
   uint32_t echoed = 0;
   int r;
 
@@ -268,8 +252,10 @@ read_batch_item (struct ttlv_cursor item, enum kmip_operation operation,
   if (r < 0)
     return r;
   reply->success = ttlv_number (&status) == STATUS_SUCCESS;
-  if (!reply->success)
-    read_text (item, reply);
+  if (!reply->success &&
+      ttlv_find (item, TAG_RESULT_MESSAGE, TTLV_TEXT, &text) == 0)
+    snprintf (reply->text, sizeof reply->text, "%.*s", (int)text.length,
+              (const char *)text.value);
   if (!reply->success && ttlv_number (&status) != STATUS_FAILED)
     return odd_failure (reply, "neither a success nor a failure", why);
   if (reply->success ? echoed != operation : echoed && echoed != operation)

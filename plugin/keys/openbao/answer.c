@@ -200,21 +200,13 @@ bao_answer_has_metadata (const struct http_reply *a)
   return json_is_object (metadata_of (a));
 }
 
-/* OpenBao says nothing of a key that is not there; a gateway has words. */
-static bool
-is_silent (const struct http_reply *a)
-{
-  json_t *errors = json_object_get (a->json, "errors");
-
-  return json_is_array (errors) && json_array_size (errors) == 0;
-}
-
 static int
 not_found (const struct openbao_key *k, const struct http_reply *a,
            struct reason *why)
 {
   const char *address = key_server_address (k->bao->server);
   const char *mount = k->mount ? k->mount : "";
+  json_t *errors = json_object_get (a->json, "errors");
   int r;
 
   if (!a->json)
@@ -227,7 +219,8 @@ not_found (const struct openbao_key *k, const struct http_reply *a,
   r = wrong_place (k, a, why);
   if (r < 0)
     return r;
-  if (!is_silent (a))
+  /* OpenBao says nothing of a key that is not there; a gateway has words. */
+  if (!json_is_array (errors) || json_array_size (errors) > 0)
     return reason_set (why, EINVAL, "%s answered 404%s%s", address,
                        a->text[0] ? ": " : "", a->text);
   if (k->version > 0)

@@ -99,18 +99,14 @@ bao_ask (const struct openbao *b, const char *method, const char *path,
   }
 }
 
-/* Does PATH have it as one of its names? */
-static bool
-has_data (const char *path)
-{
-  return strncmp (path, "data/", 5) == 0 || strstr (path, "/data/") != NULL;
-}
-
 /* OpenBao's policies say the same whether the key exists or not. */
 static int
 denied (const struct openbao_key *k, struct reason *why)
 {
   const struct openbao *b = k->bao;
+  /* The HTTP API has it in a path, the command and we do not. */
+  const bool data =
+      strncmp (k->path, "data/", 5) == 0 || strstr (k->path, "/data/") != NULL;
 
   return reason_set (
       why, EACCES, "%s denies %s " REASON_QUOTED "%s%s%.256s%s: %s%s%s",
@@ -122,10 +118,7 @@ denied (const struct openbao_key *k, struct reason *why)
       b->login->method ? "the token is good, but no policy of it allows that"
                        : "the agent's token does not allow that",
       k->mount_seen ? "" : ", or there is no such mount",
-      /* The HTTP API has it in a path, the command and we do not. */
-      !k->wrapped && has_data (k->path)
-          ? " (leave out \"data/\", as with bao kv get)"
-          : "");
+      !k->wrapped && data ? " (leave out \"data/\", as with bao kv get)" : "");
 }
 
 int

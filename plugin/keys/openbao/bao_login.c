@@ -130,14 +130,6 @@ bao_token_revoke (const struct login *l, const struct login_token *t,
   ask_about (l, t, "POST", "v1/auth/token/revoke-self", &question, &a, NULL);
 }
 
-/* Did the server refuse for good?  "past the max TTL" is a 500. */
-static bool
-is_final (const struct http_reply *a)
-{
-  return (a->status >= 400 && !http_is_standby_outage (a->status)) ||
-         (a->status == 500 && strstr (a->text, "renew"));
-}
-
 /* Less than was granted at first: the token's greatest age is near, and
  * the next that is due is a login.
  */
@@ -173,7 +165,9 @@ bao_token_renew (struct login *l, const struct login_token *old,
       see_greatest_age (*ret);
     return r;
   }
-  if (is_final (&a))
+  /* For good: "past the max TTL" is a 500. */
+  if ((a.status >= 400 && !http_is_standby_outage (a.status)) ||
+      (a.status == 500 && strstr (a.text, "renew")))
     return reason_set (why, EACCES,
                        "%s does not renew the token (%ld%s%s): it will end, "
                        "and needs to be replaced (%s)",
@@ -269,15 +263,6 @@ bao_login_post (struct login *core, struct key_question *question,
 
 /* ---- doubts ---- */
 
-static int
-rejected (const struct bao_login *l, struct reason *why)
-{
-  return reason_set (why, EKEYREJECTED,
-                     "%s does not accept the token: it is wrong, expired, "
-                     "revoked, used up, or perhaps not for this address (%s)",
-                     key_server_address (l->bao->server), l->core.setting);
-}
-
 /* What a lookup says: 0: a bad token.  -EACCES: a good one. */
 static int
 look_up (const struct bao_login *l, const struct login_token *t,
@@ -326,23 +311,15 @@ bao_login_doubt (struct bao_login *l, const struct login_token *t,
   if (core->token != t)
     return 0;
   if (core->given)
-    return rejected (l, why);
+    return reason_set (why, EKEYREJECTED,
+                       "%s does not accept the token: it is wrong, expired, "
+                       "revoked, used up, or perhaps not for this address (%s)",
+                       key_server_address (l->bao->server), core->setting);
   login_put (core, NULL);
   return 0;
 }
 
 /* ---- what is known of a token ---- */
-
-static void
-learn (struct login_token *t, const struct http_reply *a)
-{
-  if (a->status == 200 && a->json)
-    bao_token_learn (t, json_object_get (a->json, "data"));
-  else if (bao_login_says_policy (a))
-    t->life.known = true; /* that much, and there will be no more */
-  else if (a->status == 403 && a->json)
-    t->life.known = t->life.limited = true; /* the question was its last use */
-}
 
 void
 bao_login_learn (struct bao_login *l, struct key_question *question)
@@ -361,7 +338,12 @@ bao_login_learn (struct bao_login *l, struct key_question *question)
   if (!t || bao_token_look_up (&l->core, t, &q, &a, NULL) < 0)
     return;
   SCOPED_LOCK (&l->core.lock);
-  learn (t, &a);
+  if (a.status == 200 && a.json)
+    bao_token_learn (t, json_object_get (a.json, "data"));
+  else if (bao_login_says_policy (&a))
+    t->life.known = true; /* that much, and there will be no more */
+  else if (a.status == 403 && a.json)
+    t->life.known = t->life.limited = true; /* the question was its last use */
 }
 
 bool

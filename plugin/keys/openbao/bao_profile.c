@@ -64,15 +64,6 @@ missing (const struct profile *profile, const char *member, const char *when,
                      profile->where, member, when);
 }
 
-/* A member that means nothing here would only deceive its reader. */
-static int
-out_of_place (const struct profile *profile, const char *member,
-              const char *place, struct reason *why)
-{
-  return reason_set (why, EINVAL, "%s: \"%s\" goes with %s only",
-                     profile->where, member, place);
-}
-
 static int
 set_layout (struct openbao *b, const struct bao_settings *s,
             const struct profile *profile, struct reason *why)
@@ -87,8 +78,8 @@ set_layout (struct openbao *b, const struct bao_settings *s,
   if (kind == LAYOUT_FIELD && !s->field)
     return missing (profile, "field", "the layout is \"field\"", why);
   if (kind != LAYOUT_FIELD && (s->field || s->encoding))
-    return out_of_place (profile, s->field ? "field" : "encoding",
-                         "the layout \"field\"", why);
+    return json_goes_with (profile->where, s->field ? "field" : "encoding",
+                           "the layout \"field\"", why);
   if (s->encoding)
     encoding = json_word (profile->where, "encoding", s->encoding,
                           layout_encodings, why);
@@ -111,11 +102,11 @@ set_transit (struct openbao *b, const struct bao_settings *s,
   if (!name)
     return missing (profile, "key", "the engine is \"transit\"", why);
   if (s->prefix || s->field || s->encoding)
-    return out_of_place (profile,
-                         s->prefix  ? "prefix"
-                         : s->field ? "field"
-                                    : "encoding",
-                         "a KV engine", why);
+    return json_goes_with (profile->where,
+                           s->prefix  ? "prefix"
+                           : s->field ? "field"
+                                      : "encoding",
+                           "a KV engine", why);
   if (s->layout)
     r = json_word (profile->where, "layout", s->layout, words, why);
   if (r < 0) {
@@ -148,19 +139,9 @@ set_engine (struct openbao *b, const struct bao_settings *s,
   if (engine == ENGINE_TRANSIT)
     return set_transit (b, s, profile, why);
   if (s->key || s->derived)
-    return out_of_place (profile, s->key ? "key" : "derived",
-                         "the engine \"transit\"", why);
+    return json_goes_with (profile->where, s->key ? "key" : "derived",
+                           "the engine \"transit\"", why);
   return set_layout (b, s, profile, why);
-}
-
-/* A prefix goes before every reference, which is checked with it. */
-static int
-check_prefix (const char *prefix, struct reason *why)
-{
-  CLEANUP_FREE char *example = NULL;
-  const int r = text_format (&example, why, "%sx", prefix);
-
-  return r < 0 ? r : reference_check_path (example, "\"prefix\"", why);
 }
 
 /* The mount may be written with a slash at its end, as the server
@@ -170,6 +151,7 @@ static int
 set_mount (struct openbao *b, const struct bao_settings *s,
            const struct profile *profile, struct reason *why)
 {
+  CLEANUP_FREE char *example = NULL;
   const char *usual = b->engine == ENGINE_TRANSIT ? "transit" : "secret";
   size_t n;
   int r;
@@ -185,8 +167,11 @@ set_mount (struct openbao *b, const struct bao_settings *s,
   if (n > 0 && b->mount[n - 1] == '/')
     b->mount[n - 1] = '\0';
   r = reference_check_path (b->mount, "\"mount\"", why);
+  /* A prefix goes before every reference, which is checked with it. */
   if (r == 0)
-    r = check_prefix (b->prefix, why);
+    r = text_format (&example, why, "%sx", b->prefix);
+  if (r == 0)
+    r = reference_check_path (example, "\"prefix\"", why);
   return reason_context (r, why, "%s", profile->where);
 }
 

@@ -81,21 +81,6 @@ struct bao_kv_place {
   bool seen; /* the server named the mount */
 };
 
-/* "v1/MOUNT/[data/]PATH[?version=N]", encoded. */
-static int
-record_path (const struct bao_kv_place *place, unsigned version, char **ret,
-             struct reason *why)
-{
-  CLEANUP_FREE char *path = NULL;
-  const int r = bao_path (&path, why, "v1/%s/%s%s", place->mount,
-                          place->kv2 ? "data/" : "", place->path);
-
-  if (r == 0 && version > 0)
-    return text_format (ret, why, "%s?version=%u", path, version);
-  *ret = TAKE_PTR (path);
-  return r;
-}
-
 /* The commands' own fallback for a token that may not ask. */
 static int
 guess_mount (const struct openbao_key *k, struct bao_kv_place *place,
@@ -300,17 +285,6 @@ read_record (const struct openbao_key *k, const struct http_reply *a, bool kv2,
                          key_server_address (k->bao->server));
 }
 
-/* What KV version 2 says of the record, or 0. */
-static unsigned
-version_of (const struct http_reply *a, bool kv2)
-{
-  json_t *data = json_object_get (a->json, "data");
-  const json_int_t n = json_integer_value (
-      json_object_get (json_object_get (data, "metadata"), "version"));
-
-  return kv2 && n > 0 && n <= INT_MAX ? n : 0;
-}
-
 /* PLACE is known.  For sentences, the key is that of the place. */
 static int
 read_there (const struct openbao_key *k, const struct bao_kv_place *place,
@@ -323,7 +297,8 @@ read_there (const struct openbao_key *k, const struct bao_kv_place *place,
                                     .mount = place->mount,
                                     .mount_seen = place->seen };
   CLEANUP_REPLY struct http_reply a = { 0 };
-  CLEANUP_FREE char *path = NULL;
+  CLEANUP_FREE char *path = NULL, *query = NULL;
+  json_int_t version;
   int r;
 
   if (k->version > 0 && !place->kv2)
@@ -333,14 +308,20 @@ read_there (const struct openbao_key *k, const struct bao_kv_place *place,
                        "versions: leave \"#version=%u\" out",
                        reason_quoted (place->mount),
                        key_server_address (k->bao->server), k->version);
-  r = record_path (place, k->version, &path, why);
+  r = bao_path (&path, why, "v1/%s/%s%s", place->mount,
+                place->kv2 ? "data/" : "", place->path);
+  if (r == 0 && k->version > 0)
+    r = text_format (&query, why, "%s?version=%u", path, k->version);
   if (r == 0)
-    r = bao_ask_for_key (&here, "GET", path, NULL, q, &a, why);
+    r = bao_ask_for_key (&here, "GET", query ? query : path, NULL, q, &a, why);
   if (r == -ENOENT && !bao_answer_has_metadata (&a))
     return doubt_place (k, place, q, why);
   if (r < 0)
     return r;
-  q->version = version_of (&a, place->kv2);
+  version = json_integer_value (json_object_get (
+      json_object_get (json_object_get (a.json, "data"), "metadata"),
+      "version"));
+  q->version = place->kv2 && version > 0 && version <= INT_MAX ? version : 0;
   return read_record (&here, &a, place->kv2, ret, why);
 }
 

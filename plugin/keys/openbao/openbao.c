@@ -139,18 +139,6 @@ set_kv_key (struct openbao_key *k, const char *body, struct reason *why)
 }
 
 static int
-set_transit_key (struct openbao_key *k, const char *body, struct reason *why)
-{
-  int r = bao_transit_check (body, why);
-
-  if (r == 0)
-    r = text_copy (&k->wrapped, body, why);
-  if (r == 0)
-    r = text_copy (&k->path, k->bao->transit_key, why);
-  return r;
-}
-
-static int
 set_profile_key (struct openbao_key *k, const char *body, struct reason *why)
 {
   const struct openbao *b = k->bao;
@@ -161,10 +149,13 @@ set_profile_key (struct openbao_key *k, const char *body, struct reason *why)
   r = text_copy (&k->layout.field, b->layout.field, why);
   if (r == 0)
     r = text_copy (&k->mount, b->mount, why);
+  if (r == 0 && b->engine != ENGINE_TRANSIT)
+    return set_kv_key (k, body, why);
   if (r == 0)
-    r = b->engine == ENGINE_TRANSIT ? set_transit_key (k, body, why)
-                                    : set_kv_key (k, body, why);
-  return r;
+    r = bao_transit_check (body, why);
+  if (r == 0)
+    r = text_copy (&k->wrapped, body, why);
+  return r < 0 ? r : text_copy (&k->path, b->transit_key, why);
 }
 
 /* For sentences: a wrapped passphrase says nothing to its reader. */
