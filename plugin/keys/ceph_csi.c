@@ -33,6 +33,7 @@
 #define NONCE_BYTES 12
 #define TAG_BYTES 16
 #define WRAP_KEY_BYTES 32
+#define KMIP_BLOCK 16
 #define SCRYPT_N 32768
 #define SCRYPT_R 8
 #define SCRYPT_P 1
@@ -229,22 +230,6 @@ other_than_json (const struct secret *text, const char *name,
 }
 
 static int
-is_of_kmip (const struct secret *dek, const struct secret *nonce,
-            const char *name, struct reason *why)
-{
-  enum { block = 16 };
-
-  if (nonce->length != block || dek->length == 0 || dek->length % block != 0)
-    return 0;
-  return reason_set (why, EINVAL,
-                     "the image's metadata \"%s\" was wrapped by another KMS "
-                     "than metadata: by its look ceph-csi's type kmip; a "
-                     "profile of type kmip with \"engine\": \"encrypt\" opens "
-                     "it, as PROFILE:kmip:v1:cbc:NONCE:DEK",
-                     name);
-}
-
-static int
 parse_dek (const struct secret *text, const char *name, struct secret **dek,
            struct secret **nonce, struct reason *why)
 {
@@ -269,10 +254,17 @@ parse_dek (const struct secret *text, const char *name, struct secret **dek,
   r = decode (d, "dek", name, dek, why);
   if (r == 0)
     r = decode (n, "nonce", name, nonce, why);
-  if (r == 0)
-    r = is_of_kmip (*dek, *nonce, name, why);
   if (r < 0)
     return r;
+  if ((*nonce)->length == KMIP_BLOCK && (*dek)->length > 0 &&
+      (*dek)->length % KMIP_BLOCK == 0)
+    return reason_set (
+        why, EINVAL,
+        "the image's metadata \"%s\" was wrapped by another KMS "
+        "than metadata: by its look ceph-csi's type kmip; a "
+        "profile of type kmip with \"engine\": \"encrypt\" opens "
+        "it, as PROFILE:kmip:v1:cbc:NONCE:DEK",
+        name);
   if ((*nonce)->length != NONCE_BYTES || (*dek)->length <= TAG_BYTES)
     return reason_set (why, EBADMSG,
                        "the image's metadata \"%s\" holds no wrapped key: its "

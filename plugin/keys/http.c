@@ -283,21 +283,6 @@ struct best {
   bool there;
 };
 
-static void
-note_status (struct round *r, const struct key_server *server,
-             const struct http_reply *reply)
-{
-  struct reason text;
-
-  if (reply->next > 0)
-    reason_set (&text, 0, "%.256s is a standby and says: ask %.200s",
-                server->list[r->at].text, reply->redirect);
-  else
-    reason_set (&text, 0, "%.256s answered %ld", server->list[r->at].text,
-                reply->status);
-  round_note (r, text.text);
-}
-
 /* No address answered well.  One that said anything at all is quoted by
  * who asked, the others in ELSEWHERE.
  */
@@ -325,7 +310,15 @@ put_by (struct round *r, const struct key_server *server, struct best *best,
         struct http_reply *reply, int err, const struct reason *why)
 {
   if (err == 0) {
-    note_status (r, server, reply);
+    struct reason text;
+
+    if (reply->next > 0)
+      reason_set (&text, 0, "%.256s is a standby and says: ask %.200s",
+                  server->list[r->at].text, reply->redirect);
+    else
+      reason_set (&text, 0, "%.256s answered %ld", server->list[r->at].text,
+                  reply->status);
+    round_note (r, text.text);
     if (best->there)
       http_reply_free (&best->reply);
     *best = (struct best){ .reply = *reply, .at = r->at, .there = true };

@@ -62,20 +62,6 @@ reference_of (const struct key *key)
                              .body = key->body };
 }
 
-/* A profile's references are checked by its provider, in key_prepare. */
-static int
-check_reference (const struct key *key, struct reason *why)
-{
-  const struct reference ref = reference_of (key);
-  const struct provider *provider = provider_of_scheme (key->scheme);
-
-  if (provider)
-    return provider->parse (&ref, why);
-  if (!key->body[0])
-    return reason_set (why, EINVAL, "the reference behind a profile is empty");
-  return 0;
-}
-
 /* Take REF apart; what KEY holds is replaced only by a success. */
 static int
 take_reference (struct key *key, const char *ref, size_t scheme_len,
@@ -87,12 +73,19 @@ take_reference (struct key *key, const char *ref, size_t scheme_len,
   const struct key k = { .name = name,
                          .scheme = scheme,
                          .body = name ? name + scheme_len + 1 : NULL };
+  const struct reference parts = reference_of (&k);
+  const struct provider *provider = NULL;
   int r = 0;
 
   if (!name || !old || (scheme_len > 0 && !scheme))
     return reason_no_memory (why);
   if (scheme)
-    r = check_reference (&k, why);
+    provider = provider_of_scheme (scheme);
+  /* A profile's references are checked by its provider, in key_prepare. */
+  if (provider)
+    r = provider->parse (&parts, why);
+  else if (scheme && !k.body[0])
+    r = reason_set (why, EINVAL, "the reference behind a profile is empty");
   if (r < 0)
     return r;
   *old = (struct retired){ key->name, key->scheme, key->retired };

@@ -274,29 +274,22 @@ join_fetch (struct kms *kms, struct fetch *f, struct key_question *q,
   return r;
 }
 
-static void
-leave_list (struct kms *kms, const struct fetch *f)
-{
-  struct fetch **p = &kms->fetches;
-
-  while (*p != f)
-    p = &(*p)->next;
-  *p = f->next;
-}
-
 /* Fetch, and let those who joined take their copies: F lives here. */
 static int
 fly (struct kms *kms, const struct kms_call *call, struct key_question *q,
      struct secret **ret, struct reason *why)
 {
   struct fetch f = { .id = call->flight, .next = kms->fetches };
+  struct fetch **p = &kms->fetches;
 
   kms->fetches = &f;
   f.r = ask_in_turn (kms, call, q, &f.secret, &f.why);
   memcpy (f.request_id, q->request_id, sizeof f.request_id);
   f.version = q->version;
   f.landed = true;
-  leave_list (kms, &f);
+  while (*p != &f)
+    p = &(*p)->next;
+  *p = f.next;
   pthread_cond_broadcast (&kms->changed);
   while (f.waiting > 0)
     pthread_cond_wait (&kms->changed, &kms->lock);

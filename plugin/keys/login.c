@@ -306,16 +306,6 @@ prolong (struct login *l, const struct deadline *deadline, struct reason *why)
   return r;
 }
 
-/* What is given, and ends for good: say so until it is replaced. */
-static int
-ending (const struct login *l, struct reason *why)
-{
-  return reason_set (why, EACCES,
-                     "the token will end and cannot be renewed: it needs to be "
-                     "replaced (%s)",
-                     l->setting);
-}
-
 /* Tending ended with R, for now. */
 static void
 note_tended (struct login *l, int r, const struct reason *why)
@@ -353,8 +343,13 @@ tend_token (struct login *l, const struct deadline *deadline, int64_t *next_ms,
     *why = l->tend_failure;
   }
   else if (begin >= l->token->life.renew_ms) {
-    r = l->given && !l->token->life.renewable ? ending (l, why)
-                                              : prolong (l, deadline, why);
+    /* What is given, and ends for good: say so until it is replaced. */
+    r = l->given && !l->token->life.renewable
+            ? reason_set (why, EACCES,
+                          "the token will end and cannot be renewed: it needs "
+                          "to be replaced (%s)",
+                          l->setting)
+            : prolong (l, deadline, why);
     note_tended (l, r, why);
   }
   if (!is_tended (l))

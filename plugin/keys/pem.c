@@ -256,17 +256,6 @@ use_key (const struct pem *pem, SSL_CTX *ctx, struct reason *why)
   return r;
 }
 
-static int
-use (const struct pem *pem, SSL_CTX *ctx, struct reason *why)
-{
-  ERR_clear_error ();
-  if (pem->ca && each_certificate (pem->ca, ctx, trust) <= 0)
-    return bad_certificate (pem->ca, pem->ca_name, why);
-  if (pem->cert && each_certificate (pem->cert, ctx, present) <= 0)
-    return bad_certificate (pem->cert, pem->cert_name, why);
-  return pem->key ? use_key (pem, ctx, why) : 0;
-}
-
 /* ---- taking them in ---- */
 
 int
@@ -322,7 +311,7 @@ int
 pem_check (const struct pem *pem, const char *where, struct reason *why)
 {
   SSL_CTX *ctx;
-  int r;
+  int r = 0;
 
   if (!pem->cert != !pem->key)
     return reason_set (why, EINVAL,
@@ -334,7 +323,13 @@ pem_check (const struct pem *pem, const char *where, struct reason *why)
   ctx = SSL_CTX_new (TLS_client_method ());
   if (!ctx)
     return reason_no_memory (why);
-  r = use (pem, ctx, why);
+  ERR_clear_error ();
+  if (pem->ca && each_certificate (pem->ca, ctx, trust) <= 0)
+    r = bad_certificate (pem->ca, pem->ca_name, why);
+  else if (pem->cert && each_certificate (pem->cert, ctx, present) <= 0)
+    r = bad_certificate (pem->cert, pem->cert_name, why);
+  else if (pem->key)
+    r = use_key (pem, ctx, why);
   SSL_CTX_free (ctx);
   return r;
 }

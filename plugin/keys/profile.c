@@ -83,38 +83,6 @@ find (const char *path, const char *name, json_t *root, struct profile *p,
 /* ---- members that every profile may have ---- */
 
 static int
-set_timeout (struct profile *p, const json_t *timeout, struct reason *why)
-{
-  const json_int_t s =
-      timeout ? json_integer_value (timeout) : PROFILE_TIMEOUT_S;
-
-  if (s < 1 || s > PROFILE_TIMEOUT_MAX_S)
-    return reason_set (why, EINVAL, "%s: \"timeout\" must be 1 to %d seconds",
-                       p->where, PROFILE_TIMEOUT_MAX_S);
-  p->timeout_ms = s * 1000;
-  return 0;
-}
-
-static int
-check_glob (const struct profile *p, const json_t *glob, size_t i,
-            struct reason *why)
-{
-  const size_t length = json_string_length (glob);
-
-  if (length == 0 || length > IMAGE_GLOB_MAX)
-    return reason_set (why, EINVAL,
-                       "%s: \"images\": pattern %zu must be a string of 1 to "
-                       "%d bytes",
-                       p->where, i + 1, IMAGE_GLOB_MAX);
-  if (!strchr (json_string_value (glob), '/'))
-    return reason_set (why, EINVAL,
-                       "%s: \"images\": pattern %zu names no pool: write "
-                       "POOL/IMAGE",
-                       p->where, i + 1);
-  return 0;
-}
-
-static int
 set_images (struct profile *p, json_t *images, struct reason *why)
 {
   json_t *glob;
@@ -125,10 +93,18 @@ set_images (struct profile *p, json_t *images, struct reason *why)
                        p->where, IMAGES_MAX);
   json_array_foreach (images, i, glob)
   {
-    const int r = check_glob (p, glob, i, why);
+    const size_t length = json_string_length (glob);
 
-    if (r < 0)
-      return r;
+    if (length == 0 || length > IMAGE_GLOB_MAX)
+      return reason_set (why, EINVAL,
+                         "%s: \"images\": pattern %zu must be a string of 1 "
+                         "to %d bytes",
+                         p->where, i + 1, IMAGE_GLOB_MAX);
+    if (!strchr (json_string_value (glob), '/'))
+      return reason_set (why, EINVAL,
+                         "%s: \"images\": pattern %zu names no pool: write "
+                         "POOL/IMAGE",
+                         p->where, i + 1);
   }
   p->images = json_incref (images);
   return 0;
@@ -146,6 +122,7 @@ take_common_members (struct profile *p, struct reason *why)
     { "images", JSON_ARRAY, false, &images },
     { .name = NULL },
   };
+  json_int_t s;
   int r;
 
   for (const struct json_member *m = members; m->name; m++) {
@@ -156,10 +133,14 @@ take_common_members (struct profile *p, struct reason *why)
       return reason_no_memory (why);
   }
   r = json_members (taken, p->where, members, why);
-  if (r == 0)
-    r = set_timeout (p, timeout, why);
-  if (r == 0 && images)
-    r = set_images (p, images, why);
+  if (r < 0)
+    return r;
+  s = timeout ? json_integer_value (timeout) : PROFILE_TIMEOUT_S;
+  if (s < 1 || s > PROFILE_TIMEOUT_MAX_S)
+    return reason_set (why, EINVAL, "%s: \"timeout\" must be 1 to %d seconds",
+                       p->where, PROFILE_TIMEOUT_MAX_S);
+  p->timeout_ms = s * 1000;
+  r = images ? set_images (p, images, why) : 0;
   if (r < 0)
     return r;
   return text_copy (&p->type, json_string_value (type), why);

@@ -199,21 +199,6 @@ check_profile (const struct subject *subject, const char *profiles,
                         "that may (\"POOL/IMAGE\" or \"POOL/*\")");
 }
 
-static int
-nothing_found (const struct record_search *s)
-{
-  if (s->inherited)
-    return reason_set (s->why, ESTALE,
-                       "the image's key record was written for the image with "
-                       "the id \"%s\", and this one is \"%s\": a clone or a "
-                       "copy inherits the record of its origin; give key=, or "
-                       "write a record of its own (rbdcrypt bind)",
-                       s->other_id, s->subject->id);
-  return reason_set (s->why, ENOENT,
-                     "the image " REASON_QUOTED " records no key reference",
-                     reason_quoted (s->subject->image));
-}
-
 int
 key_recorded (const struct subject *subject, const char *profiles, char **ret,
               struct reason *why)
@@ -231,8 +216,17 @@ key_recorded (const struct subject *subject, const char *profiles, char **ret,
   profile = s.profile;
   if (r < 0)
     return r;
+  if (!ref && s.inherited)
+    return reason_set (why, ESTALE,
+                       "the image's key record was written for the image with "
+                       "the id \"%s\", and this one is \"%s\": a clone or a "
+                       "copy inherits the record of its origin; give key=, or "
+                       "write a record of its own (rbdcrypt bind)",
+                       s.other_id, subject->id);
   if (!ref)
-    return nothing_found (&s);
+    return reason_set (why, ENOENT,
+                       "the image " REASON_QUOTED " records no key reference",
+                       reason_quoted (subject->image));
   r = check_profile (subject, profiles, profile, why);
   r = reason_context (r, why, "the image's key record cannot be used");
   if (r < 0)

@@ -112,21 +112,6 @@ register_consumer (const struct barbican_key *k, struct key_question *question)
 /* ---- the secret ---- */
 
 static int
-get_metadata (const struct barbican_key *k, struct key_question *question,
-              struct layout *layout, struct reason *why)
-{
-  const struct barbican_request request = { .method = "GET" };
-  CLEANUP_REPLY struct http_reply reply = { 0 };
-  int r = ask (k, "", &request, question, &reply, why);
-
-  if (r < 0)
-    return r;
-  r = barbican_secret_layout (reply.json, k->barbican->layout.kind,
-                              &layout->kind, why);
-  return reason_context (r, why, "the secret %s", k->id);
-}
-
-static int
 get_payload (const struct barbican_key *k, struct key_question *question,
              struct secret **ret, struct reason *why)
 {
@@ -156,10 +141,17 @@ barbican_check (void *state, struct key_question *question, struct secret **ret,
                 struct reason *why)
 {
   const struct barbican_key *k = state;
+  const struct barbican_request request = { .method = "GET" };
+  CLEANUP_REPLY struct http_reply reply = { 0 };
   struct layout layout = { .kind = LAYOUT_RAW };
   struct secret *bytes;
-  int r = get_metadata (k, question, &layout, why);
+  int r = ask (k, "", &request, question, &reply, why);
 
+  if (r < 0)
+    return r;
+  r = barbican_secret_layout (reply.json, k->barbican->layout.kind,
+                              &layout.kind, why);
+  r = reason_context (r, why, "the secret %s", k->id);
   if (r == 0)
     r = get_payload (k, question, &bytes, why);
   return r == 0 ? layout_bytes (&layout, bytes, ret, why) : r;

@@ -221,23 +221,11 @@ set_endpoint (struct keystone *ks, const struct barbican_settings *s,
              : r;
 }
 
-static int
-set_layout (struct barbican *b, const struct barbican_settings *s,
-            const struct profile *profile, struct reason *why)
-{
-  static const char *const words[] = { "castellan", "raw", NULL };
-  const int r =
-      s->layout ? json_word (profile->where, "layout", s->layout, words, why)
-                : 0;
-
-  b->layout.kind = r == 0 ? LAYOUT_CASTELLAN : LAYOUT_RAW;
-  return r < 0 ? r : 0;
-}
-
 int
 barbican_from_profile (struct barbican *b, const struct profile *profile,
                        struct reason *why)
 {
+  static const char *const layouts[] = { "castellan", "raw", NULL };
   struct barbican_settings s;
   const struct json_member members[] = {
     KEY_SERVER_MEMBERS (&s.server, "auth_url", "auth_urls"),
@@ -253,11 +241,13 @@ barbican_from_profile (struct barbican *b, const struct profile *profile,
   };
   int r = json_members (profile->object, profile->where, members, why);
 
-  if (r == 0)
-    r = set_layout (b, &s, profile, why);
-  if (r == 0)
-    r = key_server_from_profile (profile, &s.server, &keystone_rules,
-                                 &b->keystone.server, why);
+  if (r == 0 && s.layout)
+    r = json_word (profile->where, "layout", s.layout, layouts, why);
+  if (r < 0)
+    return r;
+  b->layout.kind = r == 0 ? LAYOUT_CASTELLAN : LAYOUT_RAW;
+  r = key_server_from_profile (profile, &s.server, &keystone_rules,
+                               &b->keystone.server, why);
   if (r == 0)
     r = set_endpoint (&b->keystone, &s, profile, why);
   if (r == 0)

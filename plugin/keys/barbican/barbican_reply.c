@@ -78,31 +78,24 @@ barbican_ask (const struct key_server *server,
 /* ---- refusals of both ---- */
 
 static int
-outage (const struct barbican_subject *about, const struct http_reply *reply,
-        struct reason *why)
-{
-  if (reply->status == 429)
-    return reason_set (why, EAGAIN, "%s limits the rate of requests (429)",
-                       about->address);
-  if (reply->status == 503 && !reply->text[0])
-    return reason_set (why, EAGAIN,
-                       "%s answered 503: it, or the Keystone that it asks, "
-                       "does not work now",
-                       about->address);
-  return reason_set (why, EAGAIN, "%s answered %ld%s%s", about->address,
-                     reply->status, reply->text[0] ? ": " : "", reply->text);
-}
-
-static int
 unavailable (const struct barbican_subject *about,
              const struct http_reply *reply, bool *again, struct reason *why)
 {
-  const int r = outage (about, reply, why);
-
   *again = true;
+  if (reply->status == 429)
+    reason_set (why, EAGAIN, "%s limits the rate of requests (429)",
+                about->address);
+  else if (reply->status == 503 && !reply->text[0])
+    reason_set (why, EAGAIN,
+                "%s answered 503: it, or the Keystone that it asks, does not "
+                "work now",
+                about->address);
+  else
+    reason_set (why, EAGAIN, "%s answered %ld%s%s", about->address,
+                reply->status, reply->text[0] ? ": " : "", reply->text);
   if (reply->elsewhere.text[0])
     reason_append (why, "of all addresses: %s", reply->elsewhere.text);
-  return r;
+  return -EAGAIN;
 }
 
 static int

@@ -373,20 +373,6 @@ kmip_clear (void *state)
 }
 
 static int
-set_object (struct kmip_key *k, const struct reference *ref, struct reason *why)
-{
-  const char *prefix = k->kmip->prefix ? k->kmip->prefix : "";
-
-  if (k->kmip->wrapper)
-    return kmip_wrapped_parse (ref->body, &k->wrapped, why);
-  if (text_format (&k->object, why, "%s%s", prefix, ref->body) < 0)
-    return -ENOMEM;
-  return kmip_check_id (
-      k->object, k->kmip->by_name ? "the object's name" : "the object's id",
-      why);
-}
-
-static int
 kmip_prepare (struct kms *kms, const struct reference *ref, void *state,
               char **doing, struct reason *why)
 {
@@ -395,7 +381,15 @@ kmip_prepare (struct kms *kms, const struct reference *ref, void *state,
   int r;
 
   k->kmip = kms->state;
-  r = set_object (k, ref, why);
+  if (k->kmip->wrapper)
+    r = kmip_wrapped_parse (ref->body, &k->wrapped, why);
+  else
+    r = text_format (&k->object, why, "%s%s",
+                     k->kmip->prefix ? k->kmip->prefix : "", ref->body);
+  if (r == 0 && k->object)
+    r = kmip_check_id (
+        k->object, k->kmip->by_name ? "the object's name" : "the object's id",
+        why);
   return r < 0 ? r
                : text_format (doing, why,
                               "asking KMIP at %s for the key " REASON_QUOTED,

@@ -87,21 +87,6 @@ set_lookup (struct kmip *k, const struct kmip_settings *s,
 }
 
 static int
-set_engine (struct kmip *k, const struct kmip_settings *s,
-            const struct profile *profile, struct reason *why)
-{
-  static const char *const engines[] = { "get", "encrypt", NULL };
-  const int r =
-      s->engine ? json_word (profile->where, "engine", s->engine, engines, why)
-                : 0;
-
-  if (r < 0)
-    return r;
-  return r == 1 ? set_wrapper (k, s, profile, why)
-                : set_lookup (k, s, profile, why);
-}
-
-static int
 set_version (struct kmip *k, const struct kmip_settings *s,
              const struct profile *profile, struct reason *why)
 {
@@ -123,6 +108,7 @@ int
 kmip_from_profile (struct kmip *k, const struct profile *profile,
                    struct reason *why)
 {
+  static const char *const engines[] = { "get", "encrypt", NULL };
   struct kmip_settings s = { .server = { .address = NULL } };
   const struct json_member members[] = {
     KEY_SERVER_MEMBERS (&s.server, "address", "addresses"),
@@ -138,8 +124,11 @@ kmip_from_profile (struct kmip *k, const struct profile *profile,
 
   if (r == 0)
     r = text_copy (&k->where, profile->where, why);
-  if (r == 0)
-    r = set_engine (k, &s, profile, why);
+  if (r == 0 && s.engine)
+    r = json_word (profile->where, "engine", s.engine, engines, why);
+  if (r >= 0)
+    r = r == 1 ? set_wrapper (k, &s, profile, why)
+               : set_lookup (k, &s, profile, why);
   if (r == 0)
     r = set_version (k, &s, profile, why);
   if (r == 0)

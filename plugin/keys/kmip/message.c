@@ -325,20 +325,6 @@ kmip_check_id (const char *text, const char *what, struct reason *why)
 
 /* ---- payloads ---- */
 
-/* What will stand in sentences and in the next request. */
-static int
-copy_id (const struct ttlv_item *item, char ret[KMIP_ID_MAX + 1],
-         struct reason *why)
-{
-  if (item->length == 0 || item->length > KMIP_ID_MAX)
-    return nonsense (why, "has an identifier that is empty or too long");
-  if (text_has_controls (item->value, item->length))
-    return nonsense (why, "has an identifier with a control character");
-  memcpy (ret, item->value, item->length);
-  ret[item->length] = '\0';
-  return 0;
-}
-
 int
 kmip_reply_located (const struct kmip_reply *reply, char ret[KMIP_ID_MAX + 1],
                     struct reason *why)
@@ -359,7 +345,14 @@ kmip_reply_located (const struct kmip_reply *reply, char ret[KMIP_ID_MAX + 1],
     return reason_set (why, ENOENT, "no object has the name");
   if (n > 1)
     return reason_set (why, EINVAL, "two objects share the name");
-  return copy_id (&found, ret, why);
+  /* What will stand in sentences and in the next request. */
+  if (found.length == 0 || found.length > KMIP_ID_MAX)
+    return nonsense (why, "has an identifier that is empty or too long");
+  if (text_has_controls (found.value, found.length))
+    return nonsense (why, "has an identifier with a control character");
+  memcpy (ret, found.value, found.length);
+  ret[found.length] = '\0';
+  return 0;
 }
 
 static int

@@ -44,15 +44,6 @@ good_for_nothing (const struct openbao *b, struct reason *why)
                      key_server_address (b->server), b->login->core.setting);
 }
 
-/* The login after such a token may be refused for its sake: the secret id
- * was for one.  An alarm is told in any case.
- */
-static bool
-is_refusal (int r, const struct key_question *question)
-{
-  return (r == -EACCES || r == -EKEYREJECTED) && !question->alarm;
-}
-
 /* A new token may be refused too, and be replaced while we ask. */
 #define TOKENS_MAX 3
 
@@ -73,8 +64,13 @@ bao_ask (const struct openbao *b, const char *method, const char *path,
     bool fresh;
     int r = login_take (&b->login->core, question, &token, &fresh, why);
 
+    /* The login after such a token may be refused for its sake: the secret id
+     * was for one.  An alarm is told in any case.
+     */
+    if (again && (r == -EACCES || r == -EKEYREJECTED) && !question->alarm)
+      return good_for_nothing (b, why);
     if (r < 0)
-      return again && is_refusal (r, question) ? good_for_nothing (b, why) : r;
+      return r;
     request.token = token->id;
     r = bao_send (b, &request, question, answer, why);
     if (r < 0 || answer->status != 403 || !answer->json ||

@@ -176,13 +176,6 @@ denied_bare (struct bao_login *l, int64_t date, struct key_question *question,
                      l->jwt.path, l->core.setting);
 }
 
-/* An AppRole without a secret id. */
-static bool
-is_lone (const struct bao_login *l)
-{
-  return l->role_id.text && !l->secret_id.text && !l->wrapped.path;
-}
-
 bool
 bao_refusal_is_bare (const struct http_reply *a)
 {
@@ -196,7 +189,9 @@ bao_refusal_of_login (struct bao_login *l, const struct http_reply *a,
 {
   char none[] = "";
   const struct openbao_key nobody = { .bao = l->bao, .path = none };
-  const char *lack = is_lone (l) ? ", which names no secret id" : "";
+  /* An AppRole without a secret id? */
+  const bool lone = l->role_id.text && !l->secret_id.text && !l->wrapped.path;
+  const char *lack = lone ? ", which names no secret id" : "";
 
   if (!a->json || a->status < 400 || http_is_standby_outage (a->status))
     return bao_answer_refusal (&nobody, a, &question->again, why);

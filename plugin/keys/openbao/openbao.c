@@ -158,34 +158,26 @@ set_profile_key (struct openbao_key *k, const char *body, struct reason *why)
   return r < 0 ? r : text_copy (&k->path, b->transit_key, why);
 }
 
-/* For sentences: a wrapped passphrase says nothing to its reader. */
-static int
-say_doing (const struct openbao_key *k, const char *name, char **doing,
-           struct reason *why)
-{
-  const char *address = key_server_names (k->bao->server);
-
-  if (k->wrapped)
-    return text_format (
-        doing, why,
-        "asking OpenBao at %s to decrypt with the transit key " REASON_QUOTED,
-        address, reason_quoted (k->path));
-  return text_format (doing, why,
-                      "asking OpenBao at %s for the key " REASON_QUOTED,
-                      address, reason_quoted (name));
-}
-
 static int
 openbao_prepare (struct kms *kms, const struct reference *ref, void *state,
                  char **doing, struct reason *why)
 {
   struct openbao_key *k = state;
-  int r;
+  const struct openbao *b = k->bao = kms->state;
+  const int r = kms->path ? set_profile_key (k, ref->body, why)
+                          : set_scheme_key (k, ref->body, why);
 
-  k->bao = kms->state;
-  r = kms->path ? set_profile_key (k, ref->body, why)
-                : set_scheme_key (k, ref->body, why);
-  return r < 0 ? r : say_doing (k, ref->name, doing, why);
+  if (r < 0)
+    return r;
+  /* A wrapped passphrase says nothing to its reader. */
+  if (k->wrapped)
+    return text_format (
+        doing, why,
+        "asking OpenBao at %s to decrypt with the transit key " REASON_QUOTED,
+        key_server_names (b->server), reason_quoted (k->path));
+  return text_format (doing, why,
+                      "asking OpenBao at %s for the key " REASON_QUOTED,
+                      key_server_names (b->server), reason_quoted (ref->name));
 }
 
 static bool
