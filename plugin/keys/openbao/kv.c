@@ -72,26 +72,21 @@ bao_kv_reference_free (struct bao_kv_reference *parts)
   free (parts->field);
 }
 
-/* ---- where the key is ---- */
-
-struct bao_kv_place {
-  char *mount; /* without slashes at the end */
-  const char *path;
-  bool kv2;
-  bool seen; /* the server named the mount */
-};
+/* ---- where the key is ----
+ *
+ * K is a copy of the key for one question, which learns that.
+ */
 
 /* The commands' own fallback for a token that may not ask. */
 static int
-guess_mount (const struct openbao_key *k, struct bao_kv_place *place,
-             struct reason *why)
+guess_mount (struct openbao_key *k, struct reason *why)
 {
   const char *slash = strchr (k->path, '/');
 
-  place->mount = strndup (k->path, slash - k->path);
-  place->path = slash + 1;
-  place->kv2 = true;
-  return place->mount ? 0 : reason_no_memory (why);
+  k->mount = strndup (k->path, slash - k->path);
+  k->below = slash + 1;
+  k->kv2 = true;
+  return k->mount ? 0 : reason_no_memory (why);
 }
 
 /* Is the mount that A tells of a key-value engine, and of version 2? */
@@ -116,8 +111,8 @@ read_engine (const struct openbao_key *k, const struct http_reply *a, bool *kv2,
 }
 
 static int
-read_mount (const struct openbao_key *k, const struct http_reply *a,
-            struct bao_kv_place *place, struct reason *why)
+read_mount (struct openbao_key *k, const struct http_reply *a,
+            struct reason *why)
 {
   const char *mount = json_text_at (a->json, "data", "path", NULL);
   size_t n = mount ? strlen (mount) : 0;
@@ -130,13 +125,13 @@ read_mount (const struct openbao_key *k, const struct http_reply *a,
         REASON_QUOTED " names no key: it is MOUNT/PATH, and no mount at %s "
                       "is the start of it",
         reason_quoted (k->path), key_server_address (k->bao->server));
-  r = read_engine (k, a, &place->kv2, why);
+  r = read_engine (k, a, &k->kv2, why);
   if (r < 0)
     return r;
-  place->mount = strndup (mount, n - 1);
-  place->path = k->path + n;
-  place->seen = true;
-  return place->mount ? 0 : reason_no_memory (why);
+  k->mount = strndup (mount, n - 1);
+  k->below = k->path + n;
+  k->mount_seen = true;
+  return k->mount ? 0 : reason_no_memory (why);
 }
 
 /* Which mount is PATH in, and what is it? */
@@ -151,8 +146,7 @@ ask_mount (const struct openbao_key *k, const char *path,
 }
 
 static int
-find_mount (const struct openbao_key *k, struct key_question *q,
-            struct bao_kv_place *place, struct reason *why)
+find_mount (struct openbao_key *k, struct key_question *q, struct reason *why)
 {
   CLEANUP_REPLY struct http_reply a = { 0 };
   const int r = ask_mount (k, k->path, q, &a, why);
@@ -160,48 +154,47 @@ find_mount (const struct openbao_key *k, struct key_question *q,
   if (r < 0)
     return r;
   if (a.status == 200 && a.json)
-    return read_mount (k, &a, place, why);
+    return read_mount (k, &a, why);
   if (a.json && a.status >= 400 && !http_is_standby_outage (a.status))
-    return guess_mount (k, place, why);
+    return guess_mount (k, why);
   return bao_answer_refusal (k, &a, &q->again, why);
 }
 
 /* ---- nothing is there ---- */
 
-/* 0: the mount is what PLACE says, or the server does not tell. */
+/* 0: the mount is what K says, or the server does not tell. */
 static int
-compare_mount (const struct openbao_key *k, const struct bao_kv_place *place,
-               const struct http_reply *a, struct reason *why)
+compare_mount (const struct openbao_key *k, const struct http_reply *a,
+               struct reason *why)
 {
   const char *mount = json_text_at (a->json, "data", "path", NULL);
-  const size_t n = strlen (place->mount);
+  const size_t n = strlen (k->mount);
   bool kv2;
   int r = read_engine (k, a, &kv2, why);
 
   if (r < 0)
     return r;
-  if (kv2 && mount &&
-      (strncmp (mount, place->mount, n) != 0 || mount[n] != '/'))
-    return bao_answer_no_mount (k, place->mount, why);
-  if (kv2 != place->kv2)
-    return bao_answer_wrong_version (k, place->mount, kv2 ? 2 : 1, why);
+  if (kv2 && mount && (strncmp (mount, k->mount, n) != 0 || mount[n] != '/'))
+    return bao_answer_no_mount (k, k->mount, why);
+  if (kv2 != k->kv2)
+    return bao_answer_wrong_version (k, k->mount, kv2 ? 2 : 1, why);
   return 0;
 }
 
 static int
-check_mount (const struct openbao_key *k, const struct bao_kv_place *place,
-             struct key_question *q, struct reason *why)
+check_mount (const struct openbao_key *k, struct key_question *q,
+             struct reason *why)
 {
   CLEANUP_REPLY struct http_reply a = { 0 };
   CLEANUP_FREE char *path = NULL;
-  int r = text_format (&path, why, "%s/%s", place->mount, place->path);
+  int r = text_format (&path, why, "%s/%s", k->mount, k->below);
 
   if (r == 0)
     r = ask_mount (k, path, q, &a, why);
   if (r == -EACCES || r == -EKEYREJECTED)
     return 0;
   if (r == 0 && a.status == 200 && a.json)
-    return compare_mount (k, place, &a, why);
+    return compare_mount (k, &a, why);
   if (r == 0 && http_is_standby_outage (a.status))
     return bao_answer_refusal (k, &a, &q->again, why);
   return r;
@@ -209,13 +202,13 @@ check_mount (const struct openbao_key *k, const struct bao_kv_place *place,
 
 /* What others put before a key's name, and we do not. */
 static const char *
-needless_start (const struct bao_kv_place *place)
+needless_start (const struct openbao_key *k)
 {
-  const size_t n = strlen (place->mount);
+  const size_t n = strlen (k->mount);
 
-  if (place->kv2 && strncmp (place->path, "data/", 5) == 0)
+  if (k->kv2 && strncmp (k->below, "data/", 5) == 0)
     return "leave out \"data/\", as with bao kv get";
-  if (strncmp (place->path, place->mount, n) == 0 && place->path[n] == '/')
+  if (strncmp (k->below, k->mount, n) == 0 && k->below[n] == '/')
     return "leave out the mount, which stands before it already";
   return NULL;
 }
@@ -225,12 +218,12 @@ needless_start (const struct bao_kv_place *place)
  * volume must not end because of that.
  */
 static int
-doubt_place (const struct openbao_key *k, const struct bao_kv_place *place,
-             struct key_question *q, struct reason *why)
+doubt_place (const struct openbao_key *k, struct key_question *q,
+             struct reason *why)
 {
   struct reason other = { "" };
   const char *start;
-  int r = place->seen ? 0 : check_mount (k, place, q, &other);
+  int r = k->mount_seen ? 0 : check_mount (k, q, &other);
 
   if (r < 0) {
     if (why)
@@ -238,13 +231,12 @@ doubt_place (const struct openbao_key *k, const struct bao_kv_place *place,
     return r;
   }
   /* Where a key has come from once, it belongs there. */
-  start = needless_start (place);
+  start = needless_start (k);
   if (start && !atomic_load (&k->fetched))
     return reason_set (why, EINVAL,
                        "there is no key " REASON_QUOTED
                        " in the mount " REASON_QUOTED " at %s: %s",
-                       reason_quoted (place->path),
-                       reason_quoted (place->mount),
+                       reason_quoted (k->below), reason_quoted (k->mount),
                        key_server_address (k->bao->server), start);
   return -ENOENT;
 }
@@ -262,13 +254,13 @@ is_version_2 (json_t *record)
 }
 
 static int
-read_record (const struct openbao_key *k, const struct http_reply *a, bool kv2,
+read_record (const struct openbao_key *k, const struct http_reply *a,
              struct secret **ret, struct reason *why)
 {
   json_t *record = json_object_get (a->json, "data");
   int r;
 
-  if (kv2)
+  if (k->kv2)
     record = json_object_get (record, "data");
   if (!json_is_object (record))
     return reason_set (why, EBADMSG,
@@ -276,53 +268,46 @@ read_record (const struct openbao_key *k, const struct http_reply *a, bool kv2,
                        ": is the mount KV "
                        "version %d?",
                        key_server_address (k->bao->server),
-                       reason_quoted (k->path), kv2 ? 2 : 1);
+                       reason_quoted (k->path), k->kv2 ? 2 : 1);
   r = layout_passphrase (&k->layout, record, ret, why);
-  if (r == -EBADMSG && !kv2 && is_version_2 (record))
+  if (r == -EBADMSG && !k->kv2 && is_version_2 (record))
     return bao_answer_wrong_version (k, k->mount, 2, why);
   return reason_context (r, why, "the key " REASON_QUOTED " at %s",
                          reason_quoted (k->path),
                          key_server_address (k->bao->server));
 }
 
-/* PLACE is known.  For sentences, the key is that of the place. */
 static int
-read_there (const struct openbao_key *k, const struct bao_kv_place *place,
-            struct key_question *q, struct secret **ret, struct reason *why)
+read_there (const struct openbao_key *k, struct key_question *q,
+            struct secret **ret, struct reason *why)
 {
-  const struct openbao_key here = { .bao = k->bao,
-                                    .layout = k->layout,
-                                    .path = k->path,
-                                    .version = k->version,
-                                    .mount = place->mount,
-                                    .mount_seen = place->seen };
   CLEANUP_REPLY struct http_reply a = { 0 };
   CLEANUP_FREE char *path = NULL, *query = NULL;
   json_int_t version;
   int r;
 
-  if (k->version > 0 && !place->kv2)
+  if (k->version > 0 && !k->kv2)
     return reason_set (why, EINVAL,
                        "the mount " REASON_QUOTED
                        " at %s is KV version 1, which keeps no "
                        "versions: leave \"#version=%u\" out",
-                       reason_quoted (place->mount),
+                       reason_quoted (k->mount),
                        key_server_address (k->bao->server), k->version);
-  r = bao_path (&path, why, "v1/%s/%s%s", place->mount,
-                place->kv2 ? "data/" : "", place->path);
+  r = bao_path (&path, why, "v1/%s/%s%s", k->mount, k->kv2 ? "data/" : "",
+                k->below);
   if (r == 0 && k->version > 0)
     r = text_format (&query, why, "%s?version=%u", path, k->version);
   if (r == 0)
-    r = bao_ask_for_key (&here, "GET", query ? query : path, NULL, q, &a, why);
+    r = bao_ask_for_key (k, "GET", query ? query : path, NULL, q, &a, why);
   if (r == -ENOENT && !bao_answer_has_metadata (&a))
-    return doubt_place (k, place, q, why);
+    return doubt_place (k, q, why);
   if (r < 0)
     return r;
   version = json_integer_value (json_object_get (
       json_object_get (json_object_get (a.json, "data"), "metadata"),
       "version"));
-  q->version = place->kv2 && version > 0 && version <= INT_MAX ? version : 0;
-  return read_record (&here, &a, place->kv2, ret, why);
+  q->version = k->kv2 && version > 0 && version <= INT_MAX ? version : 0;
+  return read_record (k, &a, ret, why);
 }
 
 int
@@ -330,14 +315,19 @@ bao_kv_read (const struct openbao_key *k, struct key_question *question,
              struct secret **ret, struct reason *why)
 {
   CLEANUP_FREE char *found = NULL;
-  struct bao_kv_place place = { .mount = k->mount,
-                                .path = k->path,
-                                .kv2 = k->bao->engine == ENGINE_KV2 };
+  struct openbao_key here = { .bao = k->bao,
+                              .layout = k->layout,
+                              .path = k->path,
+                              .version = k->version,
+                              .mount = k->mount,
+                              .below = k->path,
+                              .kv2 = k->bao->engine == ENGINE_KV2,
+                              .fetched = atomic_load (&k->fetched) };
   int r = 0;
 
   if (!k->mount) {
-    r = find_mount (k, question, &place, why);
-    found = place.mount;
+    r = find_mount (&here, question, why);
+    found = here.mount;
   }
-  return r < 0 ? r : read_there (k, &place, question, ret, why);
+  return r < 0 ? r : read_there (&here, question, ret, why);
 }

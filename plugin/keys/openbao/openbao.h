@@ -43,6 +43,8 @@ struct openbao_key {
   unsigned version;     /* KV version 2: 0 is the latest */
   char *mount;          /* as openbao's, or the one that was found */
   bool mount_seen;      /* the server said that there is this mount */
+  const char *below;    /* KV, once the mount is known: PATH without it */
+  bool kv2;             /* and this is its version */
   atomic_bool fetched;  /* the key has come from there once */
 };
 
