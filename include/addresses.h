@@ -46,6 +46,9 @@ addresses_require (const char *where, const char *one_name, const json_t *one,
                    const char *all_name, const json_t *all,
                    struct address_list *ret, struct reason *why);
 
+/* Does URL end in END, slashes behind it aside, and have more before it? */
+extern bool addresses_ends_in (const char *url, const char *end);
+
 /* Entry I, for sentences: SETTING, or "SETTING, entry N" of several. */
 #define ADDRESSES_SETTING_MAX 544
 extern const char *

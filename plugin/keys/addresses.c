@@ -63,6 +63,17 @@ addresses_require (const char *where, const char *one_name, const json_t *one,
   return addresses_read (where, one_name, one, all_name, all, ret, why);
 }
 
+bool
+addresses_ends_in (const char *url, const char *end)
+{
+  const size_t length = strlen (end);
+  size_t n = strlen (url);
+
+  while (n > 0 && url[n - 1] == '/')
+    n--;
+  return n > length && strncmp (url + n - length, end, length) == 0;
+}
+
 const char *
 addresses_setting (char buf[ADDRESSES_SETTING_MAX], const char *setting,
                    const struct address_list *list, size_t i)

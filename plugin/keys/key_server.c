@@ -259,26 +259,6 @@ copy_pem (struct secret *from, struct secret **to, struct reason *why)
   return from ? text_copy_secret (to, from->bytes, from->length, why) : 0;
 }
 
-static int
-copy_options (struct key_server *s, const struct key_server_options *o,
-              struct reason *why)
-{
-  int r = text_copy (&s->setting, o->setting, why);
-
-  s->insecure_http = o->insecure_http;
-  if (r == 0)
-    r = text_copy (&s->ca_setting, o->ca_setting, why);
-  if (r == 0)
-    r = text_copy (&s->tls_server_name, o->tls_server_name, why);
-  if (r == 0)
-    r = text_copy (&s->proxy, o->proxy, why);
-  if (r == 0)
-    r = copy_pem (o->pem.ca, &s->ca, why);
-  if (r == 0)
-    r = copy_pem (o->pem.cert, &s->cert, why);
-  return r < 0 ? r : copy_pem (o->pem.key, &s->key, why);
-}
-
 int
 key_server_new (const struct key_server_options *o, struct key_server **ret,
                 struct reason *why)
@@ -291,8 +271,21 @@ key_server_new (const struct key_server_options *o, struct key_server **ret,
   r = check_options (o, why);
   if (r == 0)
     r = set_addresses (s, o, why);
+  s->insecure_http = o->insecure_http;
   if (r == 0)
-    r = copy_options (s, o, why);
+    r = text_copy (&s->setting, o->setting, why);
+  if (r == 0)
+    r = text_copy (&s->ca_setting, o->ca_setting, why);
+  if (r == 0)
+    r = text_copy (&s->tls_server_name, o->tls_server_name, why);
+  if (r == 0)
+    r = text_copy (&s->proxy, o->proxy, why);
+  if (r == 0)
+    r = copy_pem (o->pem.ca, &s->ca, why);
+  if (r == 0)
+    r = copy_pem (o->pem.cert, &s->cert, why);
+  if (r == 0)
+    r = copy_pem (o->pem.key, &s->key, why);
   if (r == 0)
     *ret = s;
   else

@@ -283,7 +283,7 @@ begin (uint32_t operation, uint32_t status)
 {
   struct made m = { .out = secret_new (8192) };
 
-  m.w = ttlv_begin_writing (m.out);
+  m.w = (struct ttlv_writer){ .out = m.out };
   ttlv_open (&m.w, 0x42007b);
   ttlv_open (&m.w, 0x42007a);
   ttlv_open (&m.w, 0x420069);

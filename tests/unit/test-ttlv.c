@@ -26,7 +26,7 @@ static void
 test_what_was_written_is_read (void **state)
 {
   CLEANUP_SECRET struct secret *out = secret_new (4096);
-  struct ttlv_writer w = ttlv_begin_writing (out);
+  struct ttlv_writer w = (struct ttlv_writer){ .out = out };
   struct ttlv_item outer, item;
   struct ttlv_cursor c;
 
@@ -69,7 +69,7 @@ test_the_specification_s_example (void **state)
     0,    0,    0,    0xff, 0, 0, 0, 0,
   };
   CLEANUP_SECRET struct secret *out = secret_new (100);
-  struct ttlv_writer w = ttlv_begin_writing (out);
+  struct ttlv_writer w = (struct ttlv_writer){ .out = out };
 
   (void)state;
   ttlv_open (&w, 0x420020);
@@ -86,7 +86,7 @@ static void
 test_a_writer_without_room_fails (void **state)
 {
   CLEANUP_SECRET struct secret *out = secret_new (20);
-  struct ttlv_writer w = ttlv_begin_writing (out);
+  struct ttlv_writer w = (struct ttlv_writer){ .out = out };
 
   (void)state;
   ttlv_open (&w, OUTER);
@@ -99,7 +99,7 @@ static void
 test_a_writer_that_nests_too_deep_fails (void **state)
 {
   CLEANUP_SECRET struct secret *out = secret_new (4096);
-  struct ttlv_writer w = ttlv_begin_writing (out);
+  struct ttlv_writer w = (struct ttlv_writer){ .out = out };
 
   (void)state;
   for (int i = 0; i <= TTLV_DEPTH_MAX; i++)
@@ -113,7 +113,7 @@ static void
 test_an_open_structure_is_no_message (void **state)
 {
   CLEANUP_SECRET struct secret *out = secret_new (4096);
-  struct ttlv_writer w = ttlv_begin_writing (out);
+  struct ttlv_writer w = (struct ttlv_writer){ .out = out };
 
   (void)state;
   ttlv_open (&w, OUTER);
@@ -147,7 +147,7 @@ static void
 test_truncated (void **state)
 {
   CLEANUP_SECRET struct secret *out = secret_new (4096);
-  struct ttlv_writer w = ttlv_begin_writing (out);
+  struct ttlv_writer w = (struct ttlv_writer){ .out = out };
 
   (void)state;
   ttlv_open (&w, OUTER);

@@ -88,7 +88,6 @@ struct identity {
 /* A Barbican. */
 struct barbican_endpoint {
   struct key_server *server;
-  char *url;
   const char *base; /* of each path: "v1/", or "" */
 };
 

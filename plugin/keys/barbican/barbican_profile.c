@@ -164,12 +164,7 @@ static int
 check_keystone (const struct address_list *list, size_t i, const char *setting,
                 struct reason *why)
 {
-  const char *url = list->text[i];
-  size_t n = strlen (url);
-
-  while (n > 0 && url[n - 1] == '/')
-    n--;
-  if (n >= 3 && strncmp (url + n - 3, "/v3", 3) == 0)
+  if (addresses_ends_in (list->text[i], "/v3"))
     return 0;
   return reason_set (why, EINVAL,
                      "%s must end in /v3: https://HOST:PORT/v3 or "

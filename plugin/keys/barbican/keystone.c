@@ -88,29 +88,23 @@ look_at_endpoint (struct keystone_catalog_search *s, json_t *endpoint)
   s->in = region;
 }
 
-static void
-look_at_service (struct keystone_catalog_search *s, json_t *service)
-{
-  json_t *endpoint;
-  size_t i;
-
-  if (strcmp (member (service, "type"), "key-manager") != 0)
-    return;
-  s->service = true;
-  json_array_foreach (json_object_get (service, "endpoints"), i, endpoint)
-      look_at_endpoint (s, endpoint);
-}
-
 int
 keystone_catalog_find (json_t *token, const char *region, const char *interface,
                        const char **url, struct reason *why)
 {
   struct keystone_catalog_search s = { .region = region,
                                        .interface = interface };
-  json_t *catalog = json_object_get (token, "catalog"), *service;
-  size_t i;
+  json_t *catalog = json_object_get (token, "catalog"), *service, *endpoint;
+  size_t i, j;
 
-  json_array_foreach (catalog, i, service) look_at_service (&s, service);
+  json_array_foreach (catalog, i, service)
+  {
+    if (strcmp (member (service, "type"), "key-manager") != 0)
+      continue;
+    s.service = true;
+    json_array_foreach (json_object_get (service, "endpoints"), j, endpoint)
+        look_at_endpoint (&s, endpoint);
+  }
   if (!json_is_array (catalog))
     return reason_set (why, EINVAL,
                        "Keystone gave no catalog with the token: \"endpoint\" "
@@ -255,7 +249,6 @@ endpoint_free (void *p)
   if (!e)
     return;
   key_server_free (e->server);
-  free (e->url);
   free (e);
 }
 
@@ -263,11 +256,7 @@ endpoint_free (void *p)
 static const char *
 base_of (const char *url)
 {
-  size_t n = strlen (url);
-
-  while (n > 0 && url[n - 1] == '/')
-    n--;
-  return n > 3 && strncmp (url + n - 3, "/v1", 3) == 0 ? "" : "v1/";
+  return addresses_ends_in (url, "/v1") ? "" : "v1/";
 }
 
 /* An address of secrets, or of one of them, as other programs show it: below
@@ -307,10 +296,8 @@ keystone_endpoint_new (const struct keystone *ks,
   if (!e)
     return reason_no_memory (why);
   e->base = base_of (list->text[0]);
-  r = text_copy (&e->url, list->text[0], why);
-  if (r == 0)
-    r = key_server_like (ks->server, list, ks->endpoint_setting,
-                         &endpoint_rules, &e->server, why);
+  r = key_server_like (ks->server, list, ks->endpoint_setting, &endpoint_rules,
+                       &e->server, why);
   if (r == 0)
     *ret = e;
   else
@@ -377,7 +364,8 @@ static void
 keystone_save (const struct login *l, struct login_part parts[LOGIN_PARTS])
 {
   const struct keystone *ks = (const struct keystone *)l;
-  const char *url = keystone_endpoint (ks, l->token)->url;
+  const char *url =
+      key_server_address (keystone_endpoint (ks, l->token)->server);
 
   parts[0] = (struct login_part){ url, strlen (url) };
 }

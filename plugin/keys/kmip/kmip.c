@@ -274,32 +274,24 @@ get_key (struct kmip_talk *t, const char *ident, const char *what,
 }
 
 static int
-decrypt (struct kmip_talk *t, const struct kmip_wrapped *wrapped,
-         struct secret **ret, struct reason *why)
-{
-  const char *ident = t->kmip->wrapper;
-  const struct kmip_request request = { .operation = KMIP_DECRYPT,
-                                        .object = ident,
-                                        .wrapped = wrapped };
-  struct kmip_reply reply;
-  int r = ask (t, &request, ident, &reply, why);
-
-  return r < 0
-             ? r
-             : about (t, ident, kmip_reply_data (&reply, ident, ret, why), why);
-}
-
-static int
 get_passphrase (struct kmip_talk *t, const struct kmip_key *k,
                 struct secret **ret, struct reason *why)
 {
+  const char *wrapper = t->kmip->wrapper, *ident = k->object;
+  const struct kmip_request request = { .operation = KMIP_DECRYPT,
+                                        .object = wrapper,
+                                        .wrapped = &k->wrapped };
+  struct kmip_reply reply;
   char located[KMIP_ID_MAX + 1];
-  const char *ident = k->object;
   int r = 0;
 
-  if (t->kmip->wrapper) {
-    r = check_state (t, t->kmip->wrapper, t->kmip->wrapper, why);
-    return r < 0 ? r : decrypt (t, &k->wrapped, ret, why);
+  if (wrapper) {
+    r = check_state (t, wrapper, wrapper, why);
+    if (r == 0)
+      r = ask (t, &request, wrapper, &reply, why);
+    return r < 0 ? r
+                 : about (t, wrapper,
+                          kmip_reply_data (&reply, wrapper, ret, why), why);
   }
   if (t->kmip->by_name) {
     r = locate (t, k->object, located, why);

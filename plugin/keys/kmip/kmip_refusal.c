@@ -49,22 +49,6 @@ static const struct meaning meanings[] = {
   { 0x100, EAGAIN, true, "General Failure" },
 };
 
-static const char *
-operation_name (enum kmip_operation operation)
-{
-  switch (operation) {
-  case KMIP_LOCATE:
-    return "Locate";
-  case KMIP_GET:
-    return "Get";
-  case KMIP_GET_ATTRIBUTES:
-    return "Get Attributes";
-  case KMIP_DECRYPT:
-    return "Decrypt";
-  }
-  return "";
-}
-
 /* What the reader of the sentence can do. */
 static const char *
 advice (uint32_t reason, enum kmip_operation operation)
@@ -93,6 +77,12 @@ kmip_reply_refusal (const struct kmip_reply *reply,
                     const char *address, bool *again, struct reason *why)
 {
   static const struct meaning unknown = { 0, EAGAIN, false, "unknown reason" };
+  static const char *const operations[] = {
+    [KMIP_LOCATE] = "Locate",
+    [KMIP_GET] = "Get",
+    [KMIP_GET_ATTRIBUTES] = "Get Attributes",
+    [KMIP_DECRYPT] = "Decrypt",
+  };
   const size_t n = sizeof meanings / sizeof meanings[0];
   const struct meaning *m = &unknown;
   char buf[REASON_NAME_MAX];
@@ -105,7 +95,7 @@ kmip_reply_refusal (const struct kmip_reply *reply,
   return reason_set (why, m->err,
                      "%.256s refuses %s for the object " REASON_QUOTED
                      ": %s (reason %u%s%s)%s",
-                     address, operation_name (operation), reason_quoted (buf),
+                     address, operations[operation], reason_quoted (buf),
                      m->name, (unsigned)reply->reason,
                      reply->text[0] ? ": " : "", reply->text,
                      advice (reply->reason, operation));

@@ -73,20 +73,6 @@ enum { REASON_INVALID_MESSAGE = 4 };
 /* ---- requests ---- */
 
 static void
-put_locate (struct ttlv_writer *w, const struct kmip_request *request)
-{
-  /* Two tell "several". */
-  ttlv_put_integer (w, TAG_MAXIMUM_ITEMS, 2);
-  ttlv_open (w, TAG_ATTRIBUTE);
-  ttlv_put_text (w, TAG_ATTRIBUTE_NAME, "Name");
-  ttlv_open (w, TAG_ATTRIBUTE_VALUE);
-  ttlv_put_text (w, TAG_NAME_VALUE, request->object);
-  ttlv_put_enumeration (w, TAG_NAME_TYPE, NAME_TEXT);
-  ttlv_close (w);
-  ttlv_close (w);
-}
-
-static void
 put_decrypt (struct ttlv_writer *w, const struct kmip_request *request)
 {
   const struct kmip_wrapped *wrapped = request->wrapped;
@@ -113,7 +99,15 @@ put_payload (struct ttlv_writer *w, const struct kmip_request *request)
 {
   switch (request->operation) {
   case KMIP_LOCATE:
-    put_locate (w, request);
+    /* Two tell "several". */
+    ttlv_put_integer (w, TAG_MAXIMUM_ITEMS, 2);
+    ttlv_open (w, TAG_ATTRIBUTE);
+    ttlv_put_text (w, TAG_ATTRIBUTE_NAME, "Name");
+    ttlv_open (w, TAG_ATTRIBUTE_VALUE);
+    ttlv_put_text (w, TAG_NAME_VALUE, request->object);
+    ttlv_put_enumeration (w, TAG_NAME_TYPE, NAME_TEXT);
+    ttlv_close (w);
+    ttlv_close (w);
     break;
   case KMIP_GET:
     ttlv_put_text (w, TAG_UNIQUE_IDENTIFIER, request->object);
@@ -133,11 +127,10 @@ kmip_message_write (const struct kmip_request *request, unsigned minor,
                     struct secret **ret, struct reason *why)
 {
   CLEANUP_SECRET struct secret *out = secret_new (REQUEST_MAX);
-  struct ttlv_writer w;
+  struct ttlv_writer w = { .out = out };
 
   if (!out)
     return reason_no_memory (why);
-  w = ttlv_begin_writing (out);
   ttlv_open (&w, TAG_REQUEST_MESSAGE);
   ttlv_open (&w, TAG_REQUEST_HEADER);
   ttlv_open (&w, TAG_PROTOCOL_VERSION);

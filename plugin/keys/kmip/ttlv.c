@@ -214,12 +214,6 @@ ttlv_equals (const struct ttlv_item *item, const char *str)
 
 /* ---- writing ---- */
 
-struct ttlv_writer
-ttlv_begin_writing (struct secret *out)
-{
-  return (struct ttlv_writer){ .out = out };
-}
-
 static void
 store (unsigned char *p, uint32_t n, unsigned count)
 {

@@ -86,7 +86,7 @@ extern bool ttlv_equals (const struct ttlv_item *item, const char *str);
 
 /* --- writing --- */
 
-/* Appends to OUT, a secret of the caller's that never grows beyond its
+/* Begins as { .out = OUT }, and appends to that, a secret of the caller's that never grows beyond its
  * capacity.  What fails is remembered and told by ttlv_end_writing.
  */
 struct ttlv_writer {
@@ -96,7 +96,6 @@ struct ttlv_writer {
   bool failed;
 };
 
-extern struct ttlv_writer ttlv_begin_writing (struct secret *out);
 extern void ttlv_open (struct ttlv_writer *w, uint32_t tag);
 extern void ttlv_close (struct ttlv_writer *w);
 extern void ttlv_put_integer (struct ttlv_writer *w, uint32_t tag, int32_t n);

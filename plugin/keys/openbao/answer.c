@@ -77,6 +77,22 @@ bao_path (char **ret, struct reason *why, const char *fmt, ...)
 }
 
 int
+bao_set_mount (char **ret, const json_t *mount, const char *usual,
+               const char *where, struct reason *why)
+{
+  int r = text_copy (ret, mount ? json_string_value (mount) : usual, why);
+  size_t n;
+
+  if (r < 0)
+    return r;
+  n = strlen (*ret);
+  if (n > 0 && (*ret)[n - 1] == '/')
+    (*ret)[n - 1] = '\0';
+  r = reference_check_path (*ret, "\"mount\"", why);
+  return reason_context (r, why, "%s", where);
+}
+
+int
 bao_send (const struct openbao *b, const struct bao_request *request,
           struct key_question *question, struct http_reply *answer,
           struct reason *why)
@@ -357,18 +373,6 @@ refused (const struct openbao_key *k, const struct http_reply *a, bool *again,
                      colon, a->text);
 }
 
-/* Its leader may be gone, and another be elected in a moment. */
-static int
-standby (const struct openbao_key *k, const struct http_reply *a, bool *again,
-         struct reason *why)
-{
-  *again = true;
-  return reason_set (why, EAGAIN,
-                     "%s is a standby whose leader does not answer: it says "
-                     "to ask %s",
-                     key_server_address (k->bao->server), a->redirect);
-}
-
 static int
 classify (const struct openbao_key *k, const struct http_reply *a, bool *again,
           struct reason *why)
@@ -376,8 +380,14 @@ classify (const struct openbao_key *k, const struct http_reply *a, bool *again,
   const char *address = key_server_address (k->bao->server);
   int r = 0;
 
-  if (a->next > 0)
-    return standby (k, a, again, why);
+  /* Its leader may be gone, and another be elected in a moment. */
+  if (a->next > 0) {
+    *again = true;
+    return reason_set (why, EAGAIN,
+                       "%s is a standby whose leader does not answer: it says "
+                       "to ask %s",
+                       address, a->redirect);
+  }
   if (a->status >= 300 && a->status < 400)
     return reason_set (why, EINVAL,
                        "%s answered with a redirect to %s, which is not "

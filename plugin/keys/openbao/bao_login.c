@@ -130,30 +130,14 @@ bao_token_revoke (const struct login *l, const struct login_token *t,
   ask_about (l, t, "POST", "v1/auth/token/revoke-self", &question, &a, NULL);
 }
 
-/* Less than was granted at first: the token's greatest age is near, and
- * the next that is due is a login.
- */
-static void
-see_greatest_age (struct login_token *t)
-{
-  const int64_t now = monotonic_ms ();
-
-  /* Nothing at all means at its first login that it never ends, but not
-   * now.
-   */
-  if (t->life.end_ms == 0 && t->life.full_ms > 0)
-    t->life.end_ms = t->life.renew_ms = now;
-  if (t->life.ours && t->life.end_ms != 0 &&
-      t->life.end_ms - now < t->life.full_ms * 3 / 4)
-    t->life.renewable = false;
-}
-
 static int
 bao_token_renew (struct login *l, const struct login_token *old,
                  struct key_question *question, struct login_token **ret,
                  struct reason *why)
 {
   CLEANUP_REPLY struct http_reply a = { 0 };
+  struct login_life *life;
+  int64_t now;
   int r =
       ask_about (l, old, "POST", "v1/auth/token/renew-self", question, &a, why);
 
@@ -161,9 +145,22 @@ bao_token_renew (struct login *l, const struct login_token *old,
     return r;
   if (a.status == 200 && a.json) {
     r = bao_token_from_auth (json_object_get (a.json, "auth"), old, ret, why);
-    if (r == 0)
-      see_greatest_age (*ret);
-    return r;
+    if (r < 0)
+      return r;
+    life = &(*ret)->life;
+    now = monotonic_ms ();
+    /* Nothing at all means at its first login that it never ends, but not
+     * now.
+     */
+    if (life->end_ms == 0 && life->full_ms > 0)
+      life->end_ms = life->renew_ms = now;
+    /* Less than was granted at first: the token's greatest age is near, and
+     * the next that is due is a login.
+     */
+    if (life->ours && life->end_ms != 0 &&
+        life->end_ms - now < life->full_ms * 3 / 4)
+      life->renewable = false;
+    return 0;
   }
   /* For good: "past the max TTL" is a 500. */
   if ((a.status >= 400 && !http_is_standby_outage (a.status)) ||
@@ -240,6 +237,33 @@ post (struct bao_login *l, struct key_question *question,
                          key_server_address (l->bao->server), l->method->what);
 }
 
+/* A login failed with R; UNWRAPPED: with a secret id that came out of its
+ * wrapping just now.  A credential that is old is refused whether or not we may
+ * still log in, and so is one for a single use: -EKEYREJECTED, since neither
+ * says anything about a key.  WHY tells which files could not be read again.
+ */
+static int
+with_credentials (struct bao_login *l, int r, bool unwrapped,
+                  struct reason *why)
+{
+  const struct credential *const all[] = { &l->role_id, &l->secret_id,
+                                           &l->wrapped, &l->jwt };
+  const bool refused = r == -EACCES;
+  bool old = l->wrapped.path && !unwrapped;
+
+  if (refused && old && l->unwrapped)
+    reason_prefix (why, "the secret id out of %.256s can be had once only",
+                   l->wrapped.path);
+  for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+    old = credential_is_old (all[i], r, why) || old;
+  if (refused && l->login_lost && l->secret_id.text) {
+    reason_append (why, "a login before it got no answer, and may have used "
+                        "the secret id up");
+    old = true;
+  }
+  return refused && old ? -EKEYREJECTED : r;
+}
+
 static int
 bao_login_post (struct login *core, struct key_question *question,
                 struct login_token **ret, struct reason *why)
@@ -256,7 +280,7 @@ bao_login_post (struct login *core, struct key_question *question,
   if (r == 0)
     r = post (l, question, ret, why);
   if (r < 0)
-    return bao_refusal_with_credentials (l, r, unwrapped, why);
+    return with_credentials (l, r, unwrapped, why);
   l->login_lost = false;
   return 0;
 }

@@ -123,13 +123,6 @@ bao_refusal_of_login (struct bao_login *l, const struct http_reply *a,
 /* "permission denied" and not a word more. */
 extern bool bao_refusal_is_bare (const struct http_reply *a);
 
-/* A login failed with R; UNWRAPPED: with a secret id that came out of its
- * wrapping just now.  -EKEYREJECTED (as of login_kind's post) where -EACCES
- * says less than that; WHY tells which files could not be read again.
- */
-extern int bao_refusal_with_credentials (struct bao_login *l, int r,
-                                         bool unwrapped, struct reason *why);
-
 /* Does TEXT look like a JWT that is still valid at NOW (seconds)?  Its
  * signature is for the server to check.  0, or -EACCES and the sentence.
  */

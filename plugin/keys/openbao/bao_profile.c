@@ -19,13 +19,8 @@ static int
 check_address (const struct address_list *list, size_t i, const char *setting,
                struct reason *why)
 {
-  const char *address = list->text[i];
-  size_t n = strlen (address);
-
-  while (n > 0 && address[n - 1] == '/')
-    n--;
-  if (n <= 3 || strncmp (address + n - 3, "/v1", 3) != 0 ||
-      strncmp (address, "unix:", 5) == 0)
+  if (!addresses_ends_in (list->text[i], "/v1") ||
+      strncmp (list->text[i], "unix:", 5) == 0)
     return 0;
   return reason_set (why, EINVAL, "%s must be the server's address without /v1",
                      setting);
@@ -144,37 +139,6 @@ set_engine (struct openbao *b, const struct bao_settings *s,
   return set_layout (b, s, profile, why);
 }
 
-/* The mount may be written with a slash at its end, as the server
- * prints it.
- */
-static int
-set_mount (struct openbao *b, const struct bao_settings *s,
-           const struct profile *profile, struct reason *why)
-{
-  CLEANUP_FREE char *example = NULL;
-  const char *usual = b->engine == ENGINE_TRANSIT ? "transit" : "secret";
-  size_t n;
-  int r;
-
-  r = text_copy (&b->mount, s->mount ? json_string_value (s->mount) : usual,
-                 why);
-  if (r == 0)
-    r = text_copy (&b->prefix, s->prefix ? json_string_value (s->prefix) : "",
-                   why);
-  if (r < 0)
-    return r;
-  n = strlen (b->mount);
-  if (n > 0 && b->mount[n - 1] == '/')
-    b->mount[n - 1] = '\0';
-  r = reference_check_path (b->mount, "\"mount\"", why);
-  /* A prefix goes before every reference, which is checked with it. */
-  if (r == 0)
-    r = text_format (&example, why, "%sx", b->prefix);
-  if (r == 0)
-    r = reference_check_path (example, "\"prefix\"", why);
-  return reason_context (r, why, "%s", profile->where);
-}
-
 int
 bao_from_profile (struct openbao *b, const struct profile *profile,
                   struct reason *why)
@@ -195,6 +159,7 @@ bao_from_profile (struct openbao *b, const struct profile *profile,
     { "auth", JSON_OBJECT, false, &s.auth },
     { .name = NULL },
   };
+  CLEANUP_FREE char *example = NULL;
   char setting[512];
   int r = json_members (profile->object, profile->where, members, why);
 
@@ -202,7 +167,19 @@ bao_from_profile (struct openbao *b, const struct profile *profile,
   if (r == 0)
     r = set_engine (b, &s, profile, why);
   if (r == 0)
-    r = set_mount (b, &s, profile, why);
+    r = bao_set_mount (&b->mount, s.mount,
+                       b->engine == ENGINE_TRANSIT ? "transit" : "secret",
+                       profile->where, why);
+  if (r == 0)
+    r = text_copy (&b->prefix, s.prefix ? json_string_value (s.prefix) : "",
+                   why);
+  /* A prefix goes before every reference, which is checked with it. */
+  if (r == 0)
+    r = text_format (&example, why, "%sx", b->prefix);
+  if (r < 0)
+    return r;
+  r = reference_check_path (example, "\"prefix\"", why);
+  r = reason_context (r, why, "%s", profile->where);
   if (r == 0)
     r = bao_set_namespace (b, json_string_value (s.namespace), setting, why);
   if (r == 0)

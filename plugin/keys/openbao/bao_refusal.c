@@ -114,25 +114,6 @@ has (const char *const *table, size_t n, const char *text)
   return false;
 }
 
-/* Asked without a token, a login that exists says 405 to a GET; where
- * nothing is mounted it is a 403.
- */
-static int
-is_mounted (const struct bao_login *l, struct key_question *question,
-            bool *mounted, struct reason *why)
-{
-  CLEANUP_REPLY struct http_reply a = { 0 };
-  CLEANUP_FREE char *path = NULL;
-  struct bao_request request = { .method = "GET", .namespace = l->namespace };
-  int r = bao_path (&path, why, "v1/auth/%s/login", l->mount);
-
-  request.path = path;
-  if (r == 0)
-    r = bao_send (l->bao, &request, question, &a, why);
-  *mounted = a.status != 403 && a.status != 404;
-  return r;
-}
-
 static int
 no_mount (const struct bao_login *l, struct reason *why)
 {
@@ -152,12 +133,20 @@ denied_bare (struct bao_login *l, int64_t date, struct key_question *question,
              struct reason *why)
 {
   const int64_t now = date > 0 ? date : time (NULL);
-  bool mounted = true;
-  int r = is_mounted (l, question, &mounted, why);
+  CLEANUP_REPLY struct http_reply a = { 0 };
+  CLEANUP_FREE char *path = NULL;
+  struct bao_request request = { .method = "GET", .namespace = l->namespace };
+  int r = bao_path (&path, why, "v1/auth/%s/login", l->mount);
 
+  request.path = path;
+  if (r == 0)
+    r = bao_send (l->bao, &request, question, &a, why);
   if (r < 0)
     return r;
-  if (!mounted)
+  /* Asked without a token, a login that exists says 405 to a GET; where
+   * nothing is mounted it is a 403.
+   */
+  if (a.status == 403 || a.status == 404)
     return no_mount (l, why);
   if (strcmp (l->method->name, "kubernetes") != 0)
     return reason_set (why, EACCES,
@@ -212,31 +201,4 @@ bao_refusal_of_login (struct bao_login *l, const struct http_reply *a,
   return reason_set (why, EINVAL, "%ld %s (%s%s)", a->status,
                      a->text[0] ? a->text : "without a reason", l->core.setting,
                      lack);
-}
-
-/* ---- with which credentials ---- */
-
-/* A credential that is old is refused whether or not we may still log in,
- * and so is one for a single use: neither says anything about a key.
- */
-int
-bao_refusal_with_credentials (struct bao_login *l, int r, bool unwrapped,
-                              struct reason *why)
-{
-  const struct credential *const all[] = { &l->role_id, &l->secret_id,
-                                           &l->wrapped, &l->jwt };
-  const bool refused = r == -EACCES;
-  bool old = l->wrapped.path && !unwrapped;
-
-  if (refused && old && l->unwrapped)
-    reason_prefix (why, "the secret id out of %.256s can be had once only",
-                   l->wrapped.path);
-  for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
-    old = credential_is_old (all[i], r, why) || old;
-  if (refused && l->login_lost && l->secret_id.text) {
-    reason_append (why, "a login before it got no answer, and may have used "
-                        "the secret id up");
-    old = true;
-  }
-  return refused && old ? -EKEYREJECTED : r;
 }

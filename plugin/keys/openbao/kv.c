@@ -164,40 +164,33 @@ find_mount (struct openbao_key *k, struct key_question *q, struct reason *why)
 
 /* 0: the mount is what K says, or the server does not tell. */
 static int
-compare_mount (const struct openbao_key *k, const struct http_reply *a,
-               struct reason *why)
-{
-  const char *mount = json_text_at (a->json, "data", "path", NULL);
-  const size_t n = strlen (k->mount);
-  bool kv2;
-  int r = read_engine (k, a, &kv2, why);
-
-  if (r < 0)
-    return r;
-  if (kv2 && mount && (strncmp (mount, k->mount, n) != 0 || mount[n] != '/'))
-    return bao_answer_no_mount (k, k->mount, why);
-  if (kv2 != k->kv2)
-    return bao_answer_wrong_version (k, k->mount, kv2 ? 2 : 1, why);
-  return 0;
-}
-
-static int
 check_mount (const struct openbao_key *k, struct key_question *q,
              struct reason *why)
 {
   CLEANUP_REPLY struct http_reply a = { 0 };
   CLEANUP_FREE char *path = NULL;
+  const size_t n = strlen (k->mount);
+  const char *mount;
+  bool kv2;
   int r = text_format (&path, why, "%s/%s", k->mount, k->below);
 
   if (r == 0)
     r = ask_mount (k, path, q, &a, why);
   if (r == -EACCES || r == -EKEYREJECTED)
     return 0;
-  if (r == 0 && a.status == 200 && a.json)
-    return compare_mount (k, &a, why);
   if (r == 0 && http_is_standby_outage (a.status))
     return bao_answer_refusal (k, &a, &q->again, why);
-  return r;
+  if (r < 0 || a.status != 200 || !a.json)
+    return r;
+  r = read_engine (k, &a, &kv2, why);
+  if (r < 0)
+    return r;
+  mount = json_text_at (a.json, "data", "path", NULL);
+  if (kv2 && mount && (strncmp (mount, k->mount, n) != 0 || mount[n] != '/'))
+    return bao_answer_no_mount (k, k->mount, why);
+  if (kv2 != k->kv2)
+    return bao_answer_wrong_version (k, k->mount, kv2 ? 2 : 1, why);
+  return 0;
 }
 
 /* What others put before a key's name, and we do not. */

@@ -137,18 +137,9 @@ static int
 set_place (struct bao_login *l, const struct bao_auth *a, struct reason *why)
 {
   const char *name = json_string_value (a->namespace);
-  size_t n;
-  int r = text_copy (&l->mount,
-                     a->mount ? json_string_value (a->mount) : l->method->name,
-                     why);
+  const int r =
+      bao_set_mount (&l->mount, a->mount, l->method->name, a->where, why);
 
-  if (r < 0)
-    return r;
-  n = strlen (l->mount);
-  if (n > 0 && l->mount[n - 1] == '/')
-    l->mount[n - 1] = '\0';
-  r = reference_check_path (l->mount, "\"mount\"", why);
-  r = reason_context (r, why, "%s", a->where);
   if (r < 0)
     return r;
   if (!name)
@@ -346,25 +337,13 @@ find_method (const char *name)
   return NULL;
 }
 
-static int
-unknown_method (const char *name, const char *where, struct reason *why)
-{
-  char known[128] = "", buf[REASON_NAME_MAX];
-
-  for (size_t i = 0; i < NR_METHODS; i++) {
-    strcat (known, i > 0 ? ", " : "");
-    strcat (known, methods[i].name);
-  }
-  return reason_set (why, EINVAL, "%s: unknown method \"%s\" (known: %s)",
-                     where, reason_name (buf, name), known);
-}
-
 int
 bao_login_from_profile (struct bao_login *l, json_t *auth,
                         const struct profile *profile, struct reason *why)
 {
   const char *method = json_string_value (json_object_get (auth, "method"));
   struct bao_auth a = { .profile = profile };
+  char known[128] = "", buf[REASON_NAME_MAX];
   int r;
 
   /* An agent behind a socket may log in for us. */
@@ -378,8 +357,13 @@ bao_login_from_profile (struct bao_login *l, json_t *auth,
     return reason_set (why, EINVAL, "%s: \"method\" is missing or not a string",
                        a.where);
   l->method = find_method (method);
+  for (size_t i = 0; !l->method && i < NR_METHODS; i++) {
+    strcat (known, i > 0 ? ", " : "");
+    strcat (known, methods[i].name);
+  }
   if (!l->method)
-    return unknown_method (method, a.where, why);
+    return reason_set (why, EINVAL, "%s: unknown method \"%s\" (known: %s)",
+                       a.where, reason_name (buf, method), known);
   r = text_copy (&l->core.setting, a.where, why);
   if (r == 0)
     r = read_auth (&a, auth, l->method->bit, why);

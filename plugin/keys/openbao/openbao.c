@@ -94,24 +94,6 @@ openbao_clear (void *state)
   free (k->mount);
 }
 
-/* bao: and vault: with a field named take that one, else the record's
- * only one.
- */
-static int
-set_scheme_key (struct openbao_key *k, const char *body, struct reason *why)
-{
-  struct bao_kv_reference parts;
-  int r = bao_kv_parse (body, &parts, why);
-
-  if (r < 0)
-    return r;
-  k->path = parts.path;
-  k->version = parts.version;
-  k->layout.kind = parts.field ? LAYOUT_FIELD : LAYOUT_RAW;
-  k->layout.field = parts.field;
-  return 0;
-}
-
 static int
 set_kv_key (struct openbao_key *k, const char *body, struct reason *why)
 {
@@ -164,11 +146,21 @@ openbao_prepare (struct kms *kms, const struct reference *ref, void *state,
 {
   struct openbao_key *k = state;
   const struct openbao *b = k->bao = kms->state;
+  struct bao_kv_reference parts = { .path = NULL };
   const int r = kms->path ? set_profile_key (k, ref->body, why)
-                          : set_scheme_key (k, ref->body, why);
+                          : bao_kv_parse (ref->body, &parts, why);
 
   if (r < 0)
     return r;
+  /* bao: and vault: with a field named take that one, else the record's only
+   * one.
+   */
+  if (!kms->path) {
+    k->path = parts.path;
+    k->version = parts.version;
+    k->layout.kind = parts.field ? LAYOUT_FIELD : LAYOUT_RAW;
+    k->layout.field = parts.field;
+  }
   /* A wrapped passphrase says nothing to its reader. */
   if (k->wrapped)
     return text_format (

@@ -102,6 +102,12 @@ struct bao_request {
   const struct secret *hidden; /* never to be quoted from the answer */
 };
 
+/* MOUNT, or USUAL where WHERE does not say, checked: it may be written with a
+ * slash at its end, as the server prints it.  *RET is malloc'd.  -EINVAL.
+ */
+extern int bao_set_mount (char **ret, const json_t *mount, const char *usual,
+                          const char *where, struct reason *why);
+
 /* A path, encoded; *RET is malloc'd, NULL where memory is short: -ENOMEM. */
 extern int bao_path (char **ret, struct reason *why, const char *fmt, ...)
     __attribute__ ((format (printf, 3, 4)));
