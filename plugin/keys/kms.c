@@ -49,15 +49,6 @@ is_same (const char *a, const char *b)
   return a == b || (a && b && strcmp (a, b) == 0);
 }
 
-static struct kms *
-find (const char *path, const char *name)
-{
-  for (struct kms *k = all; k; k = k->next)
-    if (is_same (k->path, path) && is_same (k->name, name))
-      return k;
-  return NULL;
-}
-
 static void
 destroy (struct kms *k)
 {
@@ -125,7 +116,9 @@ kms_acquire (const char *profiles, const char *name, struct kms **ret,
   int r = 0;
 
   SCOPED_LOCK (&all_lock);
-  k = find (profiles, name);
+  k = all;
+  while (k && !(is_same (k->path, profiles) && is_same (k->name, name)))
+    k = k->next;
   if (!k) {
     k = create (profiles, name);
     if (!k)

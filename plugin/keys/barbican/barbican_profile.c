@@ -34,24 +34,6 @@ struct barbican_settings {
 
 /* ---- who logs in ---- */
 
-/* In the profiles file itself, when nobody else can read that. */
-static int
-take_secret (struct credential *c, const json_t *secret,
-             const struct profile *profile, const char *where,
-             struct reason *why)
-{
-  if (!profile->private)
-    return reason_set (why, EINVAL,
-                       "%s: a secret may stand in the profiles file only when "
-                       "nobody else can read it (chmod go= it, or use "
-                       "\"secret_file\")",
-                       where);
-  if (json_string_length (secret) == 0)
-    return reason_set (why, EINVAL, "%s: \"secret\" is empty", where);
-  return text_copy_secret (&c->text, json_string_value (secret),
-                           json_string_length (secret), why);
-}
-
 static int
 set_credential (struct identity *who, json_t *auth,
                 const struct profile *profile, const char *where,
@@ -75,27 +57,20 @@ set_credential (struct identity *who, json_t *auth,
     r = text_copy (&who->id, json_string_value (id), why);
   if (r < 0)
     return r;
-  return file
-             ? credential_open_member (&who->secret, json_string_value (file),
-                                       "secret_file", &secret_rules, where, why)
-             : take_secret (&who->secret, secret, profile, where, why);
-}
-
-/* A project in its domain, or a domain itself. */
-static int
-check_scope (const json_t *project, const json_t *project_domain,
-             const json_t *domain, const char *where, struct reason *why)
-{
-  if (!project != !project_domain)
+  if (file)
+    return credential_open_member (&who->secret, json_string_value (file),
+                                   "secret_file", &secret_rules, where, why);
+  /* In the profiles file itself, when nobody else can read that. */
+  if (!profile->private)
     return reason_set (why, EINVAL,
-                       "%s: \"project\" and \"project_domain\" go together",
+                       "%s: a secret may stand in the profiles file only when "
+                       "nobody else can read it (chmod go= it, or use "
+                       "\"secret_file\")",
                        where);
-  if (!project == !domain)
-    return reason_set (why, EINVAL,
-                       "%s: it takes \"project\" and \"project_domain\", or "
-                       "\"domain\"%s",
-                       where, domain ? ", not both" : "");
-  return 0;
+  if (json_string_length (secret) == 0)
+    return reason_set (why, EINVAL, "%s: \"secret\" is empty", where);
+  return text_copy_secret (&who->secret.text, json_string_value (secret),
+                           json_string_length (secret), why);
 }
 
 static int
@@ -117,8 +92,16 @@ set_password (struct identity *who, json_t *auth, const struct profile *profile,
   int r = json_members (auth, where, members, why);
 
   (void)profile;
-  if (r == 0)
-    r = check_scope (project, project_domain, domain, where, why);
+  /* A project in its domain, or a domain itself. */
+  if (r == 0 && !project != !project_domain)
+    r = reason_set (why, EINVAL,
+                    "%s: \"project\" and \"project_domain\" go together",
+                    where);
+  if (r == 0 && !project == !domain)
+    r = reason_set (why, EINVAL,
+                    "%s: it takes \"project\" and \"project_domain\", or "
+                    "\"domain\"%s",
+                    where, domain ? ", not both" : "");
   if (r == 0)
     r = text_copy (&who->user, json_string_value (user), why);
   if (r == 0)

@@ -213,24 +213,6 @@ kmip_connection_close (struct kmip_connection *c)
 
 /* ---- messages ---- */
 
-static int
-send_all (struct kmip_connection *c, const struct secret *request, bool *again,
-          struct reason *why)
-{
-  int r = 0;
-
-  for (size_t n, done = 0; r == 0 && done < request->length;) {
-    const CURLcode code = curl_easy_send (c->via.curl, request->bytes + done,
-                                          request->length - done, &n);
-
-    if (code == CURLE_OK)
-      done += n;
-    else
-      r = settle (c, code, POLLOUT, again, why);
-  }
-  return r;
-}
-
 /* Append to TO until it holds LENGTH bytes. */
 static int
 receive (struct kmip_connection *c, struct secret *to, size_t length,
@@ -258,11 +240,19 @@ kmip_connection_exchange (struct kmip_connection *c,
 {
   CLEANUP_SECRET struct secret *s = secret_new (TTLV_MESSAGE_MAX);
   size_t length;
-  int r;
+  int r = 0;
 
   if (!s)
     return reason_no_memory (why);
-  r = send_all (c, request, again, why);
+  for (size_t n, done = 0; r == 0 && done < request->length;) {
+    const CURLcode code = curl_easy_send (c->via.curl, request->bytes + done,
+                                          request->length - done, &n);
+
+    if (code == CURLE_OK)
+      done += n;
+    else
+      r = settle (c, code, POLLOUT, again, why);
+  }
   if (r == 0)
     r = receive (c, s, TTLV_HEADER, again, why);
   if (r < 0)

@@ -20,19 +20,6 @@
 #define VERSION_WORD "version="
 #define VERSION_DIGITS 9
 
-/* The number behind '#'. */
-static int
-parse_version (const char *text, unsigned *ret, struct reason *why)
-{
-  const size_t n = strspn (text, "0123456789");
-
-  if (n < 1 || n > VERSION_DIGITS || text[n] || text[0] == '0')
-    return reason_set (why, EINVAL,
-                       "\"#version=\" takes a number from 1 on, at the end");
-  *ret = strtoul (text, NULL, 10);
-  return 0;
-}
-
 int
 bao_kv_parse (const char *body, struct bao_kv_reference *ret,
               struct reason *why)
@@ -40,16 +27,19 @@ bao_kv_parse (const char *body, struct bao_kv_reference *ret,
   CLEANUP_KV_REFERENCE struct bao_kv_reference parts = { .path = NULL };
   const char *hash = strchr (body, '#');
   const char *field = hash, *last = hash ? strrchr (body, '#') : NULL;
-  int r = 0;
 
   if (last && strncmp (last + 1, VERSION_WORD, strlen (VERSION_WORD)) == 0) {
-    r = parse_version (last + 1 + strlen (VERSION_WORD), &parts.version, why);
+    const char *number = last + 1 + strlen (VERSION_WORD);
+    const size_t n = strspn (number, "0123456789");
+
+    if (n < 1 || n > VERSION_DIGITS || number[n] || number[0] == '0')
+      return reason_set (why, EINVAL,
+                         "\"#version=\" takes a number from 1 on, at the end");
+    parts.version = strtoul (number, NULL, 10);
     field = last > hash ? hash : NULL;
   }
   else
     last = NULL;
-  if (r < 0)
-    return r;
   if (field) {
     const size_t n = last ? (size_t)(last - field - 1) : strlen (field + 1);
 

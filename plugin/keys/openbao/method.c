@@ -205,36 +205,15 @@ parse_token_file (struct bao_login *l, const struct bao_auth *a,
 
 /* ---- AppRole ---- */
 
-/* An id that stands in the profile itself: no file to read again.  ALONE:
- * there is no secret id (the role has bind_secret_id=false), so that it is
- * what a token would be.
- */
-static int
-set_role_id (struct bao_login *l, const struct bao_auth *a, bool alone,
-             struct reason *why)
-{
-  const char *text = json_string_value (a->role_id);
-
-  if (alone && !a->profile->private)
-    return reason_set (why, EINVAL,
-                       "%s: without \"secret_id_file\" or "
-                       "\"wrapped_secret_id_file\" the role id is the whole "
-                       "login: it may stand in the profiles file only when "
-                       "nobody else can read that (chmod go= it, or use "
-                       "\"role_id_file\")",
-                       a->where);
-  if (!credential_is_text (text, strlen (text)))
-    return reason_set (why, EINVAL, "%s: \"role_id\" is not a role id",
-                       a->where);
-  return text_copy_secret (&l->role_id.text, text, strlen (text), why);
-}
-
 static int
 parse_approle (struct bao_login *l, const struct bao_auth *a,
                struct reason *why)
 {
   const json_t *secret = a->secret_id_file,
                *wrapped = a->wrapped_secret_id_file;
+  /* There is no secret id (the role has bind_secret_id=false), so that the
+   * role id is what a token would be.
+   */
   const bool alone = !secret && !wrapped;
   int r = json_need_one (a->where, "role_id", a->role_id, "role_id_file",
                          a->role_id_file, why);
@@ -244,8 +223,23 @@ parse_approle (struct bao_login *l, const struct bao_auth *a,
                        "wrapped_secret_id_file", wrapped, why);
   if (r < 0)
     return r;
-  if (a->role_id)
-    r = set_role_id (l, a, alone, why);
+  /* An id that stands in the profile itself: no file to read again. */
+  if (a->role_id) {
+    const char *text = json_string_value (a->role_id);
+
+    if (alone && !a->profile->private)
+      return reason_set (why, EINVAL,
+                         "%s: without \"secret_id_file\" or "
+                         "\"wrapped_secret_id_file\" the role id is the whole "
+                         "login: it may stand in the profiles file only when "
+                         "nobody else can read that (chmod go= it, or use "
+                         "\"role_id_file\")",
+                         a->where);
+    if (!credential_is_text (text, strlen (text)))
+      return reason_set (why, EINVAL, "%s: \"role_id\" is not a role id",
+                         a->where);
+    r = text_copy_secret (&l->role_id.text, text, strlen (text), why);
+  }
   else
     r = credential_open_member (
         &l->role_id, json_string_value (a->role_id_file), "role_id_file",

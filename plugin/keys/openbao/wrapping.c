@@ -132,12 +132,25 @@ bao_wrapping_put (struct bao_login *l, struct secret *text, struct secret *from)
   return 0;
 }
 
+/* With the token in the header and an empty body: in both places it
+ * would be used up for nothing.
+ */
 static int
-take_secret_id (struct bao_login *l, const struct http_reply *a,
-                struct reason *why)
+unwrap (struct bao_login *l, struct key_question *question, struct reason *why)
 {
-  json_t *id = json_object_get (json_object_get (a->json, "data"), "secret_id");
+  CLEANUP_REPLY struct http_reply a = { 0 };
+  json_t *id;
+  const int r = ask (l, "v1/sys/wrapping/unwrap", l->wrapped.text, NULL,
+                     question, &a, why);
 
+  /* One address may have unwrapped it before another refused. */
+  if (a.taken)
+    l->unwrap_lost = true;
+  if (r < 0)
+    return r;
+  if (a.status != 200 || !a.json)
+    return refused (l, &a, question, why);
+  id = json_object_get (json_object_get (a.json, "data"), "secret_id");
   if (!json_is_string (id) ||
       !credential_is_text (json_string_value (id), json_string_length (id)) ||
       json_string_length (id) > LOGIN_TOKEN_MAX)
@@ -148,25 +161,6 @@ take_secret_id (struct bao_login *l, const struct http_reply *a,
           secret_copy (l->wrapped.text->bytes, l->wrapped.text->length)) < 0)
     return reason_no_memory (why);
   return 0;
-}
-
-/* With the token in the header and an empty body: in both places it
- * would be used up for nothing.
- */
-static int
-unwrap (struct bao_login *l, struct key_question *question, struct reason *why)
-{
-  CLEANUP_REPLY struct http_reply a = { 0 };
-  const int r = ask (l, "v1/sys/wrapping/unwrap", l->wrapped.text, NULL,
-                     question, &a, why);
-
-  /* One address may have unwrapped it before another refused. */
-  if (a.taken)
-    l->unwrap_lost = true;
-  if (r < 0)
-    return r;
-  return a.status == 200 && a.json ? take_secret_id (l, &a, why)
-                                   : refused (l, &a, question, why);
 }
 
 int
