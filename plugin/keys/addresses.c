@@ -10,44 +10,37 @@
 
 /* ---- what a profile says ---- */
 
-static int
-read_list (const char *where, const char *name, const json_t *all,
-           struct address_list *ret, struct reason *why)
-{
-  const size_t n = json_array_size (all);
-
-  if (n == 0)
-    return reason_set (why, EINVAL, "%s: \"%s\" is empty", where, name);
-  if (n > ADDRESSES_MAX)
-    return reason_set (why, EINVAL, "%s: \"%s\" has %zu entries: %d at most",
-                       where, name, n, ADDRESSES_MAX);
-  for (size_t i = 0; i < n; i++) {
-    ret->text[i] = json_string_value (json_array_get (all, i));
-    if (!ret->text[i])
-      return reason_set (why, EINVAL,
-                         "%s: \"%s\", entry %zu: it must be a string", where,
-                         name, i + 1);
-  }
-  ret->nr = n;
-  ret->several = true;
-  return 0;
-}
-
 int
 addresses_read (const char *where, const char *one_name, const json_t *one,
                 const char *all_name, const json_t *all,
                 struct address_list *ret, struct reason *why)
 {
+  const size_t n = json_array_size (all);
+
   *ret = (struct address_list){ .nr = 0 };
   if (one && all)
     return reason_set (why, EINVAL, "%s: it takes \"%s\" or \"%s\", not both",
                        where, one_name, all_name);
-  if (all)
-    return read_list (where, all_name, all, ret, why);
   if (one) {
     ret->text[0] = json_string_value (one);
     ret->nr = 1;
   }
+  if (!all)
+    return 0;
+  if (n == 0)
+    return reason_set (why, EINVAL, "%s: \"%s\" is empty", where, all_name);
+  if (n > ADDRESSES_MAX)
+    return reason_set (why, EINVAL, "%s: \"%s\" has %zu entries: %d at most",
+                       where, all_name, n, ADDRESSES_MAX);
+  for (size_t i = 0; i < n; i++) {
+    ret->text[i] = json_string_value (json_array_get (all, i));
+    if (!ret->text[i])
+      return reason_set (why, EINVAL,
+                         "%s: \"%s\", entry %zu: it must be a string", where,
+                         all_name, i + 1);
+  }
+  ret->nr = n;
+  ret->several = true;
   return 0;
 }
 

@@ -211,24 +211,6 @@ set_address (struct key_server *s, const struct key_server_options *o,
   return r;
 }
 
-static int
-set_addresses (struct key_server *s, const struct key_server_options *o,
-               struct reason *why)
-{
-  const struct address_list one = { .text = { o->address }, .nr = 1 };
-  const struct address_list *list = o->addresses ? o->addresses : &one;
-  int r = 0;
-
-  s->names = addresses_names (list);
-  s->addresses = calloc (1, sizeof *s->addresses);
-  if (!s->names || !s->addresses)
-    return reason_no_memory (why);
-  s->addresses->nr = list->nr;
-  for (size_t i = 0; r == 0 && i < list->nr; i++)
-    r = set_address (s, o, list, i, why);
-  return r;
-}
-
 /* A name that goes into a URL and into CONNECT_TO; and a proxy, which is
  * tunnelled through by CONNECT for https: its address is the administrator's
  * word.
@@ -263,14 +245,22 @@ int
 key_server_new (const struct key_server_options *o, struct key_server **ret,
                 struct reason *why)
 {
+  const struct address_list one = { .text = { o->address }, .nr = 1 };
+  const struct address_list *list = o->addresses ? o->addresses : &one;
   struct key_server *s = calloc (1, sizeof *s);
   int r;
 
   if (!s)
     return reason_no_memory (why);
   r = check_options (o, why);
+  s->names = addresses_names (list);
+  s->addresses = calloc (1, sizeof *s->addresses);
+  if (r == 0 && (!s->names || !s->addresses))
+    r = reason_no_memory (why);
   if (r == 0)
-    r = set_addresses (s, o, why);
+    s->addresses->nr = list->nr;
+  for (size_t i = 0; r == 0 && i < list->nr; i++)
+    r = set_address (s, o, list, i, why);
   s->insecure_http = o->insecure_http;
   if (r == 0)
     r = text_copy (&s->setting, o->setting, why);

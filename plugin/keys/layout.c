@@ -84,13 +84,18 @@ get_string (json_t *record, const char *field, const char **ret, size_t *length,
 }
 
 static int
-decode (const char *field, const char *text, size_t length,
-        enum layout_encoding encoding, struct secret **ret, struct reason *why)
+field_passphrase (json_t *record, const char *field,
+                  enum layout_encoding encoding, struct secret **ret,
+                  struct reason *why)
 {
   static const char *const names[] = { "text", "hexadecimal", "base64" };
+  const char *text;
+  size_t length;
   char buf[REASON_NAME_MAX];
-  int r = 0;
+  int r = get_string (record, field, &text, &length, why);
 
+  if (r < 0)
+    return r;
   if (encoding == ENCODING_HEX)
     r = hex_decode (text, length, ret);
   else if (encoding == ENCODING_BASE64)
@@ -112,21 +117,6 @@ decode (const char *field, const char *text, size_t length,
                        memchr (text, '\n', length) ? ": it holds a newline"
                                                    : "");
   return 0;
-}
-
-static int
-field_passphrase (json_t *record, const char *field,
-                  enum layout_encoding encoding, struct secret **ret,
-                  struct reason *why)
-{
-  const char *text;
-  size_t length;
-  int r;
-
-  r = get_string (record, field, &text, &length, why);
-  if (r < 0)
-    return r;
-  return decode (field, text, length, encoding, ret, why);
 }
 
 static int

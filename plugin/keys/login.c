@@ -54,18 +54,6 @@ login_token_unref (struct login_token *t)
   free (t);
 }
 
-/* At two thirds of the life, and up to a twentieth of it sooner: servers
- * that started together shall not come together.
- */
-static int64_t
-renewal_after_ms (int64_t life_ms)
-{
-  unsigned char noise = 128;
-
-  (void)!getrandom (&noise, sizeof noise, GRND_NONBLOCK);
-  return life_ms * 2 / 3 - life_ms / 20 * noise / 255;
-}
-
 /* Only the monotonic clock counts: one that jumps neither ends nor prolongs
  * a token.
  */
@@ -73,12 +61,17 @@ void
 login_token_set_life (struct login_token *t, int64_t life_ms)
 {
   const int64_t now = monotonic_ms ();
+  unsigned char noise = 128;
 
   t->life.end_ms = t->life.renew_ms = 0;
   if (life_ms <= 0)
     return;
   t->life.end_ms = now + life_ms;
-  t->life.renew_ms = now + renewal_after_ms (life_ms);
+  /* At two thirds of the life, and up to a twentieth of it sooner: servers
+   * that started together shall not come together.
+   */
+  (void)!getrandom (&noise, sizeof noise, GRND_NONBLOCK);
+  t->life.renew_ms = now + life_ms * 2 / 3 - life_ms / 20 * noise / 255;
   if (life_ms > t->life.full_ms)
     t->life.full_ms = life_ms;
 }
@@ -413,14 +406,19 @@ struct saved {
   uint32_t token, parts[LOGIN_PARTS]; /* bytes of each, in order */
 };
 
-static int
-save (const struct login *l, struct secret **ret)
+int
+login_save (struct login *l, struct secret **ret)
 {
-  const struct login_token *t = l->token;
+  const struct login_token *t;
   struct login_part parts[LOGIN_PARTS] = { { NULL, 0 } };
   struct saved s;
   size_t size;
 
+  *ret = NULL;
+  SCOPED_LOCK (&l->lock);
+  t = l->token;
+  if (!t || !t->life.known)
+    return 0;
   l->kind->save (l, parts);
   memset (&s, 0, sizeof s);
   s.magic = MAGIC;
@@ -439,14 +437,6 @@ save (const struct login *l, struct secret **ret)
   for (size_t i = 0; i < LOGIN_PARTS; i++)
     secret_append (*ret, parts[i].bytes, parts[i].length);
   return 0;
-}
-
-int
-login_save (struct login *l, struct secret **ret)
-{
-  *ret = NULL;
-  SCOPED_LOCK (&l->lock);
-  return l->token && l->token->life.known ? save (l, ret) : 0;
 }
 
 static bool

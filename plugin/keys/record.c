@@ -30,16 +30,15 @@
 #define RECORD_VERSION 1
 
 struct record {
-  const char *profile, *body, *image_id;
-  json_t *root; /* owns the strings */
+  const char *profile, *body, *image_id; /* its JSON's */
 };
 
 /* ---- one record ---- */
 
 /* IS_TOKEN: LUKS2 asks for "type" and "keyslots". */
 static int
-parse (const char *text, size_t length, bool is_token, struct record *ret,
-       struct reason *why)
+parse (const char *text, size_t length, bool is_token, json_t **root,
+       struct record *ret, struct reason *why)
 {
   json_t *type, *keyslots, *version, *profile, *reference, *wrapped, *image_id,
       *created;
@@ -54,10 +53,10 @@ parse (const char *text, size_t length, bool is_token, struct record *ret,
     { "keyslots", JSON_ARRAY, true, &keyslots },
     { .name = NULL },
   };
-  int r = json_parse_object (text, length, &ret->root, why);
+  int r = json_parse_object (text, length, root, why);
 
   if (r == 0)
-    r = json_members (ret->root, "its JSON", members, why);
+    r = json_members (*root, "its JSON", members, why);
   if (r < 0)
     return r == -EBADMSG ? -EINVAL : r;
   if (json_integer_value (version) != RECORD_VERSION)
@@ -114,17 +113,22 @@ struct record_search {
 };
 
 static int
-take_record (struct record_search *s, const struct record *record)
+take_text (struct record_search *s, const char *text, size_t length,
+           bool is_token)
 {
+  CLEANUP_JSON json_t *root = NULL;
   CLEANUP_FREE char *ref = NULL;
-  int r;
+  struct record record;
+  int r = parse (text, length, is_token, &root, &record, s->why);
 
-  if (strcmp (record->image_id, s->subject->id) != 0) {
+  if (r < 0)
+    return r;
+  if (strcmp (record.image_id, s->subject->id) != 0) {
     s->inherited = true;
-    reason_name (s->other_id, record->image_id);
+    reason_name (s->other_id, record.image_id);
     return 0;
   }
-  r = make_reference (record, &ref, s->why);
+  r = make_reference (&record, &ref, s->why);
   if (r < 0)
     return r;
   if (s->ref)
@@ -133,20 +137,7 @@ take_record (struct record_search *s, const struct record *record)
                : reason_set (s->why, EINVAL,
                              "there is another one that differs");
   s->ref = TAKE_PTR (ref);
-  return text_copy (&s->profile, record->profile, s->why);
-}
-
-static int
-take_text (struct record_search *s, const char *text, size_t length,
-           bool is_token)
-{
-  struct record record = { .root = NULL };
-  int r = parse (text, length, is_token, &record, s->why);
-
-  if (r == 0)
-    r = take_record (s, &record);
-  json_decref (record.root);
-  return r;
+  return text_copy (&s->profile, record.profile, s->why);
 }
 
 static int

@@ -111,14 +111,26 @@ register_consumer (const struct barbican_key *k, struct key_question *question)
 
 /* ---- the secret ---- */
 
+/* Whatever the secret is now: a key that was changed may be used. */
 static int
-get_payload (const struct barbican_key *k, struct key_question *question,
-             struct secret **ret, struct reason *why)
+barbican_check (void *state, struct key_question *question, struct secret **ret,
+                struct reason *why)
 {
-  const struct barbican_request request = { .method = "GET", .bytes = true };
-  CLEANUP_REPLY struct http_reply reply = { 0 };
-  int r = ask (k, "/payload", &request, question, &reply, why);
+  const struct barbican_key *k = state;
+  const struct barbican_request request = { .method = "GET" };
+  const struct barbican_request payload = { .method = "GET", .bytes = true };
+  CLEANUP_REPLY struct http_reply metadata = { 0 }, reply = { 0 };
+  struct layout layout = { .kind = LAYOUT_RAW };
+  struct secret *bytes;
+  int r = ask (k, "", &request, question, &metadata, why);
 
+  if (r < 0)
+    return r;
+  r = barbican_secret_layout (metadata.json, k->barbican->layout.kind,
+                              &layout.kind, why);
+  r = reason_context (r, why, "the secret %s", k->id);
+  if (r == 0)
+    r = ask (k, "/payload", &payload, question, &reply, why);
   if (r < 0)
     return r;
   if (strcmp (reply.type, "application/octet-stream") != 0)
@@ -129,31 +141,10 @@ get_payload (const struct barbican_key *k, struct key_question *question,
   else if (reply.body->length > SECRET_PASSPHRASE_MAX)
     r = reason_set (why, EBADMSG, "its payload is longer than %d bytes",
                     SECRET_PASSPHRASE_MAX);
-  /* Of its own size: the reply's has room for a mebibyte. */
-  if (r == 0)
-    r = text_copy_secret (ret, reply.body->bytes, reply.body->length, why);
-  return reason_context (r, why, "the secret %s", k->id);
-}
-
-/* Whatever the secret is now: a key that was changed may be used. */
-static int
-barbican_check (void *state, struct key_question *question, struct secret **ret,
-                struct reason *why)
-{
-  const struct barbican_key *k = state;
-  const struct barbican_request request = { .method = "GET" };
-  CLEANUP_REPLY struct http_reply reply = { 0 };
-  struct layout layout = { .kind = LAYOUT_RAW };
-  struct secret *bytes;
-  int r = ask (k, "", &request, question, &reply, why);
-
-  if (r < 0)
-    return r;
-  r = barbican_secret_layout (reply.json, k->barbican->layout.kind,
-                              &layout.kind, why);
+  else
+    /* Of its own size: the reply's has room for a mebibyte. */
+    r = text_copy_secret (&bytes, reply.body->bytes, reply.body->length, why);
   r = reason_context (r, why, "the secret %s", k->id);
-  if (r == 0)
-    r = get_payload (k, question, &bytes, why);
   return r == 0 ? layout_bytes (&layout, bytes, ret, why) : r;
 }
 

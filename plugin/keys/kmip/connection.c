@@ -62,12 +62,24 @@ alert_error (const struct kmip_connection *c, struct reason *why)
   }
 }
 
-/* Until EVENTS or an error, which the next call will tell. */
+/* What to do after a call on the connection has returned CODE, and no byte
+ * was moved.  0: make it again.
+ */
 static int
-wait_for (const struct kmip_connection *c, short events, struct reason *why)
+settle (const struct kmip_connection *c, CURLcode code, short events,
+        bool *again, struct reason *why)
 {
   struct pollfd p = { .fd = c->socket, .events = events };
+  const char *detail = c->via.error;
 
+  if (code != CURLE_AGAIN && c->via.alert)
+    return alert_error (c, why);
+  if (code != CURLE_AGAIN) {
+    *again = true;
+    return reason_set (why, EAGAIN, "%.256s closed the connection%s%s",
+                       c->via.at->text, detail[0] ? ": " : "", detail);
+  }
+  /* Until EVENTS or an error, which the next call will tell. */
   for (;;) {
     const int64_t left = deadline_left_ms (&c->deadline);
 
@@ -79,24 +91,6 @@ wait_for (const struct kmip_connection *c, short events, struct reason *why)
     if (poll (&p, 1, left < SLICE_MS ? left : SLICE_MS) > 0)
       return 0;
   }
-}
-
-/* What to do after a call on the connection has returned CODE, and no byte
- * was moved.  0: make it again.
- */
-static int
-settle (const struct kmip_connection *c, CURLcode code, short events,
-        bool *again, struct reason *why)
-{
-  const char *detail = c->via.error;
-
-  if (code == CURLE_AGAIN)
-    return wait_for (c, events, why);
-  if (c->via.alert)
-    return alert_error (c, why);
-  *again = true;
-  return reason_set (why, EAGAIN, "%.256s closed the connection%s%s",
-                     c->via.at->text, detail[0] ? ": " : "", detail);
 }
 
 /* ---- connecting ---- */

@@ -24,31 +24,13 @@
  * work from a server that cannot say.
  */
 
-/* base64url without padding (RFC 7515, section 2). */
-static int
-decode (const unsigned char *text, size_t length, struct secret **ret)
-{
-  CLEANUP_SECRET struct secret *s = secret_new (length + 4);
-
-  if (!s)
-    return -ENOMEM;
-  for (size_t i = 0; i < length; i++) {
-    const unsigned char c = text[i] == '-'   ? '+'
-                            : text[i] == '_' ? '/'
-                                             : text[i];
-
-    secret_append (s, &c, 1);
-  }
-  while (s->length % 4 != 0)
-    secret_append (s, "=", 1);
-  return base64_decode ((const char *)s->bytes, s->length, ret);
-}
-
-/* The middle one of three parts. */
+/* The middle one of three parts: base64url without padding (RFC 7515,
+ * section 2).
+ */
 static int
 claims_of (const struct secret *text, json_t **ret)
 {
-  CLEANUP_SECRET struct secret *plain = NULL;
+  CLEANUP_SECRET struct secret *s = NULL, *plain = NULL;
   const unsigned char *begin, *end, *all_end = text->bytes + text->length;
   int r;
 
@@ -59,7 +41,17 @@ claims_of (const struct secret *text, json_t **ret)
   end = memchr (begin, '.', all_end - begin);
   if (!end || memchr (end + 1, '.', all_end - end - 1))
     return -EBADMSG;
-  r = decode (begin, end - begin, &plain);
+  s = secret_new (end - begin + 4);
+  if (!s)
+    return -ENOMEM;
+  for (const unsigned char *p = begin; p < end; p++) {
+    const unsigned char c = *p == '-' ? '+' : *p == '_' ? '/' : *p;
+
+    secret_append (s, &c, 1);
+  }
+  while (s->length % 4 != 0)
+    secret_append (s, "=", 1);
+  r = base64_decode ((const char *)s->bytes, s->length, &plain);
   if (r < 0)
     return r;
   return json_parse_object ((const char *)plain->bytes, plain->length, ret,

@@ -67,18 +67,6 @@ bao_kv_reference_free (struct bao_kv_reference *parts)
  * K is a copy of the key for one question, which learns that.
  */
 
-/* The commands' own fallback for a token that may not ask. */
-static int
-guess_mount (struct openbao_key *k, struct reason *why)
-{
-  const char *slash = strchr (k->path, '/');
-
-  k->mount = strndup (k->path, slash - k->path);
-  k->below = slash + 1;
-  k->kv2 = true;
-  return k->mount ? 0 : reason_no_memory (why);
-}
-
 /* Is the mount that A tells of a key-value engine, and of version 2? */
 static int
 read_engine (const struct openbao_key *k, const struct http_reply *a, bool *kv2,
@@ -139,15 +127,20 @@ static int
 find_mount (struct openbao_key *k, struct key_question *q, struct reason *why)
 {
   CLEANUP_REPLY struct http_reply a = { 0 };
+  const char *slash = strchr (k->path, '/');
   const int r = ask_mount (k, k->path, q, &a, why);
 
   if (r < 0)
     return r;
   if (a.status == 200 && a.json)
     return read_mount (k, &a, why);
-  if (a.json && a.status >= 400 && !http_is_standby_outage (a.status))
-    return guess_mount (k, why);
-  return bao_answer_refusal (k, &a, &q->again, why);
+  if (!a.json || a.status < 400 || http_is_standby_outage (a.status))
+    return bao_answer_refusal (k, &a, &q->again, why);
+  /* The commands' own fallback for a token that may not ask. */
+  k->mount = strndup (k->path, slash - k->path);
+  k->below = slash + 1;
+  k->kv2 = true;
+  return k->mount ? 0 : reason_no_memory (why);
 }
 
 /* ---- nothing is there ---- */
@@ -183,19 +176,6 @@ check_mount (const struct openbao_key *k, struct key_question *q,
   return 0;
 }
 
-/* What others put before a key's name, and we do not. */
-static const char *
-needless_start (const struct openbao_key *k)
-{
-  const size_t n = strlen (k->mount);
-
-  if (k->kv2 && strncmp (k->below, "data/", 5) == 0)
-    return "leave out \"data/\", as with bao kv get";
-  if (strncmp (k->below, k->mount, n) == 0 && k->below[n] == '/')
-    return "leave out the mount, which stands before it already";
-  return NULL;
-}
-
 /* The server found nothing, and no trace of what was deleted: what a mount
  * of the other version, and one of another engine, say of every key.  A
  * volume must not end because of that.
@@ -205,7 +185,8 @@ doubt_place (const struct openbao_key *k, struct key_question *q,
              struct reason *why)
 {
   struct reason other = { "" };
-  const char *start;
+  const size_t n = strlen (k->mount);
+  const char *start = NULL;
   int r = k->mount_seen ? 0 : check_mount (k, q, &other);
 
   if (r < 0) {
@@ -213,8 +194,12 @@ doubt_place (const struct openbao_key *k, struct key_question *q,
       *why = other;
     return r;
   }
+  /* What others put before a key's name, and we do not. */
+  if (k->kv2 && strncmp (k->below, "data/", 5) == 0)
+    start = "leave out \"data/\", as with bao kv get";
+  else if (strncmp (k->below, k->mount, n) == 0 && k->below[n] == '/')
+    start = "leave out the mount, which stands before it already";
   /* Where a key has come from once, it belongs there. */
-  start = needless_start (k);
   if (start && !atomic_load (&k->fetched))
     return reason_set (why, EINVAL,
                        "there is no key " REASON_QUOTED

@@ -57,34 +57,24 @@ bad:
 /* base64 ("rbdcrypt:ID") */
 #define CONTEXT_MAX ((ID_MAX + sizeof "rbdcrypt:" + 2) / 3 * 4 + 1)
 
-static int
-make_context (const struct subject *subject, char ret[CONTEXT_MAX],
-              struct reason *why)
-{
-  char plain[ID_MAX + sizeof "rbdcrypt:"];
-  int n;
-
-  if (!subject || !subject->id || !subject->id[0])
-    return reason_set (why, EINVAL,
-                       "the transit key is derived from the id of an image, "
-                       "and no image is open");
-  if (strlen (subject->id) > ID_MAX)
-    return reason_set (why, EINVAL, "the id of the image is too long");
-  n = snprintf (plain, sizeof plain, "rbdcrypt:%s", subject->id);
-  EVP_EncodeBlock ((unsigned char *)ret, (const unsigned char *)plain, n);
-  return 0;
-}
-
 int
 bao_transit_request (const char *ciphertext, bool derived,
                      const struct subject *subject, struct secret **ret,
                      struct reason *why)
 {
-  char context[CONTEXT_MAX];
-  const int r = derived ? make_context (subject, context, why) : 0;
+  char plain[ID_MAX + sizeof "rbdcrypt:"], context[CONTEXT_MAX];
+  int n;
 
-  if (r < 0)
-    return r;
+  if (derived && (!subject || !subject->id || !subject->id[0]))
+    return reason_set (why, EINVAL,
+                       "the transit key is derived from the id of an image, "
+                       "and no image is open");
+  if (derived && strlen (subject->id) > ID_MAX)
+    return reason_set (why, EINVAL, "the id of the image is too long");
+  if (derived) {
+    n = snprintf (plain, sizeof plain, "rbdcrypt:%s", subject->id);
+    EVP_EncodeBlock ((unsigned char *)context, (const unsigned char *)plain, n);
+  }
   *ret = json_secret (json_pack ("{s:s,s:s*}", "ciphertext", ciphertext,
                                  "context", derived ? context : NULL));
   return *ret ? 0 : reason_no_memory (why);
