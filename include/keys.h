@@ -396,18 +396,18 @@ extern void key_server_free (struct key_server *server);
  */
 #define HTTP_BODY_MAX (1024 * 1024)
 
+/* Without either it is not sent. */
 struct http_header {
   const char *name; /* the last one is NULL */
-  const void *value;
-  size_t length;
+  const char *text;
+  const struct secret *secret;
 };
 
 struct http_request {
   const char *method; /* "GET", "POST", "PUT", "DELETE" */
   const char *path;   /* encoded, without a leading slash */
   const struct http_header *headers;
-  const struct secret *body; /* or NULL */
-  const char *body_type;     /* NULL: application/json */
+  const struct secret *body; /* JSON, or NULL */
   const char *wanted;        /* a header of the reply, or NULL */
 };
 

@@ -116,16 +116,20 @@ looks_like_handle (const char *id)
          id[n - 37] == '-' && id[n - 54] == '-';
 }
 
-/* What else names a volume: in Kubernetes, and in Ceph. */
 static int
-check_handle (const char *id, struct reason *why)
+ceph_csi_prepare (struct kms *kms, const struct reference *ref, void *state,
+                  char **doing, struct reason *why)
 {
   /* Numbers, and the cluster's name, which is one of Kubernetes or Ceph. */
   static const char allowed[] = "abcdefghijklmnopqrstuvwxyz"
                                 "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+  /* What else names a volume: in Kubernetes, and in Ceph. */
   static const char *const names[] = { "pvc-", "csi-vol-", "csi-snap-" };
+  struct csi_key *key = state;
+  const char *id = ref->body;
   const size_t n = strspn (id, allowed);
 
+  key->csi = kms->state;
   if (n == 0 || n > VOLUME_ID_BYTES_MAX || id[n])
     return reason_set (why, EINVAL,
                        "the reference behind a ceph-csi profile is the CSI "
@@ -140,24 +144,10 @@ check_handle (const char *id, struct reason *why)
           i == 0   ? "a PersistentVolume"
           : i == 1 ? "the image"
                    : "a snapshot's image");
-  return 0;
-}
-
-static int
-ceph_csi_prepare (struct kms *kms, const struct reference *ref, void *state,
-                  char **doing, struct reason *why)
-{
-  struct csi_key *key = state;
-  int r;
-
-  key->csi = kms->state;
-  r = check_handle (ref->body, why);
-  if (r == 0)
-    r = text_copy (&key->id, ref->body, why);
-  if (r == 0)
-    r = text_format (doing, why, "unwrapping ceph-csi's key of the volume %.*s",
-                     VOLUME_ID_BYTES_MAX, ref->body);
-  return r;
+  if (text_copy (&key->id, id, why) < 0)
+    return -ENOMEM;
+  return text_format (doing, why, "unwrapping ceph-csi's key of the volume %s",
+                      id);
 }
 
 /* The record, by either name; *NAME is the one that was there. */
@@ -179,10 +169,9 @@ read_dek (const struct subject *subject, struct secret **ret, const char **name,
   }
   if (r == -ENOENT)
     return reason_set (why, ENOENT,
-                       "the image " REASON_QUOTED
-                       " has no wrapped key of ceph-csi "
-                       "(metadata \"%s\"): its KMS type is another one than "
-                       "metadata, or the volume is not encrypted",
+                       "the image " REASON_QUOTED " has no wrapped key of "
+                       "ceph-csi (metadata \"%s\"): its KMS type is another "
+                       "one than metadata, or the volume is not encrypted",
                        reason_quoted (subject->image), DEK_METADATA);
   /* Of the cluster, nothing says that the key is gone. */
   return r == 0 || r == -EBADMSG || r == -ENOMEM ? r : -EAGAIN;
@@ -260,10 +249,9 @@ parse_dek (const struct secret *text, const char *name, struct secret **dek,
       (*dek)->length % KMIP_BLOCK == 0)
     return reason_set (
         why, EINVAL,
-        "the image's metadata \"%s\" was wrapped by another KMS "
-        "than metadata: by its look ceph-csi's type kmip; a "
-        "profile of type kmip with \"engine\": \"encrypt\" opens "
-        "it, as PROFILE:kmip:v1:cbc:NONCE:DEK",
+        "the image's metadata \"%s\" was wrapped by another KMS than metadata: "
+        "by its look ceph-csi's type kmip; a profile of type kmip with "
+        "\"engine\": \"encrypt\" opens it, as PROFILE:kmip:v1:cbc:NONCE:DEK",
         name);
   if ((*nonce)->length != NONCE_BYTES || (*dek)->length <= TAG_BYTES)
     return reason_set (why, EBADMSG,

@@ -41,27 +41,20 @@ is_prose (const void *bytes, size_t length)
   return text && length > 0;
 }
 
-/* What a command or an agent has wrapped the credential in. */
-static bool
-is_object (const struct secret *text)
-{
-  CLEANUP_JSON json_t *object = NULL;
-
-  return text->length > 0 && text->bytes[0] == '{' &&
-         json_parse_object ((const char *)text->bytes, text->length, &object,
-                            NULL) == 0;
-}
-
 static int
 read_file (const struct credential *c, struct secret **ret, struct reason *why)
 {
   CLEANUP_SECRET struct secret *text = NULL;
+  CLEANUP_JSON json_t *object = NULL;
   int r = hostfile_read (c->path, c->rules, &text, NULL, why);
 
   if (r < 0)
     return r;
   hostfile_trim (text);
-  if (c->rules->json_advice && is_object (text))
+  /* What a command or an agent has wrapped the credential in. */
+  if (c->rules->json_advice && text->length > 0 && text->bytes[0] == '{' &&
+      json_parse_object ((const char *)text->bytes, text->length, &object,
+                         NULL) == 0)
     return reason_set (
         why, EINVAL,
         "the %s " REASON_QUOTED " holds a JSON object, not what its name "
@@ -70,9 +63,8 @@ read_file (const struct credential *c, struct secret **ret, struct reason *why)
   if (!(c->rules->prose ? is_prose : credential_is_text) (text->bytes,
                                                           text->length))
     return reason_set (why, EINVAL,
-                       "the %s " REASON_QUOTED
-                       " does not hold one: it is empty or has "
-                       "characters that do not belong there",
+                       "the %s " REASON_QUOTED " does not hold one: it is "
+                       "empty or has characters that do not belong there",
                        c->rules->what, reason_quoted (c->path));
   *ret = TAKE_PTR (text);
   return 0;

@@ -57,13 +57,15 @@ on_header (char *data, size_t size, size_t n, void *opaque)
 static int
 add_header (struct transfer *t, const struct http_header *h)
 {
+  const void *value = h->secret ? h->secret->bytes : (const void *)h->text;
+  const size_t length = h->secret ? h->secret->length : strlen (h->text);
   CLEANUP_SECRET struct secret *line =
-      secret_new (strlen (h->name) + 2 + h->length + 1);
+      secret_new (strlen (h->name) + 2 + length + 1);
   struct curl_slist *list;
 
   if (!line || secret_append (line, h->name, strlen (h->name)) == -1 ||
       secret_append (line, ": ", 2) == -1 ||
-      secret_append (line, h->value, h->length) == -1 ||
+      secret_append (line, value, length) == -1 ||
       secret_append (line, "", 1) == -1)
     return -1;
   list = curl_slist_append (t->headers, (const char *)line->bytes);
@@ -77,14 +79,13 @@ static int
 add_headers (struct transfer *t, bool posts)
 {
   const struct http_request *q = t->request;
-  const char *type = q->body_type ? q->body_type : "application/json";
   const struct http_header own[] = {
-    { "Content-Type", type, strlen (type) },
-    { "Expect", "", 0 }, /* no waiting for "100 Continue" */
+    { "Content-Type", "application/json", NULL },
+    { "Expect", "", NULL }, /* no waiting for "100 Continue" */
   };
 
   for (const struct http_header *h = q->headers; h && h->name; h++)
-    if (add_header (t, h) == -1)
+    if ((h->text || h->secret) && add_header (t, h) == -1)
       return -1;
   return posts && (add_header (t, &own[0]) == -1 ||
                    add_header (t, &own[1]) == -1)

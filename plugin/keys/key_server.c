@@ -166,22 +166,6 @@ set_host (struct key_address *a, const struct key_server_options *o,
                      setting, usual);
 }
 
-static int
-set_socket (struct key_address *a, const char *setting, struct reason *why)
-{
-  const char *path = a->text + strlen ("unix://");
-  int r;
-
-  if (path[0] != '/')
-    return reason_set (why, EINVAL, "%s: a unix socket is unix:///PATH",
-                       setting);
-  a->proto = "http";
-  r = text_copy (&a->socket, path, why);
-  if (r == 0)
-    r = text_copy (&a->base, "http://localhost", why);
-  return r < 0 ? r : text_copy (&a->place, a->text, why);
-}
-
 /* ---- all of them ---- */
 
 static int
@@ -199,10 +183,18 @@ set_address (struct key_server *s, const struct key_server_options *o,
     return r;
   if (o->rules && o->rules->port)
     r = set_host (a, o, setting, why);
-  else if (strncmp (a->text, "unix://", strlen ("unix://")) == 0)
-    r = set_socket (a, setting, why);
-  else
+  else if (strncmp (a->text, "unix://", strlen ("unix://")) != 0)
     r = set_url (a, o, setting, why);
+  else if (a->text[strlen ("unix://")] != '/')
+    r = reason_set (why, EINVAL, "%s: a unix socket is unix:///PATH", setting);
+  else {
+    a->proto = "http";
+    r = text_copy (&a->socket, a->text + strlen ("unix://"), why);
+    if (r == 0)
+      r = text_copy (&a->base, "http://localhost", why);
+    if (r == 0)
+      r = text_copy (&a->place, a->text, why);
+  }
   /* The same server twice would get two turns. */
   for (size_t j = 0; r == 0 && j < i; j++)
     if (strcmp (a->place, s->list[j].place) == 0)

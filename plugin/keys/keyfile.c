@@ -92,21 +92,6 @@ keyfile_clear (void *state)
   free (k->path);
 }
 
-/* The server changes to / when it goes to the background: a second
- * reading needs the full path.
- */
-static int
-set_full_path (struct keyfile *k, const char *path, struct reason *why)
-{
-  CLEANUP_FREE char *cwd = NULL;
-
-  if (path[0] == '/')
-    return text_copy (&k->path, path, why);
-  cwd = getcwd (NULL, 0);
-  return cwd ? text_format (&k->path, why, "%s/%s", cwd, path)
-             : reason_no_memory (why);
-}
-
 static int
 set_credential_path (struct keyfile *k, const char *name, struct reason *why)
 {
@@ -147,6 +132,7 @@ static int
 keyfile_prepare (struct kms *kms, const struct reference *ref, void *state,
                  char **doing, struct reason *why)
 {
+  CLEANUP_FREE char *cwd = NULL;
   struct keyfile *k = state;
   int r = 0;
 
@@ -157,8 +143,16 @@ keyfile_prepare (struct kms *kms, const struct reference *ref, void *state,
     k->fd = parse_fd (ref->body);
   else if (k->rules == &cred_rules)
     r = set_credential_path (k, ref->body, why);
-  else
-    r = set_full_path (k, ref->body, why);
+  else if (ref->body[0] == '/')
+    r = text_copy (&k->path, ref->body, why);
+  else {
+    /* The server changes to / when it goes to the background: a second
+     * reading needs the full path.
+     */
+    cwd = getcwd (NULL, 0);
+    r = cwd ? text_format (&k->path, why, "%s/%s", cwd, ref->body)
+            : reason_no_memory (why);
+  }
   if (r == 0)
     r = text_format (doing, why, "reading the key " REASON_QUOTED,
                      reason_quoted (ref->name));

@@ -299,22 +299,6 @@ prolong (struct login *l, const struct deadline *deadline, struct reason *why)
   return r;
 }
 
-/* Tending ended with R, for now. */
-static void
-note_tended (struct login *l, int r, const struct reason *why)
-{
-  const unsigned doublings = l->failures < 6 ? l->failures : 6;
-  const int64_t pause = RETRY_MS << doublings;
-
-  l->retry_ms = 0;
-  l->failures = r == 0 ? 0 : l->failures + 1;
-  if (r == 0)
-    return;
-  l->retry_ms = monotonic_ms () + (pause < RETRY_MAX_MS ? pause : RETRY_MAX_MS);
-  l->tend_failed = r;
-  l->tend_failure = *why;
-}
-
 static bool
 is_tended (const struct login *l)
 {
@@ -326,6 +310,7 @@ tend_token (struct login *l, const struct deadline *deadline, int64_t *next_ms,
             struct reason *why)
 {
   const int64_t begin = monotonic_ms ();
+  const int64_t pause = RETRY_MS << (l->failures < 6 ? l->failures : 6);
   int64_t due, now;
   int r = 0;
 
@@ -343,7 +328,14 @@ tend_token (struct login *l, const struct deadline *deadline, int64_t *next_ms,
                           "to be replaced (%s)",
                           l->setting)
             : prolong (l, deadline, why);
-    note_tended (l, r, why);
+    l->retry_ms = 0;
+    l->failures = r == 0 ? 0 : l->failures + 1;
+    if (r < 0) {
+      l->retry_ms =
+          monotonic_ms () + (pause < RETRY_MAX_MS ? pause : RETRY_MAX_MS);
+      l->tend_failed = r;
+      l->tend_failure = *why;
+    }
   }
   if (!is_tended (l))
     return r;

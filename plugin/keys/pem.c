@@ -71,8 +71,7 @@ static const struct kind pems[] = {
                       "-----BEGIN TRUSTED CERTIFICATE-----" },
                     "holds a certificate in PEM that is damaged",
                     "holds a certificate and no private key: was the "
-                    "certificate given in the "
-                    "key's place?" },
+                    "certificate given in the key's place?" },
   { { "CERTIFICATE REQUEST-----" },
     "holds a certificate request, not the certificate that a CA made of it",
     "holds a certificate request and no private key" },

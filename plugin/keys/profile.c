@@ -39,9 +39,8 @@ read_root (const char *path, struct profile *p, json_t **root,
   r = hostfile_read (path, &profiles_rules, &text, &mode, why);
   if (r == -ENOENT)
     return reason_set (why, ENOENT,
-                       "there is no profiles file " REASON_QUOTED
-                       " (profiles= names "
-                       "another)",
+                       "there is no profiles file " REASON_QUOTED " (profiles= "
+                       "names another)",
                        reason_quoted (path));
   if (r < 0)
     return r;
@@ -53,31 +52,6 @@ read_root (const char *path, struct profile *p, json_t **root,
     return -EINVAL;
   }
   return r;
-}
-
-static int
-find (const char *path, const char *name, json_t *root, struct profile *p,
-      struct reason *why)
-{
-  json_t *profiles;
-  const struct json_member top[] = {
-    { "profiles", JSON_OBJECT, true, &profiles },
-    { .name = NULL },
-  };
-  int r;
-
-  r = json_members (root, path, top, why);
-  if (r < 0)
-    return r;
-  p->object = json_incref (json_object_get (profiles, name));
-  if (!p->object)
-    return reason_set (why, ENOENT,
-                       "%.256s: there is no profile \"%s\", and no kind of key "
-                       "has that name (%s)",
-                       path, name, key_grammars ());
-  if (!json_is_object (p->object))
-    return reason_set (why, EINVAL, "%s must be an object ({...})", p->where);
-  return 0;
 }
 
 /* ---- members that every profile may have ---- */
@@ -151,7 +125,11 @@ profile_load (const char *path, const char *name, struct profile **ret,
               struct reason *why)
 {
   struct profile *p = calloc (1, sizeof *p);
-  json_t *root CLEANUP_JSON = NULL;
+  json_t *root CLEANUP_JSON = NULL, *profiles;
+  const struct json_member top[] = {
+    { "profiles", JSON_OBJECT, true, &profiles },
+    { .name = NULL },
+  };
   int r;
 
   if (!p)
@@ -162,7 +140,16 @@ profile_load (const char *path, const char *name, struct profile **ret,
   if (r == -ENOENT)
     reason_prefix (why, "the key names the profile \"%s\"", name);
   if (r == 0)
-    r = find (path, name, root, p, why);
+    r = json_members (root, path, top, why);
+  if (r == 0)
+    p->object = json_incref (json_object_get (profiles, name));
+  if (r == 0 && !p->object)
+    r = reason_set (why, ENOENT,
+                    "%.256s: there is no profile \"%s\", and no kind of key "
+                    "has that name (%s)",
+                    path, name, key_grammars ());
+  else if (r == 0 && !json_is_object (p->object))
+    r = reason_set (why, EINVAL, "%s must be an object ({...})", p->where);
   if (r == 0)
     r = take_common_members (p, why);
   if (r == 0)

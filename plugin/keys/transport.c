@@ -93,31 +93,12 @@ set_blob (CURL *curl, CURLoption option, const struct secret *pem)
   curl_easy_setopt (curl, option, &blob);
 }
 
-static void
-set_tls (CURL *c, struct transport *t)
-{
-  const struct key_server *s = t->server;
-
-  curl_easy_setopt (c, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
-  curl_easy_setopt (c, CURLOPT_SSL_VERIFYPEER, 1L);
-  curl_easy_setopt (c, CURLOPT_SSL_VERIFYHOST, 2L);
-  curl_easy_setopt (c, CURLOPT_SSL_SESSIONID_CACHE, 0L);
-  curl_easy_setopt (c, CURLOPT_SSL_CTX_FUNCTION, on_ssl_ctx);
-  curl_easy_setopt (c, CURLOPT_SSL_CTX_DATA, t);
-  if (s->ca) {
-    /* libcurl's built-in directory would add the system's CAs. */
-    curl_easy_setopt (c, CURLOPT_CAPATH, NULL);
-    set_blob (c, CURLOPT_CAINFO_BLOB, s->ca);
-  }
-  set_blob (c, CURLOPT_SSLCERT_BLOB, s->cert);
-  set_blob (c, CURLOPT_SSLKEY_BLOB, s->key);
-}
-
 /* ---- the handle ---- */
 
 int
 transport_open (struct transport *t, int64_t connect_ms)
 {
+  const struct key_server *s = t->server;
   const int64_t left = deadline_left_ms (t->deadline);
   const int64_t connect = connect_ms < left ? connect_ms : left;
   CURL *c = t->curl = curl_easy_init ();
@@ -129,7 +110,7 @@ transport_open (struct transport *t, int64_t connect_ms)
   curl_easy_setopt (c, CURLOPT_URL, t->at->base);
   curl_easy_setopt (c, CURLOPT_CONNECT_TO, t->connect_to);
   curl_easy_setopt (c, CURLOPT_PROTOCOLS_STR, t->at->proto);
-  curl_easy_setopt (c, CURLOPT_PROXY, t->server->proxy ? t->server->proxy : "");
+  curl_easy_setopt (c, CURLOPT_PROXY, s->proxy ? s->proxy : "");
   curl_easy_setopt (c, CURLOPT_NOPROXY, "");
   curl_easy_setopt (c, CURLOPT_NOSIGNAL, 1L);
   curl_easy_setopt (c, CURLOPT_TIMEOUT_MS, (long)(left > 0 ? left : 1));
@@ -143,7 +124,18 @@ transport_open (struct transport *t, int64_t connect_ms)
   curl_easy_setopt (c, CURLOPT_NOPROGRESS, 0L);
   if (t->at->socket)
     curl_easy_setopt (c, CURLOPT_UNIX_SOCKET_PATH, t->at->socket);
-  set_tls (c, t);
+  curl_easy_setopt (c, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
+  curl_easy_setopt (c, CURLOPT_SSL_VERIFYPEER, 1L);
+  curl_easy_setopt (c, CURLOPT_SSL_VERIFYHOST, 2L);
+  curl_easy_setopt (c, CURLOPT_SSL_SESSIONID_CACHE, 0L);
+  curl_easy_setopt (c, CURLOPT_SSL_CTX_FUNCTION, on_ssl_ctx);
+  curl_easy_setopt (c, CURLOPT_SSL_CTX_DATA, t);
+  /* libcurl's built-in directory would add the system's CAs. */
+  if (s->ca)
+    curl_easy_setopt (c, CURLOPT_CAPATH, NULL);
+  set_blob (c, CURLOPT_CAINFO_BLOB, s->ca);
+  set_blob (c, CURLOPT_SSLCERT_BLOB, s->cert);
+  set_blob (c, CURLOPT_SSLKEY_BLOB, s->key);
   if (!t->bare)
     return 0;
   curl_easy_setopt (c, CURLOPT_CONNECT_ONLY, 1L);

@@ -175,7 +175,7 @@ static void
 ask_openbao (const char *method)
 {
   static const struct http_header headers[] = {
-    { "X-Vault-Token", "s.token", 7 },
+    { "X-Vault-Token", "s.token", NULL },
     { .name = NULL },
   };
   const struct http_request request = { .method = method,

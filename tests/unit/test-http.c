@@ -211,7 +211,7 @@ static void
 test_headers_are_sent_and_nothing_asks_for_compression (void **state)
 {
   const struct script s = { .head = "HTTP/1.1 204 No Content\r\n\r\n" };
-  const struct http_header headers[] = { { "X-Vault-Token", "tok", 3 },
+  const struct http_header headers[] = { { "X-Vault-Token", "tok", NULL },
                                          { .name = NULL } };
   const struct deadline d = deadline_in_ms (5000, NULL);
   struct http_reply reply;

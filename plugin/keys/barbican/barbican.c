@@ -103,9 +103,8 @@ register_consumer (const struct barbican_key *k, struct key_question *question)
 
   if (r < 0)
     reason_set (&question->warning, 0,
-                "the image " REASON_QUOTED
-                " could not be registered as a consumer of its "
-                "key: %s",
+                "the image " REASON_QUOTED " could not be registered as a "
+                "consumer of its key: %s",
                 reason_quoted (question->subject->image), why.text);
 }
 
@@ -234,7 +233,6 @@ barbican_relock_login (struct kms *kms)
   keystone_relock (&b->keystone);
 }
 
-extern const struct provider barbican_provider;
 const struct provider barbican_provider = {
   .name = "barbican",
   .types = (const char *const[]){ "barbican", NULL },

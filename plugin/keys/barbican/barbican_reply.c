@@ -37,39 +37,31 @@ const struct http_service barbican_service = {
   .bytes = octets,
 };
 
-static struct http_header
-header_of (const char *name, const struct secret *value)
-{
-  return (struct http_header){ name, value->bytes, value->length };
-}
-
 int
 barbican_ask (const struct key_server *server,
               const struct barbican_request *request,
               struct key_question *question, struct http_reply *reply,
               struct reason *why)
 {
-  static const char version[] = "key-manager 1.1"; /* has consumers */
-  const char *accept = request->bytes ? octets : "application/json";
-  struct http_header headers[5] = { { "Accept", accept, strlen (accept) } };
+  const bool consumer =
+      request->token && request->body && !request->subject_token;
+  const struct http_header headers[] = {
+    { "Accept", request->bytes ? octets : "application/json", NULL },
+    { "X-Auth-Token", NULL, request->token },
+    { "X-Subject-Token", NULL, request->subject_token },
+    /* The first that has consumers. */
+    { "OpenStack-API-Version", consumer ? "key-manager 1.1" : NULL, NULL },
+    { .name = NULL },
+  };
   const struct http_request http = { .method = request->method,
                                      .path = request->path,
                                      .headers = headers,
                                      .body = request->body,
                                      .wanted = "X-Subject-Token" };
-  size_t n = 1;
-  int r;
+  const int r = http_ask_json (
+      server, &barbican_service, &http,
+      request->hidden ? request->hidden : request->token, question, reply, why);
 
-  if (request->token)
-    headers[n++] = header_of ("X-Auth-Token", request->token);
-  if (request->subject_token)
-    headers[n++] = header_of ("X-Subject-Token", request->subject_token);
-  else if (request->token && request->body)
-    headers[n++] = (struct http_header){ "OpenStack-API-Version", version,
-                                         strlen (version) };
-  r = http_ask_json (server, &barbican_service, &http,
-                     request->hidden ? request->hidden : request->token,
-                     question, reply, why);
   text_take_id (question->request_id, sizeof question->request_id,
                 r == 0 ? reply->request_id : NULL);
   return r;

@@ -156,89 +156,6 @@ body_of (const struct identity *who)
       "name", who->user_domain, "password", secret, "scope", scope));
 }
 
-/* ---- the reply ---- */
-
-static int
-read_token (const struct keystone *ks, const struct http_reply *reply,
-            struct login_token **t, char **url, struct reason *why)
-{
-  json_t *token = json_object_get (reply->json, "token");
-  const struct secret *id = reply->wanted;
-  const char *found = NULL;
-  int64_t life_ms;
-  int r;
-
-  if (!id || id->length > LOGIN_TOKEN_MAX ||
-      !credential_is_text (id->bytes, id->length))
-    return reason_set (why, EBADMSG,
-                       "the answer holds no token: is that Keystone's "
-                       "address?");
-  r = keystone_catalog_token_life (token, &life_ms, why);
-  if (r == 0 && !ks->fixed)
-    r = keystone_catalog_find (token, ks->region, ks->interface, &found, why);
-  if (r < 0)
-    return r;
-  if (found && strlen (found) > BARBICAN_URL_MAX)
-    return reason_set (why, EBADMSG,
-                       "the catalog's address of Barbican is longer than %d "
-                       "bytes",
-                       BARBICAN_URL_MAX);
-  *t = login_token_new (id->bytes, id->length);
-  if (!*t)
-    return reason_no_memory (why);
-  (*t)->life.ours = (*t)->life.known = true;
-  login_token_set_life (*t, life_ms);
-  return text_copy (url, found, why);
-}
-
-static void
-keystone_revoke (const struct keystone *ks, const struct secret *id,
-                 const struct deadline *deadline)
-{
-  const struct barbican_request request = {
-    .method = "DELETE", .path = TOKENS, .token = id, .subject_token = id
-  };
-  struct key_question question = { .deadline = *deadline };
-  CLEANUP_REPLY struct http_reply reply = { 0 };
-
-  barbican_ask (ks->server, &request, &question, &reply, NULL);
-}
-
-static int
-keystone_post (const struct keystone *ks, struct key_question *question,
-               struct login_token **t, char **url, struct reason *why)
-{
-  CLEANUP_SECRET struct secret *body = body_of (&ks->identity);
-  const struct barbican_request request = { .method = "POST",
-                                            .path = TOKENS,
-                                            .body = body,
-                                            .hidden =
-                                                ks->identity.secret.text };
-  struct barbican_subject about = {
-    .setting = key_server_setting (ks->server),
-    .name = ks->login.setting,
-  };
-  CLEANUP_REPLY struct http_reply reply = { 0 };
-  int r;
-
-  if (!body)
-    return reason_no_memory (why);
-  r = barbican_ask (ks->server, &request, question, &reply, why);
-  about.address = key_server_address (ks->server);
-  if (r == 0) {
-    if (reply.status == 201 && reply.json)
-      r = read_token (ks, &reply, t, url, why);
-    else
-      r = barbican_login_refusal (&about, &reply, &question->again, why);
-    /* A token that we cannot use is not left behind. */
-    if (r < 0 && reply.wanted)
-      keystone_revoke (ks, reply.wanted, &question->deadline);
-  }
-  return reason_context (
-      r, why, "logging in to Keystone at %s by %s", about.address,
-      ks->identity.id ? "application credential" : "password");
-}
-
 /* ---- endpoints ---- */
 
 static void
@@ -330,22 +247,97 @@ set_endpoint (const struct keystone *ks, struct login_token *t, const char *url,
 /* ---- the login ---- */
 
 static int
+read_token (const struct keystone *ks, const struct http_reply *reply,
+            struct login_token **t, struct reason *why)
+{
+  json_t *token = json_object_get (reply->json, "token");
+  const struct secret *id = reply->wanted;
+  const char *found = NULL;
+  int64_t life_ms;
+  int r;
+
+  if (!id || id->length > LOGIN_TOKEN_MAX ||
+      !credential_is_text (id->bytes, id->length))
+    return reason_set (why, EBADMSG,
+                       "the answer holds no token: is that Keystone's "
+                       "address?");
+  r = keystone_catalog_token_life (token, &life_ms, why);
+  if (r == 0 && !ks->fixed)
+    r = keystone_catalog_find (token, ks->region, ks->interface, &found, why);
+  if (r < 0)
+    return r;
+  if (found && strlen (found) > BARBICAN_URL_MAX)
+    return reason_set (why, EBADMSG,
+                       "the catalog's address of Barbican is longer than %d "
+                       "bytes",
+                       BARBICAN_URL_MAX);
+  *t = login_token_new (id->bytes, id->length);
+  if (!*t)
+    return reason_no_memory (why);
+  (*t)->life.ours = (*t)->life.known = true;
+  login_token_set_life (*t, life_ms);
+  return found ? set_endpoint (ks, *t, found, why) : 0;
+}
+
+static void
+keystone_revoke (const struct keystone *ks, const struct secret *id,
+                 const struct deadline *deadline)
+{
+  const struct barbican_request request = {
+    .method = "DELETE", .path = TOKENS, .token = id, .subject_token = id
+  };
+  struct key_question question = { .deadline = *deadline };
+  CLEANUP_REPLY struct http_reply reply = { 0 };
+
+  barbican_ask (ks->server, &request, &question, &reply, NULL);
+}
+
+static int
+keystone_post (const struct keystone *ks, struct key_question *question,
+               struct login_token **t, struct reason *why)
+{
+  CLEANUP_SECRET struct secret *body = body_of (&ks->identity);
+  const struct barbican_request request = { .method = "POST",
+                                            .path = TOKENS,
+                                            .body = body,
+                                            .hidden =
+                                                ks->identity.secret.text };
+  struct barbican_subject about = {
+    .setting = key_server_setting (ks->server),
+    .name = ks->login.setting,
+  };
+  CLEANUP_REPLY struct http_reply reply = { 0 };
+  int r;
+
+  if (!body)
+    return reason_no_memory (why);
+  r = barbican_ask (ks->server, &request, question, &reply, why);
+  about.address = key_server_address (ks->server);
+  if (r == 0) {
+    if (reply.status == 201 && reply.json)
+      r = read_token (ks, &reply, t, why);
+    else
+      r = barbican_login_refusal (&about, &reply, &question->again, why);
+    /* A token that we cannot use is not left behind. */
+    if (r < 0 && reply.wanted)
+      keystone_revoke (ks, reply.wanted, &question->deadline);
+  }
+  return reason_context (
+      r, why, "logging in to Keystone at %s by %s", about.address,
+      ks->identity.id ? "application credential" : "password");
+}
+
+static int
 keystone_log_in (struct login *l, struct key_question *question,
                  struct login_token **ret, struct reason *why)
 {
   struct keystone *ks = (struct keystone *)l;
   struct credential *secret = &ks->identity.secret;
   CLEANUP_TOKEN struct login_token *t = NULL;
-  CLEANUP_FREE char *url = NULL;
   int r;
 
   credential_refresh (secret);
-  r = keystone_post (ks, question, &t, &url, why);
-  if (r == 0 && url) {
-    r = set_endpoint (ks, t, url, why);
-    if (r < 0)
-      keystone_revoke (ks, t->id, &question->deadline);
-  }
+  r = keystone_post (ks, question, &t, why);
   if (r < 0)
     return credential_is_old (secret, r, why) && r == -EACCES ? -EKEYREJECTED
                                                               : r;

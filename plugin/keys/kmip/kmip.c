@@ -41,22 +41,13 @@ read_field (const char **at, bool last, struct secret **ret)
   return r;
 }
 
-static bool
-is_sound (const struct kmip_wrapped *w)
-{
-  if (w->gcm)
-    return w->iv->length == GCM_IV && w->tag->length == GCM_TAG &&
-           w->data->length > 0;
-  return w->iv->length == CBC_BLOCK && w->data->length > 0 &&
-         w->data->length % CBC_BLOCK == 0;
-}
-
 int
 kmip_wrapped_parse (const char *text, struct kmip_wrapped *ret,
                     struct reason *why)
 {
   static const char gcm[] = "kmip:v1:gcm:", cbc[] = "kmip:v1:cbc:";
   struct kmip_wrapped w = { .gcm = strncmp (text, gcm, strlen (gcm)) == 0 };
+  bool sound;
   int r;
 
   if (!w.gcm && strncmp (text, cbc, strlen (cbc)) != 0)
@@ -70,7 +61,11 @@ kmip_wrapped_parse (const char *text, struct kmip_wrapped *ret,
     r = read_field (&text, !w.gcm, &w.data);
   if (r == 0 && w.gcm)
     r = read_field (&text, true, &w.tag);
-  if (r == 0 && !is_sound (&w))
+  sound =
+      r == 0 && w.data->length > 0 &&
+      (w.gcm ? w.iv->length == GCM_IV && w.tag->length == GCM_TAG
+             : w.iv->length == CBC_BLOCK && w.data->length % CBC_BLOCK == 0);
+  if (r == 0 && !sound)
     r = -EBADMSG;
   if (r < 0) {
     kmip_wrapped_free (&w);
@@ -220,15 +215,13 @@ locate (struct kmip_talk *t, const char *name, char ident[KMIP_ID_MAX + 1],
   if (r == -ENOENT)
     return reason_set (why, EACCES,
                        "%.256s shows no object with the name " REASON_QUOTED
-                       ": it is denied "
-                       "to this certificate, or there is none (KMIP does not "
-                       "tell which)",
+                       ": it is denied to this certificate, or there is none "
+                       "(KMIP does not tell which)",
                        address, reason_quoted (buf));
   if (r == -EINVAL)
     return reason_set (why, EINVAL,
                        "two objects at %.256s share the name " REASON_QUOTED
-                       ": a key needs a "
-                       "name of its own, or \"lookup\": \"id\"",
+                       ": a key needs a name of its own, or \"lookup\": \"id\"",
                        address, reason_quoted (buf));
   return about (t, name, r, why);
 }
@@ -397,7 +390,6 @@ kmip_relock (struct kms *kms)
   key_server_relock (k->server);
 }
 
-extern const struct provider kmip_provider;
 const struct provider kmip_provider = {
   .name = "kmip",
   .types = (const char *const[]){ "kmip", NULL },

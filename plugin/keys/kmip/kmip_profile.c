@@ -86,24 +86,6 @@ set_lookup (struct kmip *k, const struct kmip_settings *s,
   return 0;
 }
 
-static int
-set_version (struct kmip *k, const struct kmip_settings *s,
-             const struct profile *profile, struct reason *why)
-{
-  const char *v = json_string_value (s->version);
-
-  k->pinned = -1;
-  if (!v)
-    return 0;
-  if (strncmp (v, "1.", 2) != 0 || v[2] < '0' || v[2] > '0' + KMIP_MINOR_MAX ||
-      v[3] != '\0')
-    return reason_set (why, EINVAL,
-                       "%s: \"version\" must be \"1.0\" to \"1.%d\"",
-                       profile->where, KMIP_MINOR_MAX);
-  k->pinned = v[2] - '0';
-  return 0;
-}
-
 int
 kmip_from_profile (struct kmip *k, const struct profile *profile,
                    struct reason *why)
@@ -129,8 +111,17 @@ kmip_from_profile (struct kmip *k, const struct profile *profile,
   if (r >= 0)
     r = r == 1 ? set_wrapper (k, &s, profile, why)
                : set_lookup (k, &s, profile, why);
-  if (r == 0)
-    r = set_version (k, &s, profile, why);
+  k->pinned = -1;
+  if (r == 0 && s.version) {
+    const char *v = json_string_value (s.version);
+
+    if (strncmp (v, "1.", 2) != 0 || v[2] < '0' ||
+        v[2] > '0' + KMIP_MINOR_MAX || v[3] != '\0')
+      return reason_set (why, EINVAL,
+                         "%s: \"version\" must be \"1.0\" to \"1.%d\"",
+                         profile->where, KMIP_MINOR_MAX);
+    k->pinned = v[2] - '0';
+  }
   if (r == 0)
     r = key_server_from_profile (profile, &s.server, &server_rules, &k->server,
                                  why);

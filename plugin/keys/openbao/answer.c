@@ -97,25 +97,22 @@ bao_send (const struct openbao *b, const struct bao_request *request,
           struct key_question *question, struct http_reply *answer,
           struct reason *why)
 {
-  struct http_header headers[4] = { { "X-Vault-Request", "true", 4 } };
+  const struct http_header headers[] = {
+    { "X-Vault-Request", "true", NULL },
+    { "X-Vault-Namespace", request->namespace, NULL },
+    { "X-Vault-Token", NULL, request->token },
+    { .name = NULL },
+  };
   const struct http_request r = { .method = request->method,
                                   .path = request->path,
                                   .headers = headers,
                                   .body = request->body,
                                   .wanted = "Retry-After" };
-  size_t n = 1;
-  int err;
+  const int err =
+      http_ask_json (b->server, &bao_service, &r,
+                     request->hidden ? request->hidden : request->token,
+                     question, answer, why);
 
-  if (request->namespace)
-    headers[n++] =
-        (struct http_header){ "X-Vault-Namespace", request->namespace,
-                              strlen (request->namespace) };
-  if (request->token)
-    headers[n++] = (struct http_header){ "X-Vault-Token", request->token->bytes,
-                                         request->token->length };
-  err = http_ask_json (b->server, &bao_service, &r,
-                       request->hidden ? request->hidden : request->token,
-                       question, answer, why);
   question->soon = question->soon || answer->next > 0;
   return err;
 }
@@ -141,14 +138,12 @@ deleted_version (const struct openbao_key *k, json_t *metadata,
 
   if (json_is_true (json_object_get (metadata, "destroyed")))
     return reason_set (why, ENOENT,
-                       "the key " REASON_QUOTED
-                       " was destroyed (version %lld): it cannot be "
-                       "brought back",
+                       "the key " REASON_QUOTED " was destroyed (version "
+                       "%lld): it cannot be brought back",
                        reason_quoted (k->path), (long long)version);
   return reason_set (why, ENOENT,
-                     "the key " REASON_QUOTED
-                     " was deleted at %.40s (version %lld): "
-                     "\"kv undelete\" brings it back",
+                     "the key " REASON_QUOTED " was deleted at %.40s (version "
+                     "%lld): \"kv undelete\" brings it back",
                      reason_quoted (k->path), time ? time : "an unknown time",
                      (long long)version);
 }
@@ -158,10 +153,9 @@ bao_answer_wrong_version (const struct openbao_key *k, const char *mount,
                           int version, struct reason *why)
 {
   return reason_set (why, EINVAL,
-                     "the mount " REASON_QUOTED
-                     " at %s holds KV version %d, and was "
-                     "asked as version %d: the profile needs \"engine\": "
-                     "\"kv%d\"",
+                     "the mount " REASON_QUOTED " at %s holds KV version %d, "
+                     "and was asked as version %d: the profile needs "
+                     "\"engine\": \"kv%d\"",
                      reason_quoted (mount), key_server_address (k->bao->server),
                      version, 3 - version, version);
 }
@@ -298,27 +292,11 @@ transit_refusal (const struct openbao_key *k, const struct http_reply *a,
 #define PATIENCE_S 2
 
 static int
-too_many (const char *address, const struct http_reply *a, bool *again,
-          struct reason *why)
-{
-  const int later_s = read_seconds (a->wanted);
-
-  if (later_s == 0)
-    return reason_set (why, EAGAIN,
-                       "OpenBao at %s limits the rate of requests (429)",
-                       address);
-  *again = later_s <= PATIENCE_S;
-  return reason_set (why, EAGAIN,
-                     "OpenBao at %s limits the rate of requests (429, again "
-                     "in %d s)",
-                     address, later_s);
-}
-
-static int
 unavailable (const struct openbao_key *k, const struct http_reply *a,
              bool *again, struct reason *why)
 {
   const char *address = key_server_address (k->bao->server);
+  const int later_s = read_seconds (a->wanted);
 
   *again = true;
   if (strstr (a->text, "Vault is sealed"))
@@ -328,8 +306,17 @@ unavailable (const struct openbao_key *k, const struct http_reply *a,
                        "an administrator has locked the namespace %.128s of "
                        "OpenBao at %s",
                        k->bao->namespace ? k->bao->namespace : "", address);
+  if (a->status == 429 && later_s > 0) {
+    *again = later_s <= PATIENCE_S;
+    return reason_set (why, EAGAIN,
+                       "OpenBao at %s limits the rate of requests (429, again "
+                       "in %d s)",
+                       address, later_s);
+  }
   if (a->status == 429)
-    return too_many (address, a, again, why);
+    return reason_set (why, EAGAIN,
+                       "OpenBao at %s limits the rate of requests (429)",
+                       address);
   if (a->status == 501)
     return reason_set (why, EAGAIN, "OpenBao at %s is not initialised",
                        address);

@@ -232,9 +232,8 @@ read_record (const struct openbao_key *k, const struct http_reply *a,
     record = json_object_get (record, "data");
   if (!json_is_object (record))
     return reason_set (why, EBADMSG,
-                       "%s answered without a record for " REASON_QUOTED
-                       ": is the mount KV "
-                       "version %d?",
+                       "%s answered without a record for " REASON_QUOTED ": is "
+                       "the mount KV version %d?",
                        key_server_address (k->bao->server),
                        reason_quoted (k->path), k->kv2 ? 2 : 1);
   r = layout_passphrase (&k->layout, record, ret, why);
@@ -256,9 +255,8 @@ read_there (const struct openbao_key *k, struct key_question *q,
 
   if (k->version > 0 && !k->kv2)
     return reason_set (why, EINVAL,
-                       "the mount " REASON_QUOTED
-                       " at %s is KV version 1, which keeps no "
-                       "versions: leave \"#version=%u\" out",
+                       "the mount " REASON_QUOTED " at %s is KV version 1, "
+                       "which keeps no versions: leave \"#version=%u\" out",
                        reason_quoted (k->mount),
                        key_server_address (k->bao->server), k->version);
   r = bao_path (&path, why, "v1/%s/%s%s", k->mount, k->kv2 ? "data/" : "",

@@ -189,7 +189,6 @@ openbao_relock_login (struct kms *kms)
   key_server_relock (b->server);
 }
 
-extern const struct provider openbao_provider;
 const struct provider openbao_provider = {
   .name = "openbao",
   .schemes = (const char *const[]){ "bao", "vault", NULL },

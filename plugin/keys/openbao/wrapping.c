@@ -100,23 +100,6 @@ check_origin (const struct bao_login *l, const struct http_reply *a,
                      l->mount);
 }
 
-static int
-look_up (struct bao_login *l, struct key_question *question, struct reason *why)
-{
-  CLEANUP_SECRET struct secret *body = json_secret (
-      json_pack ("{s:o}", "token", json_of_secret (l->wrapped.text)));
-  CLEANUP_REPLY struct http_reply a = { 0 };
-  int r;
-
-  if (!body)
-    return reason_no_memory (why);
-  r = ask (l, "v1/sys/wrapping/lookup", NULL, body, question, &a, why);
-  if (r < 0)
-    return r;
-  return a.status == 200 && a.json ? check_origin (l, &a, question, why)
-                                   : refused (l, &a, question, why);
-}
-
 int
 bao_wrapping_put (struct bao_login *l, struct secret *text, struct secret *from)
 {
@@ -167,6 +150,8 @@ int
 bao_wrapping_open (struct bao_login *l, struct key_question *question,
                    bool *now, struct reason *why)
 {
+  CLEANUP_SECRET struct secret *body = NULL;
+  CLEANUP_REPLY struct http_reply a = { 0 };
   int r;
 
   *now = false;
@@ -176,7 +161,13 @@ bao_wrapping_open (struct bao_login *l, struct key_question *question,
     l->unwrap_lost = false;
   if (l->unwrapped && secret_equal (l->unwrapped_from, l->wrapped.text))
     return 0;
-  r = look_up (l, question, why);
+  body = json_secret (
+      json_pack ("{s:o}", "token", json_of_secret (l->wrapped.text)));
+  r = body ? ask (l, "v1/sys/wrapping/lookup", NULL, body, question, &a, why)
+           : reason_no_memory (why);
+  if (r == 0)
+    r = a.status == 200 && a.json ? check_origin (l, &a, question, why)
+                                  : refused (l, &a, question, why);
   if (r == 0)
     r = unwrap (l, question, why);
   *now = r == 0;
