@@ -54,10 +54,10 @@ static const char *
 setting_refusal (const char *name, const char *value)
 {
   if (strcmp (name, "debug_auth") == 0 && debugs_from (value, 10))
-    return "from level 10 on librados logs the keys of its sessions";
+    return "at level 10 and above, librados logs the keys of its sessions";
   if (strcmp (name, "debug_rbd") == 0 && debugs_from (value, 30))
-    return "from level 30 on librbd prints what libcryptsetup does with the "
-           "key";
+    return "at level 30 and above, librbd prints what libcryptsetup does with "
+           "the key";
   if (strcmp (name, "rbd_persistent_cache_mode") == 0 && value[0] &&
       strcmp (value, "disabled") != 0)
     return "the persistent write-back cache keeps decrypted data on a local "
@@ -65,15 +65,16 @@ setting_refusal (const char *name, const char *value)
   if (strcmp (name, "rbd_plugins") == 0 && strstr (value, "pwl_cache"))
     return "the pwl_cache plugin keeps decrypted data on a local disk";
   if (strcmp (name, "rbd_cache") == 0 && value[0] && !is_false (value))
-    return "librbd's cache forgets errors and serves what another server has "
-           "overwritten; cache= and behind= say when a write is acknowledged";
+    return "librbd's cache loses errors and serves data that another server "
+           "has overwritten; cache= and behind= set when a write is "
+           "acknowledged";
   if (strcmp (name, "rbd_disable_zero_copy_writes") == 0 && value[0] &&
       !is_true (value))
-    return "librbd 16 then never completes a write that it refuses";
+    return "librbd 16 would never complete a write that it refuses";
   if (strcmp (name, "rbd_sparse_read_threshold_bytes") == 0 &&
       strcmp (value, "1") != 0)
-    return "with any value but 1, blocks that were never written read as "
-           "random bytes";
+    return "with any value other than 1, blocks never written read as random "
+           "bytes";
   return NULL;
 }
 
@@ -102,12 +103,12 @@ cluster_option_check (const char *name, const char *value, struct reason *why)
 
   if (name[0] == '\0')
     return reason_set (why, EINVAL,
-                       "ceph.OPTION=VALUE: the name of the option is missing");
+                       "ceph.OPTION=VALUE: the option's name is missing");
   for (const char *p = name; *p; p++)
     if (!islower ((unsigned char)*p) && !isdigit ((unsigned char)*p) &&
         *p != '_')
       return reason_set (why, EINVAL,
-                         "ceph.%s: Ceph's options are written with small "
+                         "ceph.%s: an option's name has only lower-case "
                          "letters, digits and underscores",
                          reason_name (shown, name));
   if (strcmp (name, "key") == 0)
@@ -139,7 +140,7 @@ static int
 no_configuration (const char *name, struct reason *why)
 {
   return reason_set (why, ENOENT,
-                     "there is no Ceph configuration: looked for "
+                     "no Ceph configuration found: looked for "
                      "/etc/ceph/%s.conf, ~/.ceph/%s.conf and ./%s.conf; name "
                      "one with conf=FILE, or the monitors with "
                      "ceph.mon_host=ADDRESSES",
@@ -221,7 +222,7 @@ check_admin_socket (rados_t rados, struct reason *why)
     return reason_set (why, EINVAL,
                        "the Ceph configuration holds the cephx key itself "
                        "(key = ...), which its admin_socket %s would show: "
-                       "put the key into a keyring, or unset admin_socket",
+                       "move the key to a keyring, or unset admin_socket",
                        value);
   return 0;
 }
@@ -303,13 +304,13 @@ explain_connect (const struct cluster *cluster, int err,
                        user, looked->text);
   if (err == EOPNOTSUPP || (refused && !cephx))
     return reason_set (why, EOPNOTSUPP,
-                       "the Ceph monitors at %s take none of the ways to log "
-                       "in that this client has: auth_client_required = %s",
+                       "the Ceph monitors at %s accept none of this client's "
+                       "authentication methods: auth_client_required = %s",
                        mon_host, methods);
   if (refused)
     return reason_set (why, EACCES,
-                       "the Ceph monitors refuse client.%s: there is no such "
-                       "user, or it has another key",
+                       "the Ceph monitors refuse client.%s: no such user, or "
+                       "its key is different",
                        user);
   return reason_set (why, err, "cannot connect to Ceph at %s as client.%s: %s",
                      mon_host, user, strerror (err));

@@ -90,11 +90,11 @@ static const char *
 librbd_spoils (const struct layers *layers)
 {
   if (layers->scattered)
-    return "librbd encrypts the parts of a striped object as if they lay side "
-           "by side";
+    return "librbd encrypts the parts of a striped object as if they were "
+           "adjacent";
   if (!COMPAT_ENCRYPTION_LOAD2 && layers->depth > 0)
-    return "a flatten of this clone by others would run in the server and "
-           "overwrite the header with zeros (librbd before 18)";
+    return "if another client flattened this clone, the flatten would run in "
+           "this server and overwrite the header with zeros (librbd before 18)";
   return NULL;
 }
 
@@ -115,11 +115,11 @@ static const char *
 librbd_reads_noise (const struct volume *v, const struct layers *layers)
 {
   if (v->erasure_coded)
-    return "librbd reads random bytes from what was never written to an "
+    return "librbd reads random bytes where nothing was written to an "
            "erasure-coded pool";
   if (layers->depth > (has_own_key (v) ? 2 : 1))
-    return "librbd may read random bytes from what was never written to a "
-           "clone of a clone";
+    return "librbd may read random bytes where nothing was written to a clone "
+           "of a clone";
   return NULL;
 }
 
@@ -130,11 +130,11 @@ openssl_cannot (const struct volume *v, const struct layers *layers)
   const struct luks_header *h = &v->header;
 
   if (v->params->nr_keys > 1)
-    return "its layers have keys of their own";
+    return "each of its layers has its own key";
   if (h->clone_magic)
-    return "it is a clone that was formatted by librbd";
+    return "it is a clone that librbd formatted";
   if (layers->different)
-    return "the image that it was cloned from is not encrypted in the same way";
+    return "its parent is not encrypted in the same way";
   if (!cipher_known (h))
     return "its cipher is not aes-xts-plain64";
   return NULL;
@@ -159,13 +159,14 @@ choose_librbd (const struct volume *v, const struct layers *layers,
   ret->readonly = librbd_spoils (layers) != NULL;
   if (layers->scattered)
     ret->warning = "engine=librbd is read-only here, because librbd encrypts "
-                   "the parts of a striped object as if they lay side by side: "
-                   "what librbd itself has written to this volume, through "
-                   "this server or QEMU, has no right reader";
+                   "the parts of a striped object as if they were adjacent: "
+                   "nothing reads correctly what librbd itself wrote to this "
+                   "volume, through this server or QEMU";
   else if (ret->readonly)
-    ret->warning = "engine=librbd is read-only here, because a flatten of this "
-                   "clone by others would run in this server and overwrite "
-                   "the header with zeros (librbd before 18)";
+    ret->warning = "engine=librbd is read-only here: if another client "
+                   "flattened this clone, the flatten would run in this "
+                   "server and overwrite the header with zeros (librbd before "
+                   "18)";
   else
     ret->warning = librbd_reads_noise (v, layers);
   return 0;
@@ -194,8 +195,8 @@ refuse_both (const struct volume *v, const char *librbd, const char *openssl,
     return reason_set (why, EINVAL,
                        "neither librbd nor the openssl engine can serve this "
                        "volume: its cipher is %s-%s with a volume key of %u "
-                       "bits, and both know only aes-xts-plain64 with 256 or "
-                       "512",
+                       "bits, and both support only aes-xts-plain64 with 256 "
+                       "or 512",
                        h->cipher, h->mode, h->key_bytes * 8);
   return reason_set (why, EINVAL,
                      "librbd cannot serve this volume (%s), and neither can "
@@ -220,22 +221,22 @@ choose_any (const struct volume *v, const struct layers *layers,
    */
   if (!against && !openssl &&
       (v->size - v->header.data_offset) % v->header.sector_size != 0)
-    openssl = "its payload ends in a part of a sector";
+    openssl = "its payload ends with a partial sector";
   if (against || (noise && !openssl)) {
     ret->engine = ENGINE_OPENSSL;
     ret->because = against ? against : noise;
     if (layers->scattered)
-      ret->warning = "what librbd itself has written to this striped volume "
+      ret->warning = "what librbd itself wrote to this striped volume "
                      "earlier, through this plugin or QEMU, reads as random "
-                     "bytes; engine=librbd is there for rescue, see Striped "
-                     "images in the manual";
+                     "bytes; engine=librbd can rescue it, see Striped images "
+                     "in the manual";
     /* Where librbd reads the rest of the volume, it must read zeros. */
     ret->trim_offered =
         layers->foreign || layers->scattered || v->erasure_coded;
     return 0;
   }
   ret->engine = ENGINE_LIBRBD;
-  ret->because = noise ? openssl : "it serves this volume rightly";
+  ret->because = noise ? openssl : "it serves this volume correctly";
   ret->warning = noise;
   return 0;
 }
@@ -244,7 +245,7 @@ int
 engine_choose (const struct volume *v, const struct layers *layers,
                struct engine_choice *ret, struct reason *why)
 {
-  *ret = (struct engine_choice){ .because = "it was asked for" };
+  *ret = (struct engine_choice){ .because = "engine= names it" };
   switch (v->params->engine) {
   case ENGINE_LIBRBD:
     return choose_librbd (v, layers, ret, why);
@@ -263,9 +264,8 @@ check_ancestors (const struct layers *layers, const struct secret *volume_key,
   for (size_t i = 0; i < layers->nr; i++)
     if (luks_device_check_key (layers->devices[i], volume_key, NULL) < 0)
       return reason_set (why, EINVAL,
-                         "an image that this one was cloned from has another "
-                         "volume key: flatten the clone, or see "
-                         "engine=librbd");
+                         "an ancestor of this clone has a different volume "
+                         "key: flatten the clone, or see engine=librbd");
   return 0;
 }
 

@@ -35,14 +35,14 @@ check_features (const struct volume *v, uint64_t features, struct reason *why)
   /* At a start the choice of the engine sees to it (engine.c). */
   if (v->engine == ENGINE_LIBRBD && features & RBD_FEATURE_JOURNALING)
     return reason_set (why, ENOTSUP,
-                       "librbd cannot serve \"%s\" any longer: its journal "
-                       "would hold plaintext: \"rbd feature disable %s "
+                       "librbd can no longer serve \"%s\": its journal would "
+                       "hold plaintext: run \"rbd feature disable %s "
                        "journaling\", or %s",
                        name, v->subject_image,
                        v->params->engine == ENGINE_LIBRBD
                            ? "restart this server with engine=openssl"
-                           : "connect anew, or restart this server, which then "
-                             "takes openssl");
+                           : "reconnect, or restart this server, which then "
+                             "uses openssl");
   return 0;
 }
 
@@ -153,7 +153,7 @@ facts_gather (const struct volume *v, rbd_image_t image, struct facts *ret,
   if (r == 0)
     r = find_demoted (image, &ret->demoted);
   if (r < 0)
-    return reason_set (why, -r, "cannot look at the image: %s", strerror (-r));
+    return reason_set (why, -r, "cannot inspect the image: %s", strerror (-r));
   ret->data_pool = rbd_get_data_pool_id (image);
   r = check_features (v, ret->features, why);
   return r == 0 ? check_settings (v, image, why) : r;
@@ -195,14 +195,14 @@ open_again (const struct volume *v, rbd_image_t *ret, struct reason *why)
   if (r == -ENOENT)
     return reason_set (why, ENOENT, "the image \"%s\" was removed", name);
   if (r < 0)
-    return reason_set (why, -r, "cannot look at the image \"%s\": %s", name,
+    return reason_set (why, -r, "cannot inspect the image \"%s\": %s", name,
                        strerror (-r));
   if (v->params->spec.snap[0]) {
     r = rbd_snap_set_by_id (image, v->snap_id);
     if (r < 0) {
       rbd_close (image);
       return reason_set (why, -r, "the snapshot \"%s\" %s: %s", name,
-                         r == -ENOENT ? "was removed" : "cannot be looked at",
+                         r == -ENOENT ? "was removed" : "cannot be inspected",
                          strerror (-r));
     }
   }
@@ -247,27 +247,26 @@ compare (const struct volume *v, const struct facts *now, struct reason *why)
   image_spec_text (&v->params->spec, name);
   if (now->demoted != before->demoted)
     return reason_set (why, ESTALE,
-                       "\"%s\" was %s (rbd mirror image): it is opened again, "
-                       "%s",
+                       "\"%s\" was %s (rbd mirror image): opening it again %s",
                        name, now->demoted ? "demoted" : "promoted",
                        now->demoted ? "read-only" : "for writing");
   if (now->data_pool != before->data_pool)
     return reason_set (why, ESTALE,
-                       "the data of \"%s\" are in another pool than when it "
+                       "the data of \"%s\" has moved to another pool since it "
                        "was opened",
                        name);
   /* A flattened clone holds what its parent did. */
   if (now->parent[0] && strcmp (now->parent, before->parent) != 0)
     return reason_set (why, ESTALE,
-                       "\"%s\" has another parent than when it was opened "
-                       "(was that one migrated?)",
+                       "the parent of \"%s\" has changed since it was opened "
+                       "(was the parent migrated?)",
                        name);
   if (v->params->nr_keys > 0 &&
       !luks_mark_same_volume (&now->header, &before->header))
     return reason_set (why, EINVAL,
-                       "the LUKS header of \"%s\" is another one than when it "
-                       "was opened (was it formatted again?): nothing more is "
-                       "written with the key before",
+                       "the LUKS header of \"%s\" was replaced after it was "
+                       "opened (was it reformatted?): nothing more is written "
+                       "with the old key",
                        name);
   return 0;
 }
@@ -306,8 +305,8 @@ facts_header_unchanged (const struct volume *v, struct reason *why)
   rbd_close (image);
   if (r == 0 && !luks_mark_same_metadata (&now, &v->facts.header))
     r = reason_set (why, EINVAL,
-                    "the LUKS header of \"%s\" was changed while it was being "
-                    "unlocked: what that cost could not be bounded; try again",
+                    "the LUKS header of \"%s\" changed while it was being "
+                    "unlocked, so the cost could not be limited; try again",
                     image_spec_text (&v->params->spec, name));
   return r;
 }

@@ -24,13 +24,12 @@ copy_part (const char *what, const char *str, size_t length, char *buf,
            size_t max, struct reason *why)
 {
   if (length == 0)
-    return reason_set (why, EINVAL,
-                       "the %s name is empty: an image is given as " GRAMMAR,
-                       what);
+    return reason_set (
+        why, EINVAL, "the %s name is empty: write an image as " GRAMMAR, what);
   if (length > max)
     return reason_set (why, EINVAL,
-                       "the %s name has %zu bytes; %zu are the most", what,
-                       length, max);
+                       "the %s name is %zu bytes long; the maximum is %zu",
+                       what, length, max);
   memcpy (buf, str, length);
   buf[length] = '\0';
   return 0;
@@ -60,9 +59,8 @@ parse_places (const char **str, struct image_spec *spec, struct reason *why)
     return r;
   *str = second + 1;
   if (strchr (*str, '/'))
-    return reason_set (why, EINVAL,
-                       "there are too many slashes: an image is given "
-                       "as " GRAMMAR);
+    return reason_set (
+        why, EINVAL, "there are too many slashes: write an image as " GRAMMAR);
   return 0;
 }
 
@@ -77,9 +75,9 @@ parse_image (const char *str, struct image_spec *spec, struct reason *why)
   if (r < 0 || !at)
     return r;
   if (strchr (at + 1, '@'))
-    return reason_set (why, EINVAL,
-                       "there is more than one \"@\": an image is given "
-                       "as " GRAMMAR);
+    return reason_set (
+        why, EINVAL,
+        "there is more than one \"@\": write an image as " GRAMMAR);
   return copy_part ("snapshot", at + 1, strlen (at + 1), spec->snap,
                     SNAP_NAME_MAX, why);
 }
@@ -94,12 +92,12 @@ image_spec_parse (const char *str, struct image_spec *ret, struct reason *why)
   int r;
 
   if (text_has_controls (str, strlen (str)))
-    r = reason_set (why, EINVAL, "it holds control characters");
+    r = reason_set (why, EINVAL, "it contains control characters");
   else if (at && strchr (at, '/'))
     /* Else "a@b/c" would be an image c of a pool "a@b". */
-    r = reason_set (why, EINVAL,
-                    "there is a \"/\" behind the \"@\": an image is given "
-                    "as " GRAMMAR);
+    r = reason_set (
+        why, EINVAL,
+        "there is a \"/\" after the \"@\": write an image as " GRAMMAR);
   else {
     r = parse_places (&p, &spec, why);
     if (r == 0)

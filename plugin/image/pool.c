@@ -87,7 +87,7 @@ volume_is_erasure_coded (struct volume *v, rbd_image_t image, bool *ret,
     r = has_profile (rados, pool);
   if (r < 0)
     return reason_set (why, -r,
-                       "cannot see whether the pool of the image's data is "
+                       "cannot tell whether the image's data pool is "
                        "erasure-coded: %s",
                        strerror (-r));
   *ret = r > 0;

@@ -167,7 +167,7 @@ explain_load (struct volume *v, int err, struct reason *why)
   image_spec_text (&v->params->spec, name);
   if (err == EOPNOTSUPP && v->params->nr_keys > 1)
     return reason_set (why, ENOTSUP,
-                       "this librbd takes one key only: several key= "
+                       "this librbd accepts only one key: several key= "
                        "parameters need librbd 18 or later");
   if (err == ENOTSUP)
     return reason_set (why, ENOTSUP,
@@ -351,7 +351,7 @@ load_in_turn (struct volume *v, struct unlock *u, enum volume_mode mode,
   if (slot == -ESHUTDOWN)
     return reason_set (why, ESHUTDOWN, "the server is shutting down");
   if (slot == -ETIMEDOUT && mode == VOLUME_TRIAL)
-    return reason_set (why, EAGAIN, "others unlock volumes now");
+    return reason_set (why, EAGAIN, "other servers are unlocking volumes");
   if (slot < 0 && hooks->log)
     hooks->log->debug ("unlocking out of turn: %s", strerror (-slot));
   r = load_with (v, u, mode, hooks, why);
@@ -386,7 +386,7 @@ unlock (struct volume *v, struct unlock *u, enum volume_mode mode,
     return 0;
   }
   if (mode == VOLUME_TRIAL && v->header.unlock_seconds > VOLUME_TRIAL_SECONDS)
-    return reason_set (why, EDQUOT, "it would take about %.0f s of a processor",
+    return reason_set (why, EDQUOT, "it would take about %.0f s of CPU time",
                        v->header.unlock_seconds);
   return load_in_turn (v, u, mode, hooks, why);
 }

@@ -177,8 +177,8 @@ wrong_key_explain (struct volume *v, struct luks_device *own,
 
   if (several && !search)
     return reason_set (why, EPERM,
-                       "a keyslot of \"%s\", or of an image from which it was "
-                       "cloned, does not open",
+                       "a keyslot of \"%s\", or of one of its ancestors, does "
+                       "not open",
                        image_spec_text (&v->params->spec, name));
   if (several && !refuses (own, keys[0]))
     volume_ancestors (v, try_ancestor, &s, NULL);

@@ -125,9 +125,9 @@ refuse_no_magic (const struct luks_copy *c, struct reason *why)
       (has_magic (c->bytes + LUKS2_HDR_SIZE_MIN, luks_second_magic) ||
        has_magic (c->bytes + LUKS2_HDR_SIZE_MIN, luks_clone_second_magic)))
     return reason_set (why, EINVAL,
-                       "the start of the image, and with it the first copy of "
-                       "its LUKS2 header, is overwritten; the second copy is "
-                       "there: map the image and run cryptsetup repair");
+                       "the start of the image is overwritten, with the first "
+                       "copy of its LUKS2 header; the second copy is intact: "
+                       "map the image and run cryptsetup repair");
   if (c->size == 0)
     return reason_set (why, ENODATA,
                        "there is no LUKS header: the image has 0 bytes");
@@ -196,7 +196,7 @@ check_values (const struct luks_copy *c, uint64_t offset, uint64_t hdr_size,
       n++;
   if (n > LUKS2_VALUES_MAX)
     return reason_set (why, EINVAL,
-                       "the LUKS2 metadata hold more than %d values: the "
+                       "the LUKS2 metadata holds more than %d values: the "
                        "header is damaged or made to exhaust memory",
                        LUKS2_VALUES_MAX);
   return 0;
@@ -299,8 +299,8 @@ refuse_load (const struct luks_copy *c, int r, struct reason *why)
   if (r == -ENOMEM)
     return reason_set (why, ENOMEM, "memory for the LUKS header");
   return reason_set (why, EIO,
-                     "the LUKS header cannot be looked at: %s (are file "
-                     "descriptors short?)",
+                     "cannot read the LUKS header: %s (out of file "
+                     "descriptors?)",
                      words[0] ? words : strerror (-r));
 }
 
@@ -315,8 +315,7 @@ load (struct luks_copy *c, struct reason *why)
   snprintf (path, sizeof path, "/proc/self/fd/%d", c->fd);
   if (access (path, F_OK) == -1)
     return reason_set (why, ENOSYS,
-                       "the LUKS header cannot be looked at: /proc is not "
-                       "mounted");
+                       "cannot read the LUKS header: /proc is not mounted");
   r = device_load (c, path);
   if (r == -EINVAL && c->version == 2 && c->filled < c->mapped &&
       c->filled < c->size) {

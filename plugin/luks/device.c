@@ -93,5 +93,5 @@ luks_device_check_key (struct luks_device *d, const struct secret *volume_key,
       crypt_volume_key_verify (d->copy.cd, (const char *)volume_key->bytes,
                                volume_key->length) == 0)
     return 0;
-  return reason_set (why, EPERM, "the volume key is another one");
+  return reason_set (why, EPERM, "the volume key does not match");
 }

@@ -252,8 +252,8 @@ check_unchanged (const struct luks_editor *e, struct reason *why)
       return r;
     if (memcmp (now, e->seen[i], sizeof now) != 0)
       return reason_set (why, EBUSY,
-                         "somebody else has changed the LUKS header in the "
-                         "meantime: try again");
+                         "another client has changed the LUKS header "
+                         "meanwhile: try again");
   }
   return 0;
 }
@@ -275,8 +275,8 @@ luks_editor_store (struct luks_editor *e, const struct luks_writer *writer,
     r = same_as_image (e, e->hdr_size, &second, why);
   if (r == 0 && !(first && second))
     r = reason_set (why, EIO,
-                    "the LUKS header is not what was written: somebody else "
-                    "is changing it");
+                    "the LUKS header differs from what was written: another "
+                    "client is changing it");
   return r;
 }
 

@@ -53,7 +53,8 @@ copy_name (const char *what, const char *name, char *buf, size_t size,
   for (const char *p = name; *p; p++)
     if (*p <= ' ' || *p > '~')
       return reason_set (why, EINVAL,
-                         "the LUKS header's %s holds odd characters", what);
+                         "the LUKS header's %s contains invalid characters",
+                         what);
   snprintf (buf, size, "%s", name);
   return 0;
 }
@@ -73,14 +74,14 @@ luks_copy_layout (const struct luks_copy *c, struct luks_header *header,
     return luks_refuse_cut_off (c, end, why);
   if (sectors == 0)
     return reason_set (why, EINVAL,
-                       "the LUKS header belongs to a payload elsewhere (a "
-                       "detached header): it is not a volume");
+                       "the LUKS header is a detached one, whose payload is "
+                       "elsewhere: this is not a volume");
   if (sectors > UINT64_MAX / 512 || sectors * 512 >= c->size)
     return reason_set (why, EFBIG,
                        "the payload starts at sector %" PRIu64
                        ", which is not inside the image of %" PRIu64
-                       " bytes: the image was shrunk, or its header is that "
-                       "of another",
+                       " bytes: the image was shrunk, or has another image's "
+                       "header",
                        sectors, c->size);
   header->data_offset = sectors * 512;
   if (header->data_offset < end)

@@ -234,12 +234,12 @@ read_segment (json_t *metadata, struct luks_header *header, struct reason *why)
   if (json_object_size (segments) != 1 ||
       strcmp (json_text (segment, "type"), "crypt") != 0)
     return reason_set (why, EINVAL,
-                       "the payload is not one encrypted segment (see "
-                       "cryptsetup luksDump), which is not supported");
+                       "only a payload of one encrypted segment is supported "
+                       "(see cryptsetup luksDump)");
   if (!dynamic && (size == 0 || size > INT64_MAX))
-    return reason_set (why, EINVAL, "the payload's size is no number");
+    return reason_set (why, EINVAL, "the payload's size is not a number");
   if (tweak > INT64_MAX)
-    return reason_set (why, EINVAL, "the payload's iv_tweak is no number");
+    return reason_set (why, EINVAL, "the payload's iv_tweak is not a number");
   header->segment_size = size;
   header->iv_tweak = tweak;
   return 0;
@@ -299,9 +299,9 @@ keyslots_read (struct crypt_device *cd, uint32_t mk_digest_iterations,
     return r;
   if (header->keyslots == 0 && header->ignored > 0)
     return reason_set (why, EPERM,
-                       "no key is tried on this LUKS header: its keyslots have "
-                       "the priority \"ignore\"; give one of them another "
-                       "(cryptsetup config --key-slot N --priority normal)");
+                       "no keyslot of this LUKS header is tried: all have the "
+                       "priority \"ignore\"; change one (cryptsetup config "
+                       "--key-slot N --priority normal)");
   if (header->keyslots == 0)
     return reason_set (why, ENOKEY,
                        "no keyslot of the LUKS header holds the volume key: "
@@ -310,8 +310,8 @@ keyslots_read (struct crypt_device *cd, uint32_t mk_digest_iterations,
                        "header");
   if (header->key_bytes == 0)
     return reason_set (why, EINVAL,
-                       "the LUKS header does not tell the size of its key: it "
-                       "is damaged");
+                       "the LUKS header does not state the size of its key: "
+                       "it is damaged");
   return 0;
 }
 

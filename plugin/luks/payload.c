@@ -81,7 +81,7 @@ payload_new (const struct luks_header *header, const struct secret *key,
   if (!payload_knows_cipher (header))
     return reason_set (why, ENOTSUP,
                        "the volume is encrypted with %s-%s; the openssl "
-                       "engine does aes-xts-plain64 only",
+                       "engine supports only aes-xts-plain64",
                        header->cipher, header->mode);
   p = calloc (1, sizeof *p);
   if (!p)

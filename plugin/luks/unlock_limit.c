@@ -78,12 +78,13 @@ refuse (const struct luks_header *header, const struct unlock_limit *limit,
     const unsigned s = seconds > allowed ? (unsigned)seconds : allowed;
     const unsigned m = mib > limit->mib ? (unsigned)mib : limit->mib;
 
-    return reason_set (why, EDQUOT,
-                       "unlocking this LUKS header takes about %.1f s and "
-                       "%" PRIu64 " MiB of memory, more than the limit of "
-                       "%u s and %u MiB; if you trust whoever wrote the "
-                       "image, set unlock-limit=%u,%u",
-                       header->unlock_seconds, mib, allowed, limit->mib, s, m);
+    return reason_set (
+        why, EDQUOT,
+        "unlocking this LUKS header takes about %.1f s and %" PRIu64
+        " MiB of memory, more than the limit of %u s and %u "
+        "MiB; if you trust the image's origin, set "
+        "unlock-limit=%u,%u",
+        header->unlock_seconds, mib, allowed, limit->mib, s, m);
   }
   return reason_set (why, EDQUOT,
                      "unlocking this LUKS header would take about %.3g s and "

@@ -131,8 +131,7 @@ check_key (const struct secret *key, struct reason *why)
 
   if (key->length != 32 && key->length != 64)
     return reason_set (why, EINVAL,
-                       "XTS with AES takes a volume key of 256 or 512 bits, "
-                       "not one of %zu",
+                       "AES-XTS needs a volume key of 256 or 512 bits, not %zu",
                        key->length * 8);
   if (CRYPTO_memcmp (key->bytes, key->bytes + half, half) == 0)
     return reason_set (why, EINVAL,

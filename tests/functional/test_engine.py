@@ -383,7 +383,7 @@ def test_clone_of_a_plain_image_is_refused(servers, images, key):
         header = f.read(4 * MIB)
     with servers.start(child, "key=none").connect() as c:
         c.write(header, 0)
-    names(servers.refused(child, key, OPENSSL), "cloned from")
+    names(servers.refused(child, key, OPENSSL), "its parent")
 
 
 def test_clone_with_another_volume_key_is_refused(servers, images, key):
@@ -394,7 +394,7 @@ def test_clone_with_another_volume_key_is_refused(servers, images, key):
         header = f.read(4 * MIB)
     with servers.start(child, "key=none").connect() as c:
         c.write(header, 0)
-    names(servers.refused(child, key, OPENSSL), "another", "volume key")
+    names(servers.refused(child, key, OPENSSL), "different volume key")
 
 
 # --- what goes wrong ---

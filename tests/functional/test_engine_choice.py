@@ -48,14 +48,14 @@ def qemus(images, files, tmp_path):
 
 def test_librbd_serves_what_it_can(servers, images, key):
     server = servers.start(images.luks(), key, options=VERBOSE)
-    assert chosen(server) == "librbd, because it serves this volume rightly"
+    assert chosen(server) == "librbd, because it serves this volume correctly"
     assert warnings(server) == []
 
 
 def test_what_was_asked_for_is_told_too(servers, images, key):
     for engine in LIBRBD, OPENSSL:
         server = servers.start(images.luks(), key, engine, options=VERBOSE)
-        assert chosen(server) == engine[7:] + ", because it was asked for"
+        assert chosen(server) == engine[7:] + ", because engine= names it"
 
 
 def test_cinders_volume_gets_the_openssl_engine_where_librbd_refuses_it(
@@ -102,7 +102,7 @@ def test_striped_volume_and_its_clones_get_the_openssl_engine(
         assert chosen(server).startswith("openssl, because librbd encrypts")
         [warning] = warnings(server)
         assert "earlier" in warning and "random bytes" in warning
-        assert "engine=librbd is there for rescue" in warning
+        assert "engine=librbd can rescue it" in warning
         with server.connect() as c:
             assert c.handle.can_trim()
             c.write(b"\x41" * MIB, 0)
@@ -135,7 +135,7 @@ def test_librbds_engine_serves_stripes_for_rescue_only(
     servers.forget(server)
     server = servers.start(image, key, LIBRBD)
     [warning] = warnings(server)
-    assert "read-only" in warning and "no right reader" in warning
+    assert "read-only" in warning and "nothing reads correctly" in warning
     with server.connect() as c:
         assert c.handle.is_read_only()
         assert c.read(MIB, 0) == b"\x41" * MIB
@@ -163,7 +163,7 @@ def test_striped_clone_with_a_key_of_its_own_is_read_only_or_refused(
         "--stripe-unit", "64K", "--stripe-count", "2", "--object-size", "2M"))
     images.give_own_key(clone, OWN)
     refusal = servers.refused(clone, own, key)
-    names(refusal, "librbd", "openssl", "keys of their own")
+    names(refusal, "librbd", "openssl", "its own key")
     if layered:
         names(refusal, "striped", "engine=librbd serves it read-only")
         server = servers.start(clone, own, key, LIBRBD)
@@ -179,7 +179,7 @@ def test_clone_is_librbds_since_version_18(servers, images, key, layered):
     if layered:
         assert chosen(server).startswith("librbd, because")
     else:
-        assert chosen(server).startswith("openssl, because a flatten")
+        assert chosen(server).startswith("openssl, because if another client flattened")
     with server.connect() as c:
         assert not c.handle.can_trim()  # other servers may be librbd's
         assert not c.handle.is_read_only()
@@ -258,7 +258,7 @@ def test_clone_of_a_clone_gets_the_openssl_engine(servers, images, key,
         servers, generations(servers, images, key, 2), key)
     assert zeros
     assert engine.startswith("openssl, because librbd may read random bytes"
-                             if layered else "openssl, because a flatten")
+                             if layered else "openssl, because if another client flattened")
     assert not trims
     assert warned == []
 
@@ -276,10 +276,10 @@ def test_clone_with_a_key_of_its_own_is_librbds_and_warned_of(
     zeros, _, engine, warned = never_written(servers, clone, own, key)
     if below == 1:
         assert zeros and warned == []
-        assert engine == "librbd, because it serves this volume rightly"
+        assert engine == "librbd, because it serves this volume correctly"
     else:
-        assert engine == "librbd, because its layers have keys of their own"
-        assert len(warned) == 1 and "never written" in warned[0]
+        assert engine == "librbd, because each of its layers has its own key"
+        assert len(warned) == 1 and "nothing was written" in warned[0]
 
 
 # --- journaling: librbd's journal is above its encryption ---
@@ -336,7 +336,7 @@ def test_layer_whose_data_starts_where_librbd_refuses_it_is_named(
     own = "key=file:" + files("own", OWN)
     refusal = servers.refused(clone, own, key)
     names(refusal, "ancestor's data" if layered else "librbd 18",
-          "keys of their own")
+          "its own key")
 
 
 @pytest.mark.parametrize("engine", ["auto", "librbd", "openssl"])

@@ -109,9 +109,9 @@ static void
 a_slash_behind_the_snapshot_is_refused (void **state)
 {
   (void)state;
-  refuse ("vol@snap/x", "\"/\" behind the \"@\"");
-  refuse ("pool@x/vol", "\"/\" behind the \"@\"");
-  refuse ("pool/ns@x/vol", "\"/\" behind the \"@\"");
+  refuse ("vol@snap/x", "\"/\" after the \"@\"");
+  refuse ("pool@x/vol", "\"/\" after the \"@\"");
+  refuse ("pool/ns@x/vol", "\"/\" after the \"@\"");
 }
 
 static void
@@ -148,13 +148,13 @@ the_longest_names_are_taken_and_longer_ones_refused (void **state)
   accept (str, pool, pool, image, snap);
 
   snprintf (str, sizeof str, "%sp/%s", pool, image);
-  refuse (str, "pool name has 129 bytes; 128 are the most");
+  refuse (str, "pool name is 129 bytes long; the maximum is 128");
   snprintf (str, sizeof str, "%s/%sp/%s", pool, pool, image);
-  refuse (str, "namespace name has 129 bytes");
+  refuse (str, "namespace name is 129 bytes long");
   snprintf (str, sizeof str, "%si", image);
-  refuse (str, "image name has 97 bytes; 96 are the most");
+  refuse (str, "image name is 97 bytes long; the maximum is 96");
   snprintf (str, sizeof str, "%s@%ss", image, snap);
-  refuse (str, "snapshot name has 129 bytes");
+  refuse (str, "snapshot name is 129 bytes long");
 }
 
 static void
@@ -164,10 +164,10 @@ a_name_of_4_kib_is_refused_in_a_short_sentence (void **state)
 
   (void)state;
   memset (str, 'x', 4096);
-  refuse (str, "image name has 4096 bytes");
+  refuse (str, "image name is 4096 bytes long");
   refuse (str, "...");
   memcpy (str + 4096, "/vol", 5);
-  refuse (str, "pool name has 4096 bytes");
+  refuse (str, "pool name is 4096 bytes long");
 }
 
 static void

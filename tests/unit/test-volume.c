@@ -303,7 +303,7 @@ test_mirrors_copy_is_not_promoted_by_silence (void **state)
   assert_int_equal (look (&why), 0);
   rbd.mirror = -ETIMEDOUT;
   assert_int_equal (look (&why), -ETIMEDOUT);
-  assert_non_null (strstr (why.text, "cannot look at the image"));
+  assert_non_null (strstr (why.text, "cannot inspect the image"));
   assert_true (volume.facts.demoted);
   rbd.mirror = -ESHUTDOWN;
   assert_int_equal (look (&why), -ESHUTDOWN);

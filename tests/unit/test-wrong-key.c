@@ -96,8 +96,7 @@ test_a_trial_tries_nothing_again (void **state)
   explained (ENGINE_LIBRBD, 0, false, "opens none of the 3 keyslots");
   explained (ENGINE_OPENSSL, 1, false, "opens none of the 3 keyslots");
   assert_int_equal (tries + searches, 0);
-  explained (ENGINE_LIBRBD, 1, false,
-             "or of an image from which it was cloned");
+  explained (ENGINE_LIBRBD, 1, false, "or of one of its ancestors");
   assert_int_equal (tries + searches, 0);
 }
 
