@@ -30,4 +30,8 @@ extern int text_copy_secret (struct secret **ret, const void *bytes,
 extern int text_format (char **ret, struct reason *why, const char *fmt, ...)
     __attribute__ ((format (printf, 3, 4)));
 
+/* "A, B or C": WORDS ends with NULL.  Returns RET; what does not fit is cut. */
+extern const char *
+text_list_words (const char *const *words, char *ret, size_t size);
+
 #endif /* RBDCRYPT_TEXT_H */

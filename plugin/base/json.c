@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "json.h"
+#include "text.h"
 
 /* jansson's own limit is 2048 levels of recursion, too many for a small
  * stack.  Brackets inside strings do not count; whether they match is
@@ -70,7 +71,7 @@ syntax_error (const char *text, size_t length, const json_error_t *e,
   if (json_error_code (e) == json_error_duplicate_key) {
     duplicate_name (text, length, e->position, name);
     return reason_set (why, EBADMSG,
-                       "line %d, column %d: the member \"%s\" is there twice",
+                       "line %d, column %d: the member \"%s\" appears twice",
                        e->line, e->column, name);
   }
   if (json_error_code (e) == json_error_null_character ||
@@ -181,8 +182,8 @@ json_need_one (const char *where, const char *a_name, const json_t *a,
 {
   if (!a != !b)
     return 0;
-  return reason_set (why, EINVAL, "%s: it takes \"%s\" or \"%s\"%s", where,
-                     a_name, b_name, a ? ", not both" : "");
+  return reason_set (why, EINVAL, "%s: give \"%s\" or \"%s\"%s", where, a_name,
+                     b_name, a ? ", not both" : "");
 }
 
 int
@@ -191,22 +192,6 @@ json_goes_with (const char *where, const char *member, const char *what,
 {
   return reason_set (why, EINVAL, "%s: \"%s\" goes with %s only", where, member,
                      what);
-}
-
-/* "A, B or C" */
-static const char *
-list_words (const char *const *words, char *ret, size_t size)
-{
-  size_t n = 0;
-
-  ret[0] = '\0';
-  for (size_t i = 0; words[i] && n < size; i++)
-    n += snprintf (ret + n, size - n, "%s%s",
-                   i == 0         ? ""
-                   : words[i + 1] ? ", "
-                                  : " or ",
-                   words[i]);
-  return ret;
 }
 
 int
@@ -221,7 +206,7 @@ json_word (const char *where, const char *member, const json_t *value,
       return i;
   return reason_set (why, EINVAL, "%s: \"%s\" is \"%s\": it must be %s", where,
                      member, reason_name (buf, word),
-                     list_words (words, list, sizeof list));
+                     text_list_words (words, list, sizeof list));
 }
 
 const char *

@@ -61,3 +61,18 @@ text_format (char **ret, struct reason *why, const char *fmt, ...)
   *ret = NULL;
   return reason_no_memory (why);
 }
+
+const char *
+text_list_words (const char *const *words, char *ret, size_t size)
+{
+  size_t n = 0;
+
+  ret[0] = '\0';
+  for (size_t i = 0; words[i] && n < size; i++)
+    n += snprintf (ret + n, size - n, "%s%s",
+                   i == 0         ? ""
+                   : words[i + 1] ? ", "
+                                  : " or ",
+                   words[i]);
+  return ret;
+}

@@ -9,6 +9,7 @@
 
 #include "compat.h"
 #include "nbd.h"
+#include "text.h"
 
 #define PROFILES_DEFAULT "/etc/rbdcrypt/profiles.json"
 #define SHUTDOWN_TIMEOUT_DEFAULT 30
@@ -44,27 +45,27 @@ static const char help_end[] =
     "                      default); none serves the image as it is.\n"
     "                      Repeat for the layers of a clone, child first.\n"
     "audit=<FILE>|journal|none\n"
-    "                      Where to write what happened to the key and who\n"
-    "                      attached (journal, where there is one).\n"
+    "                      Where to record the key's use and the clients\n"
+    "                      (journal, if there is one).\n"
     "profiles=<FILE>       Descriptions of KMSes (" PROFILES_DEFAULT ").\n"
     "conf=<FILE>           Ceph configuration.\n"
     "user=<NAME>           Ceph user without \"client.\" (admin).\n"
     "cluster=<NAME>        Name of the Ceph cluster (ceph).\n"
     "ceph.OPTION=<VALUE>   Set any Ceph option.\n"
     "engine=auto|librbd|openssl\n"
-    "                      Who decrypts (auto: librbd where it can).\n"
+    "                      What decrypts (auto: librbd where it can).\n"
     "cache=auto|none       What the acknowledgement of a write means.\n"
-    "behind=<SIZE>         How much of that may be on its way (32M).\n"
+    "behind=<SIZE>         How much may be acknowledged ahead (32M).\n"
     "trim=auto|on|off      Pass TRIM on (auto: where it frees space).\n"
-    "zero=encrypt|punch    How zeros are written (encrypt); punch needs\n"
+    "zero=encrypt|punch    How to write zeros (encrypt); punch needs\n"
     "                      engine=openssl.\n"
-    "extents=auto|on|off   Report holes (auto: only where that is right).\n"
+    "extents=auto|on|off   Report holes (auto: only where reliable).\n"
     "peers=unix|tls|any    Who may connect (unix).\n"
     "unlock-limit=<SECONDS>[,<MIB>]\n"
     "                      The most an unlock may cost (10,1229).\n"
     "recheck=<SECONDS>     Ask the KMS this often whether the key may still\n"
     "                      be used (300; 0: never).\n"
-    "grace=<SECONDS>       How long to go on when it cannot say (3600).\n"
+    "grace=<SECONDS>       How long to continue when it cannot say (3600).\n"
     "on-grace=stop|pause   What happens to I/O after that (stop).\n"
     "shutdown-timeout=<SECONDS>\n"
     "                      The most a shutdown may take (30).";
@@ -96,16 +97,15 @@ static int
 parse_word (const char *name, const char *value, const char *const words[],
             int *ret)
 {
-  char shown[REASON_NAME_MAX];
+  char shown[REASON_NAME_MAX], list[64];
 
   for (int i = 0; words[i]; i++)
     if (strcmp (value, words[i]) == 0) {
       *ret = i;
       return 0;
     }
-  nbdkit_error ("%s=%s is not one of the words that this parameter takes "
-                "(see nbdkit rbdcrypt --help)",
-                name, reason_name (shown, value));
+  nbdkit_error ("%s=%s: must be %s", name, reason_name (shown, value),
+                text_list_words (words, list, sizeof list));
   return -1;
 }
 
@@ -157,13 +157,16 @@ parse_profiles (const char *value)
 static int
 parse_audit (const char *value)
 {
+  char shown[REASON_NAME_MAX];
+
   if (strcmp (value, "journal") == 0 || strcmp (value, "none") == 0) {
     parameters.audit = value;
     return 0;
   }
   if (!strchr (value, '/')) {
-    nbdkit_error ("audit= is journal, none or the path of a file with a \"/\" "
-                  "in it");
+    nbdkit_error ("audit=%s: must be journal, none or a path that contains "
+                  "\"/\"",
+                  reason_name (shown, value));
     return -1;
   }
   return parse_path (value, &parameters.audit);
@@ -228,8 +231,9 @@ parse_cache (const char *value)
   int mode;
 
   if (strcmp (value, "writethrough") == 0 || strcmp (value, "writeback") == 0) {
-    nbdkit_error ("cache=%s: librbd's cache would go on serving what another "
-                  "server has overwritten; use cache=auto or cache=none",
+    nbdkit_error ("cache=%s: librbd's cache would keep serving data that "
+                  "another server has overwritten; use cache=auto or "
+                  "cache=none",
                   value);
     return -1;
   }
@@ -311,8 +315,8 @@ parse_peers (const char *value)
   if (parse_word ("peers", value, words, &peers) == -1)
     return -1;
   if (peers == PEERS_TLS && !COMPAT_PEER_TLS_DN) {
-    nbdkit_error ("peers=tls needs an nbdkit that can tell who a TLS client "
-                  "is (1.40 or later)");
+    nbdkit_error ("peers=tls needs nbdkit 1.40 or later, which can identify "
+                  "TLS clients");
     return -1;
   }
   parameters.peers = peers;
@@ -468,8 +472,8 @@ unknown_parameter (const char *name)
   char shown[REASON_NAME_MAX];
 
   if (sounds_like_a_secret (name))
-    nbdkit_error ("%s: a secret on the command line can be read by every user "
-                  "of this host: say where it is with key=REF",
+    nbdkit_error ("%s: every user of this host can read a secret on the "
+                  "command line: say where it is with key=REF",
                   name);
   else
     nbdkit_error ("unknown parameter \"%s\" (see nbdkit rbdcrypt --help)",
@@ -545,7 +549,7 @@ int
 parameters_complete (void)
 {
   if (parameters.export.volume.spec.image[0] == '\0') {
-    nbdkit_error ("image= is missing: name it as [POOL/[NAMESPACE/]]IMAGE"
+    nbdkit_error ("image= is missing: write it as [POOL/[NAMESPACE/]]IMAGE"
                   "[@SNAP]");
     return -1;
   }

@@ -123,10 +123,10 @@ test_a_duplicate_member_is_refused_by_name (void **state)
 {
   (void)state;
   REFUSED ("{\"a\": 1, \"tenant\": 1, \"tenant\": 2}",
-           "\"tenant\" is there twice");
+           "\"tenant\" appears twice");
   REFUSED ("{\"p\": {\"a-rather-long-name-of-a-member\": 1,"
            "\"a-rather-long-name-of-a-member\": 2}}",
-           "\"a-rather-long-name-of-a-member\" is there twice");
+           "\"a-rather-long-name-of-a-member\" appears twice");
 }
 
 static void

@@ -160,6 +160,9 @@ test_words (void **state)
     expect_refused (names[i], "", "has no value");
   }
   expect_refused ("cache", "writeback", "another server has overwritten");
+  expect_refused ("engine", "foo",
+                  "engine=foo: must be auto, librbd or openssl");
+  expect_refused ("zero", "foo", "zero=foo: must be encrypt or punch");
 }
 
 static void
@@ -341,7 +344,9 @@ test_paths_are_those_of_the_start (void **state)
   begin ();
   give ("audit", "journal");
   assert_string_equal (parameters.audit, "journal");
-  expect_refused ("audit", "trail", "with a \"/\"");
+  expect_refused ("audit", "trail",
+                  "audit=trail: must be journal, none or a path that "
+                  "contains \"/\"");
 }
 
 static void

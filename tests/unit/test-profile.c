@@ -186,7 +186,7 @@ test_a_duplicated_profile_is_refused (void **state)
 {
   (void)state;
   file_refused ("{\"profiles\": {\"t\": {}, \"t\": {}}}", 0600,
-                "the member \"t\" is there twice");
+                "the member \"t\" appears twice");
 }
 
 static void
