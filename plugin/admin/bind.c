@@ -100,9 +100,8 @@ parse (struct binding *b, const char *image, const char *key,
     r = key_parse (key, &b->key, why);
   if (r == 0 && !key_has_profile (b->key))
     r = reason_set (why, EINVAL,
-                    "an image can record keys of profiles only (PROFILE:REF): "
-                    "anything else would be looked for on whatever host the "
-                    "image is opened");
+                    "an image can record only keys of profiles (PROFILE:REF): "
+                    "any other reference means something else on every host");
   if (r == 0)
     r = key_prepare (b->key, b->command->profiles, why);
   if (r == 0)
@@ -143,7 +142,7 @@ look_for_record (struct binding *b, bool *same, struct reason *why)
     r = 0;
   else if (r == 0)
     r = reason_set (why, EEXIST,
-                    "the image %s records another key, " REASON_QUOTED,
+                    "the image %s records a different key, " REASON_QUOTED,
                     b->volume->subject.image, reason_quoted (ref));
   free (ref);
   if ((r == -EEXIST || r == -EINVAL) && b->command->replace)
@@ -303,8 +302,8 @@ verify (struct binding *b, struct reason *why)
 
   if (r == 0 && !same)
     r = reason_set (why, EIO,
-                    "the record is not what was written: somebody else is "
-                    "changing the image");
+                    "the record differs from what was written: another client "
+                    "is changing the image");
   return r;
 }
 
@@ -351,15 +350,15 @@ report (const struct binding *b)
 
   if (!b->command->json) {
     if (!b->changed)
-      printf ("%s: records " REASON_QUOTED
-              " already; the key opens keyslot %d\n",
+      printf ("%s: already records " REASON_QUOTED
+              "; the key opens keyslot %d\n",
               s->image, reason_quoted (key), b->keyslot);
     else if (b->token >= 0)
       printf ("%s: LUKS2 token %d records " REASON_QUOTED
               "; the key opens keyslot %d\n",
               s->image, b->token, reason_quoted (key), b->keyslot);
     else
-      printf ("%s: its metadata record " REASON_QUOTED
+      printf ("%s: its metadata records " REASON_QUOTED
               "; the key opens keyslot %d\n",
               s->image, reason_quoted (key), b->keyslot);
     return;

@@ -16,15 +16,15 @@
 static const char help[] =
     "usage: rbdcrypt bind [OPTION...] [POOL/[NAMESPACE/]]IMAGE PROFILE:REF\n"
     "\n"
-    "Record on an encrypted image where its key is, after having seen that\n"
-    "the key opens it: \"nbdkit rbdcrypt IMAGE\" then needs no key=.\n"
+    "Check that a key opens an encrypted image, and record in the image where\n"
+    "that key is: \"nbdkit rbdcrypt IMAGE\" then needs no key=.\n"
     "\n"
     "  -c, --conf=FILE      Ceph configuration\n"
     "      --user=NAME      Ceph user without \"client.\" (admin)\n"
     "      --cluster=NAME   name of the Ceph cluster (ceph)\n"
     "      --audit=FILE|journal|none\n"
     "                       where to write that the key was fetched (journal,\n"
-    "                       where there is one)\n"
+    "                       if there is one)\n"
     "      --profiles=FILE  descriptions of KMSes\n"
     "                       (" ADMIN_PROFILES ")\n"
     "      --replace        replace a record that differs\n"
@@ -32,7 +32,7 @@ static const char help[] =
     "  -h, --help           print this\n"
     "  -V, --version        print the version\n"
     "\n"
-    "Exit status: 0 done, 1 refused or failed, 2 wrong usage.\n";
+    "Exit status: 0 done, 1 refused or failed, 2 usage error.\n";
 
 enum {
   OPT_USER = 256,
@@ -70,8 +70,8 @@ take_audit (const char *target, struct command *command)
 {
   if (strcmp (target, "journal") != 0 && strcmp (target, "none") != 0 &&
       !strchr (target, '/'))
-    return wrong_usage ("--audit is journal, none or the path of a file with a "
-                        "\"/\" in it");
+    return wrong_usage ("--audit must be journal, none or a path that "
+                        "contains \"/\"");
   command->audit = target;
   return -1;
 }
@@ -127,9 +127,9 @@ main (int argc, char *argv[])
       return status;
   }
   if (optind == argc)
-    return wrong_usage ("a subcommand is missing: bind");
+    return wrong_usage ("no subcommand given: the only one is bind");
   if (strcmp (argv[optind], "bind") != 0)
-    return wrong_usage ("unknown subcommand; there is bind");
+    return wrong_usage ("unknown subcommand: the only one is bind");
   if (argc - optind != 3)
     return wrong_usage ("bind takes an image and a key reference");
   secret_harden_process ();
