@@ -398,8 +398,8 @@ lose (struct audit *a, int err)
 {
   atomic_store (&a->losses->err, err);
   if (atomic_fetch_add (&a->losses->lines, 1) == 0)
-    a->log->error ("audit: cannot write to %s (%s): the server goes on, and "
-                   "counts what is missing from the trail",
+    a->log->error ("audit: cannot write to %s (%s): the server continues and "
+                   "counts the lost lines",
                    a->name, strerror (err));
 }
 
@@ -420,8 +420,8 @@ tell_losses (struct audit *a)
   if (r < 0)
     return r;
   atomic_store (&a->losses->lines, 0);
-  a->log->error ("audit: %s can be written to again; lines lost meanwhile: "
-                 "%llu",
+  a->log->error ("recovered: audit: %s is writable again; lines lost "
+                 "meanwhile: %llu",
                  a->name, (unsigned long long)lost);
   return 0;
 }
@@ -475,12 +475,12 @@ check_file (struct audit *a, const char *path, struct reason *why)
     return reason_set (why, EINVAL, "audit file %s: not a regular file", path);
   if (a->regular && st.st_uid != 0 && st.st_uid != geteuid ())
     return reason_set (why, EACCES,
-                       "audit file %s: it belongs to another user (uid %lu)",
-                       path, (unsigned long)st.st_uid);
+                       "audit file %s: belongs to another user (uid %lu)", path,
+                       (unsigned long)st.st_uid);
   if (a->regular && st.st_mode & (S_IWGRP | S_IWOTH))
     return reason_set (why, EACCES,
-                       "audit file %s: others may write to it (mode %04o): "
-                       "chmod go-w",
+                       "audit file %s: other users may write to it (mode "
+                       "%04o): chmod go-w",
                        path, (unsigned)(st.st_mode & 07777));
   return 0;
 }

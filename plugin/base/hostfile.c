@@ -72,7 +72,7 @@ check_regular (const struct stat *st, const char *name,
   if (st->st_size > (off_t)rules->max)
     return reason_set (
         why, EINVAL,
-        "the %s " REASON_QUOTED " is %lld bytes long: %zu are the most",
+        "the %s " REASON_QUOTED " is %lld bytes long; the maximum is %zu",
         rules->what, reason_quoted (name), (long long)st->st_size, rules->max);
   return 0;
 }

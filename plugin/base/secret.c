@@ -96,21 +96,23 @@ secret_oddity (const struct secret *s)
   const unsigned char *end = s->bytes + s->length;
 
   if (s->length >= 3 && memcmp (s->bytes, "\xef\xbb\xbf", 3) == 0)
-    return ": it begins with a byte order mark, which counts";
+    return ": it starts with a byte order mark, which is part of the key";
   if (s->length >= 2 && s->bytes[0] == '"' && end[-1] == '"')
-    return ": it stands in quotes, which count";
+    return ": it is in quotes, which are part of the key";
   switch (s->length > 0 ? end[-1] : 'x') {
   case '\n':
     return s->length > 1 && end[-2] == '\r'
-               ? ": it ends in a newline of Windows (CR LF), which counts"
-               : ": it ends in a newline, which counts (line:PATH drops it "
-                 "from a file; store it without one in a key server)";
+               ? ": it ends with a Windows newline (CR LF), which is part of "
+                 "the key"
+               : ": it ends with a newline, which is part of the key "
+                 "(line:PATH drops it from a file; store it without one in a "
+                 "key server)";
   case '\0':
-    return ": it ends in a zero byte, which counts";
+    return ": it ends with a zero byte, which is part of the key";
   case ' ':
   case '\t':
   case '\r':
-    return ": it ends in white space, which counts";
+    return ": it ends with white space, which is part of the key";
   default:
     return "";
   }

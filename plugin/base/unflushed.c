@@ -137,8 +137,8 @@ static int
 refuse (const struct unflushed *u, const char *what, struct reason *why)
 {
   return reason_set (why, EINVAL,
-                     "%s %s: what clients of an earlier server may have lost "
-                     "is unknown; remove it once none of those clients is left",
+                     "%s %s: cannot tell what clients of an earlier server "
+                     "may have lost; remove it once those clients are gone",
                      u->path, what);
 }
 

@@ -30,13 +30,13 @@ count_open (struct export *e, struct unflushed **ret)
       return -1;
     }
     if (make && !count)
-      nbdkit_error ("warning: writes are acknowledged as with cache=none: "
-                    "there is no place for a count of unflushed bytes: %s",
+      nbdkit_error ("warning: acknowledging writes as with cache=none: cannot "
+                    "keep a count of unflushed bytes: %s",
                     why.text);
   }
   else if (make)
-    nbdkit_debug ("writes are acknowledged as with cache=none: a count of "
-                  "unflushed bytes needs a Unix socket to lie beside");
+    nbdkit_debug ("acknowledging writes as with cache=none: a count of "
+                  "unflushed bytes is kept only beside a Unix socket");
   if (!count)
     e->params.behind = 0;
   *ret = count;

@@ -59,7 +59,7 @@ client_text (int err)
   case ENOENT:
     return "the volume or its key does not exist";
   case EAGAIN:
-    return "the volume's key cannot be had at the moment";
+    return "the volume's key is unavailable at the moment";
   case ETIMEDOUT:
     return "the storage does not answer";
   case ESHUTDOWN:

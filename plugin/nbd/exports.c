@@ -98,7 +98,7 @@ end_process (void *opaque, struct export *e)
   (void)opaque;
   for (size_t i = 0; i < nr_exports; i++)
     if (exports[i] != e)
-      nbdkit_error ("%s is not served any more either", exports[i]->name);
+      nbdkit_error ("%s is no longer served either", exports[i]->name);
   shutdown_begin ();
 }
 

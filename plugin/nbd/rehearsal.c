@@ -230,12 +230,12 @@ check_opened (const struct child *child, const struct volume *v,
   if (child->export->params.trim == ON && v->engine == ENGINE_OPENSSL &&
       !v->trims)
     return reason_set (why, EINVAL,
-                       "trim=on: a discard would cut sectors of this volume in "
-                       "two, which lie across objects");
+                       "trim=on: LUKS sectors of this volume straddle RADOS "
+                       "objects; a discard could leave half of one");
   if (child->export->params.extents == ON && !v->extents)
     return reason_set (why, EINVAL,
-                       "extents=on: holes cannot be told reliably here (it "
-                       "takes a flat image with fast-diff and a librbd with "
+                       "extents=on: cannot report holes reliably here (needs "
+                       "a flat image with fast-diff and a librbd with "
                        "rbd_diff_iterate3)");
   return 0;
 }

@@ -302,8 +302,8 @@ static void __attribute__ ((noreturn)) end_at_once (int signum)
   if (atomic_load (&watch.closed))
     exit_at_once (EXIT_SUCCESS);
   r = reason_set (&why, EIO,
-                  "told to end at once (signal %d): writes that were "
-                  "acknowledged since the last flush may be lost",
+                  "told to exit at once (signal %d): writes acknowledged "
+                  "since the last flush may be lost",
                   signum);
   nbdkit_error ("shutdown: %s", why.text);
   for (size_t i = 0; i < watch.nr; i++)

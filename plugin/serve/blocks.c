@@ -133,8 +133,8 @@ static int
 change_end (struct visit *v, int r)
 {
   if (r == -EAGAIN) {
-    v->session->params.log->error ("a write was given up: another client goes "
-                                   "on changing the same 512 bytes");
+    v->session->params.log->error ("gave up a write: another client keeps "
+                                   "changing the same 512 bytes");
     r = -EIO;
   }
   return visit_end (v, r);

@@ -163,14 +163,14 @@ static void
 take_stuck (struct export *e)
 {
   if (e->hooks.others && !session_keeps_key (e->session)) {
-    e->log->error ("%s cannot be closed: it is not served again until this "
-                   "server is restarted; its volume key was wiped",
+    e->log->error ("cannot close %s: restart this server to serve it again; "
+                   "its volume key was wiped",
                    e->name);
     e->hooks.hang_up (e->hooks.opaque, e);
     return;
   }
-  e->log->error ("the image cannot be closed: this server ends, so that the "
-                 "volume key leaves its memory");
+  e->log->error ("cannot close the image: exiting, to remove the volume key "
+                 "from memory");
   e->hooks.stuck (e->hooks.opaque, e);
 }
 
@@ -239,8 +239,8 @@ tell_readonly (struct export *e, const struct session_info *info)
 {
   if (info->may_not_write &&
       atomic_exchange (&e->told_readonly, info->generation) != info->generation)
-    e->log->error ("warning: %s is served read-only: the Ceph user may not "
-                   "write to it (its capabilities)",
+    e->log->error ("warning: serving %s read-only: the Ceph user's "
+                   "capabilities do not let it write",
                    e->name);
 }
 

@@ -30,7 +30,7 @@ export_keys_resolve (struct export *e, size_t layer,
     return 0;
   if (layer > 0)
     return reason_set (why, EINVAL,
-                       "key=image works for the image itself only: name the "
+                       "key=image works only for the image itself: name the "
                        "keys of its parents");
   r = key_recorded (subject, e->params.profiles, &ref, why);
   /* After a change of user the profiles may be out of reach: go on with
@@ -138,7 +138,7 @@ export_keys_explain (struct export *e, struct reason *why)
       reason_append (why, "the key is %s, which is pinned", name);
     else
       reason_append (why,
-                     "the key is %s, whose version is %u (%s#version=N names "
+                     "the key is %s, version %u (%s#version=N selects "
                      "another)",
                      name, version, name);
   }
@@ -216,21 +216,19 @@ say_changed (struct export *e, size_t layer, unsigned version, int r,
   struct reason sentence;
 
   if (version > 0)
-    snprintf (in, sizeof in, ", in version %u", version);
+    snprintf (in, sizeof in, " (version %u)", version);
   if (r == -EPERM)
     reason_set (&sentence, 0,
-                "the key %.256s has changed where it is kept%s, and does not "
-                "open the volume any more%s: this server goes on with what it "
-                "has, the next start will fail: %.512s",
+                "the stored key %.256s has changed%s and no longer opens the "
+                "volume%s: this server continues with the old key, but the "
+                "next start will fail: %.512s",
                 name, in,
-                has_local_keys (e) ? ", with the keys of this host as they are "
-                                     "now"
-                                   : "",
+                has_local_keys (e) ? " (with this host's present keys)" : "",
                 why->text);
   else
     reason_set (&sentence, 0,
-                "the key %.256s has changed where it is kept%s, and whether it "
-                "still opens the volume cannot be tried: %.512s",
+                "the stored key %.256s has changed%s; cannot check whether it "
+                "still opens the volume: %.512s",
                 name, in, why->text);
   e->log->error ("warning: %s", sentence.text);
   trail_changed (&e->trail, layer, r, &sentence);
@@ -244,7 +242,7 @@ export_keys_tried (struct export *e, int r, const struct reason *why)
   unsigned version = 0;
 
   if (unknown)
-    e->log->verbose ("a changed key was not tried: %s", why->text);
+    e->log->verbose ("did not try a changed key: %s", why->text);
   pthread_mutex_lock (&e->keys.lock);
   e->keys.trying = false;
   for (size_t i = 0; !unknown && i < e->params.volume.nr_keys; i++) {
@@ -264,7 +262,7 @@ export_keys_tried (struct export *e, int r, const struct reason *why)
   if (first == VOLUME_LAYERS_MAX)
     return;
   if (r == 0)
-    e->log->verbose ("the key %s has changed, and opens the volume as before",
+    e->log->verbose ("the stored key %s has changed and still opens the volume",
                      key_name (e->params.keys[first]));
   else
     say_changed (e, first, version, r, why);
@@ -341,8 +339,7 @@ export_keys_can_check (struct export *e)
     /* The image may record another key by the time it is opened again. */
     possible = possible || can || key_is_image (key);
     if (!can)
-      e->log->error ("warning: recheck: nobody will be asked whether the key "
-                     "may still be used: %s",
+      e->log->error ("warning: recheck: this key cannot be rechecked: %s",
                      why.text);
     else if (why.text[0])
       e->log->error ("warning: recheck: %s", why.text);

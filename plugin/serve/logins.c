@@ -49,7 +49,7 @@ report (int r, const struct reason *why, bool *failing)
   else if (r < 0)
     logins.log->verbose ("the login to a key server: %s", why->text);
   else if (*failing)
-    logins.log->error ("the login to a key server is in order again");
+    logins.log->error ("recovered: the login to a key server works again");
   *failing = r < 0;
 }
 

@@ -96,9 +96,9 @@ look_again (struct session *s, bool *lost, struct reason *why)
   }
   if (*lost)
     return reason_set (why, EIO,
-                       "the cluster has blocklisted this client, because "
-                       "another one broke its lock: writes that were "
-                       "acknowledged but not flushed may be lost");
+                       "the cluster has blocklisted this client because "
+                       "another client broke its lock: writes acknowledged "
+                       "but not flushed may be lost");
   return r;
 }
 
@@ -162,7 +162,8 @@ refresh_run (struct session *s)
   pthread_cond_broadcast (&s->changed);
   pthread_mutex_unlock (&s->lock);
   if (resumed) {
-    s->params.log->error ("the key may still be used: I/O goes on");
+    s->params.log->error (
+        "recovered: the key may still be used: I/O continues");
     session_tell (s, SESSION_EVENT_RESUMED, 0, NULL);
   }
   if (!ends)
@@ -201,10 +202,10 @@ name_others (struct session *s)
     if ((uint64_t)others[i].id != own) {
       s->params.log->error (
           "warning: another client has %s open for writing: client.%" PRId64
-          " at %s%s, or one that ended less than half a minute ago without "
-          "saying so; see LOCKING AND SHARING in the manual",
+          " at %s%s (or it crashed less than 30 seconds ago); see LOCKING AND "
+          "SHARING in the manual",
           v->subject_image, others[i].id, others[i].addr,
-          owns_lock (v->image, others[i].addr) ? ", which has the lock" : "");
+          owns_lock (v->image, others[i].addr) ? ", which holds the lock" : "");
       break;
     }
   rbd_watchers_list_cleanup (others, nr);
@@ -217,9 +218,8 @@ refresh_tell_start (struct session *s)
 
   if (v->facts.demoted)
     s->params.log->error (
-        "warning: %s is a mirror's copy here, not primary: it "
-        "is read-only until it is promoted (rbd mirror image "
-        "promote)",
+        "warning: %s is a non-primary mirror image: it is read-only until "
+        "promoted (rbd mirror image promote)",
         v->subject_image);
   name_others (s);
 }

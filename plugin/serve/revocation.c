@@ -77,7 +77,7 @@ read_metadata (void *opaque, const char *name, struct secret **ret,
   r = request_run_by (&q->s->requests, q->generation, &call, q->deadline);
   if (!call) /* with the error of whoever gave it up, not the KMS's */
     return reason_set (why, r == -ESHUTDOWN ? ESHUTDOWN : EAGAIN,
-                       "the image's metadata cannot be read now");
+                       "cannot read the image's metadata now");
   if (r == 0) {
     *ret = mc->value;
     mc->value = NULL;
@@ -184,12 +184,12 @@ stop (struct session *s, int answer, const struct reason *why)
 
   if (refused)
     err = reason_set (&sentence, EACCES,
-                      "the key may no longer be used, I/O ends here: %s",
+                      "the key may no longer be used: stopping I/O: %s",
                       why->text);
   else
     err = reason_set (&sentence, EAGAIN,
-                      "for longer than grace=%lld nobody could say whether "
-                      "the key may still be used, I/O ends here: %s",
+                      "the key server has not confirmed the key for "
+                      "grace=%lld s: stopping I/O: %s",
                       (long long)s->params.recheck.grace_ms / 1000, why->text);
   pthread_mutex_lock (&s->lock);
   closing = session_begin_closing (s, err, true, &sentence);
@@ -228,9 +228,8 @@ pause_io (struct session *s, int err, const struct reason *why)
   pthread_mutex_unlock (&s->lock);
   if (!paused)
     return;
-  s->params.log->error ("for longer than grace=%lld nobody could say whether "
-                        "the key may still be used, I/O waits until somebody "
-                        "can: %s",
+  s->params.log->error ("the key server has not confirmed the key for "
+                        "grace=%lld s: pausing I/O until it does: %s",
                         (long long)s->params.recheck.grace_ms / 1000,
                         why->text);
   session_tell (s, SESSION_EVENT_PAUSED, err, why);
@@ -249,8 +248,8 @@ resume_io (struct session *s)
 static void
 warn (struct session *s, int err, const struct reason *why)
 {
-  s->params.log->error ("warning: it cannot be said whether the key may still "
-                        "be used; going on for %lld seconds: %s",
+  s->params.log->error ("warning: cannot tell whether the key may still be "
+                        "used; continuing for %lld seconds: %s",
                         (long long)s->params.recheck.grace_ms / 1000,
                         why->text);
   session_tell (s, SESSION_EVENT_RECHECK_FAILED, err, why);
@@ -269,7 +268,8 @@ take_step (void *opaque, enum recheck_step step, int err,
     warn (s, err, why);
     break;
   case RECHECK_WORKS:
-    s->params.log->error ("the key may still be used: the KMS answers again");
+    s->params.log->error ("recovered: the KMS answers again: the key may "
+                          "still be used");
     session_tell (s, SESSION_EVENT_RECHECK_WORKS, 0, NULL);
     break;
   case RECHECK_PAUSE:

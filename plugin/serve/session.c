@@ -163,7 +163,7 @@ do_close (struct session *s)
     int r = session_volume_close (s);
 
     if (r < 0)
-      s->params.log->error ("the image could not be closed rightly: %s",
+      s->params.log->error ("could not close the image cleanly: %s",
                             strerror (-r));
     tell_closed (s, r);
   }
@@ -218,17 +218,17 @@ do_stop (struct session *s)
   s->err = r;
   if (behind_owes (&s->behind))
     s->err = reason_set (&s->why, EIO,
-                         "writes that were acknowledged have failed, and a "
-                         "client was not told: it has not flushed since");
+                         "acknowledged writes failed, and a client was not "
+                         "told: it has not flushed since");
   else if (s->left_open) /* librados is still at work: session.h */
     s->err = reason_set (&s->why, EIO,
-                         "requests of a session that had to end never came "
-                         "back: what they wrote may be lost");
+                         "requests of an aborted session never completed: "
+                         "what they wrote may be lost");
   else if (r < 0)
     /* librbd keeps nothing back: what was answered is there or told. */
     reason_set (&s->why, -r,
-                "the image could not be closed rightly (%s): its lock may "
-                "stay until another client breaks it",
+                "could not close the image cleanly (%s): its lock may stay "
+                "until another client breaks it",
                 strerror (-r));
   pthread_cond_broadcast (&s->changed);
 }
@@ -325,8 +325,8 @@ tell_refusal (struct session *s, const struct reason *why)
   const int64_t ago_ms = monotonic_ms () - s->failed_at_ms;
 
   (s->refusal_told ? log->debug : log->error) (
-      "a client is refused without another try, as the last one has failed "
-      "%lld s ago: %s",
+      "refusing a client without another attempt: the last one failed %lld s "
+      "ago: %s",
       (long long)(ago_ms / 1000), why->text);
   s->refusal_told = true;
 }

@@ -58,15 +58,15 @@ tell_found (struct session *s, const struct unflushed_found *found)
     strftime (text, sizeof text, "%Y-%m-%d %H:%M:%S UTC", &tm);
   if (found->same)
     err = reason_set (&why, EIO,
-                      "the server before this one was killed: up to %llu bytes "
-                      "that it had acknowledged since %s may be lost; the "
-                      "first flush of each client fails",
+                      "the previous server was killed: up to %llu bytes that "
+                      "it acknowledged since %s may be lost; each client's "
+                      "first flush fails",
                       (unsigned long long)found->bytes, text);
   else
     err = reason_set (&why, EIO,
                       "warning: %llu bytes that an earlier server on this "
-                      "socket had acknowledged since %s may be lost, of "
-                      "another volume or before the host's last start",
+                      "socket acknowledged since %s may be lost, of another "
+                      "volume or before the last boot",
                       (unsigned long long)found->bytes, text);
   s->params.log->error ("%s", why.text);
   session_tell (s, SESSION_EVENT_UNFLUSHED, err, &why);
@@ -103,8 +103,8 @@ session_watch_count (struct session *s)
   s->count_gone = true;
   behind_answer_late (&s->behind);
   s->params.log->error ("the count of unflushed bytes beside the socket was "
-                        "removed: writes are acknowledged when the OSDs have "
-                        "them, until this server is restarted");
+                        "removed: until this server is restarted, writes are "
+                        "acknowledged only once the OSDs have them");
 }
 
 void

@@ -52,9 +52,9 @@ session_give_up (struct session *s, bool was_open)
 {
   if (was_open)
     reason_set (&s->why, ETIMEDOUT,
-                "the cluster does not answer: writes that were acknowledged "
-                "since the last flush may be lost, and the image's lock "
-                "stays until another client breaks it");
+                "the cluster does not answer: writes acknowledged since the "
+                "last flush may be lost, and the image's lock stays until "
+                "another client breaks it");
   else
     reason_set (&s->why, ETIMEDOUT,
                 "the cluster does not answer: the image was not open");

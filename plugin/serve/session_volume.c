@@ -70,7 +70,7 @@ lend_payload (struct session *s, struct reason *why)
 {
   if (session_lend_payload (s, s->volume->payload) < 0)
     return reason_set (why, EIO,
-                       "requests of the previous session have not ended: "
+                       "requests of the previous session have not completed: "
                        "restart this server");
   s->volume->payload = NULL; /* the session's from here on */
   return 0;
@@ -185,8 +185,8 @@ session_volume_leave (struct session *s)
   session_abandon (s, EIO);
   behind_forsake (&s->behind);
   session_volume_wipe (s);
-  s->params.log->error ("requests did not come back: the image stays open "
-                        "until this server ends");
+  s->params.log->error ("requests have not completed: the image stays open "
+                        "until this server exits");
   pthread_mutex_lock (&s->lock);
   s->left_open = true;
   pthread_mutex_unlock (&s->lock);

@@ -148,8 +148,7 @@ session_report_lost (struct session *s)
   while (behind_take_range (&s->behind, &range)) {
     const int err = reason_set (
         &why, EIO,
-        "writes that were acknowledged have failed: %llu, between the bytes "
-        "%llu and %llu: %s",
+        "acknowledged writes failed: %llu, between bytes %llu and %llu: %s",
         (unsigned long long)range.nr, (unsigned long long)(range.start - base),
         (unsigned long long)(range.end - base), strerror (-range.err));
 

@@ -195,7 +195,7 @@ def test_a_keyslot_that_is_never_tried_is_no_other_failure(
 def test_a_key_that_ends_in_a_newline_is_told(images, bind, bao):
     bao.put("tenant-a/echoed", {"value": lab.PASSPHRASE.decode() + "\n"})
     refuses(bind(images.luks(), "tenant-a:echoed", check=False), "keyslot",
-            "ends in a newline")
+            "ends with a newline")
 
 
 @pytest.mark.parametrize("key, words", [

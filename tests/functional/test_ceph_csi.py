@@ -153,7 +153,7 @@ def test_removed_wrapped_key_ends_io_and_leaves_memory(
     lab.await_(lambda: load.count > 500, 20, "the load runs")
     # Nothing tells that a question was answered with a yes, but for this.
     wrap(wrapped, "{}")
-    server.says("going on for 60 seconds")
+    server.says("continuing for 60 seconds")
     wrap(wrapped)
     server.says("the KMS answers again")
     assert load.errors == []
@@ -178,7 +178,7 @@ def test_damaged_wrapped_key_says_nothing_about_the_key(servers, wrapped,
                            "grace=60")
     with server.connect() as c:
         wrap(wrapped, "{}")
-        server.says("going on for 60 seconds")
+        server.says("continuing for 60 seconds")
         c.write(lab.pattern(4096), 0)
         wrap(wrapped)
         server.says("the KMS answers again")
@@ -194,7 +194,7 @@ def test_osds_that_do_not_answer_cannot_say(servers, wrapped, profiles,
     server.connect()
     cluster.ceph("osd", "set", "pause")
     try:
-        server.says("going on for 60 seconds", 45)
+        server.says("continuing for 60 seconds", 45)
     finally:
         cluster.ceph("osd", "unset", "pause")
         cluster.healthy()

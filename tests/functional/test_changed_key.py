@@ -11,7 +11,7 @@ import lab
 from lab.trail import of, read
 from lab.volume import PASSPHRASE
 
-CHANGED = "has changed where it is kept"
+CHANGED = "warning: the stored key"
 
 
 def rechecks_told(path, count):
@@ -39,7 +39,7 @@ def test_key_that_opens_the_volume_no_more_is_said_once(
     lines = [s for s in server.lines() if CHANGED in s]
     assert len(lines) == 1, server.stderr()
     assert "key t:" + volume.path in lines[0]
-    assert "in version 2" in lines[0]
+    assert "(version 2)" in lines[0]
     assert "does not open the only keyslot" in lines[0]
     put(volume, "a third one")
     lab.await_(lambda: server.stderr().count(CHANGED) == 2, 20, "the third")
@@ -53,7 +53,7 @@ def test_key_that_opens_the_volume_no_more_is_said_once(
     # The restart fails, and says what helps, which then does.
     sentence = servers.refused(volume.image, "key=t:" + volume.path,
                                "profiles=" + volume.profiles).sentence
-    assert "the key is t:%s, whose version is 3 (t:%s#version=N" % (
+    assert "the key is t:%s, version 3 (t:%s#version=N" % (
         volume.path, volume.path) in sentence
     volume.path += "#version=1"
     volume.start().works()
@@ -83,10 +83,10 @@ def test_key_that_still_opens_the_volume_is_no_news(volume, images, files,
     volume.image = images.imported(path)
     server = volume.start(options=["-v"])
     put(volume, "a second one")
-    server.says("has changed, and opens the volume as before")
+    server.says("has changed and still opens the volume")
     volume.rechecks().go_on(2)
     assert CHANGED not in server.stderr()
-    assert server.stderr().count("opens the volume as before") == 1
+    assert server.stderr().count("still opens the volume") == 1
     server.works(timeout=lab.UNLOCK_LIMIT)
 
 
@@ -117,7 +117,7 @@ def test_unlock_of_more_than_5_seconds_is_not_tried(volume, images, files,
     server = volume.start("unlock-limit=3600", "audit=" + trail)
     server.works(timeout=lab.UNLOCK_LIMIT)
     put(volume, "another passphrase")
-    server.says("cannot be tried: it would take about")
+    server.says("still opens the volume: it would take about")
     volume.rechecks().go_on(2)
     assert server.stderr().count(CHANGED) == 1
     events = rechecks_told(trail, 1)
@@ -154,7 +154,7 @@ def test_token_that_is_not_for_this_address_ends_nothing_at_once(volume):
         "token_policies": [volume.policy], "token_ttl": "300s",
         "token_bound_cidrs": ["192.0.2.0/24"]})
     volume.bao.must("PUT", "sys/leases/revoke-prefix/auth/approle/login")
-    server.says("it cannot be said whether the key may still be used")
+    server.says("cannot tell whether the key may still be used")
     assert "perhaps not from this address" in server.stderr()
     assert "the token is good" not in server.stderr()
     server.works(timeout=lab.UNLOCK_LIMIT)

@@ -81,14 +81,14 @@ def removes(image):
 # What ends a session: by engine, words of the sentence, or None where it goes
 # on; and whether a watch keeps others from it.
 ENDS = {
-    "format": (formats, {"librbd": "formatted again",
-                         "openssl": "formatted again"}, False),
+    "format": (formats, {"librbd": "reformatted",
+                         "openssl": "reformatted"}, False),
     "no-header": (erases_header, {"librbd": "is gone: restore it",
                                   "openssl": "is gone: restore it"},
                   False),
     "setting": (sets, {"librbd": "rbd_sparse_read_threshold_bytes",
                        "openssl": "rbd_sparse_read_threshold_bytes"}, False),
-    "journaling": (journals, {"librbd": 'would hold plaintext: "rbd feature',
+    "journaling": (journals, {"librbd": 'would hold plaintext: run "rbd feature',
                               "openssl": None}, False),
     "mirror": (mirrors_by_journal,
                {"librbd": "its journal would hold plaintext",
@@ -212,7 +212,7 @@ def test_mended_image_is_served_at_once(served, cluster):
     that ended is not."""
     image, _, server = served("openssl", True)
     reason = "rbd_sparse_read_threshold_bytes"
-    again = "a client is refused without another try"
+    again = "refusing a client without another attempt"
     for nr in range(1, 4):
         sets(image)
         lab.await_(lambda: server.stderr().count("the session ends") == nr,
@@ -318,7 +318,7 @@ def test_flattened_clone_is_let_alone_and_another_parent_is_not(
             else:
                 cluster.rbd("migration", "prepare", image.spec,
                             image.spec + "-moved")
-                server.says("another parent")
+                server.says("the parent of")
                 with server.connect() as d:  # opened again
                     assert d.read(MIB, 0) == DATA
                 cluster.rbd("migration", "abort", "--no-progress",
@@ -348,7 +348,7 @@ def test_what_nobody_tells_is_noticed_by_the_clock(served):
     for image, _, _ in running:
         image.overwrite(other_header(image))
     for _, _, server in running:
-        lab.await_(lambda s=server: "formatted again" in s.stderr(), 40,
+        lab.await_(lambda s=server: "reformatted" in s.stderr(), 40,
                    "the session ends")
 
 
@@ -384,7 +384,7 @@ def demoted(server, image):
     with server.connect() as d:
         assert d.handle.is_read_only()
         assert d.read(MIB, 0) == DATA
-    server.says("%s is a mirror's copy here" % image.spec)
+    server.says("%s is a non-primary mirror image" % image.spec)
 
 
 @pytest.mark.parametrize("engine, mode", [
@@ -453,7 +453,7 @@ def test_second_server_names_the_first(served, servers, cluster):
         assert len(lines) == 1, second.stderr()
         assert "client.%d at %s" % (watchers[0]["client"],
                                     watchers[0]["address"]) in lines[0]
-        assert ("which has the lock" in lines[0]) == bool(
+        assert ("which holds the lock" in lines[0]) == bool(
             cluster.lockers(image))
         servers.forget(second)
     assert name not in first.stderr()
@@ -472,7 +472,7 @@ def test_second_server_names_the_first(served, servers, cluster):
         third = servers.start(*arguments)
         with third.connect():
             pass
-        if "or one that ended less than half a minute ago" in third.stderr():
+        if "or it crashed less than 30 seconds ago" in third.stderr():
             break
         # A busy machine may take longer than the cluster's watches.
         assert time.monotonic() - killed > 8
@@ -507,6 +507,6 @@ def test_header_that_is_replaced_while_the_key_is_fetched(
             with servers.start(*arguments).connect() as c:
                 assert c.size == image.size
         else:
-            assert "was changed while it was being unlocked" \
+            assert "changed while it was being unlocked" \
                 in servers.refused(*arguments).sentence
         assert kms.requests

@@ -93,7 +93,7 @@ def test_grace_is_counted_in_seconds_that_passed(volume, sealed, clock, off):
     load = Load(server.connect())
     begin = time.monotonic()
     sealed()
-    server.says("going on for 8 seconds")
+    server.says("continuing for 8 seconds")
     clock.off_by(off)
     load.wait(30)
     assert 8 <= load.ended_at - begin <= 8 + volume.limit
@@ -123,7 +123,7 @@ def test_a_certificate_that_the_clock_refuses_is_told(volume, clock, off,
     server = volume.start("grace=60", env=clock.env)
     load = Load(server.connect())
     clock.off_by(off)
-    server.says("going on for 60 seconds")
+    server.says("continuing for 60 seconds")
     server.says(words)
     clock.off_by(0)
     server.says("the KMS answers again")
@@ -152,7 +152,7 @@ def test_a_clock_that_is_ahead_makes_no_jwt_expire(
     clock.off_by(DAY)
     for accessor in bao.tokens(role):
         bao.must("POST", "auth/token/revoke-accessor", {"accessor": accessor})
-    server.says("going on for 60 seconds")
+    server.says("continuing for 60 seconds")
     server.says("Kubernetes API does not answer")
     c.write(lab.pattern(4096), 0)
     c.flush()

@@ -197,7 +197,7 @@ def test_server_on_a_socket_of_its_own(servers, images, key, cluster):
 
 # --- where there is no place ---
 
-NONE = "writes are acknowledged as with cache=none"
+NONE = "acknowledging writes as with cache=none"
 
 
 def answers_late(server, cluster):
@@ -224,7 +224,7 @@ def test_directory_of_somebody_else(servers, images, key, cluster, mode):
         server = servers.start(images.luks(), key, "conf=" + conf, conf=False,
                                options=["-u", "nobody", "-U", place + "/s"])
         if mode == 0o755:
-            server.says(NONE + ": there is no place")
+            server.says(NONE + ": cannot keep")
         with lab.Client.connect(place + "/s") as c:
             c.flush()
         assert (NONE in server.stderr()) == (mode == 0o755)

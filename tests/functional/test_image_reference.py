@@ -62,7 +62,7 @@ def test_a_reopen_as_another_user_goes_on(as_nobody, images, profiles, bao):
     with server.connect() as c:
         assert c.size == image.size
     bao.must("DELETE", "secret/data/tenant-a/reopened")
-    server.says("I/O ends")
+    server.says("stopping I/O")
     bao.must("POST", "secret/undelete/tenant-a/reopened", {"versions": [1]})
 
     def opens():
@@ -227,4 +227,4 @@ def test_a_recorded_key_that_cannot_be_asked_about_again(
     image = images.luks()
     set_metadata(image, record(image))
     server = servers.start(image, path)
-    server.says("warning: recheck: nobody will be asked")
+    server.says("warning: recheck: this key cannot be rechecked")

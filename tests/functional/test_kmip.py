@@ -72,7 +72,7 @@ def test_secret_data_that_ends_in_a_newline_is_told(servers, encrypted, kmip,
                                                     profile):
     ident = kmip.key(PASSPHRASE + b"\n", kind="secret")
     names(servers.refused(encrypted, "key=t:" + ident, profile()),
-          "keyslot", "ends in a newline")
+          "keyslot", "ends with a newline")
 
 
 @pytest.mark.parametrize("mode", ["gcm", "cbc"])
@@ -566,7 +566,7 @@ def test_outage_within_grace_is_not_noticed_by_clients(servers, images, kmip,
         profile(timeout=6), "recheck=1", "grace=60")
     load = Load(server.connect())
     with kmip.frozen():
-        server.says("going on for 60 seconds")
+        server.says("continuing for 60 seconds")
     server.says("the KMS answers again")
     load.finish()
     assert load.errors == []

@@ -16,7 +16,7 @@ from lab.trail import await_left, of, read
 
 ENGINES = pytest.mark.parametrize("engine", ["engine=librbd",
                                              "engine=openssl"])
-# And how many: at its end a server tells that somebody was not told of them.
+# And how many: at its end a server logs that a client was not told of them.
 LOST = lab.server.LOST + ": "
 
 
@@ -25,8 +25,8 @@ def told(server):
     they were."""
     lines = [s.split(LOST)[1].split() for s in server.lines() if LOST in s]
     return sum(int(w[0].rstrip(",")) for w in lines), \
-        min(int(w[4]) for w in lines), \
-        max(int(w[6].rstrip(":")) for w in lines)
+        min(int(w[3]) for w in lines), \
+        max(int(w[5].rstrip(":")) for w in lines)
 
 
 class Load:

@@ -58,7 +58,7 @@ def test_value_that_ends_in_a_newline_is_told(servers, encrypted, bao,
     """What "echo KEY | bao kv put ... value=-" stores."""
     bao.put("volumes/echoed", {"value": TEXT + "\n"})
     names(servers.refused(encrypted, "key=bao:secret/volumes/echoed",
-                          env=environment), "keyslot", "ends in a newline")
+                          env=environment), "keyslot", "ends with a newline")
 
 
 def test_vault_variables_serve_where_bao_ones_are_missing(

@@ -334,7 +334,7 @@ def test_wrapping_token_of_another_origin_is_an_alarm(
 def test_token_file_of_a_mebibyte(servers, encrypted, by_auth, files):
     refusal = servers.refused(encrypted, "key=t:vol", by_auth(
         {"method": "token_file", "path": files("token", "x" * lab.MIB)}))
-    assert "8192 are the most" in refusal.sentence
+    assert "the maximum is 8192" in refusal.sentence
 
 
 # ---------------------------------------------------------------------
@@ -415,7 +415,7 @@ def test_sealed_while_a_token_is_due(servers, images, bao, logins, approle,
         server.says("the login to a key server: ")
     finally:
         bao.unseal()
-    server.says("in order again", 30)
+    server.says("recovered: the login", 30)
     assert server.stderr().count("the login to a key server: ") == 1
     lab.await_(lambda: len(bao.tokens(role)) == 1, 10, "one token")
     assert server.stop() == 0
@@ -498,7 +498,7 @@ def test_used_up_secret_id_is_no_revocation(
         server.stderr()
     with server.connect() as c:
         c.write(lab.pattern(4096), 0)
-        server.says("going on for 60 seconds")
+        server.says("continuing for 60 seconds")
         assert c.read(4096, 0) == lab.pattern(4096)
     server.says("can be had once only")
     assert "may no longer be used" not in server.stderr()
@@ -522,7 +522,7 @@ def test_refused_secret_id_that_cannot_be_read_again(
     if how == "readable":
         server.says("may no longer be used")
         return
-    server.says("going on for 60 seconds")
+    server.says("continuing for 60 seconds")
     server.says("stays in use")
     assert "may no longer be used" not in server.stderr()
 
@@ -566,7 +566,7 @@ def test_token_file_that_vanishes_while_serving(
     with server.connect() as c:
         assert c.size == image.size
     shutil.move(tmp_path / "away", path)
-    server.says("in order again")
+    server.says("recovered: the login")
     assert token not in server.stderr()
 
 

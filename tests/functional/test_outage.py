@@ -32,11 +32,11 @@ def test_fio_verifies_through_an_outage_within_grace(volume, bao, tmp_path):
         written(volume.image)
         with sealed(bao):
             begin = time.monotonic()
-            server.says("going on for %d seconds" % grace)
+            server.says("continuing for %d seconds" % grace)
             time.sleep(max(0, OUTAGE - (time.monotonic() - begin)))
         server.says("the KMS answers again")
         assert fio.slowest() < 6
-    assert "I/O waits" not in server.stderr()
+    assert "pausing I/O" not in server.stderr()
 
 
 @pytest.mark.timeout(2 * OUTAGE + 180)
@@ -48,11 +48,11 @@ def test_fio_verifies_through_an_outage_beyond_grace(volume, bao, tmp_path):
         written(volume.image)
         with sealed(bao):
             begin = time.monotonic()
-            lab.await_(lambda: "I/O waits" in server.stderr(), grace + 20,
+            lab.await_(lambda: "pausing I/O" in server.stderr(), grace + 20,
                        "the pause")
             assert time.monotonic() - begin >= grace - 1
             time.sleep(OUTAGE - grace)
-        server.says("I/O goes on")
+        server.says("I/O continues")
         # What was asked for in the pause ends after it.
         assert fio.slowest() >= OUTAGE - grace - 0.5
     with server.connect() as c:

@@ -374,7 +374,7 @@ def test_silent_osds_in_the_middle(load, cluster, engine):
         except nbd.Error:
             one.errors.append(("flush", 0))
             one.model.lost()
-    lost = "acknowledged have failed"
+    lost = "acknowledged writes failed"
     if any(e[0] == "flush" for e in one.errors):
         one.server.says(lost)
     else:

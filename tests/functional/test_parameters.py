@@ -171,7 +171,7 @@ def test_user_that_may_only_read_is_served_read_only(
             assert c.size == image.size
             assert c.handle.is_read_only()
     [line] = server.lines()
-    assert "%s is served read-only: the Ceph user may not" % image.spec in line
+    assert "serving %s read-only: the Ceph user's" % image.spec in line
 
 
 def test_cluster_is_part_of_the_search_for_the_configuration(

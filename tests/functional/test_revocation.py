@@ -169,7 +169,7 @@ def test_outage_of_barbican_within_grace_is_not_noticed(
         profiles_file(t=barbican.profile(timeout=8)), "recheck=1", "grace=60")
     load = Load(server.connect())
     with barbican.frozen("barbican"):
-        server.says("going on for 60 seconds")
+        server.says("continuing for 60 seconds")
     server.says("the KMS answers again")
     load.finish()
     assert load.errors == []
@@ -190,7 +190,7 @@ def test_token_of_few_uses_cannot_ask_again(volume, bao):
             c.write(lab.pattern(4096), 0)
     assert server.stop() == 0
     assert len(server.lines()) == 1, server.stderr()
-    assert "warning: recheck: nobody will be asked" in server.lines()[0]
+    assert "warning: recheck: this key cannot be rechecked" in server.lines()[0]
 
 
 def test_revoked_token_says_nothing_about_the_key(volume):
@@ -198,7 +198,7 @@ def test_revoked_token_says_nothing_about_the_key(volume):
     server = volume.start("grace=60")
     with server.connect() as c:
         volume.revoke_token()
-        server.says("going on for 60 seconds")
+        server.says("continuing for 60 seconds")
         c.write(lab.pattern(4096), 0)
 
 
@@ -229,7 +229,7 @@ def test_a_rotated_key_is_no_revocation(volume, bao):
         c.write(lab.pattern(4096), 0)
     assert server.stop() == 0
     assert [line for line in server.lines()
-            if "has changed where it is kept" not in line] == []
+            if "the stored key" not in line] == []
 
 
 @pytest.mark.timeout(240)
@@ -264,7 +264,7 @@ def test_revoked_while_the_osds_are_silent_ends_the_process(
     finally:
         cluster.thaw()
     assert status > 0, server.stderr()
-    server.says("the volume key leaves its memory")
+    server.says("to remove the volume key from memory")
 
 
 @pytest.mark.timeout(240)
@@ -295,7 +295,7 @@ def test_revoked_while_a_look_hangs_wipes_the_key_first(
         assert server.wait(20) > 0, server.stderr()
     finally:
         cluster.thaw()
-    server.says("the volume key leaves its memory")
+    server.says("to remove the volume key from memory")
 
 
 @pytest.fixture
@@ -350,7 +350,7 @@ def test_revoked_while_somebody_works_with_the_key_ends_the_process(
             c.wait(cookie)
     assert server.wait(20) > 0, server.stderr()
     assert time.monotonic() - begin <= volume.limit + 20
-    server.says("the volume key leaves its memory")
+    server.says("to remove the volume key from memory")
 
 
 # ---------------------------------------------------------------------
@@ -370,18 +370,18 @@ def test_outage_within_grace_is_not_noticed_by_clients(volume, bao, sealed):
     c = server.connect()
     load = Load(c)
     sealed()
-    server.says("going on for 60 seconds")
+    server.says("continuing for 60 seconds")
     end = time.monotonic() + TIMEOUT + 1
     while time.monotonic() < end:
         before = load.count
-        lab.await_(lambda: load.count > before, TIMEOUT, "I/O goes on")
+        lab.await_(lambda: load.count > before, TIMEOUT, "I/O continues")
     bao.unseal()
     server.says("the KMS answers again")
     load.finish()
     assert load.errors == []
     assert load.slowest < TIMEOUT
     check_data(c, load)
-    assert len(re.findall("going on for", server.stderr())) == 1
+    assert len(re.findall("continuing for", server.stderr())) == 1
     assert len(server.lines()) == 2, server.stderr()
 
 
@@ -408,7 +408,7 @@ def test_outage_beyond_grace_pauses_and_nothing_is_lost(volume, bao, sealed):
     c = server.connect()
     load = Load(c)
     sealed()
-    server.says("I/O waits")
+    server.says("pausing I/O")
     # What is in flight still ends; then nothing moves.
     lab.await_(lambda: not load.moves(), 20, "I/O waits")
     assert load.thread.is_alive()
@@ -416,11 +416,11 @@ def test_outage_beyond_grace_pauses_and_nothing_is_lost(volume, bao, sealed):
         server.connect(timeout=1)  # waits as well
     bao.unseal()
     before = load.count
-    lab.await_(lambda: load.count > before + 100, 30, "I/O goes on")
+    lab.await_(lambda: load.count > before + 100, 30, "I/O continues")
     load.finish()
     assert load.errors == []
     check_data(c, load)
-    server.says("I/O goes on")
+    server.says("I/O continues")
     with server.connect() as d:
         assert d.size == volume.image.size
 
@@ -433,7 +433,7 @@ def paused(volume, sealed):
     c.write(lab.pattern(4096), 0)
     c.flush()
     sealed()
-    server.says("I/O waits")
+    server.says("pausing I/O")
     b = bytearray(4096)
     cookie = c.handle.aio_pread(b, 0)
     c.handle.poll(200)
@@ -465,7 +465,7 @@ def test_client_that_leaves_during_a_pause_takes_nothing_along(
     server, c, _cookie, _b = paused
     c.vanish()
     bao.unseal()
-    server.says("I/O goes on")
+    server.says("I/O continues")
     with server.connect() as d:
         assert d.read(4096, 0) == lab.pattern(4096)
     assert server.stop() == 0
@@ -504,7 +504,7 @@ def test_silent_kms_cannot_say_and_delays_nothing(volume, silence):
     c = server.connect()
     load = Load(c)
     silence()
-    server.says("going on for 60 seconds")
+    server.says("continuing for 60 seconds")
     load.finish()
     assert load.errors == []
     assert load.slowest < TIMEOUT

@@ -148,7 +148,7 @@ def test_second_signal_ends_at_once_and_is_in_the_trail(
     assert server.wait() > 0
     [said] = [s.split("shutdown: ")[1] for s in server.lines()
               if "error: shutdown: " in s]
-    assert "end at once" in said and "may be lost" in said
+    assert "exit at once" in said and "may be lost" in said
     [stop] = of(read(trail), "stop")
     assert (stop["outcome"], stop["why"]) == ("failed", said)
 

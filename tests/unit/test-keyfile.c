@@ -201,7 +201,7 @@ test_a_key_of_1_mib_is_refused (void **state)
 
   (void)state;
   write_file (bytes, 1024 * 1024, 0600);
-  refused (ref, EINVAL, "is 1048576 bytes long: 65536 are the most");
+  refused (ref, EINVAL, "is 1048576 bytes long; the maximum is 65536");
   free (bytes);
 }
 

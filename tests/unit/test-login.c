@@ -331,7 +331,7 @@ test_what_was_read_stays_when_the_file_is_bad (void **state)
   unlink (path);
   kept (&c, "cannot be found");
   replace_file (path, large);
-  kept (&c, "8192 are the most");
+  kept (&c, "the maximum is 8192");
   replace_file (path, "");
   kept (&c, "is empty");
   replace_file (path, "two words");

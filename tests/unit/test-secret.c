@@ -384,7 +384,7 @@ what_ends_oddly_is_told (void **state)
   odd ("key", 3, NULL);
   odd ("", 0, NULL);
   odd (" k\ny", 4, NULL);
-  odd ("key\n", 4, "ends in a newline, which counts (line:PATH");
+  odd ("key\n", 4, "ends with a newline, which is part of the key (line:PATH");
   odd ("\n", 1, "newline");
   odd ("key\r\n", 5, "CR LF");
   odd ("key ", 4, "white space");

@@ -17,7 +17,7 @@ import nbd
 import lab
 from lab import trail
 
-KILLED = "the server before this one was killed"
+KILLED = "the previous server was killed"
 
 
 class Activated:
@@ -85,7 +85,7 @@ class Activated:
 
     def doubted(self):
         """How many bytes its server says may be lost."""
-        found = re.search(KILLED + r": up to (\d+) bytes that it had "
+        found = re.search(KILLED + r": up to (\d+) bytes that it "
                           r"acknowledged since \d+-\d\d-\d\d", self.log())
         return found and int(found[1])
 

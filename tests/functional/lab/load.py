@@ -110,7 +110,7 @@ class Neighbour:
         """Asked about again, twice, and its clients noticed nothing."""
         count = self.load.count
         self.questions.go_on(2)
-        await_(lambda: self.load.count > count + 100, 20, "I/O goes on")
+        await_(lambda: self.load.count > count + 100, 20, "I/O continues")
         self.load.finish()
         assert self.load.errors == []
         assert "may no longer be used" not in self.server.stderr()

@@ -14,7 +14,7 @@ from lab.settings import START_LIMIT, STOP_LIMIT, pattern
 
 
 # In its log.
-LOST = "writes that were acknowledged have failed"
+LOST = "acknowledged writes failed"
 
 
 class Server:
