@@ -4,8 +4,8 @@
  *
  * Nothing is written before the key has opened a keyslot.  What is
  * written is either one atomic change of the image's metadata, or a LUKS2
- * header that opens at every moment (luks_editor.h): whoever kills this
- * command finds the old record, the new one, or none.
+ * header that opens at every moment (luks_editor.h): killing this command
+ * leaves the old record, the new one, or none.
  */
 
 #include "config.h"

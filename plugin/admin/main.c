@@ -57,7 +57,7 @@ static const struct option options[] = {
   { NULL, 0, NULL, 0 },
 };
 
-/* An argument is not repeated: it may be a secret that somebody typed. */
+/* Do not repeat an argument: it may be a secret, typed by mistake. */
 static int
 wrong_usage (const char *problem)
 {

@@ -150,7 +150,7 @@ attach (struct connection *c, bool readonly)
   }
   r = export_attach (c->export, &c->client, &peer, readonly, &why);
   if (r == -ESHUTDOWN &&
-      shutdown_begun ()) { /* nobody hears it: see shutdown.c */
+      shutdown_begun ()) { /* no client hears it: see shutdown.c */
     errno = ESHUTDOWN;
     return -1;
   }

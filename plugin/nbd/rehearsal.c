@@ -3,7 +3,7 @@
 /* The rehearsal: everything that a user can get wrong is tried in a
  * child process before nbdkit forks into the background.
  *
- * After the fork an error can reach nobody: nbdkit would sit there, or
+ * After the fork no error reaches the user: nbdkit would sit there, or
  * leave its client waiting for ever.  And librados, whose threads do not
  * survive a fork, must not be started before it.  A child solves both.
  * It opens the image read-only, because a read-write open that dies
@@ -262,7 +262,7 @@ try_everything (struct child *child, struct reason *why)
   send_keyring (child, cluster);
   r = volume_open (cluster, &child->export->params.volume, VOLUME_REHEARSE,
                    &hooks, &volume, why);
-  /* Of what works, the server's own unlock tells. */
+  /* A success is recorded by the server's own unlock. */
   if (r == -EPERM) {
     export_keys_explain (child->export, why);
     trail_unlock_failed (&child->export->trail, r, why);
@@ -275,7 +275,7 @@ try_everything (struct child *child, struct reason *why)
   return r;
 }
 
-/* Nobody will use them.  Before the last message: then comes SIGKILL. */
+/* They will not be used.  Before the last message: then comes SIGKILL. */
 static void
 end_logins (void)
 {
@@ -324,7 +324,7 @@ run_child (struct child *child)
   int r;
 
   watch_parent (child);
-  /* nbdkit does so later: a key server that hangs up is an error. */
+  /* As nbdkit does later: a key server that hangs up is an error. */
   signal (SIGPIPE, SIG_IGN);
   for (size_t i = 0; i < child->export->params.volume.nr_keys; i++)
     key_relock (child->export->params.keys[i]);
@@ -496,7 +496,7 @@ listen_to_child (int sock, struct export *e, struct reason *why)
   }
 }
 
-/* The child has noticed that nobody listens any more. */
+/* The child has noticed that its parent no longer listens. */
 static void
 see_off (pid_t pid, int64_t patience_ms)
 {

@@ -12,7 +12,7 @@
  * would have.
  *
  * Any other abort is what it is: librbd's, ours, or the allocator's inside a
- * request, after which nobody knows what a flush would write.
+ * request, after which it is unknown what a flush would write.
  *
  * Rejected: to look at the peer before each answer (workers pile up in send
  * while it still lives), one worker per connection (users can choose -t 1),

@@ -48,8 +48,8 @@
 #define LOGINS_MS 1000
 
 /* The same signal after this long is impatience.  Sooner it is the same
- * event, of which somebody else told us as well: a parent that ended, and
- * the service manager that ended both.
+ * event, reported twice: by a parent that ended, and by the service
+ * manager that ended both.
  */
 #define AGAIN_MS 250
 
@@ -98,7 +98,7 @@ take_signal (int signum)
   tell_watcher (signum);
 }
 
-/* Of what nbdkit does not catch, nothing ends it. */
+/* Signals that nbdkit leaves alone are left alone here. */
 static void
 catch_signals (void)
 {
@@ -340,7 +340,7 @@ begin (int signum)
   for (size_t i = 0; i < watch.nr; i++)
     export_hold (watch.exports[i]);
   nbdkit_debug ("shutdown: new requests are held (signal %d)", signum);
-  /* Short of threads, do it here: nobody can hurry us then. */
+  /* Short of threads, do it here: a second signal cannot hurry it then. */
   if (pthread_create (&watch.stopper, NULL, stop_main, NULL) != 0) {
     watch.stopper = pthread_self ();
     stop_main (NULL);
@@ -428,7 +428,7 @@ shutdown_finish (void)
   if (!watch.watching)
     return;
   atomic_store (&watch.cleaning, true);
-  shutdown_begin (); /* with "nbdkit -s", or exitlast, nobody told us */
+  shutdown_begin (); /* "nbdkit -s" and exitlast send no signal */
   pthread_join (watch.watcher, NULL);
   watch.watching = false;
   give_signals_back ();

@@ -181,7 +181,7 @@ leave_answered (struct behind_op *op, int result)
     unflushed_lower (b->count, op->change.count);
 }
 
-/* OP is over.  With the lock held. */
+/* OP is over.  Called with the lock held. */
 static void
 finish (struct behind_op *op, int result, struct behind_op **ready)
 {
@@ -494,7 +494,7 @@ behind_flush (struct behind *b, struct behind_client *client)
 
 /* With the lock held. */
 static void
-wake_everybody (struct behind *b, int err)
+wake_all (struct behind *b, int err)
 {
   struct behind_waiter *next;
 
@@ -513,7 +513,7 @@ behind_abandon (struct behind *b, int err)
 {
   behind_lock (b);
   b->abandoned = err;
-  wake_everybody (b, err);
+  wake_all (b, err);
   for (size_t i = 0; MUTANT (DROPPED) && i < b->places.nr; i++)
     b->places.list[i].op->unwanted = true;
   behind_unlock (b);
@@ -537,7 +537,7 @@ behind_forsake (struct behind *b)
 
   behind_lock (b);
   b->abandoned = EIO;
-  wake_everybody (b, EIO);
+  wake_all (b, EIO);
   merge_forget (b);
   for (size_t i = 0; i < b->places.nr; i++) {
     struct behind_op *op = b->places.list[i].op;

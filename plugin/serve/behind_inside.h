@@ -53,7 +53,7 @@ behind_unlock (struct behind *b)
 
 /* All of these with the lock held. */
 
-/* W will be woken: of OP, or of nobody's. */
+/* W will be woken.  OP is what it waits for, or NULL. */
 extern void
 fall_asleep (struct behind *b, struct behind_waiter *w, struct behind_op *op);
 extern void wake (struct behind_waiter *w, int result);
@@ -68,7 +68,7 @@ extern bool has_room (const struct behind *b, uint64_t bytes);
 extern int wait_for_room (struct behind *b, uint64_t bytes);
 extern void leave_room (struct behind *b, uint64_t bytes);
 
-/* Whoever waits for room may have it now. */
+/* Waiters for room may have it now. */
 extern void grant_room (struct behind_pool *pool);
 
 /* Who must be told of a loss has changed. */

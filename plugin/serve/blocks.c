@@ -122,7 +122,7 @@ discard_image (void *opaque, uint64_t count, uint64_t offset)
 static int
 visit_end (struct visit *v, int r)
 {
-  /* In this order: once nothing is under way, nobody holds the payload. */
+  /* In this order: with nothing in flight, the payload must be unused. */
   pthread_rwlock_unlock (&v->session->payload_lock);
   requests_leave (&v->asker);
   return checked (v->session, r);

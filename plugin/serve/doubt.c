@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* Why a time, and not a number of clients to be told: a stranger would use up
- * somebody's turn, and a client that never comes back would leave an error for
+/* Why a time, not a number of clients to be told: a new client would use up
+ * another's turn, and a client that never comes back would leave an error for
  * an innocent one weeks later.
  */
 

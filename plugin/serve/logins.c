@@ -21,7 +21,7 @@
 #define NAP_MAX_MS 2000
 #define NAP_MIN_MS 100
 
-/* What tending may take, so that nobody waits long for the others. */
+/* What tending one login may take: the others wait for it. */
 #define TEND_MS 5000
 
 /* What ending the logins of a server that cannot listen may cost. */

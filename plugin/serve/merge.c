@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* Small writes that lie side by side go to the store as one.
+/* Small adjacent writes go to the store as a single write.
  *
- * Of a stream of small writes only a few are inside the store at a time; the
+ * Only a few of a stream of small writes are inside the store at a time; the
  * others are held.  When one of those inside is over, the oldest that is held
  * follows, together with all that is held before and after it without a gap: so
  * the next write is as large as what came meanwhile.  A write with nothing else
  * near it is never held, and nothing is held any longer once enough has come
- * together, when somebody waits for it (a flush, a read, a write that overlaps, or
- * one that finds no room), when a connection leaves, and at the end of a session.
+ * together, when a request waits for it (a flush, a read, a write that
+ * overlaps or finds no room), when a connection leaves, and at the session's
+ * end.
  *
  * librbd merges by itself, but only what waits for the same object, and after
  * it has paid for each request.
@@ -135,7 +136,7 @@ note_inside (struct behind_op *op)
 }
 
 /* OP is held no longer, nor what lies beside it.  A single write is not noted:
- * writes that are near but do not touch wait for nobody.
+ * writes that are near but do not touch are not held.
  */
 static void
 let_run_go (struct behind_op *op, struct behind_op **ready)

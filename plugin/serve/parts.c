@@ -5,7 +5,7 @@
  *
  * librbd compares and writes at once.  At the first write to a sector all of
  * it is to be written: in one request, as long as all is as it was read.  If
- * somebody has changed it meanwhile, each part is compared by itself, or
+ * another client changed it meanwhile, each part is compared by itself, or
  * written in any case.  So it is with librbd before 18, which compares no
  * more than 512 bytes within 512: the size of our parts, whose offsets in the
  * image are multiples of it, as are stripe units.
@@ -26,7 +26,7 @@ struct parts;
 struct request_of {
   struct parts *parts;
   const struct payload_edge *whole; /* NULL, or what is compared */
-  bool may_differ;                  /* and was written by somebody else then */
+  bool may_differ;                  /* and then another client wrote it */
   uint64_t mismatch;
 };
 
@@ -34,7 +34,7 @@ struct request_of {
 struct parts {
   struct behind_op *op;
   void (*complete) (struct behind_op *op, int result);
-  atomic_uint left; /* requests, and whoever makes more of them */
+  atomic_uint left; /* requests, and the maker of more */
   atomic_int result;
   struct request_of edges[2], middle, list[PAYLOAD_PARTS_MAX];
 };

@@ -75,7 +75,7 @@ read_metadata (void *opaque, const char *name, struct secret **ret,
   call->fn = get_metadata;
   call->free = free_metadata_call;
   r = request_run_by (&q->s->requests, q->generation, &call, q->deadline);
-  if (!call) /* with the error of whoever gave it up, not the KMS's */
+  if (!call) /* with the caller's error, not the KMS's */
     return reason_set (why, r == -ESHUTDOWN ? ESHUTDOWN : EAGAIN,
                        "cannot read the image's metadata now");
   if (r == 0) {
@@ -202,7 +202,7 @@ stop (struct session *s, int answer, const struct reason *why)
   s->untold = false;
   pthread_cond_broadcast (&s->changed);
   pthread_mutex_unlock (&s->lock);
-  /* The session's thread does so, too, unless it hangs in a look.  No new
+  /* The session's thread wipes it, too, unless it hangs in a look.  No new
    * payload can come meanwhile: recheck_settle.
    */
   session_wipe_payload (s);

@@ -117,7 +117,7 @@ leave_room (struct behind *b, uint64_t bytes)
 }
 
 static bool
-somebody_waits (const struct behind *b)
+others_wait (const struct behind *b)
 {
   struct behind_room *r;
 
@@ -130,7 +130,7 @@ somebody_waits (const struct behind *b)
 bool
 has_room (const struct behind *b, uint64_t bytes)
 {
-  return fits (b, bytes) && !somebody_waits (b);
+  return fits (b, bytes) && !others_wait (b);
 }
 
 int
@@ -148,7 +148,7 @@ wait_for_room (struct behind *b, uint64_t bytes)
   fall_asleep (b, &room.waiter, NULL);
   TAILQ_INSERT_TAIL (&b->pool->waiting, &room, link);
   r = sleep_until_woken (&room.waiter);
-  if (r < 0) { /* by wake_everybody; others may have queued up since */
+  if (r < 0) { /* by wake_all; others may have queued up since */
     TAILQ_REMOVE (&b->pool->waiting, &room, link);
     grant_room (b->pool);
   }

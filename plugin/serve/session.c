@@ -27,7 +27,7 @@
 /* The only session of this process has all of the room. */
 #define POOL_BYTES(behind) ((behind) > 0 ? (behind) : BEHIND_DEFAULT)
 
-/* Requests come without end: whoever closes must not wait for a gap. */
+/* Requests come without end: closing must not wait for a gap. */
 static void
 init_payload_lock (struct session *s)
 {
@@ -109,7 +109,7 @@ do_open (struct session *s)
     return;
   s->lost = s->paused = s->resume_wanted = s->revoked = false;
   s->look_failed = false;
-  /* What changed between the look at it and the watch told nobody. */
+  /* Changes between the look and the watch went unnoticed. */
   s->refresh_wanted = s->watching;
   s->doubted_at_ms = 0;
   /* An opening is a look, also for who asked for one before it. */
@@ -125,7 +125,7 @@ do_open (struct session *s)
 }
 
 /* That the image is closed is told after the reason for it, also when the
- * thread of the rechecks was slow to tell that one.  It waits for nobody
+ * thread of the rechecks was slow to tell that one.  It waits for nothing
  * in between.
  */
 static void
@@ -175,7 +175,7 @@ do_close (struct session *s)
   }
   pthread_mutex_lock (&s->lock);
   session_set_failed (s, err, &why);
-  /* It was open and not tried since: the next connection does so at once. */
+  /* Not tried since it was open: the next connection tries at once. */
   s->failed_at_ms -= SESSION_REMEMBER_MS + 1;
 }
 
@@ -202,7 +202,7 @@ do_stop (struct session *s)
   if (was_open)
     r = requests_drain (&s->requests, &stop_by);
   if (r < 0) {
-    /* Whoever called session_stop finds the same at the same moment. */
+    /* The caller of session_stop finds the same at the same moment. */
     pthread_mutex_lock (&s->lock);
     if (!s->given_up)
       session_give_up (s, may_be_open (s));
@@ -407,7 +407,7 @@ session_client_open (struct session *s, const struct session_info *info,
 void
 session_client_close (struct session *s, const struct session_client *c)
 {
-  behind_send_held (&s->behind); /* nobody may be left to flush it */
+  behind_send_held (&s->behind); /* no client may be left to flush it */
   behind_client_close (&s->behind, &c->behind);
 }
 

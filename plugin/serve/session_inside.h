@@ -46,8 +46,8 @@ struct session {
   int64_t count_seen_ms;
 
   /* The volume's payload, with the openssl engine; held for reading by
-   * every request while it works on it.  Once it is here it is nobody
-   * else's, and any thread may wipe it.
+   * every request while it works on it.  Once here, it is
+   * owned by the session alone, and any thread may wipe it.
    */
   pthread_rwlock_t payload_lock;
   struct payload *_Atomic payload;
@@ -83,7 +83,7 @@ struct session {
   bool refusal_told; /* the log has it for a connection that came later */
 };
 
-/* Tell whoever wants to know.  Without the lock. */
+/* Tell the owner, if it wants to know.  Without the lock. */
 static inline void
 session_tell (struct session *s, enum session_event event, int err,
               const struct reason *why)
@@ -92,7 +92,7 @@ session_tell (struct session *s, enum session_event event, int err,
     s->params.event (s->params.opaque, event, err, why);
 }
 
-/* Send everybody home who waits, with -ERR, and refuse new requests. */
+/* End all waits with -ERR, and refuse new requests. */
 static inline void
 session_abandon (struct session *s, int err)
 {
@@ -116,12 +116,12 @@ session_set_failed (struct session *s, int err, const struct reason *why);
 extern bool session_begin_closing (struct session *s, int err, bool revoked,
                                    const struct reason *why);
 
-/* Nobody waits for the session's thread any more: it hangs in a call of
- * librbd's, and the process must end.  Called with the lock held.
+/* Give the session's thread up: it hangs in a call of librbd's, and the
+ * process must end.  Called with the lock held.
  */
 extern void session_give_up (struct session *s, bool was_open);
 
-/* Has the cluster refused this client?  Then have it looked at.  With the
+/* The cluster may have refused this client: have that looked at.  With the
  * lock held.
  */
 extern void session_note_blocklisted (struct session *s);
@@ -165,7 +165,7 @@ extern int refresh_watch (struct session *s, struct reason *why);
 extern void refresh_tell_start (struct session *s);
 
 /* Any thread, with the lock held: ask for a look, which has taken place
- * once looks_done has reached looks_wanted.  Must a new connection do so?
+ * once looks_done has reached looks_wanted.  Must a new connection ask?
  */
 extern void refresh_want (struct session *s);
 extern bool refresh_by_connection (const struct session *s);
@@ -188,7 +188,7 @@ extern void refresh_run (struct session *s);
 
 extern const struct behind_store session_store;
 
-/* Of the volume that is open. */
+/* The open volume's. */
 extern struct behind_geometry session_geometry (const struct volume *v);
 
 /* Tell the log which writes were lost since the last time.  On the session's

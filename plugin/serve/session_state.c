@@ -76,8 +76,8 @@ session_note_blocklisted (struct session *s)
 
 /* --- the payload --- */
 
-/* They do not use it for long: whoever calls this has ended them, or there
- * were none.
+/* They do not use it for long: the caller has ended them, or none
+ * existed.
  */
 int
 session_lend_payload (struct session *s, struct payload *payload)

@@ -2,7 +2,7 @@
 
 /* Would the keys as they are now open the volume that is being served?
  *
- * Nobody can tell without trying: another keyslot may have the new value.
+ * Only trying tells: another keyslot may have the new value.
  * So the image is opened once more, read-only and without a watch, and
  * unlocked as a start would do it, costs bounded, turn and all, except that
  * librbd loads nothing.  The volume that is served takes no notice.  The drain waits for a trial, which
