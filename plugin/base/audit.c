@@ -6,10 +6,10 @@
  * (systemd.io/JOURNAL_NATIVE_PROTOCOL) that is dropped rather than waited
  * for: sd_journal_sendv would block on a journal that has stopped.
  *
- * A full disk may tear a line.  Whoever writes next, this process or
- * another one, sees that the file does not end in a newline and begins
+ * A full disk may tear a line.  The next writer, in this process or
+ * another, sees that the file does not end in a newline and begins
  * with one.  A lock among writers keeps a line that is still growing
- * from being taken for a torn one; nobody waits for it for long.
+ * from being taken for a torn one; no writer waits for it for long.
  */
 
 #include "config.h"

@@ -61,7 +61,7 @@ base64_digit (unsigned char c)
 }
 
 /* EVP_DecodeBlock skips white space, takes '=' as a digit and leaves
- * bits behind the last byte unread: look first.
+ * bits after the last byte unread: look first.
  */
 static bool
 base64_is_strict (const char *str, size_t digits, size_t padding)

@@ -42,7 +42,7 @@ is_too_deep (const char *text, size_t length)
   return false;
 }
 
-/* jansson reports a duplicate right behind the member's closing quote. */
+/* jansson reports a duplicate right after the member's closing quote. */
 static void
 duplicate_name (const char *text, size_t length, int position,
                 char name[REASON_NAME_MAX])

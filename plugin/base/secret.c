@@ -205,7 +205,7 @@ wiping_free (void *ptr)
 }
 
 /* Locked memory for what OpenSSL derives from keys that stay: blocks with
- * a header, one behind the other.  They come and go together, with a
+ * a header, one after the other.  They come and go together, with a
  * volume; the first after the last of them begins at the start again.
  */
 #define ARENA_BYTES (512 * 1024)
@@ -274,7 +274,7 @@ arena_give (void *ptr)
   pthread_mutex_unlock (&arena.lock);
 }
 
-/* Without a header: somebody may give OpenSSL's memory to free(3). */
+/* Without a header: OpenSSL's callers may give its memory to free(3). */
 static void *
 openssl_malloc (size_t size, const char *file, int line)
 {

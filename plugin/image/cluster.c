@@ -124,7 +124,7 @@ user_of (const struct cluster_params *params)
   return params->user ? params->user : "admin";
 }
 
-/* The value of NAME as librados sees it now; "" when there is none. */
+/* The value of NAME as librados sees it now; "" if unset. */
 static const char *
 conf_get (rados_t rados, const char *name, char buf[VALUE_MAX])
 {

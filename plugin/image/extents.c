@@ -6,8 +6,8 @@
  * and right is whole objects by a valid fast-diff, from a librbd that has
  * rbd_diff_iterate3.  Anything else is called data.
  *
- * With the openssl engine librbd sees an image like any other, so that
- * what lies behind the last byte of an object is known, too.  That takes a
+ * With the openssl engine librbd sees an ordinary image, so that the hole
+ * after the last byte of an object is known, too.  That takes a
  * question to the OSDs for each object, so an answer is about a limited
  * number of them; those that are absent are skipped where a fast-diff
  * knows them.  Any librbd's does, since no encryption is loaded there; it is

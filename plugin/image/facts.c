@@ -107,7 +107,7 @@ describe_parent (rbd_image_t image, char ret[FACTS_PARENT_MAX])
 
 /* A user who may not ask about mirrors is told by the first write.  Where
  * there is no mirroring, no copy is a mirror's; where the cluster does not
- * answer, nobody knows.
+ * answer, it is unknown.
  */
 static int
 find_demoted (rbd_image_t image, bool *ret)

@@ -124,8 +124,8 @@ volume_geometry (rbd_image_t image, struct geometry *ret, struct reason *why)
   return 0;
 }
 
-/* Of an image that is smaller than its header librbd says less than nothing,
- * as a number without a sign.
+/* For an image smaller than its header, librbd's size is negative, in an
+ * unsigned number.
  */
 static uint64_t
 sane_size (const struct volume *v, uint64_t size)

@@ -14,7 +14,7 @@
 enum state {
   PENDING,
   DONE,      /* the completion came: RESULT is valid */
-  ABANDONED, /* the worker was sent home: nobody reads RESULT */
+  ABANDONED, /* the worker has left: RESULT goes unread */
 };
 
 struct request {
@@ -164,7 +164,7 @@ requests_drain (struct requests *rs, const struct deadline *deadline)
   return -err;
 }
 
-/* Called with the lock held, by whoever was counted. */
+/* Called with the lock held, by a counted request. */
 static void
 uncount (struct requests *rs, unsigned generation)
 {
@@ -357,7 +357,7 @@ requests_result (struct requests *rs, unsigned generation, int result)
   return -EIO;
 }
 
-/* Called by whoever finished the work; R may be gone afterwards. */
+/* Called when the work is done; R may be gone afterwards. */
 static void
 request_complete (struct request *r, ssize_t result)
 {
@@ -387,8 +387,8 @@ request_wait (struct request *r)
     ; /* EINTR */
 }
 
-/* The result of R, which was waited for and is let go of.  Of a read,
- * all COUNT bytes are in BUF then; or the error says that they are not,
+/* The result of R, which was waited for and is let go of.  After a read,
+ * all COUNT bytes are in BUF; or the error says that they are not,
  * and nothing will be written there any more.
  */
 static ssize_t
@@ -414,7 +414,7 @@ request_finish (struct request *r, void *buf, size_t count)
   return result;
 }
 
-/* R was never submitted: nobody else will drop the other reference. */
+/* R was never submitted: no completion will drop the other reference. */
 static int
 request_fail (struct request *r, int err)
 {

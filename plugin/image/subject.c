@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* What a volume tells of itself to whoever gets its key. */
+/* What a volume tells of itself to the providers of its keys. */
 
 #include "config.h"
 

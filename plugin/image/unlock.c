@@ -273,7 +273,7 @@ struct unlock {
   struct secret *volume_key; /* of the openssl engine; may be NULL */
 };
 
-/* Without stretching, where somebody has handed the volume key over. */
+/* Without stretching, if the rehearsal has handed the volume key over. */
 static int
 unlock_here (struct volume *v, struct unlock *u,
              const struct volume_hooks *hooks, struct reason *why)

@@ -41,8 +41,8 @@ open_and_check (struct cluster *cluster, struct volume *v,
     r = volume_set_snapshot (v, why);
   if (r == 0)
     r = facts_gather (v, v->image, &v->facts, why);
-  /* librbd lets nobody write to a mirror's copy, and with a journal it reads
-   * none for a handle that could.
+  /* librbd lets no client write to a mirror's copy, and with a journal it
+   * reads none for a handle that could.
    */
   if (r == 0 && v->facts.demoted)
     r = volume_make_readonly (v, why);
@@ -54,8 +54,8 @@ open_and_check (struct cluster *cluster, struct volume *v,
     return r;
   v->size = v->geometry.size;
   v->fast_diff = v->facts.features & RBD_FEATURE_FAST_DIFF;
-  /* With librbd's encryption parents make fast-diff answer for objects that
-   * the clone has not: a doubt about extents is decided for the data.
+  /* With librbd's encryption, parents make fast-diff report objects that
+   * the clone lacks: when in doubt, extents are data.
    */
   v->extents = COMPAT_DIFF_ITERATE3 && v->fast_diff && !v->facts.parent[0];
   r = volume_is_erasure_coded (v, v->image, &v->erasure_coded, why);

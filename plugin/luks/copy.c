@@ -262,7 +262,7 @@ keep_nothing (int level, const char *msg, void *opaque)
 
 /* The lock guards libcryptsetup's own one-time initialisation.  Locking
  * of metadata is off for the process: all that it loads here and in
- * librbd is private memory, and /run/cryptsetup is not for everybody.
+ * librbd is private memory, and /run/cryptsetup needs privileges.
  */
 static int
 device_load (struct luks_copy *c, const char *path)
@@ -282,9 +282,9 @@ device_load (struct luks_copy *c, const char *path)
   return r;
 }
 
-/* libcryptsetup says EINVAL of a damaged header.  Whatever else it says is
- * about this process, which has no descriptor or no memory left: nothing
- * was learnt about the header, and nobody may conclude that from the error.
+/* libcryptsetup reports a damaged header as EINVAL.  Any other error is
+ * about this process, which has no descriptor or no memory left: it says
+ * nothing about the header, and must not seem to.
  */
 static int
 refuse_load (const struct luks_copy *c, int r, struct reason *why)
@@ -319,7 +319,7 @@ load (struct luks_copy *c, struct reason *why)
   r = device_load (c, path);
   if (r == -EINVAL && c->version == 2 && c->filled < c->mapped &&
       c->filled < c->size) {
-    /* The first copy is broken: the second may be further behind. */
+    /* The first copy is broken: the second may be further on. */
     crypt_free (c->cd);
     c->cd = NULL;
     c->last_words[0] = '\0';

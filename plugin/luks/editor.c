@@ -236,8 +236,8 @@ write_copy (struct luks_editor *e, bool second, const struct luks_writer *w,
   return 0;
 }
 
-/* Somebody else may have changed the header since it was read: each change
- * has a number and a salt of its own there.
+/* Another client may have changed the header since it was read: each change
+ * has its own number and salt there.
  */
 static int
 check_unchanged (const struct luks_editor *e, struct reason *why)

@@ -22,8 +22,8 @@
 #define SLOW_ITERATION_SECONDS 2e-6
 
 /* How long one sample takes, so that it is some percent exact.  The quickest
- * of several counts: on a busy host a thread's own time goes on while the
- * hypervisor runs somebody else, and while the caches are filled again.
+ * of several counts: on a busy host a thread's own time runs on while the
+ * hypervisor runs another guest, and while the caches are filled again.
  */
 #define SAMPLE_SECONDS 0.005
 #define SAMPLES 4

@@ -27,7 +27,7 @@
 extern const char luks_clone_magic[LUKS_MAGIC_BYTES + 1];
 extern const char luks_clone_second_magic[LUKS_MAGIC_BYTES + 1];
 
-/* LUKS2: a binary header and JSON behind it, twice. */
+/* LUKS2: a binary header followed by JSON, twice. */
 #define LUKS2_BINARY_BYTES 4096
 
 /* As long as a device as any header needs, so that libcryptsetup's checks

@@ -40,8 +40,8 @@
  */
 #define PIECE_BYTES (4 * 1024 * 1024)
 
-/* How often a part of XTS_PART bytes is read and changed until nobody else
- * changed it meanwhile.
+/* How often a part of XTS_PART bytes is read and changed until no other
+ * client changed it meanwhile.
  */
 #define TRIES 100
 

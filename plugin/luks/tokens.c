@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* Tokens of a LUKS2 header: small JSON objects that name their type and
- * that everybody who writes the image can put there.
+/* Tokens of a LUKS2 header: small JSON objects that name their type.  Any
+ * writer of the image can put them there.
  *
  * They are taken out of libcryptsetup's dump of the metadata and not by
  * its own token calls, which would look for a plugin that has the
