@@ -31,8 +31,8 @@ struct address_list {
   bool several; /* the member is a list: its entries have numbers */
 };
 
-/* Of the profile WHERE either ONE, the string ONE_NAME, or ALL, the array
- * ALL_NAME; both NULL: *RET is empty.  The form of an address is for its
+/* Read from the profile WHERE either ONE, the string ONE_NAME, or ALL, the
+ * array ALL_NAME; both NULL: *RET is empty.  The form of an address is for its
  * reader to check.  -EINVAL.
  */
 extern int
@@ -75,8 +75,8 @@ struct round {
 
 extern struct round round_begin (struct addresses *of);
 
-/* How long the one whose turn it is may take to be connected, TLS and
- * all, and for everything: those behind it need time as well.
+/* How long the next address may take to be connected, TLS included, and
+ * for everything: those after it need time as well.
  */
 extern int64_t
 round_connect_ms (const struct round *r, const struct deadline *deadline);
@@ -96,7 +96,7 @@ round_go (struct round *r, size_t i, const struct deadline *deadline);
 /* It answered: later rounds begin with it. */
 extern void round_keep (const struct round *r);
 
-/* Nobody answered: -EAGAIN, with what each said.  With one address WHY is
+/* No server answered: -EAGAIN, with what each said.  With one address WHY is
  * its own sentence and stays.
  */
 extern int round_failed (const struct round *r, struct reason *why);

@@ -27,10 +27,10 @@ enum audit_kind {
   AUDIT_RESUME,
   AUDIT_REVOKE,      /* I/O was ended because of the key */
   AUDIT_DETACH,      /* a client left */
-  AUDIT_ALARM,       /* somebody else used a credential of ours */
+  AUDIT_ALARM,       /* another party used a credential of ours */
   AUDIT_LOST_WRITES, /* writes failed after they were acknowledged */
   AUDIT_UNFLUSHED,   /* a server that was killed had acknowledged writes */
-  AUDIT_STOP,        /* the server ended, and not rightly */
+  AUDIT_STOP,        /* the server ended uncleanly */
 };
 
 /* Strings may be NULL, numbers -1, where there is nothing to say. */

@@ -92,9 +92,9 @@ struct behind_op {
   uint64_t nr;
   uint64_t answered; /* 0, or its place among what was answered */
   unsigned blockers; /* operations before it that it must wait for */
-  bool filled;       /* it goes to the store when there are none */
+  bool filled;       /* it goes to the store when these are 0 */
   bool inside;       /* the store has it */
-  bool unwanted;     /* its client was sent home before the store had it */
+  bool unwanted;     /* its client was refused before the store had it */
   bool forsaken;     /* of a session that is over */
   int result;
   struct behind_waiter *waiter;
@@ -117,9 +117,9 @@ struct behind_store {
    * any thread, perhaps before this returns.  -errno: it does not follow.
    */
   int (*submit) (void *opaque, struct behind_op *op);
-  /* Nothing more comes of OP: RESULT is 0 or -errno.  The last that is
-   * heard of it.  With the lock, when no buffer could be had for what was
-   * admitted, else without.
+  /* Nothing more comes of OP: RESULT is 0 or -errno.  The last call
+   * about OP.  With the lock, if it was admitted but got no buffer, else
+   * without.
    */
   void (*done) (void *opaque, struct behind_op *op, int result);
 };
@@ -131,7 +131,7 @@ struct behind_geometry {
   uint64_t base;   /* how far offset 0 is from where an object begins */
 };
 
-/* Of one volume, over all its openings. */
+/* One volume's, over all its openings. */
 struct behind {
   struct behind_pool *pool;
   uint64_t limit; /* bytes; 0: nothing is answered before */
@@ -232,8 +232,8 @@ extern void behind_told (struct behind *b, struct behind_client *client);
 /* OP is done, and what was merged with it. */
 extern void behind_complete (struct behind_op *op, int result);
 
-/* Everybody who waits is sent home with -ERR, and whoever comes.  What was
- * answered goes on.
+/* All that wait get -ERR, and so do later requests.  What was answered goes
+ * on.
  */
 extern void behind_abandon (struct behind *b, int err);
 

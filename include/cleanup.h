@@ -33,7 +33,7 @@ cleanup_unlock (pthread_mutex_t **lock)
   __attribute__ ((cleanup (cleanup_unlock), unused)) pthread_mutex_t *NAME =   \
       (pthread_mutex_lock (LOCK), (LOCK))
 
-/* The value of PTR, which is NULL from here on: somebody else's now. */
+/* The value of PTR, which is NULL from here on: it has another owner now. */
 #define TAKE_PTR(PTR)                                                          \
   __extension__({                                                              \
     __typeof__ (PTR) taken_ = (PTR);                                           \

@@ -32,7 +32,7 @@ struct debts {
   uint64_t reported;    /* how many of them are no debt; those after are */
   size_t open, settled; /* connections; those that were told of all */
   uint64_t partings;    /* connections that have left without being told */
-  uint64_t parted;      /* the last of them whose debt nobody was told; or 0 */
+  uint64_t parted;      /* the last of them with an untold debt; or 0 */
   uint64_t bytes;       /* of what failed since debts_any was false */
   int err;              /* of the oldest debt; negative */
   struct debts_range ranges[DEBTS_RANGES];
@@ -63,7 +63,7 @@ extern bool debts_any (const struct debts *debts);
 /* And how many bytes were lost then. */
 extern uint64_t debts_bytes (const struct debts *debts);
 
-/* Take a range for the log.  False when there is none.  Ranges that touch
+/* Take a range for the log.  False: none is left.  Ranges that touch
  * are one; when there are too many, the last covers the rest.
  */
 extern bool debts_take_range (struct debts *debts, struct debts_range *ret);

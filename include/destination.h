@@ -6,12 +6,12 @@
  * for something else as soon as its worker returns.  A buffer of the
  * request's own is safe and costs a copy, a fifth of the CPU of a 1 MiB
  * read.  But librbd looks at a vector of buffers only when the data is
- * there, in order, element by element (ReadResult.cc, since 2016; that
- * this release does so is tested).  So the vector is ours and outlives
+ * there, in order, element by element (ReadResult.cc, since 2016; this
+ * release is tested for that).  So the vector is ours and outlives
  * the request:
  *
- *   vector[0]  the first bytes, to HEAD, where a number that nobody can
- *              know tells whether they have come
+ *   vector[0]  the first bytes, to HEAD, where an unpredictable number
+ *              tells whether they have come
  *   vector[1]  the rest, to the caller's buffer, until it is withdrawn
  *              and another address stands there
  *

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* What a server that was killed had answered and not written, and who must
- * be told: its clients connect again, and nobody knows which ones.
+/* What a killed server had answered but not written, and which clients to
+ * tell: its clients connect again, but are not known.
  *
  * So the first flush of every connection fails, once, until one was told and
  * DOUBT_MS have passed since: by then those have come that will.  Nor does
  * it end while a connection of that time is open that has not flushed.
  * Until then the count of unflushed.h has it, so that another crash does not
- * forget it.  A planned stop after somebody was told ends it, so that it
+ * forget it.  A planned stop after a client was told ends it, so that it
  * stays invisible.
  *
  * No locks: the caller has one.
@@ -23,7 +23,7 @@
 
 struct doubt {
   uint64_t bytes;   /* that may be lost; 0: there is no doubt */
-  bool told;        /* somebody was */
+  bool told;        /* a client was */
   int64_t told_ms;  /* when that was for the first time */
   uint64_t to_tell; /* connections */
 };

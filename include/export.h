@@ -165,7 +165,7 @@ extern int export_start (struct export *e, struct unflushed *count,
                          const struct export_hooks *hooks);
 
 /* Wait until the image is open, and let PEER in.  READONLY: it cannot write.
- * 0, or an error of session_wait, and C is nobody's.
+ * 0, or an error of session_wait, and C is unused.
  */
 extern int
 export_attach (struct export *e, struct export_client *c,
@@ -213,7 +213,7 @@ extern void export_keys_took (struct export *e, size_t layer,
 extern void
 export_keys_took_version (struct export *e, size_t layer, unsigned version);
 
-/* WHY says that the volume refuses the keys; name those that somebody else
+/* WHY says that the volume refuses the keys; name those that a key server
  * keeps, and their versions.
  */
 extern void export_keys_explain (struct export *e, struct reason *why);

@@ -28,8 +28,8 @@ struct facts {
   uint64_t features; /* RBD_FEATURE_* */
   int64_t data_pool;
   bool fast_diff;                /* on, and not marked as invalid */
-  bool demoted;                  /* a mirror's copy: nobody may write */
-  char parent[FACTS_PARENT_MAX]; /* "" where there is none */
+  bool demoted;                  /* a mirror's copy: no client may write */
+  char parent[FACTS_PARENT_MAX]; /* "" without a parent */
   struct luks_mark header;       /* all zeros without keys */
 };
 
@@ -47,7 +47,7 @@ extern int facts_gather (const struct volume *v, rbd_image_t image,
  */
 extern int facts_fast_diff (rbd_image_t image, bool *ret);
 
-/* Open V's image once more and look at it anew, also behind encryption
+/* Open V's image once more and look at it anew, also beneath encryption
  * that is loaded.  Neither a watch nor the lock is taken.  On success *RET
  * is what is the case now.  -errno: nothing can be said now, or (see
  * facts_definite) V must not be served any longer.  -ESTALE: not this

@@ -41,7 +41,7 @@ struct key;
 
 /* Parse REF.  On success *RET is the caller's; on failure it is
  * untouched and the result is -EINVAL.  A value that is not a reference
- * may be a secret that somebody typed: it is never repeated in WHY.
+ * may be a secret, typed by mistake: it is never repeated in WHY.
  */
 extern int key_parse (const char *ref, struct key **ret, struct reason *why);
 
@@ -61,7 +61,7 @@ struct key_question {
   bool again;       /* of -EAGAIN: a second try may go better (providers) */
   bool soon;        /* of AGAIN: as often as the deadline lets (an election) */
   unsigned version; /* which of several the KMS gave; 0: it does not tell */
-  bool alarm;       /* a credential was used by somebody else */
+  bool alarm;       /* another party used a credential of ours */
   struct reason warning; /* what did not keep the key from coming, or "" */
 };
 
@@ -86,7 +86,7 @@ extern int key_check (struct key *key, struct key_question *question,
 
 /* Can key_check work?  When not, *WHY says why: a local key, or a token
  * for a few uses.  When it can, WHY is "" or says until when: a credential
- * that can be had once only.  Meaningful after a fetch.
+ * that works only once.  Meaningful after a fetch.
  */
 extern bool key_can_check (struct key *key, struct reason *why);
 
@@ -165,7 +165,7 @@ extern void key_free (struct key *key);
 /* --- logins --- */
 
 /* What the login of KEY's profile has become in this process (a token, a
- * secret id that can be had once only), for another process that has
+ * secret id that can be unwrapped only once), for another process that has
  * prepared the same key.  *RET is NULL when there is nothing to hand
  * over.  0, -ENOMEM.
  */

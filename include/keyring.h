@@ -20,7 +20,7 @@ struct keyring {
 };
 
 /* The key of ENTITY ("client.admin"), as base64 with a NUL: what RADOS, not
- * yet connected, is configured to use.  NULL: there is none, or it is in a
+ * yet connected, is configured to use.  NULL: not found, or in a
  * form that only librados reads; then *LOOKED says where it was looked for.
  * The caller's.
  */

@@ -51,9 +51,9 @@ struct profile {
   char *where; /* for sentences: FILE: profile "NAME" */
   char *type;
   json_t *object;
-  json_t *images; /* array of strings: who may name it; or NULL: nobody */
+  json_t *images; /* array of strings: who may name it; or NULL: none */
   int timeout_ms; /* of one fetch or check */
-  bool private;   /* nobody but the owner can read the file */
+  bool private;   /* only the owner can read the file */
 };
 
 #define PROFILE_TIMEOUT_S 10
@@ -84,7 +84,7 @@ struct kms {
   const struct provider *provider;
   void *state;         /* the provider's */
   bool wraps;          /* set by open: references are wrapped passphrases */
-  struct login *login; /* set by open; NULL: there are none */
+  struct login *login; /* set by open; NULL: no logins */
   int timeout_ms;      /* of one question, retries included */
 
   char *path, *name; /* profiles file and profile; NULL, scheme */
@@ -184,7 +184,7 @@ struct provider {
   void (*relock_login) (struct kms *kms); /* all secrets of the KMS */
 };
 
-/* The table (provider.c).  NULL when there is none. */
+/* The table (provider.c).  NULL: not found. */
 extern const struct provider *provider_of_scheme (const char *scheme);
 extern const struct provider *provider_of_type (const char *type);
 
@@ -195,7 +195,7 @@ struct pem {
   char *ca_name, *cert_name, *key_name; /* for sentences: setting and file */
 };
 
-/* Of a file of certificates, or of all in a directory. */
+/* The size of a file of certificates, or of all in a directory. */
 #define PEM_MAX (1024 * 1024)
 extern const struct hostfile_rules pem_cert_rules, pem_key_rules;
 
@@ -234,7 +234,7 @@ struct credential {
   struct stat seen;      /* the file, when it was read last; or zeros */
   uid_t reader;          /* who opened it */
   int err;               /* of the last attempt to read it again */
-  bool stale;            /* nobody knows whether TEXT is still in the file */
+  bool stale;            /* it is unknown whether TEXT is still in the file */
   struct reason trouble; /* the sentence of ERR, or of STALE */
 };
 
@@ -288,7 +288,7 @@ struct layout {
 extern const char *const layout_kinds[], *const layout_encodings[];
 
 /* Is IDENT what Cinder's ConfKeyManager names its one key by: zeros, with
- * or without dashes?  Then there is none of that name: -EINVAL, and what
+ * or without dashes?  Then no such key exists: -EINVAL, and what
  * helps.
  */
 extern int layout_check_cinder_id (const char *ident, struct reason *why);
@@ -429,8 +429,8 @@ struct http_reply {
                   * addresses, from 1 on, or HTTP_STANDBY; else 0 */
   struct reason elsewhere; /* what other addresses said, or "" */
 
-  /* Of http_ask_json: the body, where it is JSON of the service (then BODY
-   * is NULL), or why it is not; and its message, made fit for a sentence.
+  /* From http_ask_json: the body, if it is the service's JSON (then BODY is
+   * NULL), or why it is not; and its message, made fit for a sentence.
    */
   json_t *json; /* an object */
   struct reason problem;
@@ -463,7 +463,7 @@ struct http_service {
   const char *(*text_of) (json_t *json, long status);
   const char *lack;  /* what such a reply has not */
   const char *end;   /* to be dropped from the end of messages */
-  const char *bytes; /* a content that is none, by its type; or NULL */
+  const char *bytes; /* not a valid content, by its type; or NULL */
 };
 
 /* http_ask, for QUESTION; a failure leaves nothing to free.  HIDDEN, which may

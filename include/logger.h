@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* Where modules that own threads write what nobody waits for.
+/* Where modules that own threads write what no caller waits for.
  *
  * Nothing below plugin/nbd knows nbdkit: the face hands its own logger
  * down.  All functions may be called from any thread.  What is logged

@@ -4,7 +4,7 @@
  *
  * One question at a time logs in ("single flight"): it is BUSY, talks to the
  * server without the lock and owns the credentials meanwhile.  Others that
- * need the token wait for it and share its failure.  When nobody asks, the
+ * need the token wait for it and share its failure.  Between questions the
  * token is tended: a login or a renewal that failed is tried again after a
  * pause, which doubles.
  */
@@ -76,7 +76,7 @@ struct login_kind {
   const char *name; /* "OpenBao", for sentences */
 
   /* Log in once: what may go better is tried again by the question that
-   * needs it.  The lock is not held, but nobody else logs in.  *RET is the
+   * needs it.  The lock is not held, but no other login runs.  *RET is the
    * caller's.  -EKEYREJECTED: the login was refused, but with a credential
    * that is old or was for one use; a fetch calls that denied, and a check
    * cannot say.
@@ -105,7 +105,7 @@ struct login {
   const struct login_kind *kind;
   struct key_server *const *server; /* it may be made later */
   char *setting;                /* for sentences: where the login was said */
-  bool given;                   /* the token is somebody else's: no logins */
+  bool given;                   /* the token came from outside: no logins */
   struct credential token_file; /* of a given token, or without a path */
 
   pthread_mutex_t lock; /* the rest, and the credentials' texts */
@@ -131,7 +131,7 @@ extern void login_open (struct login *l, const struct login_kind *kind,
 extern void login_close (struct login *l);
 extern void login_relock (struct login *l);
 
-/* A token to ask with, for login_token_unref.  Logs in where there is none:
+/* A token to ask with, for login_token_unref.  Logs in if there is no token:
  * *FRESH, for this question.  Errors of post, -ESHUTDOWN, -EAGAIN.
  */
 extern int

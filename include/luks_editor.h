@@ -6,7 +6,7 @@
  * metadata twice, each copy with a checksum and a number that grows:
  * readers take the newest copy that is whole.  So the copies are written
  * back one after the other with a flush between, first the one that is
- * not in use: whoever writes may be killed, and the writes torn, at any
+ * not in use: the writer may be killed, and the writes torn, at any
  * byte (LUKS2 on-disk format 1.1.3, section 2).
  *
  * One thread at a time.

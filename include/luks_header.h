@@ -2,8 +2,8 @@
 
 /* A bounded look at a LUKS header, before anything is unlocked.
  *
- * The header is whatever somebody wrote on the image: hostile until it
- * has been read here.  libcryptsetup parses it from a private copy in
+ * Any writer of the image may have written the header: it is hostile
+ * until it has been read here.  libcryptsetup parses it from a private copy in
  * memory; nothing is written back.
  *
  * Formats: "LUKS1 On-Disk Format Specification 1.2.3" and "LUKS2 On-Disk
@@ -98,8 +98,8 @@ typedef ssize_t (*luks_read_fn) (void *opaque, void *buf, size_t length,
  * is
  *   -ENODATA   there is no LUKS magic (all zero, random, a plain image)
  *   -EINVAL    damaged, cut off, fields that contradict each other, or
- *              what only dm-crypt serves (integrity, segments) or nobody
- *              should (a re-encryption under way)
+ *              what only dm-crypt serves (integrity, segments) or what
+ *              must not be served (a re-encryption under way)
  *   -EFBIG     the payload would start beyond the end of the image
  *   -ENOKEY    no active keyslot
  *   -EPERM     none but those that are never tried (priority "ignore")

@@ -19,11 +19,11 @@
 #define LUKS_MARK_BYTES 32
 
 struct luks_mark {
-  /* Of the volume: UUID, the digest of the volume key, cipher and payload.
+  /* The volume's UUID, the digest of its key, its cipher and payload.
    * Keyslots and tokens may come and go.
    */
   unsigned char volume[LUKS_MARK_BYTES];
-  /* Of all that decides what an unlock costs: the metadata as a whole. */
+  /* All that decides what an unlock costs: the metadata as a whole. */
   unsigned char metadata[LUKS_MARK_BYTES];
 };
 

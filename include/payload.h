@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* The payload of a LUKS volume: what lies behind its header, in plaintext
- * for the caller and in ciphertext for the store.
+/* The payload of a LUKS volume, which follows its header: plaintext for the
+ * caller and ciphertext for the store.
  *
  * Whole sectors are encrypted.  For a part of one the sector is read,
  * changed and encrypted, and of that only what changed is written, so that
@@ -23,7 +23,7 @@
 #include "secret.h"
 #include "xts.h"
 
-/* Of two sectors. */
+/* In two sectors. */
 #define PAYLOAD_PARTS_MAX (2 * XTS_SECTOR_MAX / XTS_PART)
 
 /* What is written of the sectors in a place where the first or the last is
@@ -34,7 +34,7 @@
  *   what was read before (BEFORE).  If not, all is to be done again.
  * - What it leaves alone in a sector is written if it was, and is, unwritten
  *   (BEFORE is NULL): with zeros, for readers that would decrypt it to
- *   garbage.  If it is not, somebody else wrote it, and that is as good.
+ *   garbage.  Otherwise another client wrote it, which is as good.
  *
  * Where all of a sector is still as it was read, writing the sector does all of
  * this: WHOLE says that it is worth asking.
@@ -60,9 +60,9 @@ struct payload_parts {
 /* The image.  Offsets are its own; everything is 0 or -errno. */
 struct payload_store {
   int (*read) (void *opaque, void *buf, size_t count, uint64_t offset);
-  /* A place for a write of whole sectors, and *BUF, to be filled: nobody
-   * else changes them from then on, except, unless ALONE, those who came
-   * before.  NULL: *ERR says why not.
+  /* A place for a write of whole sectors, and *BUF, to be filled.  No later
+   * write changes those sectors meanwhile; earlier ones may, unless ALONE.
+   * NULL: *ERR says why not.
    */
   void *(*begin) (void *opaque, size_t count, uint64_t offset, bool alone,
                   unsigned char **buf, int *err);

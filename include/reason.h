@@ -53,7 +53,7 @@ extern void reason_prefix (struct reason *why, const char *fmt, ...)
 extern int reason_context (int r, struct reason *why, const char *fmt, ...)
     __attribute__ ((format (printf, 3, 4)));
 
-/* Put "; MORE" behind it: the end is cut where both are too long. */
+/* Append "; MORE": the end is cut where both are too long. */
 extern void reason_append (struct reason *why, const char *fmt, ...)
     __attribute__ ((format (printf, 2, 3)));
 
@@ -63,8 +63,8 @@ extern void reason_append (struct reason *why, const char *fmt, ...)
 #define REASON_NAME_MAX 72
 extern const char *reason_name (char buf[REASON_NAME_MAX], const char *name);
 
-/* A name that stands in a sentence without quotes gets them where it has
- * blanks, or nothing at all, which nobody would see:
+/* A name in a sentence gets quotes only if it has blanks or is empty, which
+ * would otherwise go unseen:
  *   reason_set (why, ENOENT, "there is no key " REASON_QUOTED,
  *               reason_quoted (name));
  * At most 256 bytes of it are shown.

@@ -95,8 +95,8 @@ extern void recheck_begin (struct recheck *r);
  */
 extern void recheck_end (struct recheck *r);
 
-/* After recheck_end: wait until no question is under way any more, for
- * whoever will change what it looks at.  0, -ETIMEDOUT or -ESHUTDOWN.
+/* After recheck_end: wait until no question is under way: the caller
+ * will change what it looks at.  0, -ETIMEDOUT or -ESHUTDOWN.
  * NULL is allowed.
  */
 extern int recheck_settle (struct recheck *r, const struct deadline *deadline);

@@ -43,7 +43,7 @@ struct requests {
   /* How many changes of the image librbd has completed, and how many of them
    * were before the last good flush.  Where there are no others a flush has
    * nothing to do, and must do nothing: librbd would take the exclusive lock
-   * for it, from whoever is writing to the image.
+   * for it, from the client that is writing to the image.
    */
   atomic_uint_fast64_t changes, flushed;
   atomic_bool blocklisted; /* since then, says librbd */

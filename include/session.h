@@ -3,7 +3,7 @@
 /* A session: one volume shared by all connections to it.
  *
  * The session's own thread makes every call that opens, refreshes and
- * closes, one after the other; everybody else waits for it with a limit.
+ * closes, one after the other; all others wait for it with a limit.
  *
  *     IDLE --> OPENING --> OPEN --> CLOSING --> STOPPED
  *                 ^ |                  |
@@ -17,7 +17,7 @@
  * A failure to open is remembered for SESSION_REMEMBER_MS, because nbdinfo
  * opens three times and a wrong passphrase may cost seconds; the next
  * connection after that makes the thread try again.  After a session that
- * was open the next one does so at once.
+ * was open the next one tries at once.
  */
 
 #ifndef RBDCRYPT_SESSION_H
@@ -64,7 +64,7 @@
 
 struct session;
 
-/* For an audit trail, and for whoever must act. */
+/* For an audit trail, and for code that must act. */
 enum session_event {
   SESSION_EVENT_UNLOCKED,
   SESSION_EVENT_UNLOCK_FAILED,
@@ -115,7 +115,7 @@ struct session_params {
    * 0: none.  See behind.h.
    */
   uint64_t behind;
-  /* Counts them for the next server; borrowed.  NULL: nobody does. */
+  /* Counts them for the next server; borrowed.  NULL: not counted. */
   struct unflushed *unflushed;
   /* Something happened: ERR is 0 or negative, WHY may be NULL.  On one of
    * the session's threads, which hold no lock; does not block for long.
@@ -141,7 +141,7 @@ struct session_info {
   enum engine engine;   /* of what is not plain */
   bool readonly;
   bool may_not_write;  /* because the Ceph user may not */
-  bool extents;        /* can be had */
+  bool extents;        /* are available */
   bool trims;          /* TRIM frees space, and cuts no sector in two */
   bool trim_offered;   /* and by default */
   unsigned generation; /* for struct session_client */

@@ -24,7 +24,7 @@ struct subject {
   const char *id;    /* librbd's id of the image, unique in its pool */
 
   /* The value of the image's metadata NAME; *RET is the caller's.
-   * -ENOENT: there is none.  -EBADMSG: longer than SUBJECT_TEXT_MAX.
+   * -ENOENT: not there.  -EBADMSG: longer than SUBJECT_TEXT_MAX.
    */
   int (*metadata) (void *opaque, const char *name, struct secret **ret,
                    struct reason *why);

@@ -21,8 +21,8 @@ extern bool text_has_controls (const void *bytes, size_t length);
  */
 extern void text_take_id (char *to, size_t size, const char *id);
 
-/* strdup, secret_copy and asprintf, with a sentence: *RET is malloc'd, or NULL and the
- * result -ENOMEM.  Of no text (NULL) there is no copy: 0.
+/* strdup, secret_copy and asprintf, with a sentence: *RET is malloc'd, or NULL
+ * and the result -ENOMEM.  NULL has no copy: 0.
  */
 extern int text_copy (char **ret, const char *text, struct reason *why);
 extern int text_copy_secret (struct secret **ret, const void *bytes,

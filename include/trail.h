@@ -23,7 +23,7 @@
 /* Bytes of an image's id. */
 #define TRAIL_ID_MAX 128
 
-/* Who is at the other end of a connection; -1 where nobody can tell (TCP). */
+/* Who is at the other end of a connection; -1 if unknown (TCP). */
 struct peer {
   int64_t uid, pid;
   uint64_t socket; /* the face's number of it, or 0; not for the trail */
@@ -37,7 +37,7 @@ struct trail {
 
   pthread_mutex_t lock;
   char image_id[TRAIL_ID_MAX];
-  /* Of the last recheck of each key, and whose answer decided. */
+  /* Each key's last recheck, and whose answer decided. */
   struct {
     char request_id[KEY_REQUEST_ID_MAX];
     bool alarm;

@@ -3,10 +3,10 @@
 /* Settings of librados and librbd that make a server faster and change
  * nothing else.
  *
- * They are made where nobody else has an opinion.  What the configuration
- * file, CEPH_ARGS or the monitors have said is seen by comparing with what
- * was compiled in, so that the same value is not seen to be an opinion;
- * ceph.OPTION= always counts.  The order is tuning_look, read the
+ * They are made unless another source has set the option.  The configuration
+ * file, CEPH_ARGS and the monitors have set what differs from the compiled-in
+ * value: setting an option to that value goes unnoticed.  ceph.OPTION=
+ * always counts.  The order is tuning_look, read the
  * configuration, tuning_before_connect, rados_connect,
  * tuning_after_connect.
  *

@@ -4,7 +4,7 @@
  * SIGKILL.
  *
  * The file lies beside the server's Unix socket, as SOCKET.unflushed.  It is
- * mapped, so that a server that is killed leaves behind what it counted last.
+ * mapped, so that a server that is killed leaves its last count there.
  * A planned stop leaves zero, and removes the file.  The next server on the
  * same socket finds what was lost, and lets its clients know (doubt.h).
  *
@@ -77,7 +77,7 @@ extern bool unflushed_gone (const struct unflushed *u);
  */
 extern void unflushed_leave (struct unflushed *u);
 
-/* Only where nobody counts any more.  NULL is allowed. */
+/* Only when counting has ended.  NULL is allowed. */
 extern void unflushed_free (struct unflushed *u);
 
 /* Is this what the file of a server may hold?  It may be all zero. */

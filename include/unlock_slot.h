@@ -6,7 +6,7 @@
  * starts, twenty servers at once would take all of its memory.  So each
  * takes a slot first.  A slot is a name in the abstract namespace of Unix
  * sockets: no file, no privilege, and it is free again when its process
- * is gone, however it went.  Whoever is in another network namespace (a
+ * is gone, however it went.  Another network namespace (a
  * container) counts for itself.  Any user of the host can hold the names:
  * what is won by that is a delay, which is bounded.
  */
@@ -22,12 +22,12 @@
 /* How many headers that need KIB of memory each may be unlocked at a
  * time on a host with this much memory and this many processors: all of
  * them together take a quarter of the memory at most; one may in any
- * case, and more than one per processor would help nobody.
+ * case, and more than one per processor would not help.
  */
 extern unsigned unlock_slots (uint64_t kib, uint64_t host_kib, unsigned cpus);
 
 /* Wait for a slot.  Returns a descriptor for unlock_slot_give, or
- *   -ETIMEDOUT  there was none in time
+ *   -ETIMEDOUT  no slot was free in time
  *   -ESHUTDOWN  the deadline was cancelled
  *   -EMFILE,... what the kernel answered
  */

@@ -92,9 +92,9 @@ struct volume {
   bool loaded;         /* a rehearsal or a trial may leave that out */
   bool erasure_coded;  /* the data pool is, or an ancestor's */
   bool fast_diff;      /* the image has it, as all that it was cloned from */
-  enum engine engine;  /* whose it is; AUTO: nobody's, it is plain */
+  enum engine engine;  /* that serves it; AUTO: it is plain */
   const char *warning; /* what this engine does wrongly here, or NULL */
-  bool extents;        /* can be had, and are right */
+  bool extents;        /* are available and correct */
   bool trims;          /* TRIM frees space, and cuts no sector in two */
   bool trim_offered;   /* and by default: no librbd reads what it leaves */
   struct facts facts;  /* as they were last found */
@@ -103,9 +103,9 @@ struct volume {
   struct geometry geometry;
   struct luks_header header; /* of the image itself; unset without keys */
   struct payload *payload;   /* of the openssl engine, once loaded: until
-                              * somebody takes it over, and leaves NULL */
+                              * it is taken over, which leaves NULL */
 
-  /* For whoever gets the keys; valid until the volume is closed. */
+  /* For the providers of the keys; valid until the volume is closed. */
   struct subject subject;
   char subject_image[IMAGE_SPEC_TEXT_MAX];
   char subject_id[VOLUME_ID_MAX];
