@@ -67,7 +67,7 @@ def test_guest_does_not_notice_restarts(servers, images, key, guest_image,
             server = serve(servers, image, key, path)
         work.goes_on()
         work.end()
-        # The kernel's word for it, whoever asked.
+        # The kernel's word for it, whichever process asked.
         log = machine.call(["dmesg"], 60)
         assert "error" not in log, log
     finally:

@@ -3,8 +3,8 @@
 /* Calls that do not come back, preloaded: as long as a file is in the directory
  * $RBDCRYPT_TEST_HELD, where they leave a file "held" as their sign.
  *
- * "hold": whoever is to encrypt or decrypt a sector (not TLS).
- * "hold-look": whoever asks for an image's size, as each look at it does.
+ * "hold": a thread that encrypts or decrypts a sector (not TLS).
+ * "hold-look": a call for an image's size, as in each look at it.
  */
 
 #define _GNU_SOURCE

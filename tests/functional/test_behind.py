@@ -99,7 +99,7 @@ def test_what_nobody_was_told_is_told_to_who_comes_next(losing, tmp_path):
 
 
 def test_who_comes_again_is_told_what_another_one_was_told(losing):
-    """A guest connects anew; meanwhile somebody else has flushed."""
+    """A guest connects anew; meanwhile another client has flushed."""
     server = losing("engine=openssl")
 
     def told():  # once the server has seen that the guest has gone

@@ -74,7 +74,7 @@ def test_key_that_was_put_back_is_no_news(volume):
 
 def test_key_that_still_opens_the_volume_is_no_news(volume, images, files,
                                                     tmp_path):
-    """Somebody added a keyslot: only a trial can tell."""
+    """A keyslot was added: only a trial can tell."""
     path = str(tmp_path / "two-keyslots")
     shutil.copy(images.header(passphrase=PASSPHRASE), path)
     lab.run("cryptsetup", "luksAddKey", "-q", "--pbkdf", "pbkdf2",
@@ -146,7 +146,7 @@ def test_trial_that_hangs_keeps_no_revocation_from_its_end(volume):
 
 def test_token_that_is_not_for_this_address_ends_nothing_at_once(volume):
     """token_bound_cidrs of the role names another network: no token is
-    called good that is refused, and nobody's policy is blamed."""
+    called good that is refused, and no policy is blamed."""
     volume.log_in_by_approle()
     server = volume.start("grace=60")
     server.works(timeout=lab.UNLOCK_LIMIT)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What others change under an image that is served: each change, with each
-engine, while the server has a watch and while it has none.
+engine, while the server has a watch and while it does not.
 
 What would refuse a start ends the session, with the start's sentence; what
 would not is let alone.  RBDCRYPT_ALL_CHANGES=1 (tests/long/changes) tries all
@@ -43,7 +43,7 @@ def other_header(image):
 
 
 def notifies(image):
-    """Writes to an image tell nobody: not to wait for the clock each time."""
+    """Writes to an image notify no client: not to wait for the clock."""
     image.cluster.rbd("image-meta", "set", image.spec, "note", "x")
 
 
@@ -88,7 +88,7 @@ ENDS = {
                   False),
     "setting": (sets, {"librbd": "rbd_sparse_read_threshold_bytes",
                        "openssl": "rbd_sparse_read_threshold_bytes"}, False),
-    "journaling": (journals, {"librbd": 'would hold plaintext: run "rbd feature',
+    "journaling": (journals, {"librbd": 'plaintext: run "rbd feature',
                               "openssl": None}, False),
     "mirror": (mirrors_by_journal,
                {"librbd": "its journal would hold plaintext",

@@ -94,7 +94,7 @@ def test_64_clients_at_once(servers, images, key, cluster):
 
 
 def test_many_clients_while_the_image_is_being_opened(servers, images, key):
-    """A costly unlock is paid for once; everybody waits for it."""
+    """A costly unlock is paid for once; all clients wait for it."""
     image = images.costly()
     server = servers.start(image, key)
     handles = []
@@ -140,7 +140,7 @@ def test_a_failing_open_gives_the_client_no_name_and_no_path(
 
 
 def full(fd):
-    """Are there answers that nobody takes, and no more come?"""
+    """Do answers wait to be read, and no more come?"""
     def waiting():
         return struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, b"\0" * 4))
     before = waiting()

@@ -64,7 +64,7 @@ def test_what_a_kill_loses_fails_the_first_flush_of_each(
         assert fails(one.flush) == errno.EIO
         one.flush()
         assert fails(two.flush) == errno.EIO
-        with a.connect() as late:  # nobody knows which clients there were
+        with a.connect() as late:  # which clients there were is unknown
             assert fails(late.flush) == errno.EIO
         one.write(lab.pattern(4096), 0)
         one.flush()
@@ -172,7 +172,7 @@ def test_another_volume_is_not_doubted(crashed, servers, images, key,
 
 
 def test_server_on_a_socket_of_its_own(servers, images, key, cluster):
-    """nbdkit -U: the same path, once somebody has removed the old socket."""
+    """nbdkit -U: the same path, once the old socket was removed."""
     image = images.luks()
     first = servers.start(image, key)
     client = first.connect()
@@ -213,7 +213,7 @@ def answers_late(server, cluster):
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o777])
-def test_directory_of_somebody_else(servers, images, key, cluster, mode):
+def test_directory_of_another_user(servers, images, key, cluster, mode):
     """Who nbdkit -u makes the server must be able to write there."""
     place = os.path.join(servers.dir, "roots")
     os.mkdir(place)
@@ -255,7 +255,7 @@ def test_captive_server_leaves_nothing(servers, images, key, cluster):
 
 @pytest.mark.parametrize("what", ["mode", "size", "text", "link", "fifo"])
 def test_file_that_cannot_be_a_count_is_refused(activated, what):
-    """Nobody knows what it said."""
+    """What it said is lost."""
     if what == "link":
         os.symlink("/etc/passwd", activated.count)
     elif what == "fifo":

@@ -102,7 +102,7 @@ class Writer(threading.Thread):
         super().__init__(daemon=True)
         self.client = server.connect()
         self.begin, self.model = begin, bytearray(end - begin)
-        self.trimmed = bytearray(end - begin)  # 1: nobody has written since
+        self.trimmed = bytearray(end - begin)  # 1: not written since
         self.rng = random.Random(number)
         self.requests, self.trouble = requests, None
 
@@ -292,7 +292,7 @@ def test_punched_zeros_free_space_and_are_fast(servers, images, key, cluster):
         expected = bytearray(lab.pattern(16 * MIB))
         expected[4 * MIB - 50:12 * MIB + 50] = bytes(8 * MIB + 100)
         assert data == bytes(expected)
-        # Whoever wants it allocated gets it.
+        # On request it is allocated.
         c.zero(4 * MIB, 4 * MIB, flags=nbd.CMD_FLAG_NO_HOLE)
         c.flush()
         assert cluster.used(image) > before - 5 * MIB
@@ -375,7 +375,7 @@ def test_clone_reads_what_its_parent_had(servers, images, cinder, key,
 
 
 def test_clone_of_a_plain_image_is_refused(servers, images, key):
-    """Somebody wrote a header over a clone: what comes from the parent
+    """A header was written over a clone: what comes from the parent
     would be decrypted to garbage."""
     parent = images.plain()
     child = images.clone(parent)
@@ -429,7 +429,7 @@ def test_part_of_a_sector_in_flight_at_sigterm_is_written(
 
 @pytest.fixture
 def full(cluster):
-    """full(True): the OSDs take no more, and everybody knows."""
+    """full(True): the OSDs take no more, and all clients know."""
     def make(on):
         # An OSD takes the greatest of what is below.
         for what, ratio in (("nearfull", "0.85"), ("backfillfull", "0.90"),
@@ -495,7 +495,7 @@ def test_write_that_fails_after_its_read_changes_nothing(
             assert error.value.errnum == errno.EPERM
             with pytest.raises(nbd.Error):
                 c.zero(count, at)
-            # Nobody waits for a request that has failed.
+            # Nothing waits for a request that has failed.
             assert c.read(MIB, 0) == before
     assert server.stop() == 0
     with servers.start(image, key, engine).connect() as c:

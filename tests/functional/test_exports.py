@@ -130,7 +130,7 @@ def test_client_that_stays_is_told_with_its_own_image(two):
 
 
 def test_image_that_is_gone_ends_only_its_own_export(two, cluster):
-    """No key was refused: nobody is hung up on, and requests fail."""
+    """No key was refused: no client is cut off, and requests fail."""
     idle = [two.connect(which) for which in (FIRST, SECOND)]
     cluster.rbd("feature", "enable", two.images[SECOND].spec, "journaling")
     two.server.says("the session ends")

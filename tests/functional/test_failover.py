@@ -48,7 +48,7 @@ class Node(lab.Bao):
 
 
 class Raft:
-    """Three OpenBaos.  Whoever was frozen is back when the next is."""
+    """Three OpenBaos.  A frozen one is back before the next is frozen."""
 
     def __init__(self, directory):
         self.dir = str(directory)
@@ -128,7 +128,7 @@ def fake(raft, entered):
 
 
 def refusing():
-    """An address where nobody listens."""
+    """An address where nothing listens."""
     return "https://127.0.0.1:%d" % lab.free_port()
 
 
@@ -207,7 +207,7 @@ def test_standby_for_ever_is_an_outage(servers, encrypted, profile, fake):
 
 def test_addresses_that_cannot_say_are_passed_over(servers, encrypted, raft,
                                                    profile, fake):
-    """Nobody listens, packets are swallowed, a certificate is not to be
+    """Nothing listens, packets are swallowed, a certificate is not to be
     trusted, a server is sealed: the fifth is asked in time."""
     sealed = fake(fake_kms.answer(
         "503 Service Unavailable", b'{"errors":["Vault is sealed"]}'))
@@ -364,7 +364,7 @@ def place(address):
 
 def test_kmip_goes_on_with_the_next_address(servers, images, kmip,
                                             profiles_file):
-    """Nobody listens at the first; the second, which gave the key, goes
+    """Nothing listens at the first; the second, which gave the key, goes
     while the volume is served."""
     ident = kmip.key(lab.PASSPHRASE, kind="secret")
     with fake_kms.Way(kmip.address) as third:

@@ -219,7 +219,7 @@ class Volume:
             self.cluster.rbd("snap", "purge", "--no-progress", spec)
             # A killed server's watch keeps it for a while.
             lab.await_(lambda: self.cluster.watchers(spec) == [], 60,
-                       "nobody watches " + spec)
+                       "no watcher of " + spec)
             self.cluster.rbd("rm", "--no-progress", spec)
         self.ancestors = []
 

@@ -119,7 +119,7 @@ def test_file_systems_are_told_of_what_was_lost(servers, images, key, cluster,
     finally:
         machine.end()
     for server in running:
-        # What a broken file system wrote at last nobody has flushed.
+        # A broken file system's last writes were never flushed.
         server.expected_status = None
         server.stop()
     running = serve()

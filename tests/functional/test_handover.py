@@ -55,7 +55,7 @@ def slow(lab_dir, tmp_path):
 
 
 def replace_header(image, path):
-    """Behind everybody's back, as a restored backup does."""
+    """Unseen by servers, as a restored backup does."""
     with open(path, "rb") as f:
         image.overwrite(f.read(image.offset))
 
@@ -112,7 +112,7 @@ def after_the_start(server):
 def test_unit_waits_for_a_volume_that_librbd_unlocks(servers, images, key,
                                                      files, good):
     """Its costly unlock comes after the start: the unit must not be green
-    with a volume that nobody can use, and the log says why."""
+    with a volume that is of no use, and the log says why."""
     server = servers.start(
         images.costly(), key if good else "key=file:" + files("w", "wrong"),
         "engine=librbd")

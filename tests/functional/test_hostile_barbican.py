@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A Keystone and a Barbican that are hostile or somebody else, at a start
+"""A Keystone and a Barbican that are hostile or impostors, at a start
 and at a recheck: no password and no token for those that they are not meant
 for, and no running volume ends by it."""
 

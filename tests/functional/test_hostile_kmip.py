@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A KMIP server that is somebody else, or turns hostile while a volume is
+"""A KMIP server that is an impostor, or turns hostile while a volume is
 served: nothing is asked of the one, and the other ends no volume.
 test_kmip.py has what is hostile at a start."""
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Key servers that are hostile, broken or somebody else: one sentence, the
+"""Key servers that are hostile, broken or another: one sentence, the
 right class in the audit trail, in bounded time and memory, and no token for
 those it is not meant for."""
 

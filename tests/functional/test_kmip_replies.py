@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Replies that other KMIP servers than the tests' own give, and names that
-nobody can see."""
+cannot be seen."""
 
 import pytest
 
@@ -50,7 +50,7 @@ def test_state_that_is_none(servers, encrypted, kmip, profile, classes,
     with kmip.pretending(in_turn(odd, key("7", KEY))) as s:
         classes.refused(servers, "kmip", "nonsense", "nonsense", encrypted,
                         "key=t:7", profile(address=s.address), words=[word],
-                        seen="a State that is none, or two of them")
+                        seen="an invalid State, or two of them")
 
 
 def test_failure_without_a_reason_keeps_the_text(servers, encrypted,

@@ -166,8 +166,8 @@ def test_rights_that_are_withdrawn_under_load(
 @ENGINES
 def test_blocklisted_under_load(servers, images, key, cluster, engine,
                                 tmp_path):
-    """Connections stay broken; the debt of one that leaves is for who comes
-    then, not for who was there."""
+    """Connections stay broken; when one leaves, its debt goes to the next new
+    connection, not to those that were there."""
     image, trail = images.luks(), tmp_path / "trail"
     server = servers.start(image, key, engine, "audit=%s" % trail)
     clients = flushed(server, 3)

@@ -265,7 +265,7 @@ def test_certificate_of_another_name(servers, encrypted, bao, environment):
 
 def test_plain_http_is_refused_beyond_this_machine(servers, encrypted,
                                                    environment, profile):
-    """192.0.2.1 is nobody's (RFC 5737): nothing may be sent there."""
+    """192.0.2.1 is unused (RFC 5737): nothing may be sent there."""
     for refusal in (
             servers.refused(encrypted, "key=bao:secret/v#key", env=dict(
                 environment, BAO_ADDR="http://192.0.2.1:8200")),

@@ -231,7 +231,7 @@ def test_kubernetes_expired_token_is_no_outage(
         words=["expired"])
 
 
-@pytest.mark.parametrize("whose", ["nobody's", "stranger's"])
+@pytest.mark.parametrize("whose", ["unknown", "stranger's"])
 def test_certificate_that_is_not_accepted(
         servers, encrypted, bao, logins, by_auth, classes, whose):
     """Of the right CA, but no role takes it; and of another CA."""
@@ -303,7 +303,7 @@ def test_wrapped_secret_id_works_once(servers, encrypted, logins, approle,
                     *arguments, words=["ALARM", "somebody else"])
 
 
-def test_wrapped_secret_id_that_somebody_took_is_an_alarm(
+def test_wrapped_secret_id_that_was_stolen_is_an_alarm(
         servers, encrypted, bao, logins, approle, by_auth, tmp_path):
     auth = approle(logins.role("approle"), wrapped=True)
     with open(auth["wrapped_secret_id_file"]) as f:
@@ -449,7 +449,7 @@ def test_given_token_is_renewed_and_not_revoked(servers, images, bao, by_auth,
 def test_token_file_that_is_replaced_while_serving(
         servers, images, bao, by_auth, tmp_path):
     """The new token is asked with, learnt about and renewed; the old one
-    is missed by nobody."""
+    is not missed."""
     def token(ttl):
         return bao.must("POST", "auth/token/create", {
             "policies": ["logins"], "ttl": ttl})["auth"]["client_token"]
@@ -487,7 +487,7 @@ def test_recheck_of_a_token_for_few_uses_is_not_possible(
 
 def test_used_up_secret_id_is_no_revocation(
         servers, images, logins, approle, by_auth):
-    """Its token cannot be had again: nobody can say, and grace begins."""
+    """Its token is lost: no answer is possible, and grace begins."""
     role = logins.role("approle", secret_id_num_uses=1, token_ttl="3s",
                        token_max_ttl="3s")
     server = servers.start(

@@ -117,7 +117,7 @@ def resizes(v, size):
     encryption loaded it means the payload, since librbd 18 (see the manual).
     """
     if v.client.handle.is_read_only():
-        return  # it does nobody's work, and librbd 16 cannot read what grew
+        return  # it has no work to do, and librbd 16 cannot read what grew
     loaded = v.engine == "librbd" and v.areas
     v.rbd("resize", "--no-progress", "--allow-shrink", "-s", "%dB" % size,
           "IMAGE")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Many requests at once that overlap, over several connections: a read sees
-what an order of them allows that nobody can deny, whatever befalls the
+what an order of them allows that fits all answers, whatever befalls the
 server.  tests/long/overlaps does more of it, with both engines each time."""
 
 import errno
@@ -33,7 +33,7 @@ def engines(one):
 
 
 class Record:
-    """What somebody has done: VALUE in every 8 bytes of its range."""
+    """A write that was made: VALUE in every 8 bytes of its range."""
 
     def __init__(self, value, begun, ended=FOREVER, strong=False):
         self.value, self.begun, self.ended = value, begun, ended

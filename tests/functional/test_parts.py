@@ -12,7 +12,7 @@ from lab import MIB
 PART = 512
 SECTOR = 4096
 SECTORS = 16  # that both write to: half of them were never written
-SHARED = ("--image-feature", "layering")  # nobody locks it
+SHARED = ("--image-feature", "layering")  # no client locks it
 
 
 def make(images, cluster, kind):

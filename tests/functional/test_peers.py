@@ -103,7 +103,7 @@ def test_peers_tls_refuses_tls_without_a_certificate(servers, images, key,
 
 
 def test_socket_pair_counts_as_local(servers, images, key, cluster):
-    """nbdkit -s: whoever started it is the client."""
+    """nbdkit -s: the process that started it is the client."""
     image = images.luks()
     h = nbd.NBD()
     h.aio_connect_command(["env", "%s=%s" % (lab.MARK, servers.dir),

@@ -104,7 +104,7 @@ def test_what_cannot_be_used_is_told_by_its_name(servers, encrypted, pems,
         names(refusal, pems(bad), word)
         # It begins with the profile, and does not go on with it.
         assert refusal.sentence.count("profiles.json") <= 1
-    # And what can be goes on to the server, where nobody listens.
+    # And a good one goes on to the server, where nothing listens.
     args, env = arguments(way, members(pems))
     names(servers.refused(encrypted, *args, env=env), "127.0.0.1:1")
 

@@ -199,7 +199,7 @@ def test_clients_over_the_network(servers, images, key, psk, tls):
 
 
 def test_activated_socket(servers, images, key, cluster):
-    """The one that listens stays, so that nobody is refused meanwhile."""
+    """The listening socket stays, so that no client is refused meanwhile."""
     image = images.luks()
     path = os.path.join(servers.dir, "activated")
     with socket.socket(socket.AF_UNIX) as listener:
@@ -267,7 +267,7 @@ def test_on_standard_input(servers, images, key, cluster, tmp_path, how):
         assert c.read(4096, 0) == lab.pattern(4096, 5)
 
 
-# --- whoever ends it ---
+# --- what ends it ---
 
 def test_parent_that_ends(servers, images, key, cluster):
     image = images.luks()

@@ -137,7 +137,7 @@ def test_bad_reference_behind_a_profile_is_refused(servers, files,
     path = files("profiles.json", json.dumps({"profiles": {"t": GOOD}}))
     refusal = servers.refused("rbd/x", "key=t:" + reference,
                               "profiles=" + path)
-    # Nobody was asked: that would be told, after some tries.
+    # No server was asked: the refusal would name it, after some tries.
     assert "127.0.0.1:1" not in refusal.sentence
 
 

@@ -70,7 +70,7 @@ def test_what_up_made_is_used_again_and_removed_by_down(
 
 @pytest.mark.parametrize("name", ("log", "data"))
 @pytest.mark.parametrize("word", ("up", "down"))
-def test_a_directory_of_somebody_else_stays_as_it_is(
+def test_a_foreign_directory_stays_as_it_is(
         quickstart, tmp_path, word, name):
     directory = tmp_path / "theirs"
     (directory / name).mkdir(parents=True)

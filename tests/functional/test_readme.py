@@ -247,7 +247,7 @@ def test_no_example_waits_for_ever():
 
 
 def test_the_unit_waits_for_the_longest_start():
-    """With one key, and the limits that nobody has changed."""
+    """With one key and the default limits."""
     def number(pattern, *path):
         return int(re.search(pattern, read(*path)).group(1))
     unlock = number(r"\.pbkdf2_seconds = (\d+)", "include", "luks_header.h")

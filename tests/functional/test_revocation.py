@@ -31,7 +31,7 @@ from lab.volume import PASSPHRASE, TIMEOUT, Volume
                                  "destroy_secret", "end_login"])
 def test_revoked_key_ends_io_and_leaves_memory(
         volume, images, servers, files, cluster, how):
-    """Nobody else's: a neighbour with another key there goes on."""
+    """And no other's: a neighbour with another key there goes on."""
     key = images.volume_key(PASSPHRASE)
     other = Volume(servers, images, volume.bao, files)
     other = Neighbour(other.start(), other.rechecks())
@@ -270,7 +270,7 @@ def test_revoked_while_the_osds_are_silent_ends_the_process(
 @pytest.mark.timeout(240)
 def test_revoked_while_a_look_hangs_wipes_the_key_first(
         volume, cluster, images, files):
-    """The session's thread waits for the OSDs: it cannot do so."""
+    """The session's thread waits for the OSDs: it cannot wipe it."""
     keyring = files("looker", cluster.keyring("looker",
                                               "profile rbd-read-only"))
     key = images.volume_key(PASSPHRASE)
@@ -307,7 +307,7 @@ def held(lab_dir, tmp_path):
 def test_revoked_while_a_look_hangs_wipes_what_was_written(
         volume, held, tmp_path, cluster):
     """In plaintext, in buffers that librbd has done with; the session's
-    thread, which closes the image, cannot do so."""
+    thread, which closes the image, cannot wipe them."""
     server = volume.start("engine=librbd", env=held)
     data = lab.pattern(4096, 5)
     with server.connect() as c:
@@ -328,10 +328,10 @@ def test_revoked_while_a_look_hangs_wipes_what_was_written(
 
 
 @pytest.mark.parametrize("ask", ["read", "write"])
-def test_revoked_while_somebody_works_with_the_key_ends_the_process(
+def test_revoked_while_a_request_works_with_the_key_ends_the_process(
         volume, held, tmp_path, ask):
-    """Nobody can take the volume key from under a thread that uses it; one
-    that does not come back with it must not keep it for ever."""
+    """The volume key cannot be taken from a thread that uses it; a thread
+    that never returns must not keep it for ever."""
     server = volume.start("engine=openssl", env=held)
     server.expected_status = None
     with server.connect() as c:
@@ -574,7 +574,7 @@ def test_an_outage_beyond_grace_is_in_the_trail(volume, sealed, tmp_path):
 
 
 # ---------------------------------------------------------------------
-# Nobody to ask.
+# No server to ask.
 
 @pytest.mark.parametrize("parameter", [
     "recheck=-1", "recheck=x", "recheck=86401", "grace=-1",

@@ -69,7 +69,7 @@ def test_configuration_that_is_none_ends_the_start_with_its_path(
 
 def test_monitor_that_is_down_ends_the_start_with_its_address(
         servers, key, files):
-    with socket.socket() as s:  # bound, so that nobody else listens
+    with socket.socket() as s:  # bound, so that no other process listens
         s.bind(("127.0.0.1", 0))
         address = "127.0.0.1:%d" % s.getsockname()[1]
         conf = files("ceph.conf", "[global]\nmon_host = v1:%s\n"

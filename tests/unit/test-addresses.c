@@ -221,7 +221,7 @@ test_leaving_an_address_that_others_left (void **state)
   assert_int_equal (three.kept, 0);
 }
 
-/* It answered, and with nonsense: nobody else is asked the same. */
+/* It answered, and with nonsense: no other is asked the same. */
 static void
 test_the_next_round_begins_after_nonsense (void **state)
 {

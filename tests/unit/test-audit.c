@@ -418,7 +418,7 @@ lines_of_several_servers_do_not_mix (void **state)
 }
 
 static void
-somebody_elses_lock_holds_nothing_up (void **state)
+another_process_lock_holds_nothing_up (void **state)
 {
   struct audit *a = open_trail (path);
   FILE *f = fopen (path, "r");
@@ -543,7 +543,7 @@ main (void)
     TEST (losses_are_told_at_the_end),
     TEST (losses_of_a_child_are_told_by_its_parent),
     TEST (lines_of_several_servers_do_not_mix),
-    TEST (somebody_elses_lock_holds_nothing_up),
+    TEST (another_process_lock_holds_nothing_up),
     TEST (a_file_that_proves_nothing_is_refused),
     TEST (none_writes_nothing),
     TEST (every_class_has_a_word),

@@ -165,7 +165,7 @@ struct client {
   unsigned workers;
 };
 
-/* What somebody has done to the image. */
+/* A write to the image. */
 struct record {
   uint64_t offset, count;
   unsigned char value;
@@ -725,7 +725,7 @@ work_flush (struct worker *w)
 /* --- what a crash would lose --- */
 
 static bool
-doubted_by_somebody (const struct volume *v)
+is_doubted (const struct volume *v)
 {
   for (unsigned i = 0; i < v->nr_clients; i++)
     if (v->clients[i].open && v->clients[i].doubts)
@@ -738,7 +738,7 @@ pass_time (struct volume *v)
 {
   clock_ms += roll (DOUBT_MS / 2);
   behind_settle (&v->behind, false);
-  if (v->told && clock_ms - v->told_ms >= DOUBT_MS && !doubted_by_somebody (v))
+  if (v->told && clock_ms - v->told_ms >= DOUBT_MS && !is_doubted (v))
     v->doubt = false;
 }
 
@@ -767,7 +767,7 @@ check_count (const struct volume *v)
   if ((count->lost > 0) != lost)
     fail ("%d bytes count as lost", (int)count->lost);
   if ((answered || lost) && count->since == 0)
-    fail ("nobody knows since when");
+    fail ("since when is unknown");
 }
 
 static void
@@ -791,7 +791,7 @@ check_merging (const struct volume *v)
     fail ("something is held for nothing");
 }
 
-/* Nobody waits for what is held back. */
+/* Nothing waits for what is held back. */
 static void
 check_held (struct volume *v)
 {
@@ -833,7 +833,7 @@ open_client (struct volume *v, struct client *c)
   behind_client_open (&v->behind, false, &c->client);
 }
 
-/* A session that ends now knows whether everybody was told. */
+/* A session that ends now knows whether all clients were told. */
 static void
 check_owes (struct volume *v)
 {
@@ -842,8 +842,8 @@ check_owes (struct volume *v)
   for (unsigned i = 0; i < v->nr_failures; i++)
     owes = owes || to_be_told (v, &v->failures[i]);
   if (behind_owes (&v->behind) != owes)
-    fail (owes ? "nobody knows that a client was not told"
-               : "something is owed, and everybody was told");
+    fail (owes ? "a client was not told, and nothing is owed"
+               : "something is owed, and all clients were told");
 }
 
 static void
@@ -1037,7 +1037,7 @@ can_run (const struct worker *w)
   return !w->done && (!w->waits_for || *w->waits_for);
 }
 
-/* Somebody goes on.  False: there is nobody. */
+/* A worker goes on.  False: none can. */
 static bool
 step (void)
 {
@@ -1070,7 +1070,7 @@ step (void)
   return true;
 }
 
-/* Whoever comes last finds what was lost, and all the rest. */
+/* A last client finds what was lost, and all the rest. */
 static void
 look_at_the_end (struct volume *v)
 {
@@ -1120,7 +1120,7 @@ run_schedule (uint64_t number)
   }
   for (unsigned i = 0; i < nr_workers; i++)
     if (!workers[i].done)
-      fail ("somebody waits for ever");
+      fail ("a worker waits for ever");
   for (unsigned i = 0; i < nr_volumes && !fault[0]; i++)
     look_at_the_end (&volumes[i]);
   if (pool.used != 0)

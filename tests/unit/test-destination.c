@@ -122,7 +122,7 @@ a_withdrawn_buffer_is_never_written (void **state)
     for (volatile unsigned i = 0; i < turn % 61; i++)
       ;
     if (destination_withdraw (&race.d)) {
-      /* Now it is somebody else's. */
+      /* Now it has another owner. */
       buf[COUNT - 1] = buf[DESTINATION_HEAD] = 0;
       while (atomic_load (&race.delivered) != turn)
         ;

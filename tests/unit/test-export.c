@@ -158,7 +158,7 @@ test_only_clients_of_an_export_have_its_sockets (void **state)
   export_begin (e);
   attach (e, &c[0], 1);
   attach (other, &c[1], 2);
-  attach (e, &c[2], 0); /* nobody can tell which it has */
+  attach (e, &c[2], 0); /* which it has is unknown */
   assert_true (export_has_socket (e, 1));
   assert_false (export_has_socket (e, 2));
   assert_true (export_has_socket (other, 2));

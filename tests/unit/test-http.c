@@ -101,7 +101,7 @@ get (const struct script *script, struct http_reply *reply, struct reason *why)
 
 /* ---- several addresses ---- */
 
-/* One question to a server with ADDRESS and another, where nobody is. */
+/* One question to a server with ADDRESS and a second, dead address. */
 static int
 get_of_two (struct key_server *server, const char *head,
             struct http_reply *reply)

@@ -231,7 +231,7 @@ test_a_directory_is_refused (void **state)
   refused (reference, EINVAL, "is a directory, not a regular file");
 }
 
-/* Nobody writes to it: opening or reading it must not wait. */
+/* It has no writer: opening or reading it must not wait. */
 static void
 test_a_fifo_is_refused_at_once (void **state)
 {
@@ -266,7 +266,7 @@ test_a_file_that_others_can_read_is_refused (void **state)
   }
 }
 
-/* Only root can give a file away; the other half is for everybody. */
+/* Only root can give a file away; any user runs the other half. */
 static void
 test_only_files_of_root_and_our_own_are_accepted (void **state)
 {

@@ -219,7 +219,7 @@ test_the_same_key_is_fetched_once (void **state)
 }
 
 static void
-test_a_shared_failure_is_everybodys (void **state)
+test_a_shared_failure_is_shared_by_all (void **state)
 {
   struct kms *kms = acquired ("a");
   struct question q = QUESTION (kms);
@@ -352,7 +352,7 @@ main (void)
   const struct CMUnitTest tests[] = {
     cmocka_unit_test (test_a_profile_has_one_kms),
     cmocka_unit_test (test_the_same_key_is_fetched_once),
-    cmocka_unit_test (test_a_shared_failure_is_everybodys),
+    cmocka_unit_test (test_a_shared_failure_is_shared_by_all),
     cmocka_unit_test (test_a_fetch_that_was_given_up_is_no_answer),
     cmocka_unit_test (test_too_many_wait_for_their_turn),
     cmocka_unit_test (test_waiting_ends_by_shutdown),

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* Secret ids that can be had once, and a token from its login to its end. */
+/* Secret ids that unwrap once, and a token from its login to its end. */
 
 #include "config.h"
 
@@ -144,7 +144,7 @@ test_a_wrapping_token_of_another_origin_is_an_alarm (void **state)
   }
 }
 
-/* It may be used up now, and then by nobody else. */
+/* It may be used up now, but not by another party. */
 static void
 test_an_unwrapping_without_an_answer_is_no_alarm (void **state)
 {

@@ -246,7 +246,7 @@ test_a_login_that_got_no_http_is_lost (void **state)
 
 /* ---- doubts ---- */
 
-/* token_bound_cidrs, and nobody's policy. */
+/* token_bound_cidrs, and no policy. */
 static void
 test_a_fresh_token_that_is_refused_bare_is_not_called_good (void **state)
 {

@@ -339,7 +339,7 @@ a_token_that_does_not_fit_has_no_room (void **state)
   fail_msg ("12 KiB of text fit into the rest of 12 KiB");
 }
 
-/* LUKS2 numbers its tokens up to 31: what is behind is no token. */
+/* LUKS2 numbers its tokens up to 31: a higher number is no token. */
 static void
 of_two_hundred_tokens_32_count (void **state)
 {

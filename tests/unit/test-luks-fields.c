@@ -216,7 +216,7 @@ scalar (const char *p)
   return (size_t)(end + 1 - p);
 }
 
-/* The length of the value at P, or 0: there is none that ends there. */
+/* The length of the value at P, or 0: no value ends there. */
 static size_t
 value_at (const char *text, const char *p)
 {

@@ -851,7 +851,7 @@ a_failed_write_changes_nothing_outside (void **unused)
   f.memory.fail_read = 0;
   assert_int_equal (payload_read (f.payload, store (&f), all, SIZE, 0), 0);
   assert_memory_equal (all, model, SIZE);
-  /* Whoever came after the failure is not waiting for it. */
+  /* A write after the failure does not wait for it. */
   assert_int_equal (
       payload_write (f.payload, store (&f), buf, sizeof buf, 10000), 0);
   free (model);

@@ -188,7 +188,7 @@ test_who_comes_alone_is_known (void **state)
   stop_listening ();
 }
 
-/* Nobody else's socket is taken for it. */
+/* No other process's socket is taken for it. */
 static void
 test_who_comes_with_others_of_the_same_process_is_not (void **state)
 {

@@ -198,7 +198,7 @@ test_what_can_be_used (void **state)
          both (private_key (key, NULL), certificate ()), "");
   check (NULL, both (private_key (key, NULL), certificate ()),
          both (certificate (), private_key (key, NULL)), "");
-  /* A protected key in the certificates' file is nobody's business. */
+  /* A protected key in the certificates' file does not matter. */
   check (NULL, both (private_key (key, "word"), certificate ()),
          private_key (key, NULL), "");
 }

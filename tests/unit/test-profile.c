@@ -584,7 +584,7 @@ test_insecure_http_is_accepted_where_it_is_written (void **state)
   address_accepted ("http://192.0.2.1:8200", ", \"insecure_http\": true" AUTH);
 }
 
-/* An agent behind a socket logs in itself. */
+/* An agent on a socket logs in itself. */
 static void
 test_a_unix_socket_needs_no_login (void **state)
 {

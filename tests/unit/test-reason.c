@@ -134,7 +134,7 @@ names_are_shown_up_to_64_bytes (void **state)
   assert_string_equal (reason_name (buf, ""), "");
 }
 
-/* Nobody would see where such a name ends. */
+/* The end of such a name would go unseen. */
 static void
 names_with_blanks_are_quoted (void **state)
 {

@@ -247,7 +247,7 @@ test_a_failure_is_told_in_the_childs_words (void **state)
   assert_non_null (strstr (error, "no keyslot opens"));
   assert_non_null (strstr (error, "the key is tenant-a:child"));
   assert_nothing_left (e);
-  assert_true (atomic_load (ended) >= 1); /* nobody will use the login */
+  assert_true (atomic_load (ended) >= 1); /* the login is not used */
   export_finish (e);
 
   e = begin (1);

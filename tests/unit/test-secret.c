@@ -277,7 +277,7 @@ a_freed_secret_was_wiped_first (void **state)
 static void
 the_watch_notices_what_is_not_wiped (void **state)
 {
-  /* volatile: a compiler may leave out what nobody sees. */
+  /* volatile: a compiler may leave out what is not seen. */
   char *volatile p = strdup (PATTERN);
 
   (void)state;

@@ -181,11 +181,11 @@ test_rechecks_are_about_the_key_that_decided (void **state)
   trail_destroy (&trail);
 }
 
-/* Somebody else used the credential: once for each time that this begins. */
+/* Another party used the credential: once for each time that this begins. */
 static void
 test_an_alarm_is_told_once (void **state)
 {
-  const struct reason why = sentence ("used by somebody else");
+  const struct reason why = sentence ("used by another party");
   const struct key_question alarm = question ("c3", true);
   const struct key_question calm = question ("c4", false);
 

@@ -113,7 +113,7 @@ a_kill_leaves_what_was_counted (void **state)
   (void)state;
   die_with (4096, 0);
   must_find (ID, 4096, true);
-  must_find (ID, 4096, true); /* nobody has ended that */
+  must_find (ID, 4096, true); /* that has not ended */
 }
 
 static void

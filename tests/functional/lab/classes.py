@@ -36,7 +36,7 @@ FAILURES = {
     "gone-recoverable": "deleted, and can be brought back",
     "wrong-login": "the login is refused",
     "expired-login": "the login was good once",
-    "unreachable": "nobody listens",
+    "unreachable": "nothing listens",
     "timeout": "no answer in time",
     "tls": "not the server that is trusted",
     "unavailable": "sealed, 5xx, its own backend is away",

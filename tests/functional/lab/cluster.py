@@ -96,8 +96,8 @@ class Cluster:
         return self.connection.lockers(image)
 
     def unset(self, image, setting):
-        """Remove a setting of an image behind librbd's back, which cannot
-        open an image whose rbd_plugins it has not."""
+        """Remove a setting of an image without librbd, which cannot
+        open an image whose rbd_plugins it lacks."""
         pool, name = str(image).split("/")
         ident = self.call("rados", "-p", pool, "get", "rbd_id." + name,
                           "-").stdout[4:].decode()
@@ -148,7 +148,7 @@ class Cluster:
 
     def kill_osd(self):
         """The first one, which has all but erasure-coded pools: connections
-        to it break, and nobody listens."""
+        to it break, and nothing listens."""
         with open(os.path.join(self.dir, "osd.0.pid")) as f:
             pid = int(f.read())
         os.kill(pid, signal.SIGKILL)

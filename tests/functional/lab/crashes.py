@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Servers that are killed, one after the other, on a socket that stays: it
-was made by somebody else, as under systemd's socket activation."""
+was made by another process, as under systemd's socket activation."""
 
 import errno
 import os

@@ -386,7 +386,7 @@ class Builder:
     # --- reading by our own hand ---
 
     def read(self, layer):
-        """The payload of LAYER, which nobody serves."""
+        """The payload of LAYER, which is not served."""
         raw = self.cluster.rbd("export", "--no-progress", layer.spec, "-")
         offset, sectors = layer.header.offset, layer.header.sectors
         assert layer.header.is_in(raw), \

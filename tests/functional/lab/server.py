@@ -133,7 +133,7 @@ class Daemon(Server):
     """nbdkit as users start it: it goes into the background.
 
     PROCESS is what was started, and ends when the server listens; the
-    server is no child of ours, so that nobody learns its exit status.
+    server is no child of ours, so that its exit status is lost.
     """
 
     mode = []

@@ -23,6 +23,6 @@ def told(lines):
 
 def await_left(path, connections=1):
     """A server knows that so many CONNECTIONS have ended, and what they were
-    not told: it may do so long after they have closed."""
+    not told: it may learn that long after they have closed."""
     await_(lambda: len(of(read(path), "detach")) >= connections, 20,
            "%d connections have ended" % connections)

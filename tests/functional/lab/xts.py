@@ -25,7 +25,7 @@ class Sectors:
         return self._run(data, offset, Cipher.encryptor)
 
     def decrypt(self, data, offset):
-        """Sectors that hold zeros only are those that nobody has written."""
+        """Sectors of zeros only were never written."""
         zeros, out = bytes(self.size), []
         for at in range(0, len(data), self.size):
             sector = data[at:at + self.size]
