@@ -86,7 +86,7 @@ trail_unlock_failed (struct trail *t, int r, const struct reason *why);
 extern void trail_session (struct trail *t, enum session_event event, int r,
                            const struct reason *why);
 
-/* The server ends, and not rightly: session_stop says why. */
+/* The server ends uncleanly: session_stop says why. */
 extern void
 trail_stop_failed (struct trail *t, int r, const struct reason *why);
 

@@ -220,7 +220,7 @@ struct layers {
   unsigned depth;        /* all ancestors */
   bool different;        /* one is plain, or laid out unlike the image itself */
   bool scattered;        /* the image, or an ancestor that is encrypted */
-  bool foreign;          /* a header that no librbd since 18 reads rightly */
+  bool foreign;          /* a header that librbd 18 and later misread */
   const char *refused;   /* by librbd, one of them: why; or NULL */
   double unlock_seconds; /* of all of them; see luks_header.h */
   double digest_seconds;

@@ -2,7 +2,7 @@
 
 /* The choice of the engine, and the openssl engine's way to unlock.
  *
- * librbd serves what it serves rightly.  The rest is what it refuses,
+ * librbd serves what it serves correctly.  The rest is what it refuses,
  * what it would spoil, and what it would read wrongly.
  *
  * The openssl engine was a little faster over all rows of the benchmark, but
@@ -30,7 +30,7 @@ cipher_known (const struct luks_header *h)
 #define OF(layer, what)                                                        \
   ((layer)->inherited ? "its ancestor's " what : "its " what)
 
-/* What no librbd since 18 reads rightly, whatever else changes. */
+/* What librbd 18 and later misread, whatever else changes. */
 static const char *
 foreign (const struct layer *l)
 {

@@ -144,7 +144,7 @@ class Part:
 
 
 def turned(some, turn, number):
-    """Nobody always comes after the same one."""
+    """No target always follows the same one."""
     some = list(some)
     if turn % 2:
         some.reverse()
@@ -222,7 +222,7 @@ class Cells(Part):
                 number + 1, len(self.workloads), w.name))
 
     def look(self, ledger, turn):
-        # What is given back after a burst, everybody has given back then.
+        # What is given back after a burst, all have given back by then.
         time.sleep(self.SETTLE)
         for p in self.peers:
             memory = p.memory()

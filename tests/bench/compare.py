@@ -46,7 +46,7 @@ class Change:
 
 def by_yardstick(results, section, name, spread):
     """SPREAD as a share of librbd's own rate in the same rounds: what the
-    machine did that day goes out of it.  None where there is none."""
+    machine did that day goes out of it.  None if there is no such row."""
     row, _, peer = name.rpartition("|")
     if section not in ("cells", "remote") or peer == YARDSTICK:
         return None

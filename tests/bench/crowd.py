@@ -40,12 +40,12 @@ class Crowd(Part):
     def estimate(self, name):
         return self.bench.seconds + 0.8
 
-    def everybody(self):
+    def all_peers(self):
         return [p for group in self.groups.values() for p in group]
 
     def prepare(self):
-        say("%d images of %d MiB" % (len(self.everybody()), SIZE // MIB))
-        for p in self.everybody():
+        say("%d images of %d MiB" % (len(self.all_peers()), SIZE // MIB))
+        for p in self.all_peers():
             p.prepare(self.bench)
             p.start()
             try:
@@ -54,15 +54,15 @@ class Crowd(Part):
                 p.stop()
 
     def start(self):
-        for p in self.everybody():
+        for p in self.all_peers():
             p.begin()
 
     def stop(self):
-        for p in self.everybody():
+        for p in self.all_peers():
             p.stop()
 
     def remove(self):
-        for p in self.everybody():
+        for p in self.all_peers():
             self.bench.pool.remove(p.image)
 
     def measure(self, name, turn):

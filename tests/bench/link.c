@@ -204,7 +204,7 @@ far_init (int life)
 {
   char byte;
 
-  signal (SIGCHLD, SIG_IGN); /* nobody waits for daemons */
+  signal (SIGCHLD, SIG_IGN); /* no process waits for daemons */
   while (read (life, &byte, 1) == -1 && errno == EINTR)
     ;
   _exit (EXIT_SUCCESS);

@@ -313,7 +313,7 @@ class LuksFilter(Rbdcrypt):
             raise Missing("nbdkit's luks filter is not installed")
 
     def filler(self):
-        # The same format, by somebody who writes it 40 times as fast.
+        # The same format, written 40 times as fast.
         peer = QemuNbdLuks1(self.ident, self.title)
         peer.bench, peer.image = self.bench, self.image
         return peer

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Where the images are: a cluster of our own, or a pool that somebody
+"""Where the images are: a cluster of our own, or a pool that its owner
 gave us; and how images are made, so that all hold the same."""
 
 import itertools
@@ -21,7 +21,7 @@ BESIDES = 2 << 30
 
 
 class Refused(Exception):
-    """A sentence for whoever started this."""
+    """A sentence for the user who started this."""
 
 
 def check_pool(name, mine, own_conf):
@@ -38,7 +38,7 @@ def check_pool(name, mine, own_conf):
 
 
 def check_room(directory, needed):
-    """An OSD whose disk is full hangs everybody, and fills it for others."""
+    """An OSD whose disk is full hangs all clients, and fills it for others."""
     free = shutil.disk_usage(directory).free
     if free < needed:
         raise Refused("%s has %.0f GiB free, this needs %.0f: RBDCRYPT_TEST_DIR "

@@ -9,7 +9,7 @@
  * an offset.  Ceph itself does not mind a jump of a day or a year.
  *
  * A wait during which the clock may have jumped ends early, as if for no
- * reason, after a moment: whoever waits looks at the clock again.
+ * reason, after a moment: a waiter looks at the clock again.
  */
 
 #define _GNU_SOURCE

@@ -27,7 +27,7 @@ RECORD = json.dumps({"data": {"data": {"key": TEXT},
 RIGHT = fake_kms.answer("200 OK", RECORD)
 TOKEN = "s.this-token-must-not-arrive-elsewhere"
 
-# Of the profile's timeout: enough for an answer on a loaded machine, and short
+# The profile's timeout: enough for an answer on a loaded machine, and short
 # for servers that give none.  Connecting to Ceph and the machine add to it;
 # any other limit is later.
 TIMEOUT = 4

@@ -124,7 +124,7 @@ def test_denied_name_looks_like_a_missing_one(servers, encrypted, kmip,
     for name in ("kmip/theirs", "kmip/nobodys"):
         classes.refused(servers, "kmip", "denied", "denied|gone", encrypted,
                         "key=t:" + name, by_name,
-                        words=["denied", "there is none", name],
+                        words=["denied", "does not exist", name],
                         seen="Locate finds nothing: it is hidden or is not")
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The matrix of engine, header, geometry and ancestry (lab/matrix.py): what is
-served is read and written rightly, what is not is refused in a sentence.
+served is read and written correctly, what is not is refused in a sentence.
 
 RBDCRYPT_SEED    chooses the sample, and what is written in each case; the
                  header of pytest's output tells it

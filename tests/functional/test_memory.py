@@ -22,14 +22,14 @@ BEHIND = 8 * MIB
 # After bursts: 64 MiB is the aim; the rest is for what is busy beside it.
 RESIDENT = 96 * MIB + BEHIND
 GROWTH = 8 * MIB
-# Of a run that is too short to say what grows: with two busy clients.
+# For a run that is too short to say what grows: with two busy clients.
 BUSY = 256 * MIB
 DATA = lab.pattern(5 * MIB)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_bursts_leave_little(servers, images, key, engine):
-    """Of each size: what one leaves free, the next can use."""
+    """For each size: what one leaves free, the next can use."""
     server = servers.start(images.luks(), key, engine, "behind=%d" % BEHIND)
     clients = [server.connect() for _ in range(4)]
     for c in clients:
@@ -82,7 +82,7 @@ def work(server, seed, until, trouble):
 
 @pytest.mark.timeout(2 * SECONDS + 180)
 def test_memory_does_not_grow_under_random_load(servers, images, key):
-    """Of each engine's server; sampled, the second third against the
+    """Each engine's server; sampled, the second third against the
     last."""
     seconds = SECONDS or 6
     running = [servers.start(images.luks(), key, engine,

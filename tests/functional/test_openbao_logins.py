@@ -234,7 +234,7 @@ def test_kubernetes_expired_token_is_no_outage(
 @pytest.mark.parametrize("whose", ["unknown", "stranger's"])
 def test_certificate_that_is_not_accepted(
         servers, encrypted, bao, logins, by_auth, classes, whose):
-    """Of the right CA, but no role takes it; and of another CA."""
+    """From the right CA, but no role takes it; and from another CA."""
     members = {"client_cert": bao.file("client.pem"),
                "client_key": bao.file("client.key")}
     if whose == "stranger's":

@@ -78,7 +78,7 @@ class Model:
         self.volatile = []
 
     def settle(self, pending):
-        """Of what was not answered nothing comes any more."""
+        """What was not answered comes no more."""
         now = self.tick()
         for r in pending:
             r.ended = now

@@ -83,7 +83,7 @@ static const char *const mutant_names[NR_MUTANTS] = {
   "once",
   "close",
   "parted",
-  "everybody",
+  "all told",
   "room",
   "own write",
   "buffer",
@@ -917,7 +917,7 @@ lose_all (struct volume *v)
   behind_forsake (&v->behind);
 }
 
-/* Of the pool that only one volume uses. */
+/* For a pool that only one volume uses. */
 static void
 check_wiped (void)
 {

@@ -379,7 +379,7 @@ what_no_server_writes_is_refused (void **state)
   assert_false (unflushed_valid (&r));
 }
 
-/* Of any bytes: no crash, and what is taken counts sensibly. */
+/* From any bytes: no crash, and what is taken counts sensibly. */
 static void
 random_bytes_are_refused_or_bounded (void **state)
 {

@@ -127,7 +127,7 @@ def audited(servers):
 
 
 def last_outcome(path):
-    """Of the last failure in the audit trail PATH."""
+    """The class of the last failure in the audit trail PATH."""
     lines = trail.read(path)
     outcomes = [e["outcome"] for e in lines if e["outcome"] != "ok"]
     assert outcomes, "no failure in the audit trail: %r" % lines

@@ -16,7 +16,7 @@ SOCKET = "run/systemd/journal/socket"
 UNSHARE = ("unshare", "-m", "--propagation", "unchanged", "sh", "-euc")
 PRIVATE = "mount --make-rprivate / 2>/dev/null || :\n"
 
-# Of the kernel's messages and its audit it takes none; every line counts.
+# It takes no messages of the kernel or its audit; every line counts.
 START = PRIVATE + """
 mkdir -p /run/systemd /run/log
 for d in /run/systemd /run/log; do

@@ -6,7 +6,7 @@ import json
 from lab.openbao import FIELD
 
 PASSPHRASE = b"an-unmistakable-passphrase-9876543210-fedcba"
-# Of the profile: one question, which takes long on a busy host.
+# The profile's: one question, which takes long on a busy host.
 TIMEOUT = 5
 
 
