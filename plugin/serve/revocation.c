@@ -268,8 +268,8 @@ take_step (void *opaque, enum recheck_step step, int err,
     warn (s, err, why);
     break;
   case RECHECK_WORKS:
-    s->params.log->error ("recovered: the KMS answers again: the key may "
-                          "still be used");
+    s->params.log->error ("recovered: the key server answers again: the key "
+                          "may still be used");
     session_tell (s, SESSION_EVENT_RECHECK_WORKS, 0, NULL);
     break;
   case RECHECK_PAUSE:

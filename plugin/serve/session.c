@@ -372,9 +372,8 @@ session_wait (struct session *s, struct session_info *info, struct reason *why)
   if (atomic_load (&s->stopping))
     err = reason_set (why, ESHUTDOWN, "the server is shutting down");
   else if (s->state == SESSION_OPEN && s->paused)
-    err = reason_set (why, EAGAIN,
-                      "I/O is paused: the KMS cannot say whether the key may "
-                      "still be used");
+    err = reason_set (
+        why, EAGAIN, "I/O is paused: the key server has not confirmed the key");
   else if (s->state == SESSION_OPEN && s->looks_done < look)
     err = reason_set (why, ETIMEDOUT, "the cluster does not answer");
   else if (s->state == SESSION_OPEN) {

@@ -155,7 +155,7 @@ def test_removed_wrapped_key_ends_io_and_leaves_memory(
     wrap(wrapped, "{}")
     server.says("continuing for 60 seconds")
     wrap(wrapped)
-    server.says("the KMS answers again")
+    server.says("the key server answers again")
     assert load.errors == []
     assert places(server.pid, key)
     wrapped.cluster.rbd("image-meta", "remove", wrapped.spec, DEK)
@@ -181,7 +181,7 @@ def test_damaged_wrapped_key_says_nothing_about_the_key(servers, wrapped,
         server.says("continuing for 60 seconds")
         c.write(lab.pattern(4096), 0)
         wrap(wrapped)
-        server.says("the KMS answers again")
+        server.says("the key server answers again")
 
 
 def test_osds_that_do_not_answer_cannot_say(servers, wrapped, profiles,
@@ -198,7 +198,7 @@ def test_osds_that_do_not_answer_cannot_say(servers, wrapped, profiles,
     finally:
         cluster.ceph("osd", "unset", "pause")
         cluster.healthy()
-    server.says("the KMS answers again")
+    server.says("the key server answers again")
     lines = read_trail(trail)
     failed = [e for e in of(lines, "recheck") if e["outcome"] != "ok"]
     assert {e["outcome"] for e in failed} == {"cannot-say"}, lines

@@ -161,4 +161,4 @@ def test_token_that_is_not_for_this_address_ends_nothing_at_once(volume):
     volume.bao.must("POST", volume.role, {
         "token_policies": [volume.policy], "token_ttl": "300s",
         "token_bound_cidrs": []})
-    server.says("the KMS answers again")
+    server.says("the key server answers again")

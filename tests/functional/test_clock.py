@@ -126,7 +126,7 @@ def test_a_certificate_that_the_clock_refuses_is_told(volume, clock, off,
     server.says("continuing for 60 seconds")
     server.says(words)
     clock.off_by(0)
-    server.says("the KMS answers again")
+    server.says("the key server answers again")
     load.finish()
     assert load.errors == [] and load.slowest < lab.AT_ONCE
     clock.off_by(off)

@@ -276,7 +276,7 @@ def test_address_that_answers_nonsense_is_left_by_the_next_question(
     assert second.connections == 0
     first.reply = reply
     lab.await_(lambda: second.connections >= 2, 30, "another is asked")
-    server.says("the KMS answers again", 30)
+    server.says("the key server answers again", 30)
     assert server.stop() == 0
 
 
@@ -417,7 +417,7 @@ def test_kmip_server_that_answers_nonsense_is_left(servers, images, kmip,
                                "grace=60", profiles_file(t=p))
         serves(server)
         first.reply = strange
-        server.says("the KMS answers again", 30)
+        server.says("the key server answers again", 30)
         assert server.stop() == 0
 
 

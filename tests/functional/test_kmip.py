@@ -567,7 +567,7 @@ def test_outage_within_grace_is_not_noticed_by_clients(servers, images, kmip,
     load = Load(server.connect())
     with kmip.frozen():
         server.says("continuing for 60 seconds")
-    server.says("the KMS answers again")
+    server.says("the key server answers again")
     load.finish()
     assert load.errors == []
     assert load.slowest < 6

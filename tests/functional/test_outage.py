@@ -34,7 +34,7 @@ def test_fio_verifies_through_an_outage_within_grace(volume, bao, tmp_path):
             begin = time.monotonic()
             server.says("continuing for %d seconds" % grace)
             time.sleep(max(0, OUTAGE - (time.monotonic() - begin)))
-        server.says("the KMS answers again")
+        server.says("the key server answers again")
         assert fio.slowest() < 6
     assert "pausing I/O" not in server.stderr()
 

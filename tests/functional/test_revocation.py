@@ -170,7 +170,7 @@ def test_outage_of_barbican_within_grace_is_not_noticed(
     load = Load(server.connect())
     with barbican.frozen("barbican"):
         server.says("continuing for 60 seconds")
-    server.says("the KMS answers again")
+    server.says("the key server answers again")
     load.finish()
     assert load.errors == []
     assert load.slowest < 8
@@ -376,7 +376,7 @@ def test_outage_within_grace_is_not_noticed_by_clients(volume, bao, sealed):
         before = load.count
         lab.await_(lambda: load.count > before, TIMEOUT, "I/O continues")
     bao.unseal()
-    server.says("the KMS answers again")
+    server.says("the key server answers again")
     load.finish()
     assert load.errors == []
     assert load.slowest < TIMEOUT

@@ -56,7 +56,7 @@ def io_until(condition, client):
 
 def outage(n, path):
     """One warning, one word in the trail at PATH, and the end of both."""
-    n.says("the KMS answers again")
+    n.says("the key server answers again")
     assert n.stderr().count("continuing for") == 1, n.stderr()
 
     def told():
