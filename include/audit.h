@@ -3,9 +3,9 @@
 /* The audit trail: one line for each thing that an auditor asks about.
  *
  * Written to the journal (as structured fields) or to a file (as JSON
- * lines).  It names images, keys and peers, and never a value.  That it
- * cannot be written stops nothing, and is itself reported: once in the
- * log, and in the trail when that works again.
+ * lines).  It names images, keys and peers, and never a value.  A write
+ * error stops nothing, and is itself reported: once in the log, and in
+ * the trail when that works again.
  */
 
 #ifndef RBDCRYPT_AUDIT_H

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* Write-behind: what changes an image, in order, and answered before the
- * store has it.
+/* Write-behind: changes of an image, kept in order, and answered before the
+ * store has them.
  *
  * A write's data is copied, or encrypted, once, into a buffer from here,
  * and handed to the store, which completes it whenever it likes.  Meanwhile
- * the client has its answer, as long as not too much is on its way.
+ * the client has its answer, unless too much is in flight.
  *
- * Order.  The store keeps none.  So of operations that overlap, in whole
- * sectors, only one is inside it; the next is handed over when that one
+ * Order.  The store keeps no order.  So only one of the operations that
+ * overlap, in whole sectors, is inside it; the next follows when it
  * completes.  Where a part of a sector makes the store read and write a
  * whole object, such an operation counts as all of its object.  A read
  * waits for what overlaps and was answered before; nothing else waits.
@@ -56,8 +56,8 @@ struct behind_pool {
   TAILQ_HEAD (, behind_room) waiting;
 };
 
-/* All volumes together have LIMIT bytes under way, and each at least one
- * operation of any size.
+/* All volumes together may have LIMIT bytes in flight, and each at least
+ * one operation of any size.
  */
 extern void behind_pool_init (struct behind_pool *pool, uint64_t limit);
 extern void behind_pool_destroy (struct behind_pool *pool);
@@ -124,11 +124,11 @@ struct behind_store {
   void (*done) (void *opaque, struct behind_op *op, int result);
 };
 
-/* How large the pieces are that must not be changed by two. */
+/* How large the pieces are that only one operation may change at a time. */
 struct behind_geometry {
   uint32_t sector; /* bytes, a power of two */
   uint64_t object; /* bytes; 0: a part of a sector concerns only that sector */
-  uint64_t base;   /* how far offset 0 is from where an object begins */
+  uint64_t base;   /* the distance of offset 0 from an object's start */
 };
 
 /* One volume's, over all its openings. */
@@ -190,7 +190,7 @@ extern void behind_answer_late (struct behind *b);
 extern void behind_client_open (struct behind *b, bool readonly,
                                 struct behind_client *client);
 
-/* No operation of CLIENT's is left.  What it was not told of others are. */
+/* CLIENT has no operation left.  Other clients get what it was not told. */
 extern void
 behind_client_close (struct behind *b, const struct behind_client *client);
 
@@ -203,13 +203,13 @@ extern int behind_begin (struct behind *b, unsigned generation,
                          const struct behind_change *change, bool alone,
                          struct behind_op **ret);
 
-/* Let the store have OP, which is not the caller's any more.  FUA: wait for
+/* Hand OP, which the caller no longer owns, to the store.  FUA: wait for
  * it.  0 or -errno.
  */
 extern int
 behind_end (struct behind_op *op, struct behind_client *client, bool fua);
 
-/* OP is given up before the store had it. */
+/* Give OP up before the store had it. */
 extern void behind_cancel (struct behind_op *op);
 
 /* Wait until the store has completed all that was answered and overlaps.
@@ -257,9 +257,7 @@ extern void behind_wipe (struct behind *b);
 /* Give the memory back that is not needed now. */
 extern void behind_give_back (struct behind *b);
 
-/* Was something lost that is still to be told, were it only to one of the
- * connections that are open?  See debts.h.
- */
+/* Is there a loss that some client was not told of?  See debts.h. */
 extern bool behind_owes (struct behind *b);
 
 /* See debts_take_range. */

@@ -3,10 +3,10 @@
 /* Writes that were answered and failed afterwards, and who must be told.
  *
  * The next flush of every connection that was open then fails, once.
- * What no connection was told is a debt, and so is what one that has closed
- * was not told, whatever others were that had come before it left: it may be
- * the one that wrote, and connect anew.  The first flush of every connection
- * that comes later fails, until one has.
+ * A debt is what no connection was told, or what a connection that has closed
+ * was not told, even if those open before it left were: it may be the one
+ * that wrote, and reconnect.  The first flush of every later connection
+ * fails, until one has failed.
  *
  * No locks: the caller has one.
  */
@@ -60,7 +60,7 @@ extern int debts_collect (struct debts *debts, struct debtor *debtor);
 /* Is there a debt, or would there be one if all connections closed now? */
 extern bool debts_any (const struct debts *debts);
 
-/* And how many bytes were lost then. */
+/* How many bytes were lost then. */
 extern uint64_t debts_bytes (const struct debts *debts);
 
 /* Take a range for the log.  False: none is left.  Ranges that touch

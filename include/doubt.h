@@ -4,7 +4,7 @@
  * tell: its clients connect again, but are not known.
  *
  * So the first flush of every connection fails, once, until one was told and
- * DOUBT_MS have passed since: by then those have come that will.  Nor does
+ * DOUBT_MS have passed since: by then the old clients are back.  Nor does
  * it end while a connection of that time is open that has not flushed.
  * Until then the count of unflushed.h has it, so that another crash does not
  * forget it.  A planned stop after a client was told ends it, so that it

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* An export: one image, served to its clients, and all that is known of it.
+/* An export: one image, served to its clients, with all of its state.
  *
- * Nothing of an export lies at file scope, so a process can serve several.
+ * An export has no state at file scope, so a process can serve several.
  * What they share is the process's own: the logins of its keys (logins.h),
  * the audit file, the socket, and the end.
  *
@@ -19,10 +19,10 @@
  *   export_end      the session is gone
  *   export_free
  *
- * Trouble of one export stays its own: its clients are hung up on when its key
- * was refused.  An image that cannot be closed then ends the process, where
- * it is the only one, or librbd has its volume key: nothing else takes that
- * out of memory.
+ * An export's trouble stays its own: when its key is refused, only its
+ * clients are cut off.  An image that cannot be closed then ends the process
+ * if it is the only one, or if librbd has its volume key: nothing else
+ * removes that from memory.
  *
  * Functions may be called from any thread once export_start has returned;
  * before that from one only.

@@ -47,9 +47,7 @@
 #define SESSION_FETCH_MS 30000
 #define SESSION_PATIENCE_MS 30000
 
-/* How often an image that is served is looked at, whether or not anything
- * tells that it has changed.
- */
+/* How often to look at a served image, even if no change was reported. */
 #define SESSION_LOOK_MS 10000
 
 /* How long a session that must end while the server goes on (an unsafe
@@ -68,7 +66,7 @@ struct session;
 enum session_event {
   SESSION_EVENT_UNLOCKED,
   SESSION_EVENT_UNLOCK_FAILED,
-  SESSION_EVENT_RECHECK_FAILED, /* the first of a row: the KMS cannot say */
+  SESSION_EVENT_RECHECK_FAILED, /* the first in a row: no answer */
   SESSION_EVENT_RECHECK_WORKS,  /* the first that works again */
   SESSION_EVENT_PAUSED,
   SESSION_EVENT_RESUMED,
@@ -205,8 +203,8 @@ extern int
 session_extents (struct session *s, struct session_client *c, uint64_t count,
                  uint64_t offset, extent_fn fn, void *opaque);
 
-/* After SESSION_EVENT_STUCK: is there a volume key that only the end of the
- * process takes out of its memory?  librbd's is such a one.
+/* After SESSION_EVENT_STUCK: is there a volume key, such as librbd's, that
+ * only the end of the process removes from memory?
  */
 extern bool session_keeps_key (struct session *s);
 
@@ -226,8 +224,8 @@ extern int session_stop (struct session *s, const struct deadline *deadline,
 /* How many threads with clients' requests are held. */
 extern size_t session_held (struct session *s);
 
-/* After session_stop, once no client can hear it: answer all that is not
- * answered with -ESHUTDOWN.  0 when the threads that were held have ended,
+/* After session_stop, once no client can hear it: answer all open requests
+ * with -ESHUTDOWN.  0 when the threads that were held have ended,
  * or -ETIMEDOUT.
  */
 extern int session_release (struct session *s, const struct deadline *deadline);

@@ -9,8 +9,8 @@
  * same socket finds what was lost, and lets its clients know (doubt.h).
  *
  * Only its owner may read or write the file, and one server at a time has
- * it.  Who owns it may truncate it, which ends the server with SIGBUS: it is
- * the same user, who may kill the server as well.
+ * it.  Its owner may truncate it, which ends the server with SIGBUS, but
+ * could as well kill the server.
  *
  * No locks: the caller has one.
  */

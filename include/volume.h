@@ -131,9 +131,9 @@ struct volume_hooks {
    */
   void (*unlocked) (void *opaque, const struct luks_mark *mark,
                     const struct secret *volume_key);
-  /* What an earlier process has found so for a header that MARK tells, too:
-   * then nothing is stretched again.  NULL: nothing; else the caller's.  May
-   * be NULL itself.
+  /* What an earlier process found so for a header of the same MARK: nothing
+   * is stretched again then.  NULL: nothing; else the caller's.  May be NULL
+   * itself.
    */
   struct secret *(*volume_key) (void *opaque, const struct luks_mark *mark);
   /* Ends the wait for the turn to unlock; both may be NULL. */
@@ -148,7 +148,7 @@ struct volume_hooks {
  *   -EPERM    no keyslot takes the passphrase
  *   -EDQUOT   the header asks for more than unlock-limit
  *   -EINVAL   not LUKS, damaged, an offset or a setting that is refused
- *   -ENOTSUP  journaling, migrating, a cipher that librbd has not
+ *   -ENOTSUP  journaling, migrating, a cipher that librbd lacks
  * or what librbd answered.  PARAMS must outlive the volume.
  */
 extern int
@@ -255,7 +255,7 @@ extern int
 engine_choose (const struct volume *volume, const struct layers *layers,
                struct engine_choice *ret, struct reason *why);
 
-/* See to it that the ancestors have this volume key, too, and make
+/* Check that the ancestors have this volume key, too, and make
  * volume->payload.
  */
 extern int engine_begin (struct volume *volume, const struct layers *layers,
