@@ -41,7 +41,7 @@
  */
 #define COMPAT_LATE_VECTORS 20
 
-/* nbdkit >= 1.40 can tell who a TLS client is. */
+/* nbdkit >= 1.40 can identify a TLS client. */
 #if HAVE_DECL_NBDKIT_PEER_TLS_DN
 #define COMPAT_PEER_TLS_DN 1
 #else

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* Writes that were answered and failed afterwards, and who must be told.
+/* Writes that failed after they were answered, and which clients to tell.
  *
  * The next flush of every connection that was open then fails, once.
  * A debt is what no connection was told, or what a connection that has closed
@@ -39,7 +39,7 @@ struct debts {
   size_t nr_ranges;
 };
 
-/* A connection: what it was told of, and who had left when it came. */
+/* A connection: what it was told of, and how many had left when it came. */
 struct debtor {
   uint64_t told, opened;
 };

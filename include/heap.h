@@ -11,7 +11,7 @@
  * eight for each processor, one for each thread, and what is free at the
  * end of one is kept for ever: a burst of 1 MiB requests left some MiB in
  * each.  Two for each processor cost nothing that could be measured.
- * Who has set MALLOC_ARENA_MAX or GLIBC_TUNABLES is left alone.
+ * A user's MALLOC_ARENA_MAX or GLIBC_TUNABLES is left alone.
  */
 extern void heap_tune (void);
 

@@ -40,7 +40,7 @@ struct luks_header {
    * and the digest taken together: an estimate for this machine.
    */
   double unlock_seconds;
-  uint64_t unlock_kib;   /* memory of the hungriest keyslot */
+  uint64_t unlock_kib;   /* memory of the costliest keyslot */
   double digest_seconds; /* to see whether a volume key is this one's */
 };
 

@@ -103,7 +103,7 @@ extern void requests_wait_held (struct requests *rs);
 extern int
 requests_drain (struct requests *rs, const struct deadline *deadline);
 
-/* Who asks: a connection of GENERATION, inside an operation or not. */
+/* The caller: a connection of GENERATION, inside an operation or not. */
 struct asker {
   struct requests *requests;
   unsigned generation;

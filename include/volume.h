@@ -44,7 +44,7 @@
  */
 #define VOLUME_ID_MAX 128
 
-/* Who decrypts. */
+/* What decrypts. */
 enum engine {
   ENGINE_AUTO,
   ENGINE_LIBRBD,
@@ -113,8 +113,8 @@ struct volume {
 
 /* How volume_open asks for what it does not know. */
 struct volume_hooks {
-  /* The step that begins, such as: opening the image "volumes/vol-1".  What
-   * loses patience can say where it hangs, and that it waited for OSDs only.
+  /* The step that begins, such as: opening the image "volumes/vol-1".  A
+   * timeout can say where it hangs, and that it waited for OSDs only.
    * May be NULL.
    */
   void (*step) (void *opaque, const char *what, bool osds);
@@ -224,7 +224,7 @@ struct layers {
   const char *refused;   /* by librbd, one of them: why; or NULL */
   double unlock_seconds; /* of all of them; see luks_header.h */
   double digest_seconds;
-  uint64_t unlock_kib; /* of the hungriest */
+  uint64_t unlock_kib; /* of the costliest */
 };
 
 /* One of them. */

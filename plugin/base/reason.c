@@ -10,7 +10,7 @@
 #include "reason.h"
 
 /* A hostile name must not start a line or colour a terminal, nor break the
- * text for who reads it as UTF-8.  Terminals obey U+0080 to U+009F, too.
+ * text for a reader of UTF-8.  Terminals obey U+0080 to U+009F, too.
  */
 static void
 replace_controls (char *text)

@@ -244,7 +244,7 @@ unflushed_claim (struct unflushed *u, const char *id,
     found->bytes = count->answered + count->lost;
     found->since = count->since;
     found->same = same;
-    /* In this order: who is killed here leaves too much. */
+    /* In this order: a kill in between leaves too high a count. */
     atomic_store (&count->lost, same ? found->bytes : 0);
     atomic_store (&count->answered, 0);
   }

@@ -55,7 +55,7 @@ requests_hold (struct requests *rs)
   pthread_once (&once, make_key);
   pthread_mutex_lock (&rs->lock);
   rs->held = true;
-  pthread_cond_broadcast (&rs->resumed); /* who is paused is held now */
+  pthread_cond_broadcast (&rs->resumed); /* paused requests are held now */
   pthread_mutex_unlock (&rs->lock);
 }
 

@@ -128,7 +128,7 @@ request_abandon (struct request *r, int err)
 {
   int pending = PENDING, none = 0;
 
-  /* The completion wakes the worker, too: who sees ABANDONED must find the
+  /* The completion wakes the worker, too: if it sees ABANDONED it must find the
    * error, or a failed flush would be answered with success.
    */
   atomic_compare_exchange_strong (&r->abandoned_err, &none, err);
@@ -188,7 +188,7 @@ request_unlink (struct request *r)
   pthread_mutex_unlock (&rs->lock);
 }
 
-/* Who wants to begin something. */
+/* A request that waits to begin. */
 enum origin {
   CLIENT,
   INSIDE, /* an operation of a client's */

@@ -63,7 +63,7 @@ unlock_slot_take (const struct luks_header *header,
   if (fd == -1)
     return -errno;
   for (;;) {
-    /* The hungry have few numbers, which the others leave them. */
+    /* Costly unlocks have few numbers, which cheaper ones leave them. */
     for (unsigned i = slots; i > 0; i--) {
       r = bind_slot (fd, i - 1);
       if (r != -EADDRINUSE)

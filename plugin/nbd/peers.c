@@ -439,7 +439,7 @@ cut_if_accepted (int fd, void *opaque)
     close (sink[1]);
   }
   else {
-    shutdown (sink[1], SHUT_WR); /* who reads there finds the end */
+    shutdown (sink[1], SHUT_WR); /* readers of it find the end */
     dup3 (sink[0], fd, O_CLOEXEC);
     cut.nr++;
   }
@@ -463,7 +463,7 @@ peers_drop (void)
     struct line *line = &cut.lines[i];
 
     if (line->client != -1) {
-      shutdown (line->client, SHUT_RD); /* wakes who waits for a request */
+      shutdown (line->client, SHUT_RD); /* wakes its wait for a request */
       close (line->client);
       line->client = -1;
     }

@@ -33,7 +33,7 @@
 
 #include "nbd.h"
 
-/* The child's own waits end a little before the parent loses patience,
+/* The child's own waits end a little before the parent's,
  * so that the better sentence wins.
  */
 #define MARGIN_MS 500

@@ -255,7 +255,7 @@ send_clients_away (void)
     session_release (watch.exports[i]->session, &half);
   do {
     peers_drop ();
-    peers_cut (); /* who had just been accepted */
+    peers_cut (); /* clients that were just accepted */
   } while (!atomic_load (&watch.cleaning) &&
            deadline_sleep_ms (&deadline, NUDGE_MS) == 0);
   if (!atomic_load (&watch.cleaning))

@@ -71,7 +71,7 @@ extern void leave_room (struct behind *b, uint64_t bytes);
 /* Waiters for room may have it now. */
 extern void grant_room (struct behind_pool *pool);
 
-/* Who must be told of a loss has changed. */
+/* The clients to be told of a loss have changed. */
 extern void losses_count (struct behind *b);
 
 /* CLIENT gets an error for its flush, or must get the one that is returned. */

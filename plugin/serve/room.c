@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* Room for operations, and who sleeps for what. */
+/* Room for operations, and which of them waits for what. */
 
 #include "config.h"
 

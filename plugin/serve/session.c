@@ -112,7 +112,7 @@ do_open (struct session *s)
   /* Changes between the look and the watch went unnoticed. */
   s->refresh_wanted = s->watching;
   s->doubted_at_ms = 0;
-  /* An opening is a look, also for who asked for one before it. */
+  /* An opening is a look: it answers earlier requests for one. */
   s->looks_done = s->looks_wanted;
   s->looked_at_ms = monotonic_ms ();
   session_volume_admit (s);
