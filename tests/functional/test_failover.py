@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Several addresses of one key server: who is asked when one cannot say,
+"""Several addresses of one key server: which is asked when one is silent,
 and who never is.  The OpenBaos are three that share what they store."""
 
 import contextlib

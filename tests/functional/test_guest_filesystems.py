@@ -27,7 +27,7 @@ while dd if=/dev/urandom of=/mnt/%(n)d/$i bs=4k count=20 conv=fsync
   md5sum /mnt/%(n)d/$i >> /tmp/sums%(n)d; i=$((i+1));
 done; touch /tmp/over%(n)d"""
 
-# Nothing in the background; and who writes to a file starts no transaction,
+# Nothing in the background; and writing to a file starts no transaction,
 # whose commit would flush, and be told.
 OPTIONS = {"ext4": "noatime,lazytime,noinit_itable",
            "xfs": "noatime,lazytime"}

@@ -63,7 +63,7 @@ def replace_header(image, path):
 def test_volume_key_of_another_header_is_not_used(
         servers, images, key, slow):
     """The image has a header with another passphrase by the time that the
-    server opens it; who has the old one must not get in."""
+    server opens it; a holder of the old one must not get in."""
     environment, directory = slow
     image = images.luks()
     other = images.header(passphrase=b"another", args=(

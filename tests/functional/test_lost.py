@@ -228,7 +228,7 @@ def test_each_connection_is_told_once_of_silent_osds(
     assert outcome(one.flush) == errno.EIO
     leaves.close()
     await_left(trail)
-    # Not in the place of who has left, though it is told later.
+    # Not in the place of those that left, though it is told later.
     assert outcome(two.flush) == errno.EIO
     assert [outcome(c.flush) for c in (one, two)] == [0, 0]
     with server.connect() as c:

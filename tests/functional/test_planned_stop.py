@@ -293,7 +293,7 @@ def test_parent_that_ends(servers, images, key, cluster):
 @pytest.mark.parametrize("stranger", [False, True],
                          ids=["alone", "beside a stranger"])
 def test_last_client_that_leaves(servers, images, key, cluster, stranger):
-    """exitlast: nbdkit ends itself.  Who has connected and says nothing must
+    """exitlast: nbdkit ends itself.  A silent connection must
     not keep it."""
     image = images.luks()
     server = servers.start(image, key, options=["--filter=exitlast"])

@@ -70,7 +70,7 @@ def test_unlocks_take_turns(servers, hungry, hold, key):
         with s.connect() as c:
             c.read(4096, 0)
     # One at a time, and what each of the others needs anyway; on a slow host
-    # also who has waited for so long that it goes ahead.
+    # even a server that has waited for so long that it goes ahead.
     ahead = sum("out of turn" in s.stderr() for s in started)
     assert MIB_EACH < most / MIB < (2 + ahead) * MIB_EACH + 3 * 60, \
         (most, ahead)

@@ -4,7 +4,7 @@
  *
  * Workers of several connections write, read, trim and flush a small
  * image in memory, whose store delays, reorders and fails what it is
- * given.  A seed decides who goes on next: a schedule can be run again.
+ * given.  A seed decides which worker goes next: a schedule can be run again.
  * What each client sees is held against what it may see.  The same with
  * each rule of behind.c left out: every such mutant must be found.
  *

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* Which bytes the log names.  Who is told is test-behind.c's. */
+/* Which bytes the log names.  Which clients are told: test-behind.c. */
 
 #include "config.h"
 

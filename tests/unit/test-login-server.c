@@ -176,7 +176,7 @@ test_what_cannot_be_read_again_says_nothing (void **state)
 }
 
 /* A server may have used a secret id up for a login whose answer was
- * lost: the refusals that follow say nothing about who asks, until the file
+ * lost: the refusals that follow say nothing about the caller, until the file
  * holds another.
  */
 static void

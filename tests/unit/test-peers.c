@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* Which socket is whose, and who is hung up on: with real sockets, and
+/* Which socket is whose, and which are cut off: with real sockets, and
  * connections that this program makes as nbdkit does, a thread for each.
  */
 

@@ -415,7 +415,7 @@ test_image_that_is_back_a_moment_later_was_not_removed (void **state)
     rbd.open = answers[i];
     next_look (s);
     assert_int_equal (s->state, SESSION_OPEN);
-    /* Who waits for a look waits on. */
+    /* Waiters for a look wait on. */
     assert_true (s->looks_done < s->looks_wanted);
     rbd.open = 0;
     next_look (s);

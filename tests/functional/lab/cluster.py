@@ -75,7 +75,7 @@ class Cluster:
         return self.keys[user]
 
     def keyring(self, user, osd, mon="profile rbd"):
-        """The text of a keyring of USER, who is made once."""
+        """The text of a keyring of USER, created once."""
         if user not in self.keys:
             self.ceph("auth", "get-or-create", "client." + user, "mon", mon,
                       "osd", osd)
@@ -89,7 +89,7 @@ class Cluster:
         return self.connection.ident(image)
 
     def watchers(self, image):
-        """Who has the image open for writing."""
+        """Clients that have the image open for writing."""
         return self.connection.watchers(image)
 
     def lockers(self, image):

@@ -41,5 +41,5 @@ class Fio:
 
 
 def written(image):
-    """Wait for it to write: who writes holds the lock."""
+    """Wait for it to write: a writer holds the lock."""
     await_(lambda: image.cluster.lockers(image), 20, "the load runs")
