@@ -58,7 +58,7 @@ json_word (const char *where, const char *member, const json_t *value,
            const char *const *words, struct reason *why);
 
 /* The string that a way of names, the last of which is NULL, leads to from JSON,
- * or NULL: there is none.
+ * or NULL: not there.
  */
 extern const char *json_text_at (json_t *json, ...) __attribute__ ((sentinel));
 

@@ -190,8 +190,7 @@ int
 json_goes_with (const char *where, const char *member, const char *what,
                 struct reason *why)
 {
-  return reason_set (why, EINVAL, "%s: \"%s\" goes with %s only", where, member,
-                     what);
+  return reason_set (why, EINVAL, "%s: \"%s\" needs %s", where, member, what);
 }
 
 int

@@ -19,7 +19,7 @@ addresses_read (const char *where, const char *one_name, const json_t *one,
 
   *ret = (struct address_list){ .nr = 0 };
   if (one && all)
-    return reason_set (why, EINVAL, "%s: it takes \"%s\" or \"%s\", not both",
+    return reason_set (why, EINVAL, "%s: give \"%s\" or \"%s\", not both",
                        where, one_name, all_name);
   if (one) {
     ret->text[0] = json_string_value (one);
@@ -190,7 +190,9 @@ round_failed (const struct round *r, struct reason *why)
 
   if (r->of->nr == 1)
     return -EAGAIN;
-  return reason_set (why, EAGAIN, "none of the %zu addresses can say%s: %s",
+  return reason_set (why, EAGAIN,
+                     "none of the %zu addresses gives a usable "
+                     "answer%s: %s",
                      r->of->nr, r->tried < r->of->nr ? " in time" : "",
                      said.text);
 }

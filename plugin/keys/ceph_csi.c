@@ -8,7 +8,7 @@
  * As ceph-csi writes it (internal/kms/secretskms.go, EncryptDEK):
  *   rbd.csi.ceph.com/dek = {"dek": BASE64, "nonce": BASE64}
  *   key = scrypt (passphrase, salt = id, N = 32768, r = 8, p = 1), 32 bytes
- *   dek = AES-256-GCM (key, nonce of 12 bytes, text), its tag of 16 behind
+ *   dek = AES-256-GCM (key, nonce of 12 bytes, text), then its tag of 16
  * and older releases with a dot before the name.
  *
  * Other KMS types of ceph-csi keep what they wrapped in the same place, and
@@ -132,7 +132,7 @@ ceph_csi_prepare (struct kms *kms, const struct reference *ref, void *state,
   key->csi = kms->state;
   if (n == 0 || n > VOLUME_ID_BYTES_MAX || id[n])
     return reason_set (why, EINVAL,
-                       "the reference behind a ceph-csi profile is the CSI "
+                       "a reference to a ceph-csi profile must be the CSI "
                        "volume handle: 1 to %d letters, digits, '.', '_' and "
                        "'-'",
                        VOLUME_ID_BYTES_MAX);
@@ -159,7 +159,7 @@ read_dek (const struct subject *subject, struct secret **ret, const char **name,
 
   if (!subject || !subject->metadata)
     return reason_set (why, EINVAL,
-                       "a ceph-csi key lies in the metadata of an image, and "
+                       "a ceph-csi key is stored in an image's metadata, but "
                        "no image is open");
   *name = DEK_METADATA;
   r = subject->metadata (subject->opaque, *name, ret, why);
@@ -169,11 +169,12 @@ read_dek (const struct subject *subject, struct secret **ret, const char **name,
   }
   if (r == -ENOENT)
     return reason_set (why, ENOENT,
-                       "the image " REASON_QUOTED " has no wrapped key of "
-                       "ceph-csi (metadata \"%s\"): its KMS type is another "
-                       "one than metadata, or the volume is not encrypted",
+                       "the image " REASON_QUOTED
+                       " has no wrapped key of ceph-csi (metadata \"%s\"): "
+                       "its KMS type is not metadata, or the volume is not "
+                       "encrypted",
                        reason_quoted (subject->image), DEK_METADATA);
-  /* Of the cluster, nothing says that the key is gone. */
+  /* An error of the cluster does not mean that the key is gone. */
   return r == 0 || r == -EBADMSG || r == -ENOMEM ? r : -EAGAIN;
 }
 
@@ -211,10 +212,10 @@ other_than_json (const struct secret *text, const char *name,
   else if (memcmp (bytes->bytes, "\1\2", 2) == 0)
     type = "aws-metadata or aws-sts-metadata";
   return reason_set (why, EINVAL,
-                     "the image's metadata \"%s\" was wrapped by another KMS "
-                     "than metadata: by its look ceph-csi's type %s, which "
-                     "cannot be asked from here; serve the volume with "
-                     "key=file: and the passphrase that its KMS decrypts",
+                     "the image's metadata \"%s\" was wrapped by a KMS other "
+                     "than metadata: it looks like ceph-csi's type %s, which "
+                     "this plugin cannot ask; serve the volume with key=file: "
+                     "and the passphrase that its KMS decrypts",
                      name, type);
 }
 
@@ -249,14 +250,15 @@ parse_dek (const struct secret *text, const char *name, struct secret **dek,
       (*dek)->length % KMIP_BLOCK == 0)
     return reason_set (
         why, EINVAL,
-        "the image's metadata \"%s\" was wrapped by another KMS than metadata: "
-        "by its look ceph-csi's type kmip; a profile of type kmip with "
-        "\"engine\": \"encrypt\" opens it, as PROFILE:kmip:v1:cbc:NONCE:DEK",
+        "the image's metadata \"%s\" was wrapped by a KMS other than "
+        "metadata: it looks like ceph-csi's type kmip; a profile of type kmip "
+        "with \"engine\": \"encrypt\" opens it, as "
+        "PROFILE:kmip:v1:cbc:NONCE:DEK",
         name);
   if ((*nonce)->length != NONCE_BYTES || (*dek)->length <= TAG_BYTES)
     return reason_set (why, EBADMSG,
                        "the image's metadata \"%s\" holds no wrapped key: its "
-                       "\"dek\" or \"nonce\" has a wrong length",
+                       "\"dek\" or \"nonce\" has the wrong length",
                        name);
   return 0;
 }
@@ -304,8 +306,8 @@ unwrap (const struct csi_key *k, struct secret *dek, const struct secret *nonce,
     return reason_set (
         why, EINVAL,
         "%s: \"passphrase_file\" does not unwrap ceph-csi's key of the volume "
-        "\"%.*s\": another passphrase, another volume handle%s, or the image's "
-        "metadata were changed or come from ceph-csi's type kmip%s",
+        "\"%.*s\": the passphrase or the volume handle is wrong%s, or the "
+        "image's metadata was changed or comes from ceph-csi's type kmip%s",
         k->csi->where, VOLUME_ID_BYTES_MAX, k->id,
         looks_like_handle (k->id) ? "" : " (" HANDLE_LOOKS ")",
         secret_oddity (passphrase));

@@ -63,8 +63,9 @@ read_file (const struct credential *c, struct secret **ret, struct reason *why)
   if (!(c->rules->prose ? is_prose : credential_is_text) (text->bytes,
                                                           text->length))
     return reason_set (why, EINVAL,
-                       "the %s " REASON_QUOTED " does not hold one: it is "
-                       "empty or has characters that do not belong there",
+                       "the %s " REASON_QUOTED
+                       " is not valid: it is empty or has characters that do "
+                       "not belong there",
                        c->rules->what, reason_quoted (c->path));
   *ret = TAKE_PTR (text);
   return 0;
@@ -115,7 +116,7 @@ keep (struct credential *c, int r)
 
   c->stale = true;
   c->err = r;
-  reason_set (&c->trouble, -r, "%s; what was read from it before stays in use",
+  reason_set (&c->trouble, -r, "%s; still using what was read from it before",
               why.text);
 }
 

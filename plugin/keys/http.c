@@ -163,8 +163,8 @@ transfer_error (const struct transfer *t, CURLcode code, struct reason *why)
   }
 }
 
-/* Of the reply itself, not of interim ones; "" when it has none.  Until the
- * next call.
+/* A header of the final reply, not of interim ones; "" if absent.  Until
+ * the next call.
  */
 static const char *
 header_of (const struct transfer *t, const char *name)
@@ -219,7 +219,7 @@ perform (struct transfer *t, int64_t connect_ms, struct reason *why)
   code = curl_easy_perform (t->via.curl);
   if (code == CURLE_OK)
     return read_reply (t, why);
-  /* Without an answer to a request that was sent, nobody knows. */
+  /* A request that was sent may have worked, even without an answer. */
   curl_easy_getinfo (t->via.curl, CURLINFO_REQUEST_SIZE, &sent);
   t->reply->taken = sent > 0;
   return transfer_error (t, code, why);
@@ -314,7 +314,7 @@ put_by (struct round *r, const struct key_server *server, struct best *best,
     struct reason text;
 
     if (reply->next > 0)
-      reason_set (&text, 0, "%.256s is a standby and says: ask %.200s",
+      reason_set (&text, 0, "%.256s is a standby and refers to %.200s",
                   server->list[r->at].text, reply->redirect);
     else
       reason_set (&text, 0, "%.256s answered %ld", server->list[r->at].text,
@@ -378,7 +378,7 @@ http_ask (const struct key_server *server, const struct http_request *request,
 /* ---- a service that speaks JSON ---- */
 
 /* "1 error occurred:\n\t* permission denied\n\n": on one line, and without
- * what is in END behind it.
+ * END at its end.
  */
 static void
 squeeze (const char *text, const char *end, char *ret, size_t size)

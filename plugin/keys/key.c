@@ -36,7 +36,7 @@ static int
 not_a_reference (const char *problem, struct reason *why)
 {
   return reason_set (why, EINVAL,
-                     "key= %s: it takes a reference such as %s, PROFILE:REF, "
+                     "key= %s: give a reference such as %s, PROFILE:REF, "
                      "image or none, never the secret itself",
                      problem, key_grammars ());
 }
@@ -85,7 +85,7 @@ take_reference (struct key *key, const char *ref, size_t scheme_len,
   if (provider)
     r = provider->parse (&parts, why);
   else if (scheme && !k.body[0])
-    r = reason_set (why, EINVAL, "the reference behind a profile is empty");
+    r = reason_set (why, EINVAL, "the reference after the profile is empty");
   if (r < 0)
     return r;
   *old = (struct retired){ key->name, key->scheme, key->retired };
@@ -269,7 +269,7 @@ key_can_check (struct key *key, struct reason *why)
 
   why->text[0] = '\0';
   if (!p || !p->check) {
-    reason_set (why, EINVAL, "no server is asked for the key " REASON_QUOTED,
+    reason_set (why, EINVAL, "no key server keeps the key " REASON_QUOTED,
                 reason_quoted (key->name));
     return false;
   }

@@ -69,7 +69,7 @@ is_loopback (const char *host)
 }
 
 /* URL's parts, in lower case where that makes no difference.  -EINVAL: it
- * is none, and WHY is untouched.
+ * is not a URL, and WHY is untouched.
  */
 static int
 set_parts (struct key_address *a, CURLU *u, const char *server_name,
@@ -161,8 +161,8 @@ set_host (struct key_address *a, const struct key_server_options *o,
   if (r != -EINVAL)
     return r;
   return reason_set (why, EINVAL,
-                     "%s must be HOST, HOST:PORT or [IPV6]:PORT (the port "
-                     "is %s where it is left out)",
+                     "%s must be HOST, HOST:PORT or [IPV6]:PORT (the default "
+                     "port is %s)",
                      setting, usual);
 }
 
@@ -198,8 +198,7 @@ set_address (struct key_server *s, const struct key_server_options *o,
   /* The same server twice would get two turns. */
   for (size_t j = 0; r == 0 && j < i; j++)
     if (strcmp (a->place, s->list[j].place) == 0)
-      r = reason_set (why, EINVAL, "%s: it is the same as entry %zu", setting,
-                      j + 1);
+      r = reason_set (why, EINVAL, "%s: the same as entry %zu", setting, j + 1);
   return r;
 }
 
@@ -402,8 +401,8 @@ normal_url (const char *text)
              : NULL;
 }
 
-/* To the same path without TLS is none either; from http to https is
- * somebody's advice for the profile.
+/* A redirect to the same path without TLS does not count either; one from
+ * http to https is advice for the profile.
  */
 static bool
 is_standby (const struct key_address *from, const char *url, const char *path)

@@ -3,7 +3,7 @@
 /* Local keys: file:PATH, line:PATH, fd:N and cred:NAME.
  *
  * The bytes are read in prepare and moved out by the first fetch, so
- * that nothing of them stays behind an opened session.  A later fetch
+ * that nothing of them outlasts the opening of a session.  A later fetch
  * (a session that comes back) reads the file again.
  */
 
@@ -70,14 +70,14 @@ keyfile_parse (const struct reference *ref, struct reason *why)
 
   if (rules == &fd_rules && parse_fd (body) < 0)
     return reason_set (why, EINVAL,
-                       "key=fd:N takes the number of an inherited "
-                       "descriptor, 3 or above");
+                       "key=fd:N needs the number of an inherited descriptor, "
+                       "3 or above");
   if (rules == &cred_rules &&
       (!body[0] || strchr (body, '/') || strcmp (body, ".") == 0 ||
        strcmp (body, "..") == 0))
     return reason_set (why, EINVAL,
-                       "key=cred:NAME takes the name of a systemd "
-                       "credential, without slashes");
+                       "key=cred:NAME needs the name of a systemd credential, "
+                       "without slashes");
   if (!body[0])
     return reason_set (why, EINVAL, "key=%s: names no file", ref->name);
   return 0;

@@ -29,8 +29,8 @@ layout_check_cinder_id (const char *ident, struct reason *why)
     return 0;
   return reason_set (why, EINVAL,
                      "a key id of zeros is that of Cinder's ConfKeyManager, "
-                     "which keeps no keys: the passphrase is \"fixed_key\" of "
-                     "[key_manager] in cinder.conf, in lower case; put it "
+                     "which stores no keys: the passphrase is \"fixed_key\" "
+                     "of [key_manager] in cinder.conf, in lower case; put it "
                      "into a file and use key=line:PATH");
 }
 
@@ -196,7 +196,7 @@ ceph_csi_passphrase (json_t *record, struct secret **ret, struct reason *why)
 
   if (!json_is_object (data))
     return reason_set (why, EBADMSG,
-                       "the record has no object \"data\", as ceph-csi's have "
+                       "the record has no object \"data\", as ceph-csi's do "
                        "(its fields: %s)",
                        list_names (record, list));
   r = field_passphrase (data, "passphrase", ENCODING_TEXT, ret, why);
@@ -234,8 +234,8 @@ layout_bytes (const struct layout *layout, struct secret *bytes,
   }
   if (layout->kind != LAYOUT_CASTELLAN)
     return reason_set (why, EINVAL,
-                       "what the server keeps is bytes and no record: the "
-                       "layout must be raw or castellan");
+                       "the server stores bytes, not a record: the layout "
+                       "must be raw or castellan");
   *ret = hexlify (in);
   return *ret ? 0 : reason_no_memory (why);
 }

@@ -16,7 +16,7 @@
 /* How often a token file is looked at when nobody asks for a key. */
 #define FILE_MS 2000
 
-/* When to look again at a token that somebody else is busy with. */
+/* When to look again at a token that another thread is busy with. */
 #define BUSY_MS 1000
 
 /* What a question may pay for the end of a token that is good for nothing. */
@@ -163,12 +163,12 @@ wait_for_change (struct login *l, const struct deadline *deadline,
     return reason_set (why, ESHUTDOWN, "shutting down");
   if (r == -ETIMEDOUT)
     return reason_set (why, EAGAIN,
-                       "no login to %s at %s in time: one is under way",
+                       "no login to %s at %s in time: one is still in progress",
                        l->kind->name, key_server_address (*l->server));
   return 0;
 }
 
-/* Nobody is busy; the lock is let go of until end_busy. */
+/* No thread is busy; the lock is let go of until end_busy. */
 static void
 begin_busy (struct login *l)
 {
@@ -263,7 +263,7 @@ login_take (struct login *l, struct key_question *question,
 
 /* ---- tending ---- */
 
-/* The token is due, and nobody is busy.  While we are, nobody else logs in,
+/* The token is due, and no thread is busy.  While we are, no other logs in,
  * but a question may drop the token, and its file may bring another.
  */
 static int
@@ -324,8 +324,8 @@ tend_token (struct login *l, const struct deadline *deadline, int64_t *next_ms,
     /* What is given, and ends for good: say so until it is replaced. */
     r = l->given && !l->token->life.renewable
             ? reason_set (why, EACCES,
-                          "the token will end and cannot be renewed: it needs "
-                          "to be replaced (%s)",
+                          "the token will expire and cannot be renewed: "
+                          "replace it (%s)",
                           l->setting)
             : prolong (l, deadline, why);
     l->retry_ms = 0;
@@ -473,7 +473,7 @@ login_restore (struct login *l, const struct secret *all)
   SCOPED_LOCK (&l->lock);
   if (l->kind->restore (l, t, parts) < 0)
     return;
-  /* Of a token that we were given, what is known of that very one. */
+  /* For a token that we were given, only what is known of that very one. */
   if (!l->given || (l->token && secret_equal (l->token->id, t->id)))
     login_put (l, TAKE_PTR (t));
 }

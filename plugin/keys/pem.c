@@ -56,9 +56,9 @@ static const struct kind pems[] = {
   [PROTECTED_KEY] = { { "-----BEGIN ENCRYPTED PRIVATE KEY-----",
                         "Proc-Type: 4,ENCRYPTED" },
                       no_certificate,
-                      "is protected by a passphrase, and nobody is there to "
-                      "type it: openssl "
-                      "pkey -in FILE -out NEW writes it without" },
+                      "is protected by a passphrase, which cannot be typed "
+                      "here: openssl pkey -in FILE -out NEW writes it "
+                      "without" },
   { { "-----BEGIN OPENSSH PRIVATE KEY-----" },
     no_certificate,
     "is in OpenSSH's own format, not PEM: ssh-keygen -p -m PEM -f FILE "
@@ -160,7 +160,7 @@ bad_certificate (const struct secret *text, const char *name,
 
 /* ---- into OpenSSL ---- */
 
-/* Nobody is there who could type it. */
+/* It cannot be typed here. */
 static int
 no_password (char *buf, int size, int rwflag, void *opaque)
 {

@@ -39,8 +39,8 @@ read_root (const char *path, struct profile *p, json_t **root,
   r = hostfile_read (path, &profiles_rules, &text, &mode, why);
   if (r == -ENOENT)
     return reason_set (why, ENOENT,
-                       "there is no profiles file " REASON_QUOTED " (profiles= "
-                       "names another)",
+                       "there is no profiles file " REASON_QUOTED
+                       " (profiles= names another file)",
                        reason_quoted (path));
   if (r < 0)
     return r;

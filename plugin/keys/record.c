@@ -10,7 +10,7 @@
  * in the record, encrypted by the KMS; without "type" and "keyslots" in
  * metadata.
  *
- * Whoever can write to the image wrote it: nothing here is trusted.  It
+ * Any writer of the image may have written it: nothing here is trusted.  It
  * names a profile and a reference within it, never an address, and the
  * profile says which images may name it.  Clones and copies inherit the
  * record, so it says for which image it was written.
@@ -61,7 +61,7 @@ parse (const char *text, size_t length, bool is_token, json_t **root,
     return r == -EBADMSG ? -EINVAL : r;
   if (json_integer_value (version) != RECORD_VERSION)
     return reason_set (why, EINVAL,
-                       "its version is %lld, and this release knows %d",
+                       "its version is %lld, but this release knows only %d",
                        (long long)json_integer_value (version), RECORD_VERSION);
   ret->profile = json_string_value (profile);
   ret->image_id = json_string_value (image_id);
@@ -96,7 +96,7 @@ make_reference (const struct record *r, char **ret, struct reason *why)
   key_free (key);
   if (!sound)
     return reason_set (why, EINVAL,
-                       "its profile and reference make no key reference");
+                       "its profile and reference do not form a key reference");
   *ret = TAKE_PTR (ref);
   return 0;
 }
@@ -135,7 +135,7 @@ take_text (struct record_search *s, const char *text, size_t length,
     return strcmp (s->ref, ref) == 0
                ? 0
                : reason_set (s->why, EINVAL,
-                             "there is another one that differs");
+                             "the image carries two different key records");
   s->ref = TAKE_PTR (ref);
   return text_copy (&s->profile, record.profile, s->why);
 }
@@ -185,7 +185,7 @@ check_profile (const struct subject *subject, const char *profiles,
   return reason_set (
       why, EINVAL, "%s: the image " REASON_QUOTED " may not name it: %s",
       profile->where, reason_quoted (subject->image),
-      profile->images ? "\"images\" has no pattern for it"
+      profile->images ? "no pattern in \"images\" matches it"
                       : "the profile has no \"images\", a list of those "
                         "that may (\"POOL/IMAGE\" or \"POOL/*\")");
 }

@@ -198,8 +198,9 @@ transport_error (const struct transport *t, CURLcode code, bool *again,
                        t->at->text, t->error);
   case CURLE_PEER_FAILED_VERIFICATION:
     return reason_set (why, EAGAIN,
-                       "the certificate of %s cannot be trusted: %s (%s says "
-                       "which CA to trust, the TLS server name which name)",
+                       "the certificate of %s cannot be trusted: %s (%s names "
+                       "the CA to trust, the TLS server name the expected "
+                       "name)",
                        t->at->text, detail, t->server->ca_setting);
   case CURLE_SSL_CERTPROBLEM:
     return reason_set (why, EINVAL,
@@ -215,7 +216,7 @@ transport_error (const struct transport *t, CURLcode code, bool *again,
                        detail);
   default:
     *again = true;
-    return reason_set (why, EAGAIN, "asking %s failed: %s", t->at->text,
+    return reason_set (why, EAGAIN, "a request to %s failed: %s", t->at->text,
                        detail);
   }
 }

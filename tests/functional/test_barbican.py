@@ -367,7 +367,7 @@ def test_barbican_is_no_keystone(refused, barbican, profile, ident):
     ({"endpoint": "http://barbican.example"}, "insecure_http"),
     ({"endpoint": "https://127.0.0.1", "region": "R1"}, "region"),
     ({"endpoint": "https://127.0.0.1/v1/secrets"},
-     "with or without /v1, and goes on to /v1/secrets"),
+     "with or without /v1, but continues with /v1/secrets"),
     ({"endpoint": "https://127.0.0.1/v1/secrets/%s/" % ("1" * 32)},
      "with or without /v1"),
     ({"interface": "private"}, "public, internal or admin"),

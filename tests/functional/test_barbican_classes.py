@@ -110,7 +110,7 @@ def test_secret_past_its_expiration_is_gone(refused, profile, barbican):
 
 def test_secret_without_a_payload_is_gone(refused, profile, barbican):
     refused("gone", "gone", "key=t:" + barbican.secret(), profile(),
-            words=["not stored yet"])
+            words=["none was stored yet"])
 
 
 def test_wrong_logins_are_denied(refused, profile, key, barbican, files):

@@ -87,7 +87,7 @@ def test_other_names_of_the_volume_are_no_handle(servers, wrapped, profiles,
 def test_what_amazons_kms_has_wrapped_is_told(refused, image, profiles):
     wrap(image, base64.b64encode(b"\1\2\3\0" + bytes(range(120))).decode())
     names(refused("configuration", "configuration", image, "key=csi:" + ID,
-                  profiles), DEK, "another KMS than metadata", "aws-metadata")
+                  profiles), DEK, "a KMS other than metadata", "aws-metadata")
 
 
 def test_what_ceph_csis_kmip_has_wrapped(servers, image, profiles, refused,

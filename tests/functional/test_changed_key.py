@@ -155,8 +155,8 @@ def test_token_that_is_not_for_this_address_ends_nothing_at_once(volume):
         "token_bound_cidrs": ["192.0.2.0/24"]})
     volume.bao.must("PUT", "sys/leases/revoke-prefix/auth/approle/login")
     server.says("cannot tell whether the key may still be used")
-    assert "perhaps not from this address" in server.stderr()
-    assert "the token is good" not in server.stderr()
+    assert "perhaps it is not for this address" in server.stderr()
+    assert "the token is valid" not in server.stderr()
     server.works(timeout=lab.UNLOCK_LIMIT)
     volume.bao.must("POST", volume.role, {
         "token_policies": [volume.policy], "token_ttl": "300s",

@@ -229,7 +229,7 @@ def test_when_all_fail_each_is_named(servers, encrypted, profile, fake):
     addresses = [refusing() for _ in range(3)]
     sentence = servers.refused(encrypted, "key=t:vol", profile(
         addresses, timeout=5)).sentence
-    assert "none of the 3 addresses can say" in sentence
+    assert "none of the 3 addresses gives a usable answer" in sentence
     for address in addresses:
         assert address + " refused the connection" in sentence
     sentence = servers.refused(
@@ -308,7 +308,7 @@ def test_no_token_goes_to_an_address_that_is_not_listed(
 
 
 @pytest.mark.parametrize("members,words", [
-    ({"address": "https://a"}, 'takes "address" or "addresses", not both'),
+    ({"address": "https://a"}, 'give "address" or "addresses", not both'),
     ({"addresses": []}, '"addresses" is empty'),
     ({"addresses": None}, '"address" is missing'),
     ({"addresses": "https://a"}, '"addresses" must be an array'),
@@ -318,7 +318,7 @@ def test_no_token_goes_to_an_address_that_is_not_listed(
     ({"addresses": ["https://a", "https://b/v1/"]},
      '"addresses", entry 2 must be the server\'s address without /v1'),
     ({"addresses": ["https://a:443", "https://A"]},
-     '"addresses", entry 2: it is the same as entry 1'),
+     '"addresses", entry 2: the same as entry 1'),
     ({"addresses": ["https://%d" % n for n in range(17)]},
      "has 17 entries: 16 at most"),
 ])
@@ -431,10 +431,10 @@ def test_kmip_names_each_address(servers, encrypted, kmip, profiles_file):
 
 
 @pytest.mark.parametrize("members,words", [
-    ({"address": "a"}, 'takes "address" or "addresses", not both'),
+    ({"address": "a"}, 'give "address" or "addresses", not both'),
     ({"addresses": []}, '"addresses" is empty'),
     ({"addresses": ["a", "b c"]}, '"addresses", entry 2 must be HOST'),
-    ({"addresses": ["a", "A:5696"]}, "it is the same as entry 1"),
+    ({"addresses": ["a", "A:5696"]}, "the same as entry 1"),
 ])
 def test_kmip_lists_that_are_none(servers, encrypted, kmip, profiles_file,
                                   members, words):
@@ -473,13 +473,13 @@ def test_barbican_goes_on_with_the_next_addresses(servers, images, barbican,
 
 
 @pytest.mark.parametrize("members,words", [
-    ({"auth_urls": ["https://b/v3"]}, 'takes "auth_url" or "auth_urls"'),
+    ({"auth_urls": ["https://b/v3"]}, 'give "auth_url" or "auth_urls"'),
     ({"auth_url": ..., "auth_urls": ["https://a/v3", "https://b"]},
      '"auth_urls", entry 2 must end in /v3'),
     ({"auth_url": ...}, '"auth_url" is missing'),
     ({"endpoint": "https://a", "endpoints": ["https://b"]},
-     'takes "endpoint" or "endpoints"'),
-    ({"endpoints": ["https://a/v1", "https://b"]}, "either all end in /v1"),
+     'give "endpoint" or "endpoints"'),
+    ({"endpoints": ["https://a/v1", "https://b"]}, "all must end in /v1"),
     ({"endpoints": ["https://a"], "region": "x"},
      'the catalog, which "endpoints" replaces'),
 ])

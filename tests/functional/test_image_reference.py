@@ -175,7 +175,7 @@ def test_a_token_and_metadata_that_differ(servers, images, profiles,
     image = with_tokens(images, [token()], tmp_path)
     set_metadata(image, record(image, reference="vol-2"))
     refusal = servers.refused(image, profiles)
-    names(refusal, "another one that differs")
+    names(refusal, "two different key records")
     set_metadata(image, record(image))
     serves(servers, image, profiles)
 

@@ -204,14 +204,14 @@ def test_policy_denies(kms, profile, refused):
     auth = token(limited(kms, "secret/data/other"))
     for name in ("vol", "not-there"):
         refused("denied", "denied", "key=t:" + name, profile(auth=auth),
-                words=["the token is good", name, "in the mount secret:"])
+                words=["the token is valid", name, "in the mount secret:"])
 
 
 def test_policy_of_transit_denies(kms, transit, wrapped, refused):
     image, text = wrapped("theirs")
     auth = token(limited(kms, "transit/decrypt/ours"))
     refused("denied", "denied", "key=t:" + text, transit("theirs", auth=auth),
-            image=image, words=["the token is good", "theirs"])
+            image=image, words=["the token is valid", "theirs"])
 
 
 def test_passphrase_of_another_image(kms, transit, wrapped, refused,
@@ -241,7 +241,7 @@ def test_key_is_gone(kms, profile, refused):
             words=["deleted at", "undelete"])
     kms.must("PUT", "secret/destroy/deleted", {"versions": [1]})
     refused("gone", "gone", "key=t:deleted", profile(),
-            words=["destroyed", "cannot be brought back"])
+            words=["destroyed", "cannot be restored"])
     kms.must("DELETE", "secret/metadata/deleted")
     refused("gone", "gone", "key=t:deleted", profile(), words=["no key"])
 
@@ -261,7 +261,7 @@ def test_transit_key_is_gone(servers, kms, transit, wrapped, refused):
     kms.must("POST", where + "/config", {"min_decryption_version": 2})
     gone("gone-recoverable", "min_decryption_version")
     refused("gone", "gone", "key=t:" + text.replace("v1", "v9"),
-            transit("gone"), image=image, words=["no such version"])
+            transit("gone"), image=image, words=["lacks the version"])
     kms.must("POST", where + "/config", {"deletion_allowed": True})
     kms.must("DELETE", where)
     gone("gone", "no such key")
@@ -477,7 +477,7 @@ def test_transit_that_is_used_wrongly(kms, transit, wrapped, refused):
             words=['"derived": false'])
     kms.must("POST", "transit/keys/signer", {"type": "ed25519"})
     refused("configuration", "configuration", "key=t:" + text,
-            transit("signer"), image=image, words=["not one that decrypts"])
+            transit("signer"), image=image, words=["cannot decrypt"])
     for mount in ("secret", "kv1"):
         refused("configuration", "configuration", "key=t:" + text,
                 transit("k", mount=mount), image=image,
@@ -501,7 +501,7 @@ def test_redirect(misbehaving, profile, refused):
 @pytest.mark.parametrize("how,word", [
     ("soft-delete", "soft-delete-restore"),
     ("old version", "min_decryption_version"),
-    ("policy", "the token is good")], ids=["soft-delete", "old", "policy"])
+    ("policy", "the token is valid")], ids=["soft-delete", "old", "policy"])
 def test_transit_key_that_is_taken_away_ends_io(
         servers, kms, transit, wrapped, how, word):
     name = "revoked-" + word[:3]

@@ -283,7 +283,7 @@ def test_policy_of_a_login_denies(servers, encrypted, bao, logins, approle,
     role = logins.role("approle", token_policies=["default"])
     classes.refused(servers, "openbao", "denied", "denied", encrypted,
                     "key=t:vol", by_auth(approle(role)),
-                    words=["the token is good"])
+                    words=["the token is valid"])
     lab.await_(lambda: bao.tokens(role) == {}, 20, "no token is left")
 
 
@@ -300,7 +300,7 @@ def test_wrapped_secret_id_works_once(servers, encrypted, logins, approle,
     arguments = encrypted, "key=t:vol", by_auth(approle(role, wrapped=True))
     works(servers, logins, role, *arguments)
     classes.refused(servers, "openbao", "expired-login", "denied",
-                    *arguments, words=["ALARM", "somebody else"])
+                    *arguments, words=["ALARM", "another party"])
 
 
 def test_wrapped_secret_id_that_was_stolen_is_an_alarm(
@@ -481,7 +481,7 @@ def test_recheck_of_a_token_for_few_uses_is_not_possible(
         by_auth({"method": "token_file", "path": files("token", token)}))
     with server.connect() as c:
         assert c.read(512, 0) is not None
-    server.says("limited number of times")
+    server.says("limited number of uses")
     assert server.stop() == 0
 
 
@@ -500,7 +500,7 @@ def test_used_up_secret_id_is_no_revocation(
         c.write(lab.pattern(4096), 0)
         server.says("continuing for 60 seconds")
         assert c.read(4096, 0) == lab.pattern(4096)
-    server.says("can be had once only")
+    server.says("can be unwrapped only once")
     assert "may no longer be used" not in server.stderr()
     assert server.stop() == 0
 
@@ -523,7 +523,7 @@ def test_refused_secret_id_that_cannot_be_read_again(
         server.says("may no longer be used")
         return
     server.says("continuing for 60 seconds")
-    server.says("stays in use")
+    server.says("still using")
     assert "may no longer be used" not in server.stderr()
 
 
@@ -546,7 +546,7 @@ def test_stolen_secret_id_is_an_alarm_while_serving_too(
     # What it refuses is logged as a request alone.
     Questions(bao.audit_log, '"path":"sys/wrapping/lookup"').go_on(6, 30)
     [alarm] = of(read(trail), "alarm")
-    assert "somebody else has the secret id" in alarm["why"], alarm
+    assert "another party has the secret id" in alarm["why"], alarm
     assert (alarm["key"], alarm["outcome"]) == ("t:vol", "cannot-say")
     assert of(read(trail), "revoke") == []
 
@@ -561,7 +561,7 @@ def test_token_file_that_vanishes_while_serving(
     server = servers.start(image, "key=t:vol", by_auth(
         {"method": "token_file", "path": str(path)}))
     shutil.move(path, tmp_path / "away")
-    server.says("stays in use")
+    server.says("still using")
     server.says(str(path))
     with server.connect() as c:
         assert c.size == image.size

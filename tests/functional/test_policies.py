@@ -203,7 +203,7 @@ def test_each_login_reads_its_tenants_keys_and_no_other(
            profile(token, prefix="tenants/acme/", **field))
     refusal = servers.refused(image, "key=t:vol", profile(
         token, prefix="tenants/globex/", **field))
-    assert "the token is good" in refusal.sentence
+    assert "the token is valid" in refusal.sentence
     assert may(tenants, token, "GET", "secret/data/tenants/globex/vol") == 403
 
 
@@ -267,7 +267,7 @@ def test_policies_of_transit(servers, images, tenants, profile):
            profile(token, engine="transit", key="acme"))
     refusal = servers.refused(image, "key=t:" + ciphertext, profile(
         token, engine="transit", key="globex"))
-    assert "the token is good" in refusal.sentence
+    assert "the token is valid" in refusal.sentence
     body = {"ciphertext": ciphertext, "plaintext": "AAAA",
             "context": base64.b64encode(b"rbdcrypt:" +
                                         image.id.encode()).decode()}
@@ -300,7 +300,7 @@ def test_mounts_policy_is_what_a_reference_without_profile_needs(
         assert c.size == image.size
     refusal = servers.refused(image, "key=bao:secret/tenants/globex/vol#key",
                               env=env)
-    assert "the token is good" in refusal.sentence
+    assert "the token is valid" in refusal.sentence
 
 
 def test_login_policy_is_what_a_token_needs(tenants):
@@ -323,7 +323,7 @@ def test_a_login_without_an_alias_gets_nothing(servers, encrypted, tenants,
     for prefix in ("tenants/acme/", "tenants/"):
         refusal = servers.refused(encrypted, "key=t:vol", profile(
             token, layout="field", field="key", prefix=prefix))
-        assert "the token is good" in refusal.sentence
+        assert "the token is valid" in refusal.sentence
 
 
 def test_kubernetes_login_reads_its_tenants_keys_and_no_other(

@@ -166,8 +166,9 @@ test_nobody_is_asked_when_time_is_up (void **state)
   round_note (&r, "a was slow");
   assert_false (round_next (&r, &over));
   assert_int_equal (round_failed (&r, &why), -EAGAIN);
-  assert_string_equal (why.text,
-                       "none of the 2 addresses can say in time: a was slow");
+  assert_string_equal (
+      why.text,
+      "none of the 2 addresses gives a usable answer in time: a was slow");
 }
 
 /* The sentences of all, the longest cut, and nothing lost at the end. */
@@ -275,8 +276,7 @@ test_the_same_server_twice (void **state)
 
     assert_int_equal (make (&list, i ? "tls.name" : NULL, &server, &why),
                       -EINVAL);
-    assert_string_equal (why.text,
-                         "the list, entry 3: it is the same as entry 2");
+    assert_string_equal (why.text, "the list, entry 3: the same as entry 2");
   }
 }
 

@@ -70,7 +70,7 @@ test_a_destroyed_key_is_gone_for_good (void **state)
   refused (404,
            "{\"data\":{\"data\":null,\"metadata\":{\"deletion_time\":\"\","
            "\"destroyed\":true,\"version\":1}},\"warnings\":null}",
-           ENOENT, false, "destroyed (version 1): it cannot be brought back");
+           ENOENT, false, "destroyed (version 1): it cannot be restored");
 }
 
 static void
@@ -244,7 +244,7 @@ test_refusals_of_transit (void **state)
            "by policy (too old)\"]}",
            ENOENT, false, "min_decryption_version");
   refused (400, "{\"errors\":[\"invalid ciphertext: version is too new\"]}",
-           ENOENT, false, "no such version");
+           ENOENT, false, "lacks the version");
   refused (400,
            "{\"errors\":[\"missing 'context' for key derivation; the key "
            "was created using a derived key, which means additional, "
@@ -262,7 +262,7 @@ test_refusals_of_transit (void **state)
   refused (400,
            "{\"errors\":[\"message decryption not supported for key type "
            "ed25519\"]}",
-           EINVAL, false, "not one that decrypts");
+           EINVAL, false, "cannot decrypt");
   refused (404,
            "{\"data\":null,\"warnings\":[\"Invalid path for a versioned "
            "K/V secrets engine.\"]}",

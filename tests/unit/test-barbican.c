@@ -221,7 +221,7 @@ test_refusals_of_a_secret (void **state)
            "review your user/project privileges\"}",
            EACCES, false, "attempt not allowed");
   refused (of, 401, "{\"error\": {\"code\": 401, \"message\": \"no\"}}",
-           EKEYREJECTED, false, "a token of Keystone's");
+           EKEYREJECTED, false, "a token from Keystone");
   refused (of, 404,
            "{\"code\": 404, \"title\": \"Not Found\", \"description\": "
            "\"Secret not found.\"}",
@@ -229,7 +229,7 @@ test_refusals_of_a_secret (void **state)
   refused (of, 404,
            "{\"code\": 404, \"title\": \"Not Found\", \"description\": "
            "\"Not Found. Sorry but your secret has no payload.\"}",
-           ENOENT, false, "not stored yet");
+           ENOENT, false, "none was stored yet");
   refused (of, 404, "404 Not Found\n\nThe resource could not be found.", EINVAL,
            false, "no Barbican");
   /* "Gone" ends a session: it takes Barbican's own word. */
@@ -329,7 +329,7 @@ test_a_secret_that_cannot_be_read_again_denies_nothing (void **state)
   (void)state;
   login_fails (NULL, EACCES, "requires authentication");
   login_fails (replaced, EACCES, "requires authentication");
-  login_fails (remove_file, EKEYREJECTED, "stays in use");
+  login_fails (remove_file, EKEYREJECTED, "still using");
 }
 
 /* ---- metadata ---- */

@@ -254,7 +254,7 @@ what_another_kms_has_wrapped_is_told (void **state)
 {
   static const char *const values[] = { AWS, IBM, BASE64_40 };
   static const char *const types[] = {
-    "than metadata: by its look ceph-csi's type aws-metadata or aws-sts",
+    "than metadata: it looks like ceph-csi's type aws-metadata or aws-sts",
     "ceph-csi's type ibmkeyprotect",
     "aws-metadata, aws-sts-metadata or ibmkeyprotect",
   };
@@ -264,7 +264,7 @@ what_another_kms_has_wrapped_is_told (void **state)
     refused (PASSPHRASE, "csi:" ID, values[i], EINVAL, types[i]);
   refused (PASSPHRASE, "csi:" ID,
            "{\"dek\":\"" NONCE_16 "\",\"nonce\":\"" NONCE_16 "\"}", EINVAL,
-           "than metadata: by its look ceph-csi's type kmip");
+           "than metadata: it looks like ceph-csi's type kmip");
 }
 
 static void
@@ -294,7 +294,7 @@ one_bit_of_the_wrapped_key_makes_it_another (void **state)
 
   (void)state;
   value[strlen ("{\"dek\":\"")] = 'c';
-  refused (PASSPHRASE, "csi:" ID, value, EINVAL, "metadata were changed");
+  refused (PASSPHRASE, "csi:" ID, value, EINVAL, "metadata was changed");
 }
 
 int

@@ -83,7 +83,7 @@ test_a_mount_of_the_other_version_is_configuration (void **state)
   not_found_in (ENGINE_KV1, 200, VERSION_1, ENOENT, "no key vol");
   not_found_in (ENGINE_KV1, 200, MOUNT ("kv", "null"), ENOENT, "no key vol");
   not_found_in (ENGINE_KV2, 200, VERSION_1, EINVAL,
-                "holds KV version 1, and was asked as version 2: the profile "
+                "holds KV version 1, but was asked as version 2: the profile "
                 "needs \"engine\": \"kv1\"");
   not_found_in (ENGINE_KV2, 200, MOUNT ("kv", "null"), EINVAL, "version 1");
   not_found_in (ENGINE_KV2, 200, MOUNT ("generic", "null"), EINVAL,
@@ -176,7 +176,7 @@ test_version_2_read_as_version_1 (void **state)
 
   (void)state;
   fails (ENGINE_KV1, "data/vol", false, lines, EINVAL,
-         "holds KV version 2, and was asked as version 1");
+         "holds KV version 2, but was asked as version 1");
 }
 
 /* The token is good: then only OpenBao's own words deny a key. */
@@ -202,7 +202,7 @@ test_words_of_a_gateway_deny_no_key (void **state)
   (void)state;
   fails (ENGINE_KV2, "vol", false, strange, EINVAL, "403: Forbidden by rule");
   fails (ENGINE_KV2, "vol", false, empty, EINVAL, "answered 403");
-  fails (ENGINE_KV2, "vol", false, real, EACCES, "the token is good");
+  fails (ENGINE_KV2, "vol", false, real, EACCES, "the token is valid");
 }
 
 int

@@ -252,7 +252,7 @@ test_ceph_csi_without_its_nesting_is_refused (void **state)
 {
   (void)state;
   refused (&ceph_csi, "{\"passphrase\": \"V4L\"}",
-           "no object \"data\", as ceph-csi's have (its fields: passphrase)");
+           "no object \"data\", as ceph-csi's do (its fields: passphrase)");
   refused (&ceph_csi, "{\"data\": \"V4L\"}", "no object \"data\"");
   refused (&ceph_csi, "{\"data\": {\"a\": \"V4L\"}}",
            "in \"data\": the record has no field \"passphrase\"");

@@ -77,7 +77,7 @@ test_an_unwrapped_secret_id_that_is_used_up_denies_nothing (void **state)
   assert_non_null (strstr (why.text, "single use"));
   login.core.token->life.end_ms = 1;
   assert_int_equal (ask (&q, &status, &why), -EKEYREJECTED);
-  assert_non_null (strstr (why.text, "can be had once only"));
+  assert_non_null (strstr (why.text, "can be unwrapped only once"));
   /* One that came out of the file just now is another matter. */
   write_file ("s.another");
   asks (EACCES, 0);
@@ -114,8 +114,8 @@ test_a_used_wrapping_token_is_an_alarm (void **state)
   };
 
   (void)state;
-  unwrapping_fails (before, true, "somebody else");
-  unwrapping_fails (between, true, "somebody else");
+  unwrapping_fails (before, true, "another party");
+  unwrapping_fails (between, true, "another party");
 }
 
 static void
@@ -330,7 +330,7 @@ test_a_given_token_that_ends_is_said_to_end (void **state)
   login.core.token->life.renew_ms = 1;
   login.core.token->life.end_ms = monotonic_ms () + 60000;
   assert_int_equal (tend (&next_ms, &why), -EACCES);
-  assert_non_null (strstr (why.text, "needs to be replaced"));
+  assert_non_null (strstr (why.text, "replace it"));
   login.core.retry_ms = 0;
   assert_int_equal (tend (&next_ms, &why), -EACCES);
   assert_int_equal (lines[0].asked, 1);

@@ -171,8 +171,8 @@ test_what_cannot_be_read_again_says_nothing (void **state)
 {
   (void)state;
   second_login_fails (APPROLE, remove_file, EKEYREJECTED, "cannot be found");
-  second_login_fails (APPROLE, spoilt, EKEYREJECTED, "does not hold one");
-  second_login_fails (JWT, remove_file, EKEYREJECTED, "stays in use");
+  second_login_fails (APPROLE, spoilt, EKEYREJECTED, "is not valid");
+  second_login_fails (JWT, remove_file, EKEYREJECTED, "still using");
 }
 
 /* A server may have used a secret id up for a login whose answer was
@@ -265,7 +265,7 @@ test_a_fresh_token_that_is_refused_bare_is_not_called_good (void **state)
   script = lines;
   begin (APPROLE, "s3cr3t");
   assert_int_equal (ask (&q, &status, &why), -EKEYREJECTED);
-  assert_non_null (strstr (why.text, "perhaps not from this address"));
+  assert_non_null (strstr (why.text, "perhaps it is not for this address"));
   assert_int_equal (lines[0].asked, 2); /* one more */
   assert_int_equal (lines[3].asked, 2); /* neither is left */
   bao_login_close (&login);
@@ -291,7 +291,7 @@ test_the_login_after_such_a_token_may_be_refused (void **state)
   script = lines;
   begin (APPROLE, "s3cr3t");
   assert_int_equal (ask (&q, &status, &why), -EKEYREJECTED);
-  assert_non_null (strstr (why.text, "perhaps not from this address"));
+  assert_non_null (strstr (why.text, "perhaps it is not for this address"));
   assert_int_equal (lines[1].asked, 1);
   assert_int_equal (lines[3].asked, 1);
   bao_login_close (&login);
@@ -564,7 +564,7 @@ test_waiting_for_a_login_ends_with_the_deadline (void **state)
   begin (APPROLE, "s3cr3t");
   login.core.busy = true;
   assert_int_equal (ask (&q, &status, &why), -EAGAIN);
-  assert_non_null (strstr (why.text, "under way"));
+  assert_non_null (strstr (why.text, "in progress"));
   q.deadline = deadline_in_ms (5000, &cancelled);
   assert_int_equal (ask (&q, &status, NULL), -ESHUTDOWN);
   login.core.busy = false;

@@ -313,7 +313,7 @@ kept (struct credential *c, const char *part)
   holds (c, "one");
   assert_true (c->err < 0 && c->stale);
   if (!strstr (c->trouble.text, part) ||
-      !strstr (c->trouble.text, "stays in use") ||
+      !strstr (c->trouble.text, "still using") ||
       !strstr (c->trouble.text, path))
     fail_msg ("\"%s\" does not say \"%s\"", c->trouble.text, part);
 }
@@ -335,9 +335,9 @@ test_what_was_read_stays_when_the_file_is_bad (void **state)
   replace_file (path, "");
   kept (&c, "is empty");
   replace_file (path, "two words");
-  kept (&c, "does not hold one");
+  kept (&c, "is not valid");
   /* And nothing is forgotten meanwhile. */
-  kept (&c, "does not hold one");
+  kept (&c, "is not valid");
   replace_file (path, "one");
   assert_false (credential_refresh (&c));
   assert_int_equal (c.err, 0);
@@ -387,7 +387,7 @@ test_what_is_no_jwt_is_seen (void **state)
 
   (void)state;
   for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
-    assert_int_equal (jwt (bad[i], 0, "none"), -EACCES);
+    assert_int_equal (jwt (bad[i], 0, "not a JWT"), -EACCES);
 }
 
 /* ---- a token's life ---- */

@@ -279,9 +279,9 @@ test_field_goes_with_its_layout_only (void **state)
 {
   (void)state;
   refused (PROFILE (BASE LAYOUT ", \"field\": \"a\"" AUTH),
-           "\"field\" goes with the layout \"field\" only");
+           "\"field\" needs the layout \"field\"");
   refused (PROFILE (BASE LAYOUT ", \"encoding\": \"hex\"" AUTH),
-           "\"encoding\" goes with the layout \"field\" only");
+           "\"encoding\" needs the layout \"field\"");
 }
 
 #define TRANSIT BASE "\"engine\": \"transit\""
@@ -328,13 +328,13 @@ test_transit_has_members_of_its_own (void **state)
   refused (PROFILE (TRANSIT KEY AUTH ", \"layout\": \"rgw\""),
            "raw or castellan");
   refused (PROFILE (TRANSIT KEY AUTH ", \"prefix\": \"a/\""),
-           "\"prefix\" goes with a KV engine only");
+           "\"prefix\" needs a KV engine");
   refused (PROFILE (TRANSIT KEY AUTH ", \"field\": \"a\""),
-           "\"field\" goes with a KV engine only");
+           "\"field\" needs a KV engine");
   refused (PROFILE (BASE LAYOUT AUTH KEY),
-           "\"key\" goes with the engine \"transit\" only");
+           "\"key\" needs the engine \"transit\"");
   refused (PROFILE (BASE LAYOUT AUTH ", \"derived\": true"),
-           "\"derived\" goes with the engine \"transit\" only");
+           "\"derived\" needs the engine \"transit\"");
 }
 
 static void
@@ -347,7 +347,7 @@ test_a_version_is_for_kv2 (void **state)
   references (PROFILE (BASE LAYOUT AUTH), "t:vol-1#version=x", EINVAL,
               "#version=");
   references (PROFILE (BASE LAYOUT AUTH), "t:vol-1#key", EINVAL,
-              "the profile that names the field");
+              "the profile names the field");
 }
 
 static void
@@ -434,7 +434,8 @@ static void
 test_a_token_in_a_readable_file_is_refused (void **state)
 {
   (void)state;
-  file_refused (PROFILE (BASE LAYOUT AUTH), 0644, "nobody else can read it");
+  file_refused (PROFILE (BASE LAYOUT AUTH), 0644,
+                "only if no other user can read");
 }
 
 static void
@@ -476,9 +477,9 @@ test_a_bad_token_file_is_refused (void **state)
   (void)state;
   token_file_refused (NULL, 0, token);
   token_file_refused ("", 0600, "is empty");
-  token_file_refused ("\n", 0600, "does not hold one");
+  token_file_refused ("\n", 0600, "is not valid");
   token_file_refused ("hvs.s3cr3t", 0644, "chmod g-w,o=");
-  token_file_refused ("hvs.s3cr3t\nhvs.s3cr3t\n", 0600, "does not hold one");
+  token_file_refused ("hvs.s3cr3t\nhvs.s3cr3t\n", 0600, "is not valid");
 }
 
 static void

@@ -156,7 +156,7 @@ records_that_differ_are_refused (void **state)
   };
 
   (void)state;
-  refuses (&image, EINVAL, "differs");
+  refuses (&image, EINVAL, "two different");
 }
 
 /* Clones inherit what their parents have. */
@@ -344,7 +344,7 @@ the_longest_reference_is_followed (void **state)
     if (strlen (ref) <= KEY_REFERENCE_MAX)
       follows (&image, ref);
     else
-      refuses (&image, EINVAL, "no key reference");
+      refuses (&image, EINVAL, "do not form a key reference");
   }
 }
 

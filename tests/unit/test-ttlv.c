@@ -214,8 +214,8 @@ static void
 test_nothing_may_follow (void **state)
 {
   (void)state;
-  REFUSED ("\x42\0\1\1\0\0\0\0\x42\0\1\1\0\0\0\0", "behind its end");
-  REFUSED ("\x42\0\1\1\0\0\0\0\0", "behind its end");
+  REFUSED ("\x42\0\1\1\0\0\0\0\x42\0\1\1\0\0\0\0", "after its end");
+  REFUSED ("\x42\0\1\1\0\0\0\0\0", "after its end");
 }
 
 static void

@@ -84,7 +84,7 @@ ask (const struct barbican_key *k, const char *part,
 /* ---- consumers ---- */
 
 /* So that "openstack secret delete" warns of the volume.  It stays when
- * the server ends, since the volume goes on needing its key.  Barbican
+ * the server ends, since the volume still needs its key.  Barbican
  * takes the same one again for the same.
  */
 static void
@@ -141,7 +141,7 @@ barbican_check (void *state, struct key_question *question, struct secret **ret,
     r = reason_set (why, EBADMSG, "its payload is longer than %d bytes",
                     SECRET_PASSPHRASE_MAX);
   else
-    /* Of its own size: the reply's has room for a mebibyte. */
+    /* A copy of the right size: the reply's has room for a mebibyte. */
     r = text_copy_secret (&bytes, reply.body->bytes, reply.body->length, why);
   r = reason_context (r, why, "the secret %s", k->id);
   return r == 0 ? layout_bytes (&layout, bytes, ret, why) : r;
@@ -201,8 +201,8 @@ check_id (const char *id, struct reason *why)
   if (!form[i] && !id[i])
     return 0;
   return reason_set (why, EINVAL,
-                     "behind a profile of type \"barbican\" goes the secret's "
-                     "UUID, in lower case, and no address");
+                     "a reference to a profile of type \"barbican\" must be "
+                     "the secret's UUID, in lower case, not an address");
 }
 
 static int

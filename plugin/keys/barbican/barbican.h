@@ -69,7 +69,7 @@ extern int keystone_catalog_token_life (json_t *token, int64_t *life_ms,
                                         struct reason *why);
 
 /* The address of the key-manager in REGION (NULL: there may be one only)
- * for INTERFACE; *URL is JSON's.  -EINVAL: there is none, or there are
+ * for INTERFACE; *URL is JSON's.  -EINVAL: no such address, or
  * several.
  */
 extern int

@@ -63,8 +63,8 @@ set_credential (struct identity *who, json_t *auth,
   /* In the profiles file itself, when nobody else can read that. */
   if (!profile->private)
     return reason_set (why, EINVAL,
-                       "%s: a secret may stand in the profiles file only when "
-                       "nobody else can read it (chmod go= it, or use "
+                       "%s: the profiles file may hold a secret only if no "
+                       "other user can read the file (chmod go= it, or use "
                        "\"secret_file\")",
                        where);
   if (json_string_length (secret) == 0)
@@ -99,7 +99,7 @@ set_password (struct identity *who, json_t *auth, const struct profile *profile,
                     where);
   if (r == 0 && !project == !domain)
     r = reason_set (why, EINVAL,
-                    "%s: it takes \"project\" and \"project_domain\", or "
+                    "%s: give \"project\" and \"project_domain\", or "
                     "\"domain\"%s",
                     where, domain ? ", not both" : "");
   if (r == 0)

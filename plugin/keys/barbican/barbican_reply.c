@@ -79,8 +79,8 @@ unavailable (const struct barbican_subject *about,
                 about->address);
   else if (reply->status == 503 && !reply->text[0])
     reason_set (why, EAGAIN,
-                "%s answered 503: it, or the Keystone that it asks, does not "
-                "work now",
+                "%s answered 503: it is not working now, or the Keystone that "
+                "it asks",
                 about->address);
   else
     reason_set (why, EAGAIN, "%s answered %ld%s%s", about->address,
@@ -113,8 +113,8 @@ nonsense (const struct barbican_subject *about, const struct http_reply *reply,
     return reason_set (why, EAGAIN, "%s gave an empty answer", about->address);
   }
   return reason_set (why, EBADMSG,
-                     "%s answered %ld and not as %s does (%.100s): is that "
-                     "its address? (%s)",
+                     "%s answered %ld, but not as %s does (%.100s): is the "
+                     "address right? (%s)",
                      about->address, reply->status, server,
                      reply->json              ? reply->text
                      : reply->problem.text[0] ? reply->problem.text
@@ -145,7 +145,7 @@ barbican_login_refusal (const struct barbican_subject *about,
   if (!reply->json)
     return nonsense (about, reply, "Keystone", again, why);
   /* Keystone says 404 of an application credential that it does not know:
-   * somebody deleted it.
+   * it was deleted.
    */
   if (status == 401 || status == 403 || status == 404)
     return reason_set (why, EACCES, "%ld%s%s (%s)", status, colon, reply->text,
@@ -165,20 +165,20 @@ not_found (const struct barbican_subject *about, const struct http_reply *reply,
   /* "Gone" ends a session: it takes Barbican's own word. */
   if (!strstr (reply->text, "ecret"))
     return reason_set (why, EINVAL,
-                       "there is no Barbican at %s: it answered 404, and not "
+                       "there is no Barbican at %s: it answered 404, but not "
                        "about a secret (%s)",
                        about->address, about->setting);
   if (strstr (reply->text, "no payload"))
     return reason_set (why, ENOENT,
-                       "the secret %s at %s has no payload: it was not stored "
+                       "the secret %s at %s has no payload: none was stored "
                        "yet",
                        about->name, about->address);
   if (strstr (reply->text, "id is invalid"))
-    return reason_set (why, EINVAL, "%s does not take %s as a secret's id",
+    return reason_set (why, EINVAL, "%s does not accept %s as a secret's id",
                        about->address, about->name);
   return reason_set (why, ENOENT,
                      "there is no secret %s at %s: it is missing, deleted or "
-                     "expired (Barbican does not tell which)",
+                     "expired (Barbican does not say which)",
                      about->name, about->address);
 }
 
@@ -201,7 +201,7 @@ barbican_secret_refusal (const struct barbican_subject *about,
    */
   if (status == 401 && reply->json)
     return reason_set (why, EKEYREJECTED,
-                       "%s does not accept a token of Keystone's (401%s%s)",
+                       "%s rejected a token from Keystone (401%s%s)",
                        about->address, colon, reply->text);
   if (status == 406 && reply->json)
     return reason_set (why, EBADMSG,
@@ -211,11 +211,10 @@ barbican_secret_refusal (const struct barbican_subject *about,
     return nonsense (about, reply, "Barbican", again, why);
   if (status == 403)
     return reason_set (why, EACCES,
-                       "%s denies the secret %s: the login is good, but "
-                       "neither its role nor the secret's ACL allows that "
-                       "(403%s%s)",
+                       "%s denies the secret %s: the login works, but neither "
+                       "its role nor the secret's ACL allows this (403%s%s)",
                        about->address, about->name, colon, reply->text);
-  return reason_set (why, EINVAL, "%s answered %ld to the secret %s%s%s",
+  return reason_set (why, EINVAL, "%s answered %ld for the secret %s%s%s",
                      about->address, status, about->name, colon, reply->text);
 }
 
@@ -232,13 +231,13 @@ barbican_secret_layout (json_t *json, enum layout_kind layout,
 
   if (!type || !status)
     return reason_set (why, EBADMSG,
-                       "what came is no secret's metadata: it has no "
+                       "the answer is not a secret's metadata: it has no "
                        "\"secret_type\" or no \"status\"");
   if (strcmp (status, "ACTIVE") != 0)
     return reason_set (why, ENOENT, "its status is %s",
                        reason_name (buf, status));
   if (json_object_size (contents) == 0)
-    return reason_set (why, ENOENT, "it has no payload: it was not stored yet");
+    return reason_set (why, ENOENT, "it has no payload: none was stored yet");
   /* What Nova, Cinder and os-brick do: see layout.c. */
   if (layout != LAYOUT_RAW && strcmp (type, "passphrase") != 0 &&
       strcmp (type, "symmetric") != 0)

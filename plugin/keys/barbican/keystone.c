@@ -46,7 +46,7 @@ keystone_catalog_token_life (json_t *token, int64_t *life_ms,
   if (!issued || !expires || parse_time (issued, &from) < 0 ||
       parse_time (expires, &to) < 0 || to <= from)
     return reason_set (why, EBADMSG,
-                       "the answer does not say how long the token lives");
+                       "the answer does not say how long the token is valid");
   *life_ms = (to - from > LIFE_MAX_S ? LIFE_MAX_S : to - from) * 1000;
   return 0;
 }
@@ -107,7 +107,7 @@ keystone_catalog_find (json_t *token, const char *region, const char *interface,
   }
   if (!json_is_array (catalog))
     return reason_set (why, EINVAL,
-                       "Keystone gave no catalog with the token: \"endpoint\" "
+                       "Keystone sent no catalog with the token: \"endpoint\" "
                        "must say where Barbican is");
   if (!s.service)
     return reason_set (why, EINVAL,
@@ -117,14 +117,14 @@ keystone_catalog_find (json_t *token, const char *region, const char *interface,
   if (!s.url)
     return reason_set (why, EINVAL,
                        "Keystone's catalog has no %s endpoint of a "
-                       "key-manager%s%.128s: \"region\" and \"interface\" say "
-                       "which one is wanted",
+                       "key-manager%s%.128s: check \"region\" and "
+                       "\"interface\"",
                        interface, region ? " in the region " : "",
                        region ? region : "");
   if (s.several)
     return reason_set (why, EINVAL,
                        "Keystone's catalog has key-managers in more than one "
-                       "region: \"region\" must say which one is wanted");
+                       "region: choose one with \"region\"");
   *url = s.url;
   return 0;
 }
@@ -190,10 +190,10 @@ check_endpoint (const struct address_list *list, size_t i, const char *setting,
     if (strstr (list->text[i], below[j]))
       return reason_set (why, EINVAL,
                          "%s must be Barbican's address, with or without /v1, "
-                         "and goes on to %s",
+                         "but continues with %s",
                          setting, below[j]);
   if (strcmp (base_of (list->text[0]), base_of (list->text[i])) != 0)
-    return reason_set (why, EINVAL, "%s: either all end in /v1 or none does",
+    return reason_set (why, EINVAL, "%s: all must end in /v1, or none",
                        setting);
   return 0;
 }
@@ -259,8 +259,7 @@ read_token (const struct keystone *ks, const struct http_reply *reply,
   if (!id || id->length > LOGIN_TOKEN_MAX ||
       !credential_is_text (id->bytes, id->length))
     return reason_set (why, EBADMSG,
-                       "the answer holds no token: is that Keystone's "
-                       "address?");
+                       "the answer holds no token: is the address Keystone's?");
   r = keystone_catalog_token_life (token, &life_ms, why);
   if (r == 0 && !ks->fixed)
     r = keystone_catalog_find (token, ks->region, ks->interface, &found, why);

@@ -51,11 +51,11 @@ alert_error (const struct kmip_connection *c, struct reason *why)
   case SSL_AD_ACCESS_DENIED:
   case SSL_AD_DECRYPT_ERROR:
   case SSL_AD_CERTIFICATE_REQUIRED:
-    return reason_set (
-        why, EAGAIN, "%.256s ended the handshake: TLS alert %d, %s (%s: %s)",
-        c->via.at->text, alert, text, c->kmip->where,
-        c->via.server->cert ? "is \"client_cert\" one that it accepts?"
-                            : "there is no \"client_cert\"");
+    return reason_set (why, EAGAIN,
+                       "%.256s ended the handshake: TLS alert %d, %s (%s: %s)",
+                       c->via.at->text, alert, text, c->kmip->where,
+                       c->via.server->cert ? "does it accept \"client_cert\"?"
+                                           : "no \"client_cert\" is set");
   default:
     return reason_set (why, EAGAIN, "%.256s ended TLS: alert %d, %s",
                        c->via.at->text, alert, text);

@@ -73,7 +73,7 @@ kmip_wrapped_parse (const char *text, struct kmip_wrapped *ret,
       return reason_no_memory (why);
     return reason_set (why, EINVAL,
                        "the wrapped passphrase is damaged: its parts are not "
-                       "base64, or have not the length that AES-%s wants",
+                       "base64, or do not have the lengths that AES-%s needs",
                        w.gcm ? "GCM" : "CBC");
   }
   *ret = w;
@@ -172,7 +172,7 @@ ask (struct kmip_talk *t, const struct kmip_request *request, const char *what,
   if (pinned >= 0 && (unsigned)pinned < first_minor (request))
     return reason_set (why, EINVAL,
                        "%s: \"version\" 1.%d has no Decrypt for such a "
-                       "wrapped passphrase: it came with 1.%u",
+                       "wrapped passphrase, which needs 1.%u",
                        t->kmip->where, pinned, first_minor (request));
   r = pinned >= 0 ? exchange (t, request, pinned, reply, why)
                   : ask_versions (t, request, reply, why);
@@ -194,7 +194,7 @@ about (const struct kmip_talk *t, const char *what, int r, struct reason *why)
                          reason_quoted (reason_name (buf, what)));
 }
 
-/* KMIP answers alike for what does not exist and for what somebody may
+/* KMIP answers alike for what does not exist and for what a client may
  * not see, so that "no such name" may mean either.
  */
 static int
@@ -215,13 +215,13 @@ locate (struct kmip_talk *t, const char *name, char ident[KMIP_ID_MAX + 1],
   if (r == -ENOENT)
     return reason_set (why, EACCES,
                        "%.256s shows no object with the name " REASON_QUOTED
-                       ": it is denied to this certificate, or there is none "
-                       "(KMIP does not tell which)",
+                       ": it is denied to this certificate, or does not exist "
+                       "(KMIP does not say which)",
                        address, reason_quoted (buf));
   if (r == -EINVAL)
     return reason_set (why, EINVAL,
                        "two objects at %.256s share the name " REASON_QUOTED
-                       ": a key needs a name of its own, or \"lookup\": \"id\"",
+                       ": give the key its own name, or set \"lookup\": \"id\"",
                        address, reason_quoted (buf));
   return about (t, name, r, why);
 }

@@ -65,7 +65,7 @@ struct kmip_reply {
   bool misunderstood; /* refused before it was looked at: its version? */
   uint32_t reason;    /* Result Reason of a failure */
   char text[KMIP_TEXT_MAX];
-  struct ttlv_cursor payload; /* borrowed; empty when there is none */
+  struct ttlv_cursor payload; /* borrowed; may be empty */
 };
 
 /* Take apart the answer to a request of OPERATION.  -EBADMSG. */
@@ -108,7 +108,7 @@ extern int kmip_state_refusal (uint32_t state, const char *what,
  *
  * One connection per question.  SIGPIPE must be ignored by the process,
  * as nbdkit does.  Errors: -EAGAIN (AGAIN: a second try may go better),
- * -EBADMSG (an answer that is none), -ESHUTDOWN, -EINVAL, -ENOMEM.
+ * -EBADMSG (not a valid answer), -ESHUTDOWN, -EINVAL, -ENOMEM.
  */
 struct kmip_connection;
 struct kmip;

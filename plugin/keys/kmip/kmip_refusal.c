@@ -59,12 +59,12 @@ advice (uint32_t reason, enum kmip_operation operation)
   case 0x004:
     return ": a \"version\" in the profile may help";
   case 0x00a:
-    return ": this key has not encrypted that, or it was changed";
+    return ": this key did not encrypt that, or it was changed";
   case 0x00c:
     return ": it belongs to another user, or its use is restricted";
   case 0x100:
     return operation == KMIP_DECRYPT
-               ? ": a fault of the server, or a changed ciphertext"
+               ? ": a server fault, or a changed ciphertext"
                : "";
   default:
     return "";
@@ -128,10 +128,10 @@ kmip_state_refusal (uint32_t state, const char *what, const char *address,
   if (state >= destroyed)
     return reason_set (why, ENOENT,
                        "the object " REASON_QUOTED
-                       " at %.256s is %s: it is gone for ever",
+                       " at %.256s is %s: it cannot be restored",
                        reason_quoted (buf), address, names[state]);
   return reason_set (why, EACCES,
                      "the object " REASON_QUOTED
-                     " at %.256s is %s: only an Active one may be used",
+                     " at %.256s is %s: only Active objects may be used",
                      reason_quoted (buf), address, names[state]);
 }

@@ -173,7 +173,7 @@ get (struct ttlv_cursor from, uint32_t tag, enum ttlv_type type,
   return reason_set (why, EBADMSG,
                      r == -ENOENT
                          ? "the answer has no %s"
-                         : "the answer has two of %s, or one of a wrong type",
+                         : "the answer has two of %s, or one of the wrong type",
                      name);
 }
 
@@ -252,7 +252,7 @@ read_batch_item (struct ttlv_cursor item, enum kmip_operation operation,
   if (!reply->success && ttlv_number (&status) != STATUS_FAILED)
     return odd_failure (reply, "neither a success nor a failure", why);
   if (reply->success ? echoed != operation : echoed && echoed != operation)
-    return nonsense (why, "is one to another question");
+    return nonsense (why, "answers another question");
   if (!reply->success) {
     reply->misunderstood = !echoed && reply->reason == REASON_INVALID_MESSAGE;
     return reply->reason
@@ -261,7 +261,7 @@ read_batch_item (struct ttlv_cursor item, enum kmip_operation operation,
   }
   r = ttlv_find (item, TAG_RESPONSE_PAYLOAD, TTLV_STRUCTURE, &payload);
   if (r == -EBADMSG)
-    return nonsense (why, "has two payloads, or one of a wrong type");
+    return nonsense (why, "has two payloads, or one of the wrong type");
   if (r == 0)
     reply->payload = ttlv_enter (&payload);
   return 0;
@@ -330,7 +330,7 @@ kmip_reply_located (const struct kmip_reply *reply, char ret[KMIP_ID_MAX + 1],
     if (item.tag != TAG_UNIQUE_IDENTIFIER)
       continue;
     if (item.type != TTLV_TEXT)
-      return nonsense (why, "has an identifier of a wrong type");
+      return nonsense (why, "has an identifier of the wrong type");
     found = item;
     n++;
   }
@@ -372,7 +372,7 @@ read_attribute (const struct ttlv_item *attribute, bool *found, uint32_t *ret,
   int r;
 
   if (attribute->type != TTLV_STRUCTURE)
-    return nonsense (why, "has an attribute of a wrong type");
+    return nonsense (why, "has an attribute of the wrong type");
   inner = ttlv_enter (attribute);
   r = get (inner, TAG_ATTRIBUTE_NAME, TTLV_TEXT, "Attribute Name", &item, why);
   if (r < 0 || !ttlv_equals (&item, "State"))
@@ -421,8 +421,8 @@ read_key_block (struct ttlv_cursor block, struct secret **ret,
   r = ttlv_find (block, TAG_KEY_WRAPPING_DATA, TTLV_STRUCTURE, &value);
   if (r != -ENOENT)
     return reason_set (why, EBADMSG,
-                       "the server wraps the key with another one: keys must "
-                       "come as they are");
+                       "the server wraps the key with another key: it must "
+                       "send keys unwrapped");
   r = get (block, TAG_KEY_FORMAT_TYPE, TTLV_ENUMERATION, "Key Format Type",
            &format, why);
   if (r < 0)

@@ -44,7 +44,8 @@ wrong_length (enum ttlv_type type, size_t length)
 {
   switch (type) {
   case TTLV_STRUCTURE:
-    return length % 8 ? "a structure that is no multiple of eight" : NULL;
+    return length % 8 ? "a structure whose length is not a multiple of eight"
+                      : NULL;
   case TTLV_INTEGER:
   case TTLV_ENUMERATION:
   case TTLV_INTERVAL:
@@ -88,7 +89,7 @@ item_problem (const unsigned char *p, size_t left)
     return problem;
   left -= TTLV_HEADER;
   if (length > left || padded (length) > left)
-    return "an item longer than what surrounds it";
+    return "an item longer than what contains it";
   p += TTLV_HEADER;
   if (!is_zero (p + length, padded (length) - length))
     return "padding that is not zero";
@@ -122,7 +123,7 @@ ttlv_check (const void *bytes, size_t length, struct reason *why)
     if (at == end && at > 0)
       return 0;
     if (depth == 0 && at > 0)
-      return reason_set (why, EBADMSG, "it goes on behind its end");
+      return reason_set (why, EBADMSG, "it continues after its end");
     problem = item_problem (p, end - at);
     if (problem)
       return reason_set (why, EBADMSG, "it has %s (at byte %zu)", problem, at);

@@ -72,7 +72,7 @@ extern struct ttlv_cursor ttlv_enter (const struct ttlv_item *structure);
 extern bool ttlv_next (struct ttlv_cursor *cursor, struct ttlv_item *ret);
 
 /* The only item TAG of the structure that CURSOR is at the beginning of.
- * 0, -ENOENT: there is none, -EBADMSG: there are two, or it is of another
+ * 0, -ENOENT: not found, -EBADMSG: there are two, or it is of another
  * type.  *RET is untouched on failure.
  */
 extern int ttlv_find (struct ttlv_cursor cursor, uint32_t tag,

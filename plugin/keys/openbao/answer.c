@@ -138,12 +138,13 @@ deleted_version (const struct openbao_key *k, json_t *metadata,
 
   if (json_is_true (json_object_get (metadata, "destroyed")))
     return reason_set (why, ENOENT,
-                       "the key " REASON_QUOTED " was destroyed (version "
-                       "%lld): it cannot be brought back",
+                       "the key " REASON_QUOTED
+                       " was destroyed (version %lld): it cannot be restored",
                        reason_quoted (k->path), (long long)version);
   return reason_set (why, ENOENT,
-                     "the key " REASON_QUOTED " was deleted at %.40s (version "
-                     "%lld): \"kv undelete\" brings it back",
+                     "the key " REASON_QUOTED
+                     " was deleted at %.40s (version %lld): \"kv undelete\" "
+                     "restores it",
                      reason_quoted (k->path), time ? time : "an unknown time",
                      (long long)version);
 }
@@ -153,9 +154,9 @@ bao_answer_wrong_version (const struct openbao_key *k, const char *mount,
                           int version, struct reason *why)
 {
   return reason_set (why, EINVAL,
-                     "the mount " REASON_QUOTED " at %s holds KV version %d, "
-                     "and was asked as version %d: the profile needs "
-                     "\"engine\": \"kv%d\"",
+                     "the mount " REASON_QUOTED
+                     " at %s holds KV version %d, but was asked as version "
+                     "%d: the profile needs \"engine\": \"kv%d\"",
                      reason_quoted (mount), key_server_address (k->bao->server),
                      version, 3 - version, version);
 }
@@ -166,9 +167,9 @@ bao_answer_no_mount (const struct openbao_key *k, const char *mount,
 {
   return reason_set (
       why, EINVAL,
-      REASON_QUOTED " at %s is not a mount, but a path in one of "
-                    "KV version 2: what comes after the mount goes into "
-                    "\"prefix\", without the HTTP API's \"data/\"",
+      REASON_QUOTED
+      " at %s is not a mount, but a path in a mount of KV version 2: put what "
+      "follows the mount into \"prefix\", without the HTTP API's \"data/\"",
       reason_quoted (mount), key_server_address (k->bao->server));
 }
 
@@ -221,8 +222,8 @@ not_found (const struct openbao_key *k, const struct http_reply *a,
 
   if (!a->json)
     return reason_set (why, EBADMSG,
-                       "%s answered 404 and not as OpenBao does: is that its "
-                       "address?",
+                       "%s answered 404, but not as OpenBao does: is the "
+                       "address right?",
                        address);
   if (bao_answer_has_metadata (a))
     return deleted_version (k, metadata_of (a), why);
@@ -259,22 +260,21 @@ transit_refusal (const struct openbao_key *k, const struct http_reply *a,
   } known[] = {
     { "encryption key not found", ENOENT, "there is no such key" },
     { "soft-deleted key", ENOENT,
-      "the key was deleted; \"soft-delete-restore\" brings it back" },
+      "the key was deleted; \"soft-delete-restore\" restores it" },
     { "disallowed by policy (too old)", ENOENT,
       "the key's version that wrapped the passphrase is disabled "
       "(min_decryption_version)" },
     { "version is too new", ENOENT,
-      "the key has no such version as wrapped the passphrase" },
+      "the key lacks the version that wrapped the passphrase" },
     { "missing 'context'", EINVAL,
-      "the key is a derived one: the profile may not say \"derived\": false" },
+      "the key is derived: the profile may not say \"derived\": false" },
     { "message authentication failed", EACCES,
       "the passphrase was wrapped for another image or by another key, or is "
       "damaged" },
     { "invalid ciphertext", EACCES, "the wrapped passphrase is damaged" },
     { "RSA decrypt", EACCES,
       "the passphrase was wrapped by another key, or is damaged" },
-    { "not supported for key type", EINVAL,
-      "the key is not one that decrypts" },
+    { "not supported for key type", EINVAL, "the key cannot decrypt" },
   };
 
   for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
@@ -337,7 +337,7 @@ nonsense (const struct openbao_key *k, const struct http_reply *a, bool *again,
   }
   return reason_set (why, EBADMSG,
                      "%s answered with something that is not OpenBao's JSON "
-                     "(%.100s): is that its address?",
+                     "(%.100s): is the address right?",
                      address, a->problem.text);
 }
 
@@ -351,8 +351,8 @@ refused (const struct openbao_key *k, const struct http_reply *a, bool *again,
 
   if (!a->json)
     return reason_set (why, EBADMSG,
-                       "%s answered %ld and not as OpenBao does: is that its "
-                       "address, and http or https right?",
+                       "%s answered %ld, but not as OpenBao does: are the "
+                       "address and http or https right?",
                        address, a->status);
   if (strstr (a->text, "Upgrading from non-versioned"))
     return unavailable (k, a, again, why);
@@ -371,8 +371,8 @@ classify (const struct openbao_key *k, const struct http_reply *a, bool *again,
   if (a->next > 0) {
     *again = true;
     return reason_set (why, EAGAIN,
-                       "%s is a standby whose leader does not answer: it says "
-                       "to ask %s",
+                       "%s is a standby whose leader does not answer: it "
+                       "refers to %s",
                        address, a->redirect);
   }
   if (a->status >= 300 && a->status < 400)
@@ -400,7 +400,7 @@ classify (const struct openbao_key *k, const struct http_reply *a, bool *again,
                        " at %s is not of the engine transit",
                        reason_quoted (k->mount), address);
   return reason_set (why, EBADMSG,
-                     "%s answered %ld, which is not an answer to reading a key",
+                     "%s answered %ld, which is not an answer to a key read",
                      address, a->status);
 }
 

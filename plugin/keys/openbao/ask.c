@@ -38,9 +38,9 @@ static int
 good_for_nothing (const struct openbao *b, struct reason *why)
 {
   return reason_set (why, EKEYREJECTED,
-                     "%s does not accept the token that it has just given: "
-                     "perhaps not from this address (token_bound_cidrs), or "
-                     "not in this namespace (%s)",
+                     "%s rejected the token that it has just issued: perhaps "
+                     "it is not for this address (token_bound_cidrs), or not "
+                     "for this namespace (%s)",
                      key_server_address (b->server), b->login->core.setting);
 }
 
@@ -89,8 +89,7 @@ bao_ask (const struct openbao *b, const char *method, const char *path,
       return good_for_nothing (b, why);
     again = again || fresh;
     if (attempt == TOKENS_MAX)
-      return reason_set (why, EAGAIN,
-                         "%s does not accept one token after the other",
+      return reason_set (why, EAGAIN, "%s rejected several tokens in a row",
                          key_server_address (b->server));
   }
 }
@@ -111,8 +110,9 @@ denied (const struct openbao_key *k, struct reason *why)
       reason_quoted (k->path), b->mount ? " in the mount " : "",
       b->mount ? reason_quote (b->mount) : "", b->mount ? b->mount : "",
       b->mount ? reason_quote (b->mount) : "",
-      b->login->method ? "the token is good, but no policy of it allows that"
-                       : "the agent's token does not allow that",
+      b->login->method ? "the token is valid, but none of its policies allows "
+                         "this"
+                       : "the agent's token does not allow this",
       k->mount_seen ? "" : ", or there is no such mount",
       !k->wrapped && data ? " (leave out \"data/\", as with bao kv get)" : "");
 }

@@ -68,7 +68,7 @@ bao_token_from_auth (json_t *auth, const struct login_token *old,
     return reason_set (why, EBADMSG, "the answer holds no token");
   if (life_of (json_object_get (auth, "lease_duration"), &life_ms) < 0)
     return reason_set (why, EBADMSG,
-                       "the answer does not say how long the token lives");
+                       "the answer does not say how long the token is valid");
   *ret = login_token_new (text, length);
   if (!*ret)
     return reason_no_memory (why);
@@ -166,8 +166,8 @@ bao_token_renew (struct login *l, const struct login_token *old,
   if ((a.status >= 400 && !http_is_standby_outage (a.status)) ||
       (a.status == 500 && strstr (a.text, "renew")))
     return reason_set (why, EACCES,
-                       "%s does not renew the token (%ld%s%s): it will end, "
-                       "and needs to be replaced (%s)",
+                       "%s refused to renew the token (%ld%s%s): it will "
+                       "expire; replace it (%s)",
                        key_server_address (*l->server), a.status,
                        a.text[0] ? ": " : "", a.text, l->setting);
   return reason_set (why, EAGAIN, "%s answered %ld to renewing the token%s%s",
@@ -252,13 +252,13 @@ with_credentials (struct bao_login *l, int r, bool unwrapped,
   bool old = l->wrapped.path && !unwrapped;
 
   if (refused && old && l->unwrapped)
-    reason_prefix (why, "the secret id out of %.256s can be had once only",
+    reason_prefix (why, "the secret id in %.256s can be unwrapped only once",
                    l->wrapped.path);
   for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
     old = credential_is_old (all[i], r, why) || old;
   if (refused && l->login_lost && l->secret_id.text) {
-    reason_append (why, "a login before it got no answer, and may have used "
-                        "the secret id up");
+    reason_append (why, "an earlier login got no answer, and may have used up "
+                        "the secret id");
     old = true;
   }
   return refused && old ? -EKEYREJECTED : r;
@@ -303,8 +303,8 @@ look_up (const struct bao_login *l, const struct login_token *t,
     return 0;
   question->again = true;
   return reason_set (why, EAGAIN,
-                     "%s answered 403, and %ld to the question whether that is "
-                     "because of the token",
+                     "%s answered 403, and %ld when asked whether the token "
+                     "is the reason",
                      key_server_address (l->bao->server), a.status);
 }
 
@@ -336,8 +336,8 @@ bao_login_doubt (struct bao_login *l, const struct login_token *t,
     return 0;
   if (core->given)
     return reason_set (why, EKEYREJECTED,
-                       "%s does not accept the token: it is wrong, expired, "
-                       "revoked, used up, or perhaps not for this address (%s)",
+                       "%s rejected the token: it is wrong, expired, revoked, "
+                       "used up, or perhaps not for this address (%s)",
                        key_server_address (l->bao->server), core->setting);
   login_put (core, NULL);
   return 0;
@@ -378,7 +378,7 @@ bao_login_can_check (struct bao_login *l, struct reason *why)
   SCOPED_LOCK (&l->core.lock);
   if (l->core.token && l->core.token->life.limited) {
     reason_set (why, 0,
-                "the token works a limited number of times, and each recheck "
+                "the token has a limited number of uses, and each recheck "
                 "would take one (%s)",
                 l->core.setting);
     return false;
@@ -386,15 +386,15 @@ bao_login_can_check (struct bao_login *l, struct reason *why)
   if (l->wrapped.path)
     reason_set (why, 0,
                 "a response-wrapped secret id is single use: once its token "
-                "has ended, and no login with it works any more, the key "
-                "cannot be asked about again (%s)",
+                "has expired and a login with it fails, the key can no longer "
+                "be rechecked (%s)",
                 l->core.setting);
   return true;
 }
 
 /* ---- the whole ---- */
 
-/* A secret id that could be had once goes to the server's process too. */
+/* A secret id that unwraps only once goes to the server's process too. */
 static void
 bao_login_save (const struct login *core, struct login_part parts[LOGIN_PARTS])
 {

@@ -3,7 +3,7 @@
 /* Logins to OpenBao and Vault, above login.h.
  *   bao_login.c   a token's life, logging in, and doubts about a token
  *   method.c      the "auth" member of a profile: token, approle, ...
- *   wrapping.c    a secret id that can be had once
+ *   wrapping.c    a secret id that unwraps once
  *   bao_refusal.c what the refusal of a login means
  *
  * API: OpenBao's documentation, "Auth methods (API)".
@@ -52,7 +52,7 @@ extern void bao_login_relock (struct bao_login *l);
 /* The server answered DENIAL, a 403, to T.  0: it was the token, and there
  * may be another now: ask again.  -EACCES: the token is good, and this is a
  * definite no (WHY is untouched).  -EKEYREJECTED: the token is not accepted,
- * and there will be no other.  Else it cannot be told: -EAGAIN, ...
+ * and there will be no other.  Else it is unknown: -EAGAIN, ...
  */
 extern int bao_login_doubt (struct bao_login *l, const struct login_token *t,
                             const struct http_reply *denial,
@@ -99,9 +99,9 @@ extern int bao_login_from_token_file (struct bao_login *l, const char *path,
 
 /* ---- wrapping.c ---- */
 
-/* Make sure that L has the secret id that lies behind the wrapping token
- * in its file; asks the server once for each such token, *NOW: by this
- * call.  -EACCES with QUESTION->alarm: somebody else was there before.
+/* Make sure that L has the secret id that the wrapping token in its file
+ * stands for; asks the server once for each such token, *NOW: by this
+ * call.  -EACCES with QUESTION->alarm: another party came first.
  */
 extern int
 bao_wrapping_open (struct bao_login *l, struct key_question *question,

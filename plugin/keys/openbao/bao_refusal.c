@@ -3,7 +3,7 @@
 /* What the refusal of a login means.
  *
  * The same 400 and 403 stand for a definite no, for something that only
- * the administrator can mend, and for an outage behind the server: only
+ * the administrator can mend, and for an outage beyond the server: only
  * the text tells, and sometimes a second look.  The texts were taken from
  * a real server.
  */
@@ -65,7 +65,7 @@ bao_jwt_check (const struct secret *text, int64_t now, struct reason *why)
   const json_t *exp;
 
   if (claims_of (text, &claims) < 0)
-    return reason_set (why, EACCES, "what should be a JWT is none");
+    return reason_set (why, EACCES, "it is not a JWT");
   exp = json_object_get (claims, "exp");
   if (json_is_number (exp) && json_number_value (exp) <= (double)now)
     return reason_set (why, EACCES, "the JWT has expired");
@@ -117,7 +117,7 @@ no_mount (const struct bao_login *l, struct reason *why)
 
 /* "permission denied" and no more.  Kubernetes' method says that of a
  * cluster that it cannot ask, as well as of a token that the cluster does
- * not know: with a JWT in good health nobody can say.  Its end is judged by
+ * not know: with a valid JWT it is unknown which.  Its end is judged by
  * the server's clock, because a volume must not end with a jump of ours.
  */
 static int
@@ -151,9 +151,8 @@ denied_bare (struct bao_login *l, int64_t date, struct key_question *question,
     return r;
   question->again = true;
   return reason_set (why, EAGAIN,
-                     "permission denied, which is also said when the "
-                     "Kubernetes API does not answer, and %.256s looks good "
-                     "(%s)",
+                     "permission denied, also said when the Kubernetes API "
+                     "does not answer; %.256s looks valid (%s)",
                      l->jwt.path, l->core.setting);
 }
 

@@ -34,7 +34,8 @@ bao_kv_parse (const char *body, struct bao_kv_reference *ret,
 
     if (n < 1 || n > VERSION_DIGITS || number[n] || number[0] == '0')
       return reason_set (why, EINVAL,
-                         "\"#version=\" takes a number from 1 on, at the end");
+                         "\"#version=\" needs a number of at least 1, at the "
+                         "end");
     parts.version = strtoul (number, NULL, 10);
     field = last > hash ? hash : NULL;
   }
@@ -44,7 +45,7 @@ bao_kv_parse (const char *body, struct bao_kv_reference *ret,
     const size_t n = last ? (size_t)(last - field - 1) : strlen (field + 1);
 
     if (n == 0 || memchr (field + 1, '#', n))
-      return reason_set (why, EINVAL, "behind '#' goes the field's name");
+      return reason_set (why, EINVAL, "a field name must follow '#'");
     parts.field = strndup (field + 1, n);
   }
   parts.path = hash ? strndup (body, hash - body) : strdup (body);
@@ -100,8 +101,9 @@ read_mount (struct openbao_key *k, const struct http_reply *a,
       !k->path[n])
     return reason_set (
         why, EINVAL,
-        REASON_QUOTED " names no key: it is MOUNT/PATH, and no mount at %s "
-                      "is the start of it",
+        REASON_QUOTED
+        " names no key: it must be MOUNT/PATH, but it begins with no mount at "
+        "%s",
         reason_quoted (k->path), key_server_address (k->bao->server));
   r = read_engine (k, a, &k->kv2, why);
   if (r < 0)
@@ -198,7 +200,7 @@ doubt_place (const struct openbao_key *k, struct key_question *q,
   if (k->kv2 && strncmp (k->below, "data/", 5) == 0)
     start = "leave out \"data/\", as with bao kv get";
   else if (strncmp (k->below, k->mount, n) == 0 && k->below[n] == '/')
-    start = "leave out the mount, which stands before it already";
+    start = "leave out the mount, which precedes it already";
   /* Where a key has come from once, it belongs there. */
   if (start && !atomic_load (&k->fetched))
     return reason_set (why, EINVAL,

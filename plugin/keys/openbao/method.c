@@ -152,7 +152,7 @@ set_place (struct bao_login *l, const struct bao_auth *a, struct reason *why)
   return text_copy (&l->namespace, name, why);
 }
 
-/* ---- tokens that somebody else got ---- */
+/* ---- tokens from outside ---- */
 
 static int
 set_token (struct bao_login *l, const char *text, size_t length,
@@ -160,8 +160,8 @@ set_token (struct bao_login *l, const char *text, size_t length,
 {
   if (length > bao_token_rules.max || !credential_is_text (text, length))
     return reason_set (why, EINVAL,
-                       "%s does not hold a token: it is empty, too long or has "
-                       "characters that a token never has",
+                       "%s does not hold a token: it is empty, too long or "
+                       "has characters that a token cannot have",
                        setting);
   l->core.given = true;
   l->core.token = login_token_new (text, length);
@@ -183,9 +183,9 @@ parse_token (struct bao_login *l, const struct bao_auth *a, struct reason *why)
 
   if (!a->profile->private)
     return reason_set (why, EINVAL,
-                       "%s: a token may stand in the profiles file only when "
-                       "nobody else can read it (chmod go= it, or use the "
-                       "method token_file)",
+                       "%s: the profiles file may hold a token only if no "
+                       "other user can read the file (chmod go= it, or use "
+                       "the method token_file)",
                        a->where);
   snprintf (setting, sizeof setting, "%.400s: \"token\"", a->where);
   return set_token (l, json_string_value (a->token),
@@ -231,8 +231,8 @@ parse_approle (struct bao_login *l, const struct bao_auth *a,
       return reason_set (why, EINVAL,
                          "%s: without \"secret_id_file\" or "
                          "\"wrapped_secret_id_file\" the role id is the whole "
-                         "login: it may stand in the profiles file only when "
-                         "nobody else can read that (chmod go= it, or use "
+                         "login: the profiles file may hold it only if no "
+                         "other user can read the file (chmod go= it, or use "
                          "\"role_id_file\")",
                          a->where);
     if (!credential_is_text (text, strlen (text)))
@@ -340,7 +340,7 @@ bao_login_from_profile (struct bao_login *l, json_t *auth,
   char known[128] = "", buf[REASON_NAME_MAX];
   int r;
 
-  /* An agent behind a socket may log in for us. */
+  /* An agent on a socket may log in for us. */
   if (!auth && key_server_is_unix (l->bao->server))
     return 0;
   if (!auth)

@@ -44,7 +44,7 @@ openbao_parse (const struct reference *ref, struct reason *why)
   if (r == 0)
     r = reference_check_path (parts.path, "MOUNT/PATH", why);
   if (r == 0 && !strchr (parts.path, '/'))
-    r = reason_set (why, EINVAL, "it takes MOUNT/PATH");
+    r = reason_set (why, EINVAL, "it must be MOUNT/PATH");
   return reason_context (r, why, "key=%.256s", ref->name);
 }
 
@@ -107,8 +107,8 @@ set_kv_key (struct openbao_key *k, const char *body, struct reason *why)
   r = text_format (&k->path, why, "%s%s", b->prefix, parts.path);
   if (r == 0 && parts.field)
     r = reason_set (why, EINVAL,
-                    "behind '#' goes version=N: it is the profile that names "
-                    "the field");
+                    "only version=N may follow '#': the profile names the "
+                    "field");
   else if (r == 0 && k->version > 0 && b->engine == ENGINE_KV1)
     r = reason_set (why, EINVAL,
                     "KV version 1 keeps no versions: \"#version=\" is for "

@@ -27,7 +27,7 @@ struct openbao {
   char *namespace;         /* or NULL */
   struct layout layout;
   char *mount;            /* NULL: to be asked for (bao:, vault:) */
-  char *prefix;           /* of every path; "" when there is none */
+  char *prefix;           /* of every path; "" if not set */
   enum bao_engine engine; /* when the mount is known */
   char *transit_key;      /* name of the key that wraps, or NULL */
   bool derived;           /* its context is made of the image's id */
@@ -112,7 +112,7 @@ extern int bao_set_mount (char **ret, const json_t *mount, const char *usual,
 extern int bao_path (char **ret, struct reason *why, const char *fmt, ...)
     __attribute__ ((format (printf, 3, 4)));
 
-/* 0: *ANSWER is the caller's, whatever its status.  Else there is none:
+/* 0: *ANSWER is the caller's, whatever its status.  Else no answer:
  * errors of http_ask.
  */
 extern int bao_send (const struct openbao *b, const struct bao_request *request,

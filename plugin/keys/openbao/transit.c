@@ -68,7 +68,7 @@ bao_transit_request (const char *ciphertext, bool derived,
   if (derived && (!subject || !subject->id || !subject->id[0]))
     return reason_set (why, EINVAL,
                        "the transit key is derived from the id of an image, "
-                       "and no image is open");
+                       "but no image is open");
   if (derived && strlen (subject->id) > ID_MAX)
     return reason_set (why, EINVAL, "the id of the image is too long");
   if (derived) {

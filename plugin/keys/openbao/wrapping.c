@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* A response-wrapped secret id: whoever unwraps it first has it, and the
+/* A response-wrapped secret id: the first to unwrap it has it, and the
  * other learns that (OpenBao's documentation, "Response wrapping").
  */
 
@@ -36,15 +36,15 @@ used (const struct bao_login *l, struct key_question *question,
 
   if (l->unwrap_lost)
     return reason_set (why, EACCES,
-                       "%s has unwrapped the secret id in %.256s already, and "
+                       "%s has already unwrapped the secret id in %.256s, but "
                        "its answer was lost: wrap a new one",
                        address, l->wrapped.path);
   question->alarm = true;
   return reason_set (why, EACCES,
                      "ALARM: %s says that the wrapping token in %.256s was "
-                     "used already, or has expired: if this server did not use "
-                     "it before, somebody else has the secret id; revoke that "
-                     "and wrap a new one",
+                     "already used, or has expired: if this server did not "
+                     "use it before, another party has the secret id: revoke "
+                     "it and wrap a new one",
                      address, l->wrapped.path);
 }
 
@@ -81,7 +81,7 @@ is_secret_id_path (const struct bao_login *l, const char *path)
           strcmp (slash, "/custom-secret-id") == 0);
 }
 
-/* Somebody who took the token could have put another in its place. */
+/* A thief of the token could have put another in its place. */
 static int
 check_origin (const struct bao_login *l, const struct http_reply *a,
               struct key_question *question, struct reason *why)
@@ -94,8 +94,8 @@ check_origin (const struct bao_login *l, const struct http_reply *a,
   question->alarm = true;
   return reason_set (why, EACCES,
                      "ALARM: the wrapping token in %.256s was made by %s, not "
-                     "for a secret id of auth/%.128s: somebody may have "
-                     "replaced it",
+                     "for a secret id of auth/%.128s: it may have been "
+                     "replaced",
                      l->wrapped.path, reason_name (buf, path ? path : "nobody"),
                      l->mount);
 }
@@ -137,7 +137,7 @@ unwrap (struct bao_login *l, struct key_question *question, struct reason *why)
   if (!json_is_string (id) ||
       !credential_is_text (json_string_value (id), json_string_length (id)) ||
       json_string_length (id) > LOGIN_TOKEN_MAX)
-    return reason_set (why, EBADMSG, "what %s unwrapped is no secret id",
+    return reason_set (why, EBADMSG, "what %s unwrapped is not a secret id",
                        key_server_address (l->bao->server));
   if (bao_wrapping_put (
           l, secret_copy (json_string_value (id), json_string_length (id)),
