@@ -13,7 +13,7 @@
  * whole object, such an operation counts as all of its object.  A read
  * waits for what overlaps and was answered before; nothing else waits.
  *
- * Small writes that lie side by side are merged: see merge.c.
+ * Small adjacent writes are merged: see merge.c.
  *
  * Errors.  A flush waits for all that was answered before it.  What failed
  * after it was answered is reported as debts.h says, by flushes only.

@@ -14,7 +14,7 @@
  * its encryption asserts the version of the whole object, and starts again
  * when another write came between: such an operation takes its whole object.
  *
- * Giving up: behind_abandon sends home those who wait; what was answered goes
+ * Giving up: behind_abandon ends all waits; what was answered goes
  * on and is drained like requests.  behind_forsake is for a volume that cannot
  * be closed: what was answered counts as lost, and its buffers stay until
  * librbd has completed them.  That may be after writes of a new session, so an

@@ -26,7 +26,7 @@ DATA = lab.pattern(MIB, 7)
 
 @pytest.fixture(scope="module", autouse=True)
 def pool(cluster):
-    """Of its own, for mirroring."""
+    """A pool for mirroring."""
     cluster.ceph("osd", "pool", "create", POOL, "8")
     cluster.rbd("pool", "init", POOL)
     cluster.rbd("mirror", "pool", "enable", POOL, "image")
