@@ -322,7 +322,7 @@ get_dek (const struct key_question *question, struct secret **dek,
          struct secret **nonce, struct reason *why)
 {
   CLEANUP_SECRET struct secret *text = NULL;
-  const char *name;
+  const char *name = DEK_METADATA;
   int r = read_dek (question->subject, &text, &name, why);
 
   return r == 0 ? parse_dek (text, name, dek, nonce, why) : r;

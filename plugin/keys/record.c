@@ -118,7 +118,7 @@ take_text (struct record_search *s, const char *text, size_t length,
 {
   CLEANUP_JSON json_t *root = NULL;
   CLEANUP_FREE char *ref = NULL;
-  struct record record;
+  struct record record = { .profile = NULL };
   int r = parse (text, length, is_token, &root, &record, s->why);
 
   if (r < 0)
