@@ -101,7 +101,8 @@ struct kms {
 #define KMS_PARALLEL 4
 
 /* Find or open the KMS for PROFILES' profile NAME, or for the built-in
- * SCHEME when PROFILES is NULL.  kms_release when done with it.  Errors
+ * SCHEME when PROFILES is NULL.  kms_release when done with it.  Neither
+ * waits for another's files or key server.  Errors
  * of profile_load and of the provider's open.
  */
 extern int kms_acquire (const char *profiles, const char *name,

@@ -108,47 +108,71 @@ open_profile (struct kms *k, struct reason *why)
                      key_profile_types ());
 }
 
+/* The KMS of that name, with one user more.  K, which may be NULL, goes into
+ * the list if there is no such KMS.
+ */
+static struct kms *
+find_or_add (const char *path, const char *name, struct kms *k)
+{
+  struct kms *found;
+
+  SCOPED_LOCK (&all_lock);
+  found = all;
+  while (found && !(is_same (found->path, path) && is_same (found->name, name)))
+    found = found->next;
+  if (!found && k) {
+    k->next = all;
+    all = found = k;
+  }
+  if (found)
+    found->users++;
+  return found;
+}
+
+/* Files are read without the lock: one that hangs holds up nobody else.  Two
+ * threads that open the same KMS at once both read them, and share one result.
+ */
 int
 kms_acquire (const char *profiles, const char *name, struct kms **ret,
              struct reason *why)
 {
   struct kms *k;
-  int r = 0;
+  int r;
 
-  SCOPED_LOCK (&all_lock);
-  k = all;
-  while (k && !(is_same (k->path, profiles) && is_same (k->name, name)))
-    k = k->next;
-  if (!k) {
-    k = create (profiles, name);
-    if (!k)
-      return reason_no_memory (why);
-    k->provider = profiles ? NULL : provider_of_scheme (name);
-    r = profiles ? open_profile (k, why) : open_provider (k, NULL, why);
-    if (r < 0) {
-      destroy (k);
-      return r;
-    }
-    k->next = all;
-    all = k;
-  }
-  k->users++;
-  *ret = k;
-  return 0;
+  *ret = find_or_add (profiles, name, NULL);
+  if (*ret)
+    return 0;
+  k = create (profiles, name);
+  if (!k)
+    return reason_no_memory (why);
+  k->provider = profiles ? NULL : provider_of_scheme (name);
+  r = profiles ? open_profile (k, why) : open_provider (k, NULL, why);
+  if (r == 0)
+    *ret = find_or_add (profiles, name, k);
+  if (*ret != k)
+    destroy (k);
+  return r;
 }
 
-void
-kms_release (struct kms *kms)
+static bool
+leave (struct kms *kms)
 {
   struct kms **p = &all;
 
   SCOPED_LOCK (&all_lock);
   if (--kms->users > 0)
-    return;
+    return false;
   while (*p != kms)
     p = &(*p)->next;
   *p = kms->next;
-  destroy (kms);
+  return true;
+}
+
+void
+kms_release (struct kms *kms)
+{
+  if (leave (kms))
+    destroy (kms);
 }
 
 /* ---- one question ---- */
@@ -316,9 +340,25 @@ kms_ask (struct kms *kms, const struct kms_call *call,
 
 #define TEND_MAX_MS (3600 * INT64_C (1000))
 
-/* The list is held: nobody opens or closes a KMS while logins are
- * tended, which is bounded by the deadline.
+/* Step from K, or NULL, to the next in the list.  A KMS has one user more for
+ * as long as it is K: it stays in the list while its server is asked, without
+ * the lock.
  */
+static struct kms *
+next_of_all (struct kms *k)
+{
+  struct kms *next;
+
+  pthread_mutex_lock (&all_lock);
+  next = k ? k->next : all;
+  if (next)
+    next->users++;
+  pthread_mutex_unlock (&all_lock);
+  if (k)
+    kms_release (k);
+  return next;
+}
+
 int
 key_tend_logins (const struct deadline *deadline, int64_t *next_ms,
                  struct reason *why)
@@ -326,8 +366,7 @@ key_tend_logins (const struct deadline *deadline, int64_t *next_ms,
   int ret = 0;
 
   *next_ms = TEND_MAX_MS;
-  SCOPED_LOCK (&all_lock);
-  for (struct kms *k = all; k; k = k->next) {
+  for (struct kms *k = next_of_all (NULL); k; k = next_of_all (k)) {
     int64_t next = TEND_MAX_MS;
     struct reason one = { "" };
     int r = 0;
@@ -347,8 +386,7 @@ key_tend_logins (const struct deadline *deadline, int64_t *next_ms,
 void
 key_end_logins (const struct deadline *deadline)
 {
-  SCOPED_LOCK (&all_lock);
-  for (struct kms *k = all; k; k = k->next)
+  for (struct kms *k = next_of_all (NULL); k; k = next_of_all (k))
     if (k->login)
       login_end (k->login, deadline);
 }

@@ -20,7 +20,7 @@
 
 #include <cmocka.h>
 
-#include "keys.h"
+#include "login.h"
 
 static char path[] = "/tmp/test-kms.XXXXXX";
 
@@ -54,6 +54,59 @@ acquired (const char *name)
 
   assert_int_equal (kms_acquire (path, name, &kms, NULL), 0);
   return kms;
+}
+
+/* A file that hangs while it is read, until GATE opens. */
+static struct gate {
+  pthread_mutex_t lock;
+  pthread_cond_t changed;
+  bool closed;
+  int waiting;
+} gate = { .lock = PTHREAD_MUTEX_INITIALIZER,
+           .changed = PTHREAD_COND_INITIALIZER };
+
+static void
+set_gate (bool closed)
+{
+  pthread_mutex_lock (&gate.lock);
+  gate.closed = closed;
+  pthread_cond_broadcast (&gate.changed);
+  pthread_mutex_unlock (&gate.lock);
+}
+
+static void
+pass_gate (void)
+{
+  pthread_mutex_lock (&gate.lock);
+  gate.waiting++;
+  pthread_cond_broadcast (&gate.changed);
+  while (gate.closed)
+    pthread_cond_wait (&gate.changed, &gate.lock);
+  gate.waiting--;
+  pthread_mutex_unlock (&gate.lock);
+}
+
+static void
+await_at_gate (int nr)
+{
+  pthread_mutex_lock (&gate.lock);
+  while (gate.waiting < nr)
+    pthread_cond_wait (&gate.changed, &gate.lock);
+  pthread_mutex_unlock (&gate.lock);
+}
+
+extern int __real_profile_load (const char *, const char *, struct profile **,
+                                struct reason *);
+extern int __wrap_profile_load (const char *, const char *, struct profile **,
+                                struct reason *);
+
+int
+__wrap_profile_load (const char *file, const char *name, struct profile **ret,
+                     struct reason *why)
+{
+  if (strcmp (name, "b") == 0)
+    pass_gate ();
+  return __real_profile_load (file, name, ret, why);
 }
 
 /* A question that waits until GO, and how often and how many at once it
@@ -199,6 +252,94 @@ test_a_profile_has_one_kms (void **state)
   assert_ptr_equal (acquired ("a"), a);
   kms_release (a);
   kms_release (a);
+}
+
+static void *
+acquirer (void *arg)
+{
+  return acquired (arg);
+}
+
+static void
+test_a_file_that_hangs_holds_up_no_other_profile (void **state)
+{
+  pthread_t threads[2];
+  void *first, *second;
+
+  (void)state;
+  set_gate (true);
+  for (int i = 0; i < 2; i++)
+    assert_int_equal (pthread_create (&threads[i], NULL, acquirer, "b"), 0);
+  alarm (20); /* else it would wait for ever */
+  await_at_gate (2);
+  kms_release (acquired ("a"));
+  alarm (0);
+  set_gate (false);
+  pthread_join (threads[0], &first);
+  pthread_join (threads[1], &second);
+  assert_ptr_equal (first, second); /* though both have read the file */
+  kms_release (first);
+  assert_ptr_equal (acquired ("b"), first);
+  kms_release (first);
+  kms_release (first);
+}
+
+/* Its server does not answer until the gate opens. */
+static int
+renew_slowly (struct login *l, const struct login_token *t,
+              struct key_question *question, struct login_token **ret,
+              struct reason *why)
+{
+  (void)l, (void)t, (void)question, (void)ret;
+  pass_gate ();
+  return reason_set (why, EAGAIN, "no answer");
+}
+
+static void *
+tender (void *arg)
+{
+  const struct deadline d = deadline_in_ms (20000, NULL);
+  struct reason why = { "" };
+  int64_t next_ms;
+
+  (void)arg;
+  return (void *)(intptr_t)key_tend_logins (&d, &next_ms, &why);
+}
+
+static void
+test_a_login_that_hangs_holds_up_no_profile (void **state)
+{
+  static const struct login_kind kind = { .name = "test",
+                                          .renew = renew_slowly };
+  struct kms *a = acquired ("a"), *b;
+  struct login login = { .given = true }, *const own = a->login;
+  pthread_t thread;
+  void *r;
+
+  (void)state;
+  login_open (&login, &kind, NULL);
+  login.token = login_token_new ("t", 1);
+  login_token_set_life (login.token, 3600000);
+  login.token->life.renew_ms = 1;
+  login.token->life.renewable = true;
+  a->login = &login;
+  set_gate (true);
+  assert_int_equal (pthread_create (&thread, NULL, tender, NULL), 0);
+  await_at_gate (1);
+  alarm (20); /* else it would wait for ever */
+  assert_ptr_equal (acquired ("a"), a);
+  alarm (0);
+  kms_release (a);
+  kms_release (a); /* the tender keeps it */
+  assert_ptr_equal (acquired ("a"), a);
+  set_gate (false);
+  b = acquired ("b");
+  kms_release (b);
+  pthread_join (thread, &r);
+  assert_int_equal ((intptr_t)r, -EAGAIN);
+  a->login = own;
+  kms_release (a);
+  login_close (&login);
 }
 
 static void
@@ -351,6 +492,8 @@ main (void)
 {
   const struct CMUnitTest tests[] = {
     cmocka_unit_test (test_a_profile_has_one_kms),
+    cmocka_unit_test (test_a_file_that_hangs_holds_up_no_other_profile),
+    cmocka_unit_test (test_a_login_that_hangs_holds_up_no_profile),
     cmocka_unit_test (test_the_same_key_is_fetched_once),
     cmocka_unit_test (test_a_shared_failure_is_shared_by_all),
     cmocka_unit_test (test_a_fetch_that_was_given_up_is_no_answer),

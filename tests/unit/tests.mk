@@ -192,6 +192,7 @@ tests_unit_test_keyref_CFLAGS = $(unit_cflags)
 tests_unit_test_keyref_LDADD = $(unit_ldadd)
 tests_unit_test_kms_CFLAGS = $(unit_cflags)
 tests_unit_test_kms_LDADD = $(unit_ldadd)
+tests_unit_test_kms_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=profile_load
 tests_unit_test_kmip_connection_CFLAGS = $(unit_cflags)
 tests_unit_test_kmip_connection_LDADD = $(unit_ldadd) -lssl
 tests_unit_test_kmip_message_CFLAGS = $(unit_cflags)
