@@ -8,6 +8,7 @@ serve_sources += \
 	include/recheck.h \
 	include/session.h \
 	include/trail.h \
+	include/worker.h \
 	plugin/serve/behind.c \
 	plugin/serve/behind_inside.h \
 	plugin/serve/blocks.c \
@@ -31,4 +32,5 @@ serve_sources += \
 	plugin/serve/session_volume.c \
 	plugin/serve/store.c \
 	plugin/serve/trail.c \
-	plugin/serve/trial.c
+	plugin/serve/trial.c \
+	plugin/serve/worker.c

@@ -59,6 +59,7 @@ unit_tests = \
 	tests/unit/test-unlock-limit \
 	tests/unit/test-unlock-slot \
 	tests/unit/test-volume \
+	tests/unit/test-worker \
 	tests/unit/test-wrong-key \
 	tests/unit/test-xts
 check_PROGRAMS = $(unit_tests)
@@ -174,6 +175,10 @@ tests_unit_test_ttlv_CFLAGS = $(unit_cflags)
 tests_unit_test_ttlv_LDADD = $(unit_ldadd)
 tests_unit_test_unlock_slot_CFLAGS = $(unit_cflags)
 tests_unit_test_unlock_slot_LDADD = $(unit_ldadd)
+tests_unit_test_worker_CFLAGS = $(unit_cflags)
+tests_unit_test_worker_LDADD = $(unit_ldadd)
+tests_unit_test_worker_LDFLAGS = $(AM_LDFLAGS) \
+	-Wl,--wrap=pthread_create -Wl,--wrap=pthread_join
 tests_unit_test_wrong_key_CFLAGS = $(unit_cflags)
 tests_unit_test_wrong_key_LDADD = $(unit_ldadd)
 tests_unit_test_tuning_CFLAGS = $(unit_cflags)

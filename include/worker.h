@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* Slow work for all sessions of this process, on as few threads as possible:
+ * opening, closing, looking again, asking whether keys may still be used.
+ *
+ * A task runs when it is due or when it is woken, and never twice at the same
+ * time: its steps keep the order that a thread of its own would give them.
+ * All threads are alike and take the task that is due first:
+ *
+ *     one task        one thread
+ *     several tasks   two threads: one works, one watches
+ *     a task blocks   one thread more for each that does, until it returns
+ *
+ * The last idle thread watches.  It takes a task only when that has been due
+ * for a moment and no other thread has become free, and first starts another
+ * one to watch.  So a task that hangs (on a dead cluster, a costly unlock or a
+ * key server) never delays the others.  A thread that finds two idle ones
+ * ends.
+ *
+ * Only RUN is called on these threads.  Any thread may call worker_add and
+ * worker_wake, librbd's callbacks included, even with a lock held that the
+ * task takes.  worker_remove waits for the task: call it without such a lock,
+ * and not from a task.
+ */
+
+#ifndef RBDCRYPT_WORKER_H
+#define RBDCRYPT_WORKER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "deadline.h"
+
+/* Not before it is woken. */
+#define TASK_RESTS INT64_MAX
+
+/* The caller's, zeroed but for the first three. */
+struct task {
+  /* Do what there is to do.  Returns when to run again, on CLOCK_MONOTONIC in
+   * milliseconds, or TASK_RESTS.  With no lock held.
+   */
+  int64_t (*run) (void *opaque);
+  void *opaque;
+  /* RUN returns within a minute, whatever hangs.  When the system gives us
+   * no more threads, the last idle one serves only such tasks.
+   */
+  bool bounded;
+
+  /* The worker's own. */
+  bool added, running, woken, ended;
+  int64_t due_ms;
+  struct task *next;
+};
+
+/* T runs as soon as possible.  0, or -errno: no thread could be started. */
+extern int worker_add (struct task *t);
+
+/* T runs as soon as possible, and once more if it is running now: a run
+ * begins after this call.  Does nothing before worker_add and after
+ * worker_remove.
+ */
+extern void worker_wake (struct task *t);
+
+/* T does not run again.  Waits until it has returned, or until DEADLINE,
+ * whose flag is not looked at: 0, or -ETIMEDOUT, and T must stay.  With the
+ * last task all threads end, and are joined.
+ */
+extern int worker_remove (struct task *t, const struct deadline *deadline);
+
+#endif /* RBDCRYPT_WORKER_H */
