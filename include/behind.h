@@ -145,8 +145,7 @@ struct behind {
   int abandoned;
   uint64_t used, clock;
   size_t nr_rooms; /* at most PLACES_MAX */
-  struct places places;
-  uint64_t turn; /* in which no room was left */
+  uint64_t turn;   /* in which no room was left */
   struct behind_ops answered, held;
   uint64_t held_bytes;
   unsigned nr_held, nr_noted; /* nr_noted: writes of streams in the store */
@@ -154,6 +153,7 @@ struct behind {
   TAILQ_HEAD (, behind_waiter) sleepers;
   TAILQ_HEAD (, behind_reader) readers;
   TAILQ_HEAD (, behind_flush) flushes;
+  struct places places; /* at the end: most of it is seldom touched */
 };
 
 /* A connection. */

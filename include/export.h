@@ -77,7 +77,7 @@ struct export_rehearsed {
   struct luks_mark unlocked; /* the header that it is from */
 };
 
-/* What only the face can do.  On a thread of the session's. */
+/* What only the face can do.  By a task of the session's. */
 struct export_hooks {
   /* The image was closed because its key was refused.  Replies to its clients
    * are on the way; nothing else will ever come: hang up.
@@ -105,7 +105,7 @@ struct export_value {
   unsigned trial_version; /* of what is on trial */
 };
 
-/* Fetches and rechecks come on threads of their own. */
+/* Fetches and rechecks may come at once. */
 struct export_keys {
   pthread_mutex_t lock;
   bool trying; /* a trial is under way */
@@ -185,7 +185,7 @@ extern int export_stop (struct export *e, const struct deadline *deadline,
 /* After export_stop returned 0, and all clients have left. */
 extern void export_end (struct export *e);
 
-/* False: a thread of a session that could not be stopped may still look at
+/* False: a task of a session that could not be stopped may still look at
  * it, and at what it has borrowed; nothing is freed.  NULL is allowed.
  */
 extern bool export_free (struct export *e);

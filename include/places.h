@@ -21,9 +21,9 @@ struct place {
 };
 
 struct places {
-  struct place list[PLACES_MAX]; /* by FROM */
   size_t nr;
   uint64_t longest;
+  struct place list[PLACES_MAX]; /* by FROM; what is not in use is not set */
 };
 
 /* There must be room.  Returns how many there are that overlap. */

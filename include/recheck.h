@@ -9,8 +9,8 @@
  * answers.
  *
  * recheck_take and what belongs to it is the whole of these rules,
- * without threads, clocks or chance.  struct recheck is the thread that
- * lives by them.
+ * without threads, clocks or chance.  struct recheck is the task (worker.h)
+ * that lives by them.
  */
 
 #ifndef RBDCRYPT_RECHECK_H
@@ -59,7 +59,7 @@ extern enum recheck_step
 recheck_take (struct recheck_state *state, const struct recheck_rules *rules,
               int err, int64_t asked_ms, int64_t now_ms, uint32_t random);
 
-/* --- the thread --- */
+/* --- the task --- */
 
 /* The longest that one question may take, retries included. */
 #define RECHECK_ASK_MS 30000
@@ -70,8 +70,8 @@ struct recheck_params {
   int (*check) (void *opaque, const struct deadline *deadline,
                 struct reason *why);
   /* Anything but RECHECK_GO_ON; ERR and WHY are those of the check.  After
-   * RECHECK_STOP nothing more is asked.  On the thread of the questions,
-   * which holds no lock meanwhile.
+   * RECHECK_STOP nothing more is asked.  On the thread of the question, which
+   * holds no lock meanwhile.
    */
   void (*step) (void *opaque, enum recheck_step step, int err,
                 const struct reason *why);
@@ -80,9 +80,7 @@ struct recheck_params {
 
 struct recheck;
 
-/* Start the thread; it asks nothing yet.  *RET is the caller's.  0 or
- * -errno.
- */
+/* Add the task; it asks nothing yet.  *RET is the caller's.  0 or -errno. */
 extern int
 recheck_start (const struct recheck_params *params, struct recheck **ret);
 
@@ -101,8 +99,8 @@ extern void recheck_end (struct recheck *r);
  */
 extern int recheck_settle (struct recheck *r, const struct deadline *deadline);
 
-/* End the thread and wait for it until DEADLINE.  0, or -ETIMEDOUT: it is
- * still inside check or step, and R stays.  NULL is allowed.
+/* End the task and wait for it until DEADLINE.  0, or -ETIMEDOUT: it is still
+ * inside check or step, and R stays.  NULL is allowed.
  */
 extern int recheck_finish (struct recheck *r, const struct deadline *deadline);
 

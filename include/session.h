@@ -2,7 +2,7 @@
 
 /* A session: one volume shared by all connections to it.
  *
- * The session's own thread makes every call that opens, refreshes and
+ * The session's task (worker.h) makes every call that opens, refreshes and
  * closes, one after the other; all others wait for it with a limit.
  *
  *     IDLE --> OPENING --> OPEN --> CLOSING --> STOPPED
@@ -10,13 +10,13 @@
  *                 | v                  |
  *                 FAILED <-------------+
  *
- * While it is open a second thread asks whether the key may still be used
+ * While it is open a second task asks whether the key may still be used
  * (recheck.h).  What it finds acts at once on the requests; the session's
- * thread follows.
+ * own follows.
  *
  * A failure to open is remembered for SESSION_REMEMBER_MS, because nbdinfo
  * opens three times and a wrong passphrase may cost seconds; the next
- * connection after that makes the thread try again.  After a session that
+ * connection after that makes the task try again.  After a session that
  * was open the next one tries at once.
  */
 
@@ -85,13 +85,13 @@ struct session_params {
   const struct volume_params *volume;
   const struct logger *log;
   /* Fetch the passphrase of layer I; on success *RET is the session's,
-   * which wipes it as soon as the volume is unlocked.  Called on the
-   * session's thread.
+   * which wipes it as soon as the volume is unlocked.  Called by the
+   * session's task.
    */
   int (*fetch) (void *opaque, size_t i, const struct subject *subject,
                 const struct deadline *deadline, struct secret **ret,
                 struct reason *why);
-  /* See struct volume_hooks; may be NULL.  On the session's thread. */
+  /* See struct volume_hooks; may be NULL.  By the session's task. */
   struct secret *(*volume_key) (void *opaque, const struct luks_mark *mark);
   /* The volume refused its keys, and WHY says so: say more.  May be NULL. */
   void (*explain) (void *opaque, struct reason *why);
@@ -99,7 +99,7 @@ struct session_params {
    * VALUES may become what the keys are now, one for each layer, for a
    * trial: would they open the volume?  They are the session's then, and
    * TRIED is called once.
-   * On the thread of the rechecks.  NULL: never asked.
+   * By the task of the rechecks.  NULL: never asked.
    */
   int (*check) (void *opaque, const struct subject *subject,
                 const struct deadline *deadline,
@@ -115,9 +115,8 @@ struct session_params {
   uint64_t behind;
   /* Counts them for the next server; borrowed.  NULL: not counted. */
   struct unflushed *unflushed;
-  /* Something happened: ERR is 0 or negative, WHY may be NULL.  On one of
-   * the session's threads, which hold no lock; does not block for long.
-   * May be NULL.
+  /* Something happened: ERR is 0 or negative, WHY may be NULL.  By one of
+   * these tasks, which hold no lock; does not block for long.  May be NULL.
    */
   void (*event) (void *opaque, enum session_event event, int err,
                  const struct reason *why);
@@ -158,7 +157,7 @@ struct session_client {
 extern struct session *
 session_new (const struct session_params *params, struct secret *keyring);
 
-/* Start the thread and open in the background.  0 or -errno. */
+/* Add the tasks, and open in the background.  0 or -errno. */
 extern int session_start (struct session *s);
 
 /* Wait until the session is open.  0, or -errno and the reason of the

@@ -50,7 +50,7 @@ void
 behind_init (struct behind *b, struct behind_pool *pool, uint64_t limit,
              const struct behind_store *store, void *opaque)
 {
-  memset (b, 0, sizeof *b);
+  memset (b, 0, offsetof (struct behind, places.list));
   b->pool = pool;
   b->limit = limit;
   b->store = *store;

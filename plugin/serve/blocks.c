@@ -18,7 +18,7 @@
  */
 #define ZEROES_BYTES (64 * 1024 * 1024)
 
-/* R, and the session's thread hears when the cluster refused it. */
+/* R, and the session's task hears when the cluster refused it. */
 static int
 checked (struct session *s, int r)
 {

@@ -83,7 +83,7 @@ export_relock (struct export *e)
   secret_relock (e->rehearsed.volume_key);
 }
 
-/* --- what the session asks and tells, on its threads --- */
+/* --- what the session's tasks ask and tell --- */
 
 static int
 fetch (void *opaque, size_t i, const struct subject *subject,
@@ -184,7 +184,7 @@ take_event (void *opaque, enum session_event event, int err,
   switch (event) {
   case SESSION_EVENT_UNLOCKED:
   case SESSION_EVENT_UNLOCK_FAILED:
-    forget_rehearsed_keys (e); /* on the thread that fetches */
+    forget_rehearsed_keys (e); /* in the task that fetches */
     break;
   case SESSION_EVENT_REVOKED:
     atomic_store (&e->revoked, true);

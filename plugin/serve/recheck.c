@@ -8,7 +8,9 @@
 #include <stdlib.h>
 #include <sys/random.h>
 
+#include "cleanup.h"
 #include "recheck.h"
+#include "worker.h"
 
 /* How soon a question without an answer is asked again: twice as long
  * each time, between these, and never later than every_ms.
@@ -93,20 +95,17 @@ recheck_take (struct recheck_state *state, const struct recheck_rules *rules,
   return step;
 }
 
-/* --- the thread --- */
+/* --- the task --- */
 
 struct recheck {
   struct recheck_params params;
-  pthread_t thread;
+  struct task task;
   atomic_bool cancelled; /* the question under way is */
 
   pthread_mutex_t lock;
-  pthread_cond_t changed; /* CLOCK_MONOTONIC */
   struct recheck_state state;
   bool active;    /* between begin and end */
   bool asking;    /* a question is, or what follows from its answer */
-  bool finishing; /* the thread must end */
-  bool gone;      /* it did */
   unsigned epoch; /* counts begins and ends */
 };
 
@@ -152,33 +151,20 @@ ask (struct recheck *r)
   r->asking = false;
 }
 
-static void *
-recheck_main (void *arg)
+static int64_t
+recheck_run (void *opaque)
 {
-  struct recheck *r = arg;
+  struct recheck *r = opaque;
 
-  pthread_mutex_lock (&r->lock);
-  while (!r->finishing) {
-    const struct deadline next = { .end_ms = r->state.next_ms };
-    const struct timespec abstime = deadline_timespec (&next);
-
-    if (!r->active)
-      pthread_cond_wait (&r->changed, &r->lock);
-    else if (deadline_left_ms (&next) > 0)
-      pthread_cond_timedwait (&r->changed, &r->lock, &abstime);
-    else
-      ask (r);
-  }
-  r->gone = true;
-  pthread_cond_broadcast (&r->changed);
-  pthread_mutex_unlock (&r->lock);
-  return NULL;
+  SCOPED_LOCK (&r->lock);
+  if (r->active && r->state.next_ms <= monotonic_ms ())
+    ask (r);
+  return r->active ? r->state.next_ms : TASK_RESTS;
 }
 
 static void
 recheck_free (struct recheck *r)
 {
-  pthread_cond_destroy (&r->changed);
   pthread_mutex_destroy (&r->lock);
   free (r);
 }
@@ -186,22 +172,18 @@ recheck_free (struct recheck *r)
 int
 recheck_start (const struct recheck_params *params, struct recheck **ret)
 {
-  pthread_condattr_t attr;
   struct recheck *r = calloc (1, sizeof *r);
   int err;
 
   if (!r)
     return -ENOMEM;
   r->params = *params;
+  r->task = (struct task){ .run = recheck_run, .opaque = r, .bounded = true };
   pthread_mutex_init (&r->lock, NULL);
-  pthread_condattr_init (&attr);
-  pthread_condattr_setclock (&attr, CLOCK_MONOTONIC);
-  pthread_cond_init (&r->changed, &attr);
-  pthread_condattr_destroy (&attr);
-  err = pthread_create (&r->thread, NULL, recheck_main, r);
-  if (err != 0) {
+  err = worker_add (&r->task);
+  if (err < 0) {
     recheck_free (r);
-    return -err;
+    return err;
   }
   *ret = r;
   return 0;
@@ -214,8 +196,8 @@ recheck_begin (struct recheck *r)
   r->epoch++;
   r->active = true;
   recheck_reset (&r->state, &r->params.rules, monotonic_ms (), chance ());
-  pthread_cond_broadcast (&r->changed);
   pthread_mutex_unlock (&r->lock);
+  worker_wake (&r->task);
 }
 
 void
@@ -227,7 +209,6 @@ recheck_end (struct recheck *r)
   r->epoch++;
   r->active = false;
   atomic_store (&r->cancelled, true);
-  pthread_cond_broadcast (&r->changed);
   pthread_mutex_unlock (&r->lock);
 }
 
@@ -250,23 +231,13 @@ recheck_settle (struct recheck *r, const struct deadline *deadline)
 int
 recheck_finish (struct recheck *r, const struct deadline *deadline)
 {
-  const struct timespec abstime = deadline_timespec (deadline);
-  int err = 0;
+  int err;
 
   if (!r)
     return 0;
   recheck_end (r);
-  pthread_mutex_lock (&r->lock);
-  r->finishing = true;
-  pthread_cond_broadcast (&r->changed);
-  while (!r->gone && err == 0)
-    err = pthread_cond_timedwait (&r->changed, &r->lock, &abstime);
-  if (r->gone)
-    err = 0;
-  pthread_mutex_unlock (&r->lock);
-  if (err != 0)
-    return -err;
-  pthread_join (r->thread, NULL);
-  recheck_free (r);
-  return 0;
+  err = worker_remove (&r->task, deadline);
+  if (err == 0)
+    recheck_free (r);
+  return err;
 }

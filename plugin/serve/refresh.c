@@ -29,7 +29,7 @@ header_changed (void *arg)
 
   pthread_mutex_lock (&s->lock);
   s->refresh_wanted = true;
-  pthread_cond_broadcast (&s->changed);
+  session_changed (s);
   pthread_mutex_unlock (&s->lock);
 }
 
@@ -55,7 +55,7 @@ refresh_want (struct session *s)
 {
   s->looks_wanted++;
   s->refresh_wanted = true;
-  pthread_cond_broadcast (&s->changed);
+  session_changed (s);
 }
 
 bool
@@ -159,7 +159,7 @@ refresh_run (struct session *s)
     requests_resume (&s->requests);
     resumed = true;
   }
-  pthread_cond_broadcast (&s->changed);
+  session_changed (s);
   pthread_mutex_unlock (&s->lock);
   if (resumed) {
     s->params.log->error (

@@ -2,11 +2,11 @@
 
 /* What the rechecks of a key do to the session that uses it.
  *
- * All of it happens on the thread of the rechecks: the session's own may
- * hang in a call of librbd's just when a key is refused.  So requests
- * fail or pause at once, and the volume is closed by the session's thread
- * if that is possible in time; if not, the process must end, because
- * nothing else takes the volume key out of librbd's memory.
+ * All of it happens in the task of the rechecks: the session's own may hang
+ * in a call of librbd's just when a key is refused.  So requests fail or
+ * pause at once, and the volume is closed by the session's task if that is
+ * possible in time; if not, the process must end, because nothing else takes
+ * the volume key out of librbd's memory.
  */
 
 #include "config.h"
@@ -137,7 +137,7 @@ check (void *opaque, const struct deadline *deadline, struct reason *why)
 
 /* --- acting --- */
 
-/* Wait until the session's thread has closed the volume. */
+/* Wait until the session's task has closed the volume. */
 static void
 watch_closing (struct session *s)
 {
@@ -200,9 +200,9 @@ stop (struct session *s, int answer, const struct reason *why)
   session_tell (s, SESSION_EVENT_REVOKED, refused ? answer : err, &sentence);
   pthread_mutex_lock (&s->lock);
   s->untold = false;
-  pthread_cond_broadcast (&s->changed);
+  session_changed (s);
   pthread_mutex_unlock (&s->lock);
-  /* The session's thread wipes it, too, unless it hangs in a look.  No new
+  /* The session's task wipes it, too, unless it hangs in a look.  No new
    * payload can come meanwhile: recheck_settle.
    */
   session_wipe_payload (s);
@@ -235,13 +235,13 @@ pause_io (struct session *s, int err, const struct reason *why)
   session_tell (s, SESSION_EVENT_PAUSED, err, why);
 }
 
-/* The session's thread looks at the image before it lets requests go. */
+/* The session's task looks at the image before it lets requests go. */
 static void
 resume_io (struct session *s)
 {
   pthread_mutex_lock (&s->lock);
   s->resume_wanted = s->paused;
-  pthread_cond_broadcast (&s->changed);
+  session_changed (s);
   pthread_mutex_unlock (&s->lock);
 }
 

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cleanup.h"
 #include "heap.h"
 #include "session_inside.h"
 
@@ -44,10 +45,14 @@ struct session *
 session_new (const struct session_params *params, struct secret *keyring)
 {
   pthread_condattr_t attr;
-  struct session *s = calloc (1, sizeof *s);
+  struct session *s = malloc (sizeof *s);
 
   if (!s)
     return NULL;
+  /* Write-behind clears what it needs itself: most of its 50 KiB stays
+   * untouched, and takes no memory, while a session is idle.
+   */
+  memset (s, 0, offsetof (struct session, behind));
   s->params = *params;
   s->keyring = keyring;
   requests_init (&s->requests);
@@ -67,7 +72,7 @@ session_free (struct session *s)
 {
   if (!s)
     return true;
-  if (s->recheck) /* its thread still looks at us */
+  if (s->recheck || s->started) /* a task still looks at us */
     return false;
   pthread_cond_destroy (&s->changed);
   pthread_mutex_destroy (&s->lock);
@@ -80,7 +85,7 @@ session_free (struct session *s)
   return true;
 }
 
-/* --- its thread --- */
+/* --- its task --- */
 
 /* Called with the lock held; lets go of it while opening. */
 static void
@@ -121,12 +126,11 @@ do_open (struct session *s)
     recheck_begin (s->recheck);
   s->params.log->debug ("session open: size=%llu generation=%u",
                         (unsigned long long)s->info.size, s->info.generation);
-  pthread_cond_broadcast (&s->changed);
+  session_changed (s);
 }
 
 /* That the image is closed is told after the reason for it, also when the
- * thread of the rechecks was slow to tell that one.  It waits for nothing
- * in between.
+ * recheck was slow to tell that one.  It waits for nothing in between.
  */
 static void
 tell_closed (struct session *s, int err)
@@ -194,7 +198,7 @@ do_stop (struct session *s)
   const bool was_open = s->volume != NULL;
   int r = 0;
 
-  if (s->given_up)
+  if (s->given_up || s->state == SESSION_STOPPED)
     return;
   pthread_mutex_unlock (&s->lock);
   session_report_lost (s);
@@ -230,7 +234,7 @@ do_stop (struct session *s)
                 "could not close the image cleanly (%s): its lock may stay "
                 "until another client breaks it",
                 strerror (-r));
-  pthread_cond_broadcast (&s->changed);
+  session_changed (s);
 }
 
 /* Called with the lock held; lets go of it meanwhile. */
@@ -253,34 +257,41 @@ do_report (struct session *s)
   pthread_mutex_lock (&s->lock);
 }
 
-/* Wait for something to do.  Called with the lock held; lets go of it. */
+/* After a burst of requests.  Called with the lock held; lets go of it. */
 static void
-rest (struct session *s)
+do_give_back (struct session *s)
 {
-  const unsigned ms = s->doubted_at_ms != 0 ? REFRESH_DOUBT_MS
-                      : s->lost_writes      ? SESSION_REPORT_MS
-                                            : QUIET_MS;
-  const struct deadline quiet = deadline_in_ms (ms, NULL);
-  const struct timespec abstime = deadline_timespec (&quiet);
-  const uint64_t before = requests_begun (&s->requests);
+  const int64_t now = monotonic_ms ();
+  const uint64_t begun = requests_begun (&s->requests);
 
-  if (pthread_cond_timedwait (&s->changed, &s->lock, &abstime) == 0 ||
-      requests_begun (&s->requests) != before || s->trimmed_at == before ||
-      ms < QUIET_MS)
+  if (begun != s->quiet_at) {
+    s->quiet_at = begun;
+    s->quiet_since_ms = now;
+  }
+  if (begun == s->trimmed_at || now - s->quiet_since_ms < QUIET_MS)
     return;
-  s->trimmed_at = before;
+  s->trimmed_at = begun;
   pthread_mutex_unlock (&s->lock);
   heap_give_back ();
   behind_give_back (&s->behind);
   pthread_mutex_lock (&s->lock);
 }
 
-static void *
-session_main (void *arg)
+/* With the lock held: nothing is to be done now; when may there be? */
+static int64_t
+next_look_ms (const struct session *s)
 {
-  struct session *s = arg;
+  return monotonic_ms () + (s->doubted_at_ms != 0 ? REFRESH_DOUBT_MS
+                            : s->lost_writes      ? SESSION_REPORT_MS
+                                                  : QUIET_MS);
+}
 
-  pthread_mutex_lock (&s->lock);
+static int64_t
+session_run (void *opaque)
+{
+  struct session *s = opaque;
+
+  SCOPED_LOCK (&s->lock);
   while (!atomic_load (&s->stopping)) {
     if (s->state == SESSION_OPENING)
       do_open (s);
@@ -292,12 +303,13 @@ session_main (void *arg)
       do_report (s);
     else if (monotonic_ms () - s->count_seen_ms >= COUNT_MS)
       do_watch_count (s);
-    else
-      rest (s);
+    else {
+      do_give_back (s);
+      return next_look_ms (s);
+    }
   }
   do_stop (s);
-  pthread_mutex_unlock (&s->lock);
-  return NULL;
+  return TASK_RESTS;
 }
 
 /* --- called by others --- */
@@ -305,14 +317,15 @@ session_main (void *arg)
 int
 session_start (struct session *s)
 {
-  int err = -revocation_start (s);
+  int r = revocation_start (s);
 
-  if (err != 0)
-    return -err;
+  if (r < 0)
+    return r;
   s->state = SESSION_OPENING;
-  err = pthread_create (&s->thread, NULL, session_main, s);
-  s->started = err == 0;
-  return -err;
+  s->task = (struct task){ .run = session_run, .opaque = s };
+  r = worker_add (&s->task);
+  s->started = r == 0;
+  return r;
 }
 
 /* A failure that is remembered refuses one more connection: the log has its
@@ -343,7 +356,7 @@ will_open (struct session *s, uint64_t look)
   if (s->state == SESSION_FAILED &&
       monotonic_ms () - s->failed_at_ms > SESSION_REMEMBER_MS) {
     s->state = SESSION_OPENING;
-    pthread_cond_broadcast (&s->changed);
+    session_changed (s);
   }
   return s->state == SESSION_OPENING ||
          (s->state == SESSION_CLOSING && !s->revoked) ||
@@ -415,17 +428,17 @@ session_stop (struct session *s, const struct deadline *deadline,
               struct reason *why)
 {
   const struct timespec abstime = deadline_timespec (deadline);
-  bool join = false;
+  bool first, finish;
   int err = 0;
 
   pthread_mutex_lock (&s->lock);
-  if (!atomic_load (&s->stopping)) {
+  first = !atomic_load (&s->stopping);
+  if (first) {
     s->stop_by = *deadline;
     atomic_store (&s->stopping, true);
     requests_hold (&s->requests);
     recheck_end (s->recheck);
-    pthread_cond_broadcast (&s->changed);
-    join = s->started;
+    session_changed (s);
     if (!s->started)
       s->state = SESSION_STOPPED;
   }
@@ -433,14 +446,14 @@ session_stop (struct session *s, const struct deadline *deadline,
     err = pthread_cond_timedwait (&s->changed, &s->lock, &abstime);
   if (s->state != SESSION_STOPPED && !s->given_up)
     session_give_up (s, may_be_open (s));
-  join = join && s->state == SESSION_STOPPED;
+  finish = first && s->started && s->state == SESSION_STOPPED;
   err = s->err;
   *why = s->why;
   pthread_mutex_unlock (&s->lock);
-  if (join) {
+  if (finish) {
     const struct deadline finish_by = deadline_in_ms (FINISH_MS, NULL);
 
-    pthread_join (s->thread, NULL);
+    s->started = worker_remove (&s->task, &finish_by) < 0;
     if (recheck_finish (s->recheck, &finish_by) == 0)
       s->recheck = NULL;
   }

@@ -13,6 +13,7 @@
 #include "recheck.h"
 #include "request.h"
 #include "session.h"
+#include "worker.h"
 
 enum session_state {
   SESSION_IDLE,
@@ -28,12 +29,11 @@ struct session {
   struct secret *keyring;
   struct requests requests;
   struct behind_pool pool;
-  struct behind behind;
   struct recheck *recheck; /* NULL: never */
-  pthread_t thread;
-  bool started;
+  struct task task;
+  bool started; /* TASK was added, and not removed */
 
-  /* Only the session's thread touches these. */
+  /* Only the session's task touches these. */
   struct cluster *cluster;
   struct volume *volume;
   struct secret *keys[VOLUME_LAYERS_MAX];
@@ -72,7 +72,9 @@ struct session {
   bool lost_writes;                  /* there is something for the log */
   int64_t reported_ms;               /* when the log was told last */
   struct deadline stop_by, close_by;
-  uint64_t trimmed_at; /* requests_begun when the heap was given back */
+  uint64_t quiet_at; /* requests_begun, which was the same since */
+  int64_t quiet_since_ms;
+  uint64_t trimmed_at; /* the same when the heap was given back */
   struct session_info info;
   struct extents_of extents_of;
   char image[IMAGE_SPEC_TEXT_MAX]; /* of the volume that is open */
@@ -80,8 +82,17 @@ struct session {
   int err; /* of CLOSING, FAILED or STOPPED; negative */
   struct reason why;
   int64_t failed_at_ms;
-  bool refusal_told; /* the log has it for a connection that came later */
+  bool refusal_told;    /* the log has it for a connection that came later */
+  struct behind behind; /* at the end: see session_new */
 };
+
+/* Wake all waits, and the session's task.  With the lock held. */
+static inline void
+session_changed (struct session *s)
+{
+  pthread_cond_broadcast (&s->changed);
+  worker_wake (&s->task);
+}
 
 /* Tell the owner, if it wants to know.  Without the lock. */
 static inline void
@@ -110,13 +121,13 @@ session_set_failed (struct session *s, int err, const struct reason *why);
 
 /* Begin to end an open volume while the server goes on: nothing is
  * admitted any more, connections find ERR and WHY, and the session's
- * thread closes it.  REVOKED: requests in flight are not waited for by
+ * task closes it.  REVOKED: requests in flight are not waited for by
  * their clients.  False when it was not open.  Called with the lock held.
  */
 extern bool session_begin_closing (struct session *s, int err, bool revoked,
                                    const struct reason *why);
 
-/* Give the session's thread up: it hangs in a call of librbd's, and the
+/* Give the session's task up: it hangs in a call of librbd's, and the
  * process must end.  Called with the lock held.
  */
 extern void session_give_up (struct session *s, bool was_open);
@@ -137,7 +148,7 @@ extern int session_lend_payload (struct session *s, struct payload *payload);
  */
 extern void session_wipe_payload (struct session *s);
 
-/* --- session_volume.c: on the session's thread --- */
+/* --- session_volume.c: in the session's task --- */
 
 /* Without the lock.  0, or -errno: then close what there is of it. */
 extern int session_volume_open (struct session *s, struct reason *why);
@@ -154,7 +165,7 @@ extern void session_volume_wipe (struct session *s);
 /* librbd does not come back: never close it. */
 extern void session_volume_leave (struct session *s);
 
-/* --- refresh.c: the session's thread calls these, but for the middle --- */
+/* --- refresh.c: the session's task calls these, but for the middle --- */
 
 /* Have header updates noticed, where that is possible.  0 or -errno. */
 extern int refresh_watch (struct session *s, struct reason *why);
@@ -191,8 +202,8 @@ extern const struct behind_store session_store;
 /* The open volume's. */
 extern struct behind_geometry session_geometry (const struct volume *v);
 
-/* Tell the log which writes were lost since the last time.  On the session's
- * thread, without the lock.
+/* Tell the log which writes were lost since the last time.  In the session's
+ * task, without the lock.
  */
 extern void session_report_lost (struct session *s);
 
@@ -211,7 +222,7 @@ extern int parts_submit (struct behind_op *op,
 
 /* --- session_count.c --- */
 
-/* On the session's thread, without the lock.  The volume is open: count for
+/* In the session's task, without the lock.  The volume is open: count for
  * it (unflushed.h).  0 or -errno.
  */
 extern int session_count_unflushed (struct session *s, struct reason *why);
@@ -226,7 +237,7 @@ extern void session_leave_count (struct session *s);
 
 /* --- revocation.c --- */
 
-/* Start the thread of the rechecks, where there is anything to ask.  0 or
+/* Add the task of the rechecks, where there is anything to ask.  0 or
  * -errno.
  */
 extern int revocation_start (struct session *s);

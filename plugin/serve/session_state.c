@@ -23,7 +23,7 @@ session_set_failed (struct session *s, int err, const struct reason *why)
   s->why = *why;
   s->failed_at_ms = monotonic_ms ();
   s->refusal_told = false;
-  pthread_cond_broadcast (&s->changed);
+  session_changed (s);
 }
 
 bool
@@ -43,7 +43,7 @@ session_begin_closing (struct session *s, int err, bool revoked,
   else
     requests_refuse (&s->requests, EIO);
   recheck_end (s->recheck);
-  pthread_cond_broadcast (&s->changed);
+  session_changed (s);
   return true;
 }
 
@@ -62,7 +62,7 @@ session_give_up (struct session *s, bool was_open)
   s->given_up = true;
   if (s->revoked) /* else no client may learn that the server ends */
     session_abandon (s, EACCES);
-  pthread_cond_broadcast (&s->changed);
+  session_changed (s);
 }
 
 void
@@ -71,7 +71,7 @@ session_note_blocklisted (struct session *s)
   if (!atomic_load (&s->requests.blocklisted) || atomic_load (&s->stopping))
     return;
   s->lost = s->refresh_wanted = true;
-  pthread_cond_broadcast (&s->changed);
+  session_changed (s);
 }
 
 /* --- the payload --- */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* A session opens its volume, and closes it.  All of it on the session's
- * thread.
+/* A session opens its volume, and closes it.  All of it in the session's
+ * task.
  */
 
 #include "config.h"

@@ -102,7 +102,7 @@ take_loss (struct session *s)
   pthread_mutex_lock (&s->lock);
   s->lost_writes = true;
   session_note_blocklisted (s);
-  pthread_cond_broadcast (&s->changed);
+  session_changed (s);
   pthread_mutex_unlock (&s->lock);
 }
 

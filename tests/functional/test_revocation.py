@@ -270,7 +270,7 @@ def test_revoked_while_the_osds_are_silent_ends_the_process(
 @pytest.mark.timeout(240)
 def test_revoked_while_a_look_hangs_wipes_the_key_first(
         volume, cluster, images, files):
-    """The session's thread waits for the OSDs: it cannot wipe it."""
+    """The session's task waits for the OSDs: it cannot wipe it."""
     keyring = files("looker", cluster.keyring("looker",
                                               "profile rbd-read-only"))
     key = images.volume_key(PASSPHRASE)

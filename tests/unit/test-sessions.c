@@ -1,0 +1,482 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* Many sessions of one process: what they share, and that the trouble of one
+ * is no other's.  Clusters and volumes are the test's.
+ */
+
+#include "config.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "session.h"
+
+#define MANY 50
+#define LIMIT_MS 20000
+
+/* A session, and the volume and the key server that it has. */
+struct one {
+  struct volume_params params;
+  struct volume volume;
+  struct session *session;
+  atomic_bool frozen;    /* its cluster does not answer */
+  atomic_bool forgotten; /* nor its key server */
+  atomic_bool refused;   /* its key */
+  atomic_int opened, closed, asked;
+  atomic_int heard; /* so many events */
+  enum session_event events[8];
+};
+
+#define OF(PTR, MEMBER)                                                        \
+  ((struct one *)((uintptr_t)(PTR)-offsetof (struct one, MEMBER)))
+
+static void
+nap (int64_t ms)
+{
+  deadline_sleep_ms (&(struct deadline){ .end_ms = INT64_MAX }, ms);
+}
+
+static void
+hang (const struct one *o)
+{
+  while (atomic_load (&o->frozen))
+    nap (2);
+}
+
+/* --- clusters and volumes --- */
+
+int
+cluster_connect (const struct cluster_params *params, bool rehearsal,
+                 const struct secret *key, struct cluster **ret,
+                 struct reason *why)
+{
+  (void)params, (void)rehearsal, (void)key, (void)why;
+  *ret = calloc (1, sizeof **ret);
+  return *ret ? 0 : -ENOMEM;
+}
+
+void
+cluster_disconnect (struct cluster *cluster)
+{
+  free (cluster);
+}
+
+int
+cluster_setting_check (const char *name, const char *value, const char *where,
+                       struct reason *why)
+{
+  (void)name, (void)value, (void)where, (void)why;
+  return 0;
+}
+
+int
+volume_open (struct cluster *cluster, const struct volume_params *params,
+             enum volume_mode mode, const struct volume_hooks *hooks,
+             struct volume **ret, struct reason *why)
+{
+  static const struct subject subject = { .image = "p/i", .id = "10ab" };
+  struct one *o = OF (params, params);
+  const struct secret *key;
+  int r;
+
+  (void)cluster, (void)mode;
+  hang (o);
+  r = hooks->key (hooks->opaque, 0, &subject, &key, why);
+  if (r < 0)
+    return r;
+  o->volume = (struct volume){
+    .params = params,
+    .readonly = true,
+    .engine = ENGINE_LIBRBD,
+    .size = 1 << 20,
+    .geometry = { .object_size = 1 << 22, .stripe_period = 1 << 22 },
+    .header = { .sector_size = 4096 },
+  };
+  atomic_fetch_add (&o->opened, 1);
+  *ret = &o->volume;
+  return 0;
+}
+
+int
+volume_look (struct volume *volume, struct reason *why)
+{
+  (void)why;
+  hang (OF (volume, volume));
+  return 0;
+}
+
+int
+volume_resized (struct volume *volume, uint64_t *size, struct reason *why)
+{
+  (void)why;
+  *size = volume->size;
+  return 0;
+}
+
+int
+volume_close (struct volume *volume, bool flush)
+{
+  struct one *o = OF (volume, volume);
+
+  (void)flush;
+  hang (o);
+  atomic_fetch_add (&o->closed, 1);
+  return 0;
+}
+
+rados_t
+rados_ioctx_get_cluster (rados_ioctx_t io)
+{
+  return io;
+}
+
+uint64_t
+rados_get_instance_id (rados_t cluster)
+{
+  (void)cluster;
+  return 1;
+}
+
+/* --- sessions --- */
+
+static int
+fetch (void *opaque, size_t i, const struct subject *subject,
+       const struct deadline *deadline, struct secret **ret, struct reason *why)
+{
+  (void)opaque, (void)i, (void)subject, (void)deadline, (void)why;
+  *ret = secret_copy ("key", 3);
+  return *ret ? 0 : -ENOMEM;
+}
+
+static int
+check (void *opaque, const struct subject *subject,
+       const struct deadline *deadline,
+       struct secret *values[VOLUME_LAYERS_MAX], struct reason *why)
+{
+  struct one *o = opaque;
+
+  (void)subject, (void)values;
+  atomic_fetch_add (&o->asked, 1);
+  while (atomic_load (&o->forgotten))
+    if (deadline_sleep_ms (deadline, 2) < 0)
+      return reason_set (why, EAGAIN, "no answer");
+  return atomic_load (&o->refused) ? reason_set (why, EACCES, "no") : 0;
+}
+
+static void
+hear (void *opaque, enum session_event event, int err, const struct reason *why)
+{
+  struct one *o = opaque;
+  const int n = atomic_load (&o->heard);
+
+  (void)err, (void)why;
+  if (n == 8)
+    abort ();
+  o->events[n] = event;
+  atomic_store (&o->heard, n + 1);
+}
+
+static void
+log_nothing (const char *fmt, ...)
+{
+  (void)fmt;
+}
+
+static const struct logger quiet = { log_nothing, log_nothing, log_nothing };
+
+static int
+start (struct one *o, int64_t every_ms)
+{
+  struct session_params params = {
+    .volume = &o->params,
+    .log = &quiet,
+    .fetch = fetch,
+    .check = check,
+    .recheck = { .every_ms = every_ms, .grace_ms = 3600000 },
+    .event = hear,
+    .opaque = o,
+  };
+
+  o->params.nr_keys = 1;
+  o->session = session_new (&params, NULL);
+  return o->session ? session_start (o->session) : -ENOMEM;
+}
+
+static int
+await_open (struct one *o)
+{
+  struct session_info info;
+  struct reason why;
+
+  return session_wait (o->session, &info, &why);
+}
+
+static int
+stop (struct one *o, int64_t ms)
+{
+  const struct deadline deadline = deadline_in_ms (ms, NULL);
+  struct reason why;
+
+  return session_stop (o->session, &deadline, &why);
+}
+
+static void
+end (struct one *o)
+{
+  assert_int_equal (stop (o, LIMIT_MS), 0);
+  assert_true (session_free (o->session));
+}
+
+/* Until CONDITION, which must come to be. */
+#define AWAIT_FOR(MS, CONDITION)                                               \
+  do {                                                                         \
+    const struct deadline limit_ = deadline_in_ms (MS, NULL);                  \
+    while (!(CONDITION))                                                       \
+      if (deadline_sleep_ms (&limit_, 2) < 0)                                  \
+        fail_msg ("not within %d ms: %s", (int)(MS), #CONDITION);              \
+  } while (0)
+
+/* --- what they cost --- */
+
+struct cost {
+  long threads, data_kib, dirty_kib;
+};
+
+static long
+find (const char *path, const char *name)
+{
+  FILE *f = fopen (path, "re");
+  char line[256];
+  long n = 0;
+
+  while (f && fgets (line, sizeof line, f))
+    if (strncmp (line, name, strlen (name)) == 0)
+      n = strtol (line + strlen (name), NULL, 10);
+  if (f)
+    fclose (f);
+  return n;
+}
+
+static struct cost
+now (void)
+{
+  return (struct cost){
+    .threads = find ("/proc/self/status", "Threads:"),
+    .data_kib = find ("/proc/self/status", "VmData:"),
+    .dirty_kib = find ("/proc/self/smaps_rollup", "Private_Dirty:"),
+  };
+}
+
+static void *
+return_at_once (void *arg)
+{
+  return arg;
+}
+
+/* In a process of its own: NR sessions that are open and idle. */
+static void
+be_idle (int nr, int fd)
+{
+  static struct one all[MANY];
+  struct cost before = now (), cost;
+  pthread_t first;
+
+  /* A sanitizer starts its own thread together with the first. */
+  if (pthread_create (&first, NULL, return_at_once, NULL) != 0)
+    _exit (5);
+  pthread_join (first, NULL);
+  before.threads = now ().threads;
+  for (int i = 0; i < nr; i++)
+    if (start (&all[i], 3600000) < 0)
+      _exit (1);
+  for (int i = 0; i < nr; i++)
+    if (await_open (&all[i]) < 0)
+      _exit (2);
+  /* Those that were needed to open them all at once are gone soon. */
+  for (int i = 0; i < 500 && now ().threads - before.threads > 2; i++)
+    nap (10);
+  cost = now ();
+  cost.threads -= before.threads;
+  cost.data_kib -= before.data_kib;
+  cost.dirty_kib -= before.dirty_kib;
+  for (int i = 0; i < nr; i++)
+    if (stop (&all[i], LIMIT_MS) < 0 || !session_free (all[i].session))
+      _exit (3);
+  _exit (write (fd, &cost, sizeof cost) == sizeof cost ? 0 : 4);
+}
+
+static struct cost
+cost_of (int nr)
+{
+  struct cost cost;
+  int fds[2], status;
+  pid_t pid;
+
+  assert_int_equal (pipe (fds), 0);
+  pid = fork ();
+  assert_int_not_equal (pid, -1);
+  if (pid == 0)
+    be_idle (nr, fds[1]);
+  close (fds[1]);
+  assert_int_equal (waitpid (pid, &status, 0), pid);
+  assert_int_equal (status, 0);
+  assert_int_equal (read (fds[0], &cost, sizeof cost), sizeof cost);
+  close (fds[0]);
+  print_message ("%d idle: %ld threads, %ld KiB of data, %ld KiB written to\n",
+                 nr, cost.threads, cost.data_kib, cost.dirty_kib);
+  return cost;
+}
+
+static void
+test_fifty_that_are_idle_cost_less_than_a_fifth (void **state)
+{
+  const struct cost one = cost_of (1), fifty = cost_of (MANY);
+
+  (void)state;
+  assert_in_range (one.threads, 1, 2);
+  assert_true (fifty.threads * 5 < MANY * one.threads);
+  assert_true (fifty.data_kib * 5 < MANY * one.data_kib);
+  assert_true (fifty.dirty_kib * 5 < MANY * one.dirty_kib);
+}
+
+/* --- whose trouble it is --- */
+
+static void
+test_what_happens_to_one_has_its_order (void **state)
+{
+  static const enum session_event expected[] = { SESSION_EVENT_UNLOCKED,
+                                                 SESSION_EVENT_REVOKED,
+                                                 SESSION_EVENT_CLOSED };
+  static struct one o;
+
+  (void)state;
+  assert_int_equal (start (&o, 20), 0);
+  assert_int_equal (await_open (&o), 0);
+  AWAIT_FOR (LIMIT_MS, atomic_load (&o.asked) > 2);
+  atomic_store (&o.refused, true);
+  AWAIT_FOR (LIMIT_MS, atomic_load (&o.heard) == 3);
+  assert_memory_equal (o.events, expected, sizeof expected);
+  assert_int_equal (atomic_load (&o.closed), 1);
+  /* The next connection tries again. */
+  atomic_store (&o.refused, false);
+  AWAIT_FOR (LIMIT_MS, await_open (&o) == 0);
+  assert_int_equal (atomic_load (&o.opened), 2);
+  end (&o);
+  assert_int_equal (atomic_load (&o.closed), 2);
+}
+
+/* Some hang while they open, some while they close because their key was
+ * refused, some in a question to their key server.
+ */
+#define THIRD 8
+
+static void
+test_those_that_hang_hold_up_neither_opening_nor_revocation (void **state)
+{
+  static struct one opening[THIRD], closing[THIRD], asking[THIRD];
+  static struct one well, late;
+
+  (void)state;
+  assert_int_equal (start (&well, 20), 0);
+  for (int i = 0; i < THIRD; i++) {
+    atomic_store (&opening[i].frozen, true);
+    atomic_store (&asking[i].forgotten, true);
+    assert_int_equal (start (&opening[i], 20), 0);
+    assert_int_equal (start (&closing[i], 20), 0);
+    assert_int_equal (start (&asking[i], 20), 0);
+  }
+  assert_int_equal (await_open (&well), 0);
+  for (int i = 0; i < THIRD; i++) {
+    assert_int_equal (await_open (&closing[i]), 0);
+    assert_int_equal (await_open (&asking[i]), 0);
+    atomic_store (&closing[i].frozen, true);
+    atomic_store (&closing[i].refused, true);
+  }
+  for (int i = 0; i < THIRD; i++) {
+    AWAIT_FOR (LIMIT_MS, atomic_load (&closing[i].heard) == 2);
+    AWAIT_FOR (LIMIT_MS, atomic_load (&asking[i].asked) == 1);
+  }
+  /* The limits of those that hang are 10 and 30 seconds. */
+  atomic_store (&well.refused, true);
+  AWAIT_FOR (3000, atomic_load (&well.heard) == 3);
+  assert_int_equal (atomic_load (&well.closed), 1);
+  assert_int_equal (start (&late, 20), 0);
+  AWAIT_FOR (3000, atomic_load (&late.opened) == 1);
+  AWAIT_FOR (3000, atomic_load (&late.asked) > 2);
+  for (int i = 0; i < THIRD; i++) {
+    assert_int_equal (atomic_load (&closing[i].closed), 0);
+    assert_int_equal (atomic_load (&opening[i].opened), 0);
+    atomic_store (&closing[i].frozen, false);
+    atomic_store (&opening[i].frozen, false);
+    atomic_store (&asking[i].forgotten, false);
+  }
+  end (&well);
+  end (&late);
+  for (int i = 0; i < THIRD; i++) {
+    end (&opening[i]);
+    end (&closing[i]);
+    end (&asking[i]);
+  }
+}
+
+/* In a process of its own, which alone ends what hangs. */
+static void
+stop_with_others (void)
+{
+  static struct one frozen, well;
+  int64_t begin;
+
+  if (start (&frozen, 20) < 0 || start (&well, 20) < 0)
+    _exit (1);
+  if (await_open (&frozen) < 0 || await_open (&well) < 0)
+    _exit (2);
+  atomic_store (&frozen.frozen, true);
+  begin = monotonic_ms ();
+  if (stop (&frozen, 300) != -ETIMEDOUT || monotonic_ms () - begin < 300)
+    _exit (3);
+  if (session_free (frozen.session))
+    _exit (4);
+  if (stop (&well, LIMIT_MS) != 0 || !session_free (well.session))
+    _exit (5);
+  _exit (0);
+}
+
+static void
+test_one_that_cannot_stop_leaves_others_their_end (void **state)
+{
+  const pid_t pid = fork ();
+  int status;
+
+  (void)state;
+  assert_int_not_equal (pid, -1);
+  if (pid == 0)
+    stop_with_others ();
+  assert_int_equal (waitpid (pid, &status, 0), pid);
+  assert_int_equal (status, 0);
+}
+
+int
+main (void)
+{
+  const struct CMUnitTest tests[] = {
+    cmocka_unit_test (test_fifty_that_are_idle_cost_less_than_a_fifth),
+    cmocka_unit_test (test_what_happens_to_one_has_its_order),
+    cmocka_unit_test (
+        test_those_that_hang_hold_up_neither_opening_nor_revocation),
+    cmocka_unit_test (test_one_that_cannot_stop_leaves_others_their_end),
+  };
+
+  return cmocka_run_group_tests (tests, NULL, NULL);
+}
