@@ -14,6 +14,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/queue.h>
 #include <sys/stat.h>
 #include <sys/types.h>
 
@@ -90,11 +91,11 @@ struct kms {
   char *path, *name; /* profiles file and profile; NULL, scheme */
   unsigned users;
   pthread_mutex_t lock;
-  pthread_cond_t changed; /* CLOCK_MONOTONIC */
-  unsigned asking;        /* questions under way, KMS_PARALLEL at most */
-  unsigned joined;        /* wait for another's fetch of the same key */
-  struct fetch *fetches;  /* under way, by key and image */
-  struct kms *next;       /* in the list of all */
+  pthread_cond_t changed;      /* CLOCK_MONOTONIC */
+  unsigned asking;             /* questions under way, KMS_PARALLEL at most */
+  unsigned joined;             /* wait for another's fetch of the same key */
+  LIST_HEAD (, fetch) fetches; /* under way, by key and image */
+  LIST_ENTRY (kms) link;       /* in the list of all */
 };
 
 /* More requests than this at a time are kept waiting. */

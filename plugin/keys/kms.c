@@ -28,7 +28,7 @@
 /* A fetch under way, which others that want the same wait for. */
 struct fetch {
   const char *id;
-  struct fetch *next;
+  LIST_ENTRY (fetch) link;
   unsigned waiting;
   bool landed;
   int r;
@@ -38,7 +38,7 @@ struct fetch {
   unsigned version;
 };
 
-static struct kms *all;
+static LIST_HEAD (, kms) all = LIST_HEAD_INITIALIZER (all);
 static pthread_mutex_t all_lock = PTHREAD_MUTEX_INITIALIZER;
 
 /* ---- the list ---- */
@@ -117,12 +117,12 @@ find_or_add (const char *path, const char *name, struct kms *k)
   struct kms *found;
 
   SCOPED_LOCK (&all_lock);
-  found = all;
-  while (found && !(is_same (found->path, path) && is_same (found->name, name)))
-    found = found->next;
+  LIST_FOREACH (found, &all, link)
+  if (is_same (found->path, path) && is_same (found->name, name))
+    break;
   if (!found && k) {
-    k->next = all;
-    all = found = k;
+    found = k;
+    LIST_INSERT_HEAD (&all, k, link);
   }
   if (found)
     found->users++;
@@ -154,24 +154,17 @@ kms_acquire (const char *profiles, const char *name, struct kms **ret,
   return r;
 }
 
-static bool
-leave (struct kms *kms)
-{
-  struct kms **p = &all;
-
-  SCOPED_LOCK (&all_lock);
-  if (--kms->users > 0)
-    return false;
-  while (*p != kms)
-    p = &(*p)->next;
-  *p = kms->next;
-  return true;
-}
-
 void
 kms_release (struct kms *kms)
 {
-  if (leave (kms))
+  bool last;
+
+  pthread_mutex_lock (&all_lock);
+  last = --kms->users == 0;
+  if (last)
+    LIST_REMOVE (kms, link);
+  pthread_mutex_unlock (&all_lock);
+  if (last)
     destroy (kms);
 }
 
@@ -257,10 +250,12 @@ ask_in_turn (struct kms *kms, const struct kms_call *call,
 static struct fetch *
 find_fetch (struct kms *kms, const char *id)
 {
-  for (struct fetch *f = kms->fetches; f; f = f->next)
-    if (strcmp (f->id, id) == 0)
-      return f;
-  return NULL;
+  struct fetch *f;
+
+  LIST_FOREACH (f, &kms->fetches, link)
+  if (strcmp (f->id, id) == 0)
+    break;
+  return f;
 }
 
 /* Wait for another's fetch and take a copy. */
@@ -296,17 +291,14 @@ static int
 fly (struct kms *kms, const struct kms_call *call, struct key_question *q,
      struct secret **ret, struct reason *why)
 {
-  struct fetch f = { .id = call->flight, .next = kms->fetches };
-  struct fetch **p = &kms->fetches;
+  struct fetch f = { .id = call->flight };
 
-  kms->fetches = &f;
+  LIST_INSERT_HEAD (&kms->fetches, &f, link);
   f.r = ask_in_turn (kms, call, q, &f.secret, &f.why);
   memcpy (f.request_id, q->request_id, sizeof f.request_id);
   f.version = q->version;
   f.landed = true;
-  while (*p != &f)
-    p = &(*p)->next;
-  *p = f.next;
+  LIST_REMOVE (&f, link);
   pthread_cond_broadcast (&kms->changed);
   while (f.waiting > 0)
     pthread_cond_wait (&kms->changed, &kms->lock);
@@ -350,7 +342,7 @@ next_of_all (struct kms *k)
   struct kms *next;
 
   pthread_mutex_lock (&all_lock);
-  next = k ? k->next : all;
+  next = k ? LIST_NEXT (k, link) : LIST_FIRST (&all);
   if (next)
     next->users++;
   pthread_mutex_unlock (&all_lock);
