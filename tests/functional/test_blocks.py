@@ -428,7 +428,7 @@ def test_a_blocklisted_server_opens_the_image_again(servers, images, key,
 
 def test_data_is_ciphertext_in_rados(servers, images, key):
     image = images.luks()
-    text = b"a line that only the client may read. " * 100
+    text = b"a line that only the client may read. " * 128
     with servers.start(image, key).connect() as c:
         c.write(text[:4096], 0)
         c.flush()
