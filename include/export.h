@@ -198,7 +198,7 @@ extern void export_keys_init (struct export_keys *keys);
 extern void export_keys_destroy (struct export_keys *keys);
 
 /* Key LAYER, which may be "image": what SUBJECT records for itself becomes
- * its reference, and it is prepared.  Errors of key_recorded and
+ * its reference, and it is prepared.  Errors of record_find and
  * key_adopt.
  */
 extern int

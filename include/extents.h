@@ -32,7 +32,7 @@ struct extents_of {
  * the caller to wait for.  0 or -errno.  Any thread; FN is called in it.
  */
 extern int
-extents_report (const struct asker *a, const struct extents_of *of,
+extents_report (const struct requester *a, const struct extents_of *of,
                 uint64_t count, uint64_t offset, extent_fn fn, void *opaque);
 
 #endif /* RBDCRYPT_EXTENTS_H */

@@ -112,8 +112,8 @@ extern bool key_is_local (const struct key *key);
  * -ENOENT: nothing is recorded.  -ESTALE: only what was written for
  * another image.  -EINVAL: it is malformed, or names what it may not.
  */
-extern int key_recorded (const struct subject *subject, const char *profiles,
-                         char **ret, struct reason *why);
+extern int record_find (const struct subject *subject, const char *profiles,
+                        char **ret, struct reason *why);
 
 /* Where an image records it. */
 #define KEY_RECORD_TOKEN "rbdcrypt"
@@ -124,9 +124,9 @@ extern int key_recorded (const struct subject *subject, const char *profiles,
  * *RET is malloc'd.  -EINVAL: the profile does not let this image name
  * it.
  */
-extern int
-key_record (const struct key *key, const struct subject *subject,
-            const char *profiles, int keyslot, char **ret, struct reason *why);
+extern int record_format (const struct key *key, const struct subject *subject,
+                          const char *profiles, int keyslot, char **ret,
+                          struct reason *why);
 
 /* Is it a key of a profile, not of a built-in scheme? */
 extern bool key_has_profile (const struct key *key);

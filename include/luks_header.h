@@ -79,7 +79,7 @@ struct unlock_limit {
   }
 
 /* Above either of these an unlock is costly: done once, not rehearsed,
- * and not by too many servers at a time (unlock_slot.h).
+ * and not by too many servers at a time (unlock_turn.h).
  */
 #define LUKS_COSTLY_SECONDS 0.5
 #define LUKS_COSTLY_KIB (256 * 1024)

@@ -135,7 +135,7 @@ static int
 look_for_record (struct binding *b, bool *same, struct reason *why)
 {
   char *ref = NULL;
-  int r = key_recorded (&b->volume->subject, b->command->profiles, &ref, why);
+  int r = record_find (&b->volume->subject, b->command->profiles, &ref, why);
 
   *same = r == 0 && strcmp (ref, key_name (b->key)) == 0;
   if (*same || r == -ENOENT || r == -ESTALE)
@@ -198,8 +198,8 @@ write_metadata (struct binding *b, struct reason *why)
 {
   rbd_image_t image = b->volume->image;
   char *text = NULL;
-  int r = key_record (b->key, &b->volume->subject, b->command->profiles, -1,
-                      &text, why);
+  int r = record_format (b->key, &b->volume->subject, b->command->profiles, -1,
+                         &text, why);
 
   if (r == 0) {
     r = rbd_metadata_set (image, KEY_RECORD_METADATA, text);
@@ -270,8 +270,8 @@ write_record (struct binding *b, struct reason *why)
   char *text = NULL;
   int token, none, r;
 
-  r = key_record (b->key, &b->volume->subject, b->command->profiles, b->keyslot,
-                  &text, why);
+  r = record_format (b->key, &b->volume->subject, b->command->profiles,
+                     b->keyslot, &text, why);
   if (r == 0)
     r = luks_editor_set_token (b->editor, KEY_RECORD_TOKEN, text, &b->token,
                                why);

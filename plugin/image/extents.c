@@ -205,7 +205,7 @@ report (const struct extents_call *ec, extent_fn fn, void *opaque)
 }
 
 int
-extents_report (const struct asker *a, const struct extents_of *of,
+extents_report (const struct requester *a, const struct extents_of *of,
                 uint64_t count, uint64_t offset, extent_fn fn, void *opaque)
 {
   struct extents_call *ec = calloc (1, sizeof *ec);

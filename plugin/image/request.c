@@ -214,7 +214,7 @@ admission (struct requests *rs, unsigned generation, enum origin origin)
 }
 
 int
-requests_enter (struct asker *a)
+requests_enter (struct requester *a)
 {
   struct requests *rs = a->requests;
   int r;
@@ -229,7 +229,7 @@ requests_enter (struct asker *a)
 }
 
 void
-requests_leave (struct asker *a)
+requests_leave (struct requester *a)
 {
   struct requests *rs = a->requests;
 
@@ -448,7 +448,7 @@ submit_flush (struct request *r, const struct operation *op, rbd_completion_t c)
 
 /* Submit OP and wait for it.  Returns librbd's result or -errno. */
 static ssize_t
-request_perform (const struct asker *a, const struct operation *op)
+request_perform (const struct requester *a, const struct operation *op)
 {
   struct requests *rs = a->requests;
   const bool direct =
@@ -480,7 +480,8 @@ request_perform (const struct asker *a, const struct operation *op)
 }
 
 int
-request_read (const struct asker *a, void *buf, size_t count, uint64_t offset)
+request_read (const struct requester *a, void *buf, size_t count,
+              uint64_t offset)
 {
   const struct operation op = {
     .submit = submit_read,
@@ -496,7 +497,7 @@ request_read (const struct asker *a, void *buf, size_t count, uint64_t offset)
 }
 
 int
-request_flush (const struct asker *a)
+request_flush (const struct requester *a)
 {
   const struct operation op = { .submit = submit_flush };
   const uint64_t changes = atomic_load (&a->requests->changes);
@@ -568,7 +569,7 @@ run (struct requests *rs, unsigned generation, enum origin origin,
 }
 
 int
-request_run (const struct asker *a, struct request_call **call)
+request_run (const struct requester *a, struct request_call **call)
 {
   return run (a->requests, a->generation, a->inside ? INSIDE : CLIENT, call,
               NULL);

@@ -18,7 +18,7 @@
 #include "compat.h"
 #include "facts.h"
 #include "heap.h"
-#include "unlock_slot.h"
+#include "unlock_turn.h"
 #include "volume.h"
 #include "wrong_key.h"
 
@@ -347,7 +347,7 @@ load_in_turn (struct volume *v, struct unlock *u, enum volume_mode mode,
     return load_with (v, u, mode, hooks, why);
   if (hooks->patience)
     hooks->patience (hooks->opaque, patience_ms (v));
-  slot = unlock_slot_take (&v->header, &turn);
+  slot = unlock_turn_take (&v->header, &turn);
   if (slot == -ESHUTDOWN)
     return reason_set (why, ESHUTDOWN, "the server is shutting down");
   if (slot == -ETIMEDOUT && mode == VOLUME_TRIAL)
@@ -356,7 +356,7 @@ load_in_turn (struct volume *v, struct unlock *u, enum volume_mode mode,
     hooks->log->debug ("unlocking out of turn: %s", strerror (-slot));
   r = load_with (v, u, mode, hooks, why);
   heap_give_back (); /* what Argon2id took */
-  unlock_slot_give (slot);
+  unlock_turn_give (slot);
   return r;
 }
 

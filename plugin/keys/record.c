@@ -191,8 +191,8 @@ check_profile (const struct subject *subject, const char *profiles,
 }
 
 int
-key_recorded (const struct subject *subject, const char *profiles, char **ret,
-              struct reason *why)
+record_find (const struct subject *subject, const char *profiles, char **ret,
+             struct reason *why)
 {
   struct record_search s = { .subject = subject, .why = why };
   CLEANUP_FREE char *ref = NULL, *profile = NULL;
@@ -229,8 +229,9 @@ key_recorded (const struct subject *subject, const char *profiles, char **ret,
 /* ---- writing one ---- */
 
 int
-key_record (const struct key *key, const struct subject *subject,
-            const char *profiles, int keyslot, char **ret, struct reason *why)
+record_format (const struct key *key, const struct subject *subject,
+               const char *profiles, int keyslot, char **ret,
+               struct reason *why)
 {
   const char *body = key_name (key) + strlen (key_profile (key)) + 1;
   const time_t now = time (NULL);

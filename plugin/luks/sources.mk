@@ -15,5 +15,5 @@ luks_sources += \
 	plugin/luks/payload.c \
 	plugin/luks/tokens.c \
 	plugin/luks/unlock_limit.c \
-	plugin/luks/unlock_slot.c \
+	plugin/luks/unlock_turn.c \
 	plugin/luks/xts.c

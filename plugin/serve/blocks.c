@@ -40,9 +40,9 @@ beyond_end (struct session *s, uint64_t count, uint64_t offset)
 
 /* --- one operation --- */
 
-struct visit {
+struct block_op {
   struct session *session;
-  struct asker asker;
+  struct requester requester;
   struct behind_client *client;
   struct behind_op *alone; /* what it has begun, and nothing is before */
   bool fua;
@@ -54,10 +54,10 @@ struct visit {
 static int
 read_image (void *opaque, void *buf, size_t count, uint64_t offset)
 {
-  const struct visit *v = opaque;
-  int r = behind_before_read (&v->session->behind, v->alone, offset, count);
+  const struct block_op *b = opaque;
+  int r = behind_before_read (&b->session->behind, b->alone, offset, count);
 
-  return r < 0 ? r : request_read (&v->asker, buf, count, offset);
+  return r < 0 ? r : request_read (&b->requester, buf, count, offset);
 }
 
 static void *
@@ -65,14 +65,14 @@ begin_write (void *opaque, size_t count, uint64_t offset, bool alone,
              unsigned char **buf, int *err)
 {
   const struct behind_change change = { BEHIND_WRITE, offset, count };
-  struct visit *v = opaque;
+  struct block_op *b = opaque;
   struct behind_op *op;
 
-  *err = behind_begin (&v->session->behind, v->asker.generation, &change, alone,
-                       &op);
+  *err = behind_begin (&b->session->behind, b->requester.generation, &change,
+                       alone, &op);
   if (*err < 0)
     return NULL;
-  v->alone = alone ? op : NULL;
+  b->alone = alone ? op : NULL;
   *buf = op->buffer.bytes;
   return op;
 }
@@ -83,27 +83,27 @@ end_write (void *opaque, void *place, struct payload_parts *parts, int err)
 {
   const bool must_match = parts && parts->must_match;
   struct behind_op *op = place;
-  struct visit *v = opaque;
+  struct block_op *b = opaque;
 
-  v->alone = NULL;
+  b->alone = NULL;
   op->parts = parts;
   if (err == 0)
-    return behind_end (op, v->client, v->fua || must_match);
+    return behind_end (op, b->client, b->fua || must_match);
   behind_cancel (op);
   return err;
 }
 
 /* Without data. */
 static int
-change_image (struct visit *v, enum behind_what what, uint64_t count,
+change_image (struct block_op *b, enum behind_what what, uint64_t count,
               uint64_t offset)
 {
   const struct behind_change change = { what, offset, count };
   struct behind_op *op;
-  int r = behind_begin (&v->session->behind, v->asker.generation, &change,
+  int r = behind_begin (&b->session->behind, b->requester.generation, &change,
                         false, &op);
 
-  return r < 0 ? r : behind_end (op, v->client, v->fua);
+  return r < 0 ? r : behind_end (op, b->client, b->fua);
 }
 
 static int
@@ -120,38 +120,38 @@ discard_image (void *opaque, uint64_t count, uint64_t offset)
 
 /* R is the operation's result; returns what the client gets. */
 static int
-visit_end (struct visit *v, int r)
+block_op_end (struct block_op *b, int r)
 {
   /* In this order: with nothing in flight, the payload must be unused. */
-  pthread_rwlock_unlock (&v->session->payload_lock);
-  requests_leave (&v->asker);
-  return checked (v->session, r);
+  pthread_rwlock_unlock (&b->session->payload_lock);
+  requests_leave (&b->requester);
+  return checked (b->session, r);
 }
 
 /* The same, of one that changes the volume. */
 static int
-change_end (struct visit *v, int r)
+change_end (struct block_op *b, int r)
 {
   if (r == -EAGAIN) {
-    v->session->params.log->error ("gave up a write: another client keeps "
+    b->session->params.log->error ("gave up a write: another client keeps "
                                    "changing the same 512 bytes");
     r = -EIO;
   }
-  return visit_end (v, r);
+  return block_op_end (b, r);
 }
 
 /* COUNT bytes at OFFSET; BEYOND: the errno when they are not inside the
  * volume.  0, or -errno and there is nothing to end.
  */
 static int
-visit_begin (struct visit *v, struct session *s, struct session_client *c,
-             uint64_t count, uint64_t offset, int beyond)
+block_op_begin (struct block_op *b, struct session *s, struct session_client *c,
+                uint64_t count, uint64_t offset, int beyond)
 {
   int r;
 
-  *v = (struct visit){
+  *b = (struct block_op){
     .session = s,
-    .asker = { &s->requests, c->generation, false },
+    .requester = { &s->requests, c->generation, false },
     .client = &c->behind,
     .store = {
       .read = read_image,
@@ -159,16 +159,16 @@ visit_begin (struct visit *v, struct session *s, struct session_client *c,
       .end = end_write,
       .zero = zero_image,
       .discard = discard_image,
-      .opaque = v,
+      .opaque = b,
     },
   };
-  r = requests_enter (&v->asker);
+  r = requests_enter (&b->requester);
   if (r < 0)
     return checked (s, r);
   pthread_rwlock_rdlock (&s->payload_lock);
-  v->payload = s->payload;
+  b->payload = s->payload;
   /* Only now: the size may be another one when a pause is over. */
-  return beyond_end (s, count, offset) ? visit_end (v, -beyond) : 0;
+  return beyond_end (s, count, offset) ? block_op_end (b, -beyond) : 0;
 }
 
 /* --- what connections ask --- */
@@ -177,93 +177,93 @@ int
 session_read (struct session *s, struct session_client *c, void *buf,
               size_t count, uint64_t offset)
 {
-  struct visit v;
-  int r = visit_begin (&v, s, c, count, offset, EIO);
+  struct block_op b;
+  int r = block_op_begin (&b, s, c, count, offset, EIO);
 
   if (r < 0)
     return r;
-  r = v.payload ? payload_read (v.payload, &v.store, buf, count, offset)
-                : read_image (&v, buf, count, offset);
-  return visit_end (&v, r);
+  r = b.payload ? payload_read (b.payload, &b.store, buf, count, offset)
+                : read_image (&b, buf, count, offset);
+  return block_op_end (&b, r);
 }
 
 /* Into a buffer that stays until librbd has done with it. */
 static int
-write_plain (struct visit *v, const void *buf, size_t count, uint64_t offset)
+write_plain (struct block_op *b, const void *buf, size_t count, uint64_t offset)
 {
   unsigned char *copy;
   int r;
-  void *place = begin_write (v, count, offset, false, &copy, &r);
+  void *place = begin_write (b, count, offset, false, &copy, &r);
 
   if (!place)
     return r;
   memcpy (copy, buf, count);
-  return end_write (v, place, NULL, 0);
+  return end_write (b, place, NULL, 0);
 }
 
 int
 session_write (struct session *s, struct session_client *c, const void *buf,
                size_t count, uint64_t offset, bool fua)
 {
-  struct visit v;
-  int r = visit_begin (&v, s, c, count, offset, ENOSPC);
+  struct block_op b;
+  int r = block_op_begin (&b, s, c, count, offset, ENOSPC);
 
   if (r < 0)
     return r;
-  v.fua = fua;
-  r = v.payload ? payload_write (v.payload, &v.store, buf, count, offset)
-                : write_plain (&v, buf, count, offset);
-  return change_end (&v, r);
+  b.fua = fua;
+  r = b.payload ? payload_write (b.payload, &b.store, buf, count, offset)
+                : write_plain (&b, buf, count, offset);
+  return change_end (&b, r);
 }
 
 int
 session_flush (struct session *s, struct session_client *c)
 {
-  struct visit v;
-  int r = visit_begin (&v, s, c, 0, 0, EIO);
+  struct block_op b;
+  int r = block_op_begin (&b, s, c, 0, 0, EIO);
 
   if (r == -EIO || r == -EACCES) /* the session that C belongs to is over */
     behind_told (&s->behind, &c->behind);
   if (r < 0)
     return r;
-  r = behind_flush (&s->behind, v.client);
+  r = behind_flush (&s->behind, b.client);
   if (r == 0)
-    r = request_flush (&v.asker);
-  return visit_end (&v, r);
+    r = request_flush (&b.requester);
+  return block_op_end (&b, r);
 }
 
 int
 session_discard (struct session *s, struct session_client *c, uint64_t count,
                  uint64_t offset)
 {
-  struct visit v;
-  int r = visit_begin (&v, s, c, count, offset, ENOSPC);
+  struct block_op b;
+  int r = block_op_begin (&b, s, c, count, offset, ENOSPC);
 
   if (r < 0)
     return r;
-  r = v.payload ? payload_discard (v.payload, &v.store, count, offset)
-                : discard_image (&v, count, offset);
-  return change_end (&v, r);
+  r = b.payload ? payload_discard (b.payload, &b.store, count, offset)
+                : discard_image (&b, count, offset);
+  return change_end (&b, r);
 }
 
 static int
 write_zeroes (struct session *s, struct session_client *c, uint64_t count,
               uint64_t offset, enum zeroes how, bool fua)
 {
-  struct visit v;
-  int r = visit_begin (&v, s, c, count, offset, ENOSPC);
+  struct block_op b;
+  int r = block_op_begin (&b, s, c, count, offset, ENOSPC);
 
   if (r < 0)
     return r;
-  v.fua = fua;
-  if (!v.payload)
-    r = change_image (&v, how == ZEROES_WRITE ? BEHIND_ZERO_THICK : BEHIND_ZERO,
+  b.fua = fua;
+  if (!b.payload)
+    r = change_image (&b, how == ZEROES_WRITE ? BEHIND_ZERO_THICK : BEHIND_ZERO,
                       count, offset);
   else if (how == ZEROES_PUNCH)
-    r = payload_punch (v.payload, &v.store, count, offset);
+    r = payload_punch (b.payload, &b.store, count, offset);
   else
-    r = payload_write_zeroes (v.payload, &v.store, count, offset);
-  return change_end (&v, r);
+    r = payload_write_zeroes (b.payload, &b.store, count, offset);
+  return change_end (&b, r);
 }
 
 /* One operation is waited for as a whole by whatever ends the session: a
@@ -295,7 +295,7 @@ session_write_zeroes (struct session *s, struct session_client *c,
 }
 
 static int
-report_extents (struct visit *v, const struct extents_of *of, uint64_t count,
+report_extents (struct block_op *b, const struct extents_of *of, uint64_t count,
                 uint64_t offset, extent_fn fn, void *opaque)
 {
   const uint64_t base = of->payload ? of->payload_offset : 0;
@@ -305,8 +305,9 @@ report_extents (struct visit *v, const struct extents_of *of, uint64_t count,
   if (!of->payload && !of->fast_diff)
     return fn (opaque, offset, count, false);
   /* What was answered is data. */
-  r = behind_before_read (&v->session->behind, NULL, base + offset, count);
-  return r < 0 ? r : extents_report (&v->asker, of, count, offset, fn, opaque);
+  r = behind_before_read (&b->session->behind, NULL, base + offset, count);
+  return r < 0 ? r
+               : extents_report (&b->requester, of, count, offset, fn, opaque);
 }
 
 int
@@ -314,13 +315,13 @@ session_extents (struct session *s, struct session_client *c, uint64_t count,
                  uint64_t offset, extent_fn fn, void *opaque)
 {
   struct extents_of of;
-  struct visit v;
-  int r = visit_begin (&v, s, c, count, offset, EIO);
+  struct block_op b;
+  int r = block_op_begin (&b, s, c, count, offset, EIO);
 
   if (r < 0)
     return r;
   pthread_mutex_lock (&s->lock);
   of = s->extents_of; /* of this generation, or librbd is not asked */
   pthread_mutex_unlock (&s->lock);
-  return visit_end (&v, report_extents (&v, &of, count, offset, fn, opaque));
+  return block_op_end (&b, report_extents (&b, &of, count, offset, fn, opaque));
 }

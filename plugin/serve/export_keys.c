@@ -32,7 +32,7 @@ export_keys_resolve (struct export *e, size_t layer,
     return reason_set (why, EINVAL,
                        "key=image works only for the image itself: name the "
                        "keys of its parents");
-  r = key_recorded (subject, e->params.profiles, &ref, why);
+  r = record_find (subject, e->params.profiles, &ref, why);
   /* After a change of user the profiles may be out of reach: go on with
    * what was prepared before it.
    */

@@ -104,7 +104,7 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
   require (text != NULL);
   if (size > 0)
     memcpy (text, data, size);
-  r = key_recorded (&subject, profiles, &ref, &why);
+  r = record_find (&subject, profiles, &ref, &why);
   if (r == 0) {
     require (strncmp (ref, "p:", 2) == 0 && ref[2]);
     require (strlen (ref) <= KEY_REFERENCE_MAX);

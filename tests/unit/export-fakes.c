@@ -21,8 +21,8 @@ struct key keys[2];
 const char *record;
 
 int
-key_recorded (const struct subject *subject, const char *profiles, char **ret,
-              struct reason *why)
+record_find (const struct subject *subject, const char *profiles, char **ret,
+             struct reason *why)
 {
   (void)subject, (void)profiles;
   if (!record)

@@ -81,7 +81,7 @@ look (struct image *image, char **ref, struct reason *why)
                                    .tokens = tokens,
                                    .opaque = image };
 
-  return key_recorded (&subject, profiles, ref, why);
+  return record_find (&subject, profiles, ref, why);
 }
 
 static void
@@ -373,7 +373,7 @@ look_unlocked (struct image *image, char **ref)
     .image = "rbd/vol", .id = ID, .metadata = metadata, .opaque = image
   };
 
-  return key_recorded (&subject, profiles, ref, NULL);
+  return record_find (&subject, profiles, ref, NULL);
 }
 
 static void
@@ -401,7 +401,7 @@ what_is_written_is_followed (void **state)
 
     assert_int_equal (key_parse ("p:dir/vol-1", &key, NULL), 0);
     assert_int_equal (
-        key_record (key, &subject, profiles, keyslot, &text, NULL), 0);
+        record_format (key, &subject, profiles, keyslot, &text, NULL), 0);
     if (keyslot < 0)
       image.metadata = text;
     else
@@ -422,7 +422,7 @@ what_may_not_be_named_is_not_written (void **state)
 
   (void)state;
   assert_int_equal (key_parse ("theirs:vol", &key, NULL), 0);
-  assert_int_equal (key_record (key, &subject, profiles, 0, &text, &why),
+  assert_int_equal (record_format (key, &subject, profiles, 0, &text, &why),
                     -EINVAL);
   assert_null (text);
   assert_non_null (strstr (why.text, "\"images\""));

@@ -58,7 +58,7 @@ unit_tests = \
 	tests/unit/test-unflushed \
 	tests/unit/test-kdf \
 	tests/unit/test-unlock-limit \
-	tests/unit/test-unlock-slot \
+	tests/unit/test-unlock-turn \
 	tests/unit/test-volume \
 	tests/unit/test-worker \
 	tests/unit/test-wrong-key \
@@ -176,8 +176,8 @@ tests_unit_test_trail_CFLAGS = $(unit_cflags)
 tests_unit_test_trail_LDADD = $(unit_ldadd)
 tests_unit_test_ttlv_CFLAGS = $(unit_cflags)
 tests_unit_test_ttlv_LDADD = $(unit_ldadd)
-tests_unit_test_unlock_slot_CFLAGS = $(unit_cflags)
-tests_unit_test_unlock_slot_LDADD = $(unit_ldadd)
+tests_unit_test_unlock_turn_CFLAGS = $(unit_cflags)
+tests_unit_test_unlock_turn_LDADD = $(unit_ldadd)
 tests_unit_test_worker_CFLAGS = $(unit_cflags)
 tests_unit_test_worker_LDADD = $(unit_ldadd)
 tests_unit_test_worker_LDFLAGS = $(AM_LDFLAGS) \

@@ -10,7 +10,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "unlock_slot.h"
+#include "unlock_turn.h"
 
 #define NAME "rbdcrypt-unlock-%u"
 
@@ -18,7 +18,7 @@
 #define LOOK_MS 50
 
 unsigned
-unlock_slots (uint64_t kib, uint64_t host_kib, unsigned cpus)
+unlock_turns (uint64_t kib, uint64_t host_kib, unsigned cpus)
 {
   const uint64_t n = host_kib / 4 / (kib > 0 ? kib : 1);
 
@@ -36,7 +36,7 @@ slots_here (uint64_t kib)
 
   if (pages <= 0 || page_size <= 0 || cpus <= 0)
     return 1;
-  return unlock_slots (kib, (uint64_t)pages * (page_size / 1024), cpus);
+  return unlock_turns (kib, (uint64_t)pages * (page_size / 1024), cpus);
 }
 
 static int
@@ -53,7 +53,7 @@ bind_slot (int fd, unsigned number)
 }
 
 int
-unlock_slot_take (const struct luks_header *header,
+unlock_turn_take (const struct luks_header *header,
                   const struct deadline *deadline)
 {
   const unsigned slots = slots_here (header->unlock_kib);
@@ -81,7 +81,7 @@ unlock_slot_take (const struct luks_header *header,
 }
 
 void
-unlock_slot_give (int slot)
+unlock_turn_give (int slot)
 {
   if (slot >= 0)
     close (slot);

@@ -48,7 +48,7 @@ def hold():
         def take(first):
             for n in range(first, max(os.cpu_count(), first) + 1):
                 take_name("rbdcrypt-unlock-%d" % n, 60)
-        take_name("rbdcrypt-tests-unlock-slots", 150)
+        take_name("rbdcrypt-tests-unlock-turns", 150)
         yield take
 
 

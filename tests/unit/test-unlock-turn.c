@@ -15,7 +15,7 @@
 
 #include <cmocka.h>
 
-#include "unlock_slot.h"
+#include "unlock_turn.h"
 
 #define GIB UINT64_C (1048576) /* KiB */
 
@@ -23,21 +23,21 @@ static void
 a_quarter_of_the_memory_and_no_more_than_processors (void **state)
 {
   (void)state;
-  assert_int_equal (unlock_slots (GIB, 64 * GIB, 64), 16);
-  assert_int_equal (unlock_slots (GIB, 64 * GIB, 8), 8);
-  assert_int_equal (unlock_slots (GIB, 8 * GIB, 8), 2);
-  assert_int_equal (unlock_slots (GIB / 2, 8 * GIB, 8), 4);
-  assert_int_equal (unlock_slots (0, 8 * GIB, 8), 8);
+  assert_int_equal (unlock_turns (GIB, 64 * GIB, 64), 16);
+  assert_int_equal (unlock_turns (GIB, 64 * GIB, 8), 8);
+  assert_int_equal (unlock_turns (GIB, 8 * GIB, 8), 2);
+  assert_int_equal (unlock_turns (GIB / 2, 8 * GIB, 8), 4);
+  assert_int_equal (unlock_turns (0, 8 * GIB, 8), 8);
 }
 
 static void
 there_is_always_one (void **state)
 {
   (void)state;
-  assert_int_equal (unlock_slots (GIB, GIB, 4), 1);
-  assert_int_equal (unlock_slots (UINT64_MAX, 64 * GIB, 64), 1);
-  assert_int_equal (unlock_slots (GIB, 0, 4), 1);
-  assert_int_equal (unlock_slots (GIB, 64 * GIB, 0), 1);
+  assert_int_equal (unlock_turns (GIB, GIB, 4), 1);
+  assert_int_equal (unlock_turns (UINT64_MAX, 64 * GIB, 64), 1);
+  assert_int_equal (unlock_turns (GIB, 0, 4), 1);
+  assert_int_equal (unlock_turns (GIB, 64 * GIB, 0), 1);
 }
 
 /* So hungry that every host has one slot for it. */
@@ -48,7 +48,7 @@ take (int64_t ms, const atomic_bool *cancelled)
 {
   const struct deadline deadline = deadline_in_ms (ms, cancelled);
 
-  return unlock_slot_take (&hungry, &deadline);
+  return unlock_turn_take (&hungry, &deadline);
 }
 
 static void
@@ -60,11 +60,11 @@ a_slot_is_taken_once_and_given_back (void **state)
   slot = take (5000, NULL);
   assert_true (slot >= 0);
   assert_int_equal (take (200, NULL), -ETIMEDOUT);
-  unlock_slot_give (slot);
+  unlock_turn_give (slot);
   slot = take (200, NULL);
   assert_true (slot >= 0);
-  unlock_slot_give (slot);
-  unlock_slot_give (-ETIMEDOUT);
+  unlock_turn_give (slot);
+  unlock_turn_give (-ETIMEDOUT);
 }
 
 static void
@@ -78,7 +78,7 @@ the_wait_can_be_cancelled (void **state)
   assert_true (slot >= 0);
   assert_int_equal (take (20000, &yes), -ESHUTDOWN);
   assert_true (monotonic_ms () - begin < 5000);
-  unlock_slot_give (slot);
+  unlock_turn_give (slot);
 }
 
 static void
@@ -106,7 +106,7 @@ a_killed_process_gives_its_slot_back (void **state)
   waitpid (pid, NULL, 0);
   slot = take (5000, NULL);
   assert_true (slot >= 0);
-  unlock_slot_give (slot);
+  unlock_turn_give (slot);
 }
 
 int

@@ -11,8 +11,8 @@
  * what is won by that is a delay, which is bounded.
  */
 
-#ifndef RBDCRYPT_UNLOCK_SLOT_H
-#define RBDCRYPT_UNLOCK_SLOT_H
+#ifndef RBDCRYPT_UNLOCK_TURN_H
+#define RBDCRYPT_UNLOCK_TURN_H
 
 #include <stdint.h>
 
@@ -24,17 +24,17 @@
  * them together take a quarter of the memory at most; one may in any
  * case, and more than one per processor would not help.
  */
-extern unsigned unlock_slots (uint64_t kib, uint64_t host_kib, unsigned cpus);
+extern unsigned unlock_turns (uint64_t kib, uint64_t host_kib, unsigned cpus);
 
-/* Wait for a slot.  Returns a descriptor for unlock_slot_give, or
+/* Wait for a slot.  Returns a descriptor for unlock_turn_give, or
  *   -ETIMEDOUT  no slot was free in time
  *   -ESHUTDOWN  the deadline was cancelled
  *   -EMFILE,... what the kernel answered
  */
-extern int unlock_slot_take (const struct luks_header *header,
+extern int unlock_turn_take (const struct luks_header *header,
                              const struct deadline *deadline);
 
 /* Nothing happens when SLOT is negative. */
-extern void unlock_slot_give (int slot);
+extern void unlock_turn_give (int slot);
 
-#endif /* RBDCRYPT_UNLOCK_SLOT_H */
+#endif /* RBDCRYPT_UNLOCK_TURN_H */
