@@ -190,11 +190,9 @@ round_failed (const struct round *r, struct reason *why)
 
   if (r->of->nr == 1)
     return -EAGAIN;
-  return reason_set (why, EAGAIN,
-                     "none of the %zu addresses gives a usable "
-                     "answer%s: %s",
-                     r->of->nr, r->tried < r->of->nr ? " in time" : "",
-                     said.text);
+  return reason_set (
+      why, EAGAIN, "none of the %zu addresses gives a usable answer%s: %s",
+      r->of->nr, r->tried < r->of->nr ? " in time" : "", said.text);
 }
 
 void

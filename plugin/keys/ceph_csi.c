@@ -106,16 +106,6 @@ ceph_csi_clear (void *state)
   "a volume handle looks like 0001-0024-CLUSTERID-POOLID-UUID (volumeHandle "  \
   "of the PersistentVolume)"
 
-/* VERSION-LENGTH-CLUSTERID-POOLID-UUID, the last two of 16 and 36 digits. */
-static bool
-looks_like_handle (const char *id)
-{
-  const size_t n = strlen (id);
-
-  return n > 10 + 1 + 16 + 1 + 36 && id[4] == '-' && id[9] == '-' &&
-         id[n - 37] == '-' && id[n - 54] == '-';
-}
-
 static int
 ceph_csi_prepare (struct kms *kms, const struct reference *ref, void *state,
                   char **doing, struct reason *why)
@@ -169,10 +159,9 @@ read_dek (const struct subject *subject, struct secret **ret, const char **name,
   }
   if (r == -ENOENT)
     return reason_set (why, ENOENT,
-                       "the image " REASON_QUOTED
-                       " has no wrapped key of ceph-csi (metadata \"%s\"): "
-                       "its KMS type is not metadata, or the volume is not "
-                       "encrypted",
+                       "the image " REASON_QUOTED " has no wrapped key of "
+                       "ceph-csi (metadata \"%s\"): its KMS type is not "
+                       "metadata, or the volume is not encrypted",
                        reason_quoted (subject->image), DEK_METADATA);
   /* An error of the cluster does not mean that the key is gone. */
   return r == 0 || r == -EBADMSG || r == -ENOMEM ? r : -EAGAIN;
@@ -250,10 +239,9 @@ parse_dek (const struct secret *text, const char *name, struct secret **dek,
       (*dek)->length % KMIP_BLOCK == 0)
     return reason_set (
         why, EINVAL,
-        "the image's metadata \"%s\" was wrapped by a KMS other than "
-        "metadata: it looks like ceph-csi's type kmip; a profile of type kmip "
-        "with \"engine\": \"encrypt\" opens it, as "
-        "PROFILE:kmip:v1:cbc:NONCE:DEK",
+        "the image's metadata \"%s\" was wrapped by a KMS other than metadata: "
+        "it looks like ceph-csi's type kmip; a profile of type kmip with "
+        "\"engine\": \"encrypt\" opens it, as PROFILE:kmip:v1:cbc:NONCE:DEK",
         name);
   if ((*nonce)->length != NONCE_BYTES || (*dek)->length <= TAG_BYTES)
     return reason_set (why, EBADMSG,
@@ -290,6 +278,11 @@ unwrap (const struct csi_key *k, struct secret *dek, const struct secret *nonce,
         struct secret **ret, struct reason *why)
 {
   const struct secret *passphrase = k->csi->passphrase;
+  const size_t n = strlen (k->id);
+  /* VERSION-LENGTH-CLUSTERID-POOLID-UUID, the last two of 16 and 36 digits. */
+  const bool handle = n > 10 + 1 + 16 + 1 + 36 && k->id[4] == '-' &&
+                      k->id[9] == '-' && k->id[n - 37] == '-' &&
+                      k->id[n - 54] == '-';
   CLEANUP_SECRET struct secret *key = secret_new (WRAP_KEY_BYTES);
   CLEANUP_SECRET struct secret *text = secret_new (dek->length);
   int r = -ENOMEM;
@@ -309,8 +302,7 @@ unwrap (const struct csi_key *k, struct secret *dek, const struct secret *nonce,
         "\"%.*s\": the passphrase or the volume handle is wrong%s, or the "
         "image's metadata was changed or comes from ceph-csi's type kmip%s",
         k->csi->where, VOLUME_ID_BYTES_MAX, k->id,
-        looks_like_handle (k->id) ? "" : " (" HANDLE_LOOKS ")",
-        secret_oddity (passphrase));
+        handle ? "" : " (" HANDLE_LOOKS ")", secret_oddity (passphrase));
   if (r < 0)
     return reason_set (why, ENOMEM, "memory to unwrap ceph-csi's key");
   *ret = TAKE_PTR (text);

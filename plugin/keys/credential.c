@@ -63,9 +63,8 @@ read_file (const struct credential *c, struct secret **ret, struct reason *why)
   if (!(c->rules->prose ? is_prose : credential_is_text) (text->bytes,
                                                           text->length))
     return reason_set (why, EINVAL,
-                       "the %s " REASON_QUOTED
-                       " is not valid: it is empty or has characters that do "
-                       "not belong there",
+                       "the %s " REASON_QUOTED " is not valid: it is empty or "
+                       "has characters that do not belong there",
                        c->rules->what, reason_quoted (c->path));
   *ret = TAKE_PTR (text);
   return 0;

@@ -377,32 +377,12 @@ http_ask (const struct key_server *server, const struct http_request *request,
 
 /* ---- a service that speaks JSON ---- */
 
-/* "1 error occurred:\n\t* permission denied\n\n": on one line, and without
- * END at its end.
- */
-static void
-squeeze (const char *text, const char *end, char *ret, size_t size)
-{
-  size_t n = 0;
-
-  for (; *text && n + 1 < size; text++) {
-    const bool space = isspace ((unsigned char)*text);
-
-    if (!space)
-      ret[n++] = *text;
-    else if (n > 0 && ret[n - 1] != ' ')
-      ret[n++] = ' ';
-  }
-  while (n > 0 && strchr (end, ret[n - 1]))
-    n--;
-  ret[n] = '\0';
-}
-
 void
 http_reply_read (struct http_reply *reply, const struct http_service *service,
                  const struct secret *hidden)
 {
   const char *text;
+  size_t n = 0;
 
   if (json_parse_object ((const char *)reply->body->bytes, reply->body->length,
                          &reply->json, &reply->problem) < 0)
@@ -417,7 +397,20 @@ http_reply_read (struct http_reply *reply, const struct http_service *service,
   /* A proxy that quotes the request would put the secret in our log. */
   if (hidden && memmem (text, strlen (text), hidden->bytes, hidden->length))
     text = "";
-  squeeze (text, service->end, reply->text, sizeof reply->text);
+  /* "1 error occurred:\n\t* permission denied\n\n": on one line, and without
+   * the service's end at its end.
+   */
+  for (; *text && n + 1 < sizeof reply->text; text++) {
+    const bool space = isspace ((unsigned char)*text);
+
+    if (!space)
+      reply->text[n++] = *text;
+    else if (n > 0 && reply->text[n - 1] != ' ')
+      reply->text[n++] = ' ';
+  }
+  while (n > 0 && strchr (service->end, reply->text[n - 1]))
+    n--;
+  reply->text[n] = '\0';
   secret_free (reply->body);
   reply->body = NULL;
 }

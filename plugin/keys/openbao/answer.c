@@ -142,9 +142,8 @@ deleted_version (const struct openbao_key *k, json_t *metadata,
                        " was destroyed (version %lld): it cannot be restored",
                        reason_quoted (k->path), (long long)version);
   return reason_set (why, ENOENT,
-                     "the key " REASON_QUOTED
-                     " was deleted at %.40s (version %lld): \"kv undelete\" "
-                     "restores it",
+                     "the key " REASON_QUOTED " was deleted at %.40s (version "
+                     "%lld): \"kv undelete\" restores it",
                      reason_quoted (k->path), time ? time : "an unknown time",
                      (long long)version);
 }

@@ -177,17 +177,6 @@ bao_token_renew (struct login *l, const struct login_token *old,
 
 /* ---- logging in ---- */
 
-/* What must never be repeated from an error text. */
-static const struct secret *
-secret_of (const struct bao_login *l)
-{
-  if (l->unwrapped)
-    return l->unwrapped;
-  if (l->secret_id.text)
-    return l->secret_id.text;
-  return l->jwt.text ? l->jwt.text : l->role_id.text;
-}
-
 /* A standby of OpenBao 2.7 that has lost its leader in the middle of a
  * login may refuse all that follow, bare, until it is restarted: then the
  * other addresses are asked as well.
@@ -221,11 +210,16 @@ post (struct bao_login *l, struct key_question *question,
   struct bao_request request = { .method = "POST",
                                  .namespace = l->namespace,
                                  .body = body,
-                                 .hidden = secret_of (l) };
+                                 .hidden = l->role_id.text };
   int r = body ? bao_path (&path, why, "v1/auth/%s/login", l->mount)
                : reason_no_memory (why);
 
   request.path = path;
+  /* What must never be repeated from an error text. */
+  if (l->unwrapped)
+    request.hidden = l->unwrapped;
+  else if (l->secret_id.text || l->jwt.text)
+    request.hidden = l->secret_id.text ? l->secret_id.text : l->jwt.text;
   if (r == 0)
     r = send_login (l, &request, question, &a, why);
   l->login_lost = l->login_lost || a.taken;

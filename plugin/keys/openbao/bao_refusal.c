@@ -142,8 +142,7 @@ denied_bare (struct bao_login *l, int64_t date, struct key_question *question,
     return no_mount (l, why);
   if (strcmp (l->method->name, "kubernetes") != 0)
     return reason_set (why, EACCES,
-                       "permission denied, perhaps only from this address "
-                       "(%s)",
+                       "permission denied, perhaps only from this address (%s)",
                        l->core.setting);
   r = bao_jwt_check (l->jwt.text, now, why);
   r = reason_context (r, why, "%.256s", l->jwt.path);

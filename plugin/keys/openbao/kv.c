@@ -101,9 +101,8 @@ read_mount (struct openbao_key *k, const struct http_reply *a,
       !k->path[n])
     return reason_set (
         why, EINVAL,
-        REASON_QUOTED
-        " names no key: it must be MOUNT/PATH, but it begins with no mount at "
-        "%s",
+        REASON_QUOTED " names no key: it must be MOUNT/PATH, but it begins "
+                      "with no mount at %s",
         reason_quoted (k->path), key_server_address (k->bao->server));
   r = read_engine (k, a, &k->kv2, why);
   if (r < 0)
