@@ -124,7 +124,12 @@ open_image (struct binding *b, struct reason *why)
   if (r == 0)
     r = volume_open (b->cluster, &b->params, VOLUME_SERVE, &no_hooks,
                      &b->volume, why);
-  if (r == 0 && b->volume->readonly)
+  if (r == 0 && b->volume->facts.demoted)
+    r = reason_set (why, EROFS,
+                    "the image %s is a non-primary mirror image: run rbdcrypt "
+                    "bind where it is primary",
+                    b->volume->subject.image);
+  else if (r == 0 && b->volume->readonly)
     r = reason_set (why, EACCES, "the Ceph user may not write to the image %s",
                     b->volume->subject.image);
   return r;
@@ -237,7 +242,9 @@ remove_metadata (struct binding *b, struct reason *why)
   const int r = rbd_metadata_remove (b->volume->image, KEY_RECORD_METADATA);
 
   if (r < 0 && r != -ENOENT)
-    return reason_set (why, -r, "cannot remove the image's old metadata: %s",
+    return reason_set (why, -r,
+                       "cannot remove the old key record from the image's "
+                       "metadata: %s",
                        strerror (-r));
   return 0;
 }

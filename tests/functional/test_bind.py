@@ -230,6 +230,22 @@ def test_images_that_cannot_be_bound(images, bind, cluster):
     refuses(bind(image.spec + "@s", "tenant-a:vol", check=False), "snapshot")
 
 
+def test_a_demoted_image_is_bound_where_it_is_primary(images, bind, cluster):
+    """What the user may do is not what keeps it from being written."""
+    pool = "bind-mirrored"
+    cluster.ceph("osd", "pool", "create", pool, "8")
+    cluster.rbd("pool", "init", pool)
+    cluster.rbd("mirror", "pool", "enable", pool, "image")
+    cluster.healthy()
+    image = images.luks(pool=pool)
+    cluster.rbd("mirror", "image", "enable", image.spec, "snapshot")
+    cluster.rbd("mirror", "image", "demote", image.spec)
+    refuses(bind(image, "tenant-a:vol", check=False), image.spec,
+            "is a non-primary mirror image")
+    cluster.rbd("mirror", "image", "promote", image.spec)
+    refuses(bind(image, "tenant-a:vol", check=False), '"images"')
+
+
 @pytest.fixture
 def binds(servers, images, command, cluster, profiles_file, tmp_path):
     """binds(PROFILE, GOOD, WRONG): images of both kinds record the
