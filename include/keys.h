@@ -442,8 +442,8 @@ struct http_reply {
 /* Ask the addresses of SERVER in turn, as addresses.h says.  Besides
  * failures of connections, 408, 412, 425, 429, 472, 473 and 5xx are no
  * answers, nor are redirects (307, 308) to the same path, which standbys
- * give: to one of the addresses they are followed.  When no address answers better, the
- * last of these is the reply.
+ * give: to one of the addresses they are followed.  When no address answers
+ * better, the last of these is the reply.
  *
  * 0 means that some status came; the caller calls http_reply_free in any
  * case.  -EAGAIN, -EBADMSG, -EINVAL, -ESHUTDOWN, -ENOMEM.

@@ -403,7 +403,7 @@ lose (struct audit *a, int err)
                    a->name, strerror (err));
 }
 
-/* Tell the trail what it missed; called with the lock held.  0 or
+/* Record in the trail how many lines it lost; called with the lock held.  0 or
  * -errno.
  */
 static int

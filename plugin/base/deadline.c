@@ -7,7 +7,8 @@
 
 #include "deadline.h"
 
-/* A cancelled wait is noticed within this time. */
+/* A wait notices its cancellation within this time: asleep, or at a condition.
+ */
 #define SLICE_MS 50
 #define WAIT_MS 100
 

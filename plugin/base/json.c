@@ -91,7 +91,8 @@ json_parse_object (const char *text, size_t length, json_t **ret,
   json_t *j;
 
   if (is_too_deep (text, length))
-    return reason_set (why, EBADMSG, "JSON nested deeper than %d levels",
+    return reason_set (why, EBADMSG,
+                       "the JSON is nested more than %d levels deep",
                        JSON_DEPTH_MAX);
   j = json_loadb (text, length, JSON_REJECT_DUPLICATES, &e);
   if (!j)

@@ -102,7 +102,8 @@ secret_oddity (const struct secret *s)
   switch (s->length > 0 ? end[-1] : 'x') {
   case '\n':
     return s->length > 1 && end[-2] == '\r'
-               ? ": it ends with a Windows newline (CR LF), which is part of "
+               ? ": it ends with a Windows line ending (CR LF), which is part "
+                 "of "
                  "the key"
                : ": it ends with a newline, which is part of the key "
                  "(line:PATH drops it from a file; store it without one in a "

@@ -69,7 +69,9 @@ add_layer (struct layers *layers, struct luks_device *device,
     layers->unlock_kib = header->unlock_kib;
 }
 
-/* Look at one ancestor.  Below one that is not encrypted, none is. */
+/* Look at one ancestor.  Beneath one that is not encrypted, all are taken for
+ * plain.
+ */
 static int
 look_at (void *arg, rbd_image_t ancestor, struct reason *why)
 {

@@ -65,7 +65,7 @@ try_ancestor (void *arg, rbd_image_t ancestor, struct reason *why)
   return s->found;
 }
 
-/* On which keyslots no key is tried; "" on none. */
+/* Describe the keyslots that no key is tried on; "" if there are no such. */
 static const char *
 untried (const struct luks_header *h, char buf[128])
 {

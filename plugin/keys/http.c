@@ -226,9 +226,9 @@ perform (struct transfer *t, int64_t connect_ms, struct reason *why)
 }
 
 /* One exchange with the address AT, which must be connected within
- * CONNECT_MS and be done by DEADLINE.  As http_ask, and REPLY says:
- * TAKEN, also on failure, where it may have worked on the request;
- * NEXT: where its redirect leads.
+ * CONNECT_MS and be done by DEADLINE.  Returns as http_ask.  Sets REPLY's
+ * TAKEN, even on failure, if the server may have acted on the request, and
+ * NEXT to the address that a redirect leads to.
  */
 static int
 exchange (const struct key_server *server, size_t at,

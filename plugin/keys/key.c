@@ -62,7 +62,7 @@ reference_of (const struct key *key)
                              .body = key->body };
 }
 
-/* Take REF apart; what KEY holds is replaced only by a success. */
+/* Parse REF.  On failure KEY is unchanged. */
 static int
 take_reference (struct key *key, const char *ref, size_t scheme_len,
                 struct reason *why)

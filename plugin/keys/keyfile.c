@@ -70,8 +70,8 @@ keyfile_parse (const struct reference *ref, struct reason *why)
 
   if (rules == &fd_rules && parse_fd (body) < 0)
     return reason_set (why, EINVAL,
-                       "key=fd:N needs the number of an inherited descriptor, "
-                       "3 or above");
+                       "key=fd:N: N must be an inherited file descriptor, 3 or "
+                       "above");
   if (rules == &cred_rules &&
       (!body[0] || strchr (body, '/') || strcmp (body, ".") == 0 ||
        strcmp (body, "..") == 0))

@@ -163,7 +163,8 @@ wait_for_change (struct login *l, const struct deadline *deadline,
     return reason_set (why, ESHUTDOWN, "shutting down");
   if (r == -ETIMEDOUT)
     return reason_set (why, EAGAIN,
-                       "no login to %s at %s in time: one is still in progress",
+                       "timed out waiting for a login to %s at %s that is "
+                       "still in progress",
                        l->kind->name, key_server_address (*l->server));
   return 0;
 }
@@ -387,8 +388,8 @@ login_end (struct login *l, const struct deadline *deadline)
 
 /* ---- from the rehearsal's process to the server's ---- */
 
-/* Both are the same program on the same machine, so that numbers go as
- * they are, and moments on the monotonic clock stay what they are.
+/* Both are the same program on the same machine, so integers need no
+ * conversion, and times of the monotonic clock stay valid.
  */
 #define MAGIC UINT32_C (0x6c6f6732)
 

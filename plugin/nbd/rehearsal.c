@@ -285,8 +285,8 @@ end_logins (void)
 }
 
 /* The parent was ended or has lost patience, while the other thread hangs
- * in whatever it does: neither an orphan nor a login may stay.  A login whose
- * answer has not come cannot be ended: its token lives for its own time.
+ * in whatever it does: neither an orphan nor a login may stay.  A login that is
+ * still unanswered cannot be revoked: its token lives until it expires.
  */
 static void *
 leave_with_parent (void *arg)

@@ -15,7 +15,8 @@
  * it has paid for each request.
  *
  * Only what was answered is held, and only whole sectors.  If the store fails a
- * merged write, all of its parts count as lost.  All of this with the lock held.
+ * merged write, all that went into it counts as lost.  All of this with the
+ * lock held.
  */
 
 #include "config.h"

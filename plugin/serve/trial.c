@@ -5,8 +5,8 @@
  * Only trying tells: another keyslot may have the new value.
  * So the image is opened once more, read-only and without a watch, and
  * unlocked as a start would do it, costs bounded, turn and all, except that
- * librbd loads nothing.  The volume that is served takes no notice.  The drain waits for a trial, which
- * therefore may use the session's cluster.
+ * librbd loads nothing.  The served volume takes no notice.  The drain waits
+ * for a trial, which may therefore use the session's cluster.
  */
 
 #include "config.h"

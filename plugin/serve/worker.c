@@ -104,7 +104,7 @@ pick (int64_t *until_ms)
 
 /* --- threads --- */
 
-/* Each thread joins the one that ended before it, and await_threads the last. */
+/* Each thread joins the one that ended before it, await_threads the last. */
 static void
 leave (void)
 {

@@ -179,7 +179,7 @@ set_endpoint (struct keystone *ks, const struct barbican_settings *s,
         json_word (profile->where, "interface", s->interface, interfaces, why);
   if (which < 0)
     return which;
-  /* A member that means nothing here would only deceive its reader. */
+  /* A member without effect would mislead the profile's reader. */
   if (list.nr > 0 && (s->region || s->interface))
     return reason_set (why, EINVAL,
                        "%s: \"%s\" chooses from the catalog, which "

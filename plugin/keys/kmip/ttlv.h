@@ -86,8 +86,8 @@ extern bool ttlv_equals (const struct ttlv_item *item, const char *str);
 
 /* --- writing --- */
 
-/* Begins as { .out = OUT }, and appends to that, a secret of the caller's that never grows beyond its
- * capacity.  What fails is remembered and told by ttlv_end_writing.
+/* Begins as { .out = OUT }, and appends to that, a secret of the caller's that
+ * never grows beyond its capacity.  What fails is remembered and told by ttlv_end_writing.
  */
 struct ttlv_writer {
   struct secret *out;

@@ -388,7 +388,9 @@ bao_login_can_check (struct bao_login *l, struct reason *why)
 
 /* ---- the whole ---- */
 
-/* A secret id that unwraps only once goes to the server's process too. */
+/* A secret id from a single-use wrapping token goes to the server's process,
+ * too.
+ */
 static void
 bao_login_save (const struct login *core, struct login_part parts[LOGIN_PARTS])
 {

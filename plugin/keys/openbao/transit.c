@@ -50,8 +50,8 @@ bao_transit_check (const char *text, struct reason *why)
   return 0;
 bad:
   return reason_set (why, EINVAL,
-                     "the reference is not a wrapped passphrase: transit's "
-                     "look like vault:v1:BASE64");
+                     "the reference is not a wrapped passphrase: transit "
+                     "ciphertexts look like vault:v1:BASE64");
 }
 
 /* base64 ("rbdcrypt:ID") */
