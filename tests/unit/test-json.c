@@ -170,9 +170,9 @@ test_deeper_nesting_is_refused (void **state)
 
   (void)state;
   nested (text, JSON_DEPTH_MAX + 1, true);
-  REFUSED (text, "deeper than 32");
+  REFUSED (text, "nested more than 32");
   nested (text, JSON_DEPTH_MAX + 1, false);
-  REFUSED (text, "deeper than 32");
+  REFUSED (text, "nested more than 32");
 }
 
 static void
