@@ -9,7 +9,7 @@
  * answers.
  *
  * recheck_take and what belongs to it is the whole of these rules,
- * without threads, clocks or chance.  struct recheck is the task (worker.h)
+ * without threads, clocks or chance.  struct recheck is the task (tasks.h)
  * that lives by them.
  */
 

@@ -2,7 +2,7 @@
 
 /* A session: one volume shared by all connections to it.
  *
- * The session's task (worker.h) makes every call that opens, refreshes and
+ * The session's task (tasks.h) makes every call that opens, refreshes and
  * closes, one after the other; all others wait for it with a limit.
  *
  *     IDLE --> OPENING --> OPEN --> CLOSING --> STOPPED

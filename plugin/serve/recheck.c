@@ -10,7 +10,7 @@
 
 #include "cleanup.h"
 #include "recheck.h"
-#include "worker.h"
+#include "tasks.h"
 
 /* How soon a question without an answer is asked again: twice as long
  * each time, between these, and never later than every_ms.
@@ -180,7 +180,7 @@ recheck_start (const struct recheck_params *params, struct recheck **ret)
   r->params = *params;
   r->task = (struct task){ .run = recheck_run, .opaque = r, .bounded = true };
   pthread_mutex_init (&r->lock, NULL);
-  err = worker_add (&r->task);
+  err = task_add (&r->task);
   if (err < 0) {
     recheck_free (r);
     return err;
@@ -197,7 +197,7 @@ recheck_begin (struct recheck *r)
   r->active = true;
   recheck_reset (&r->state, &r->params.rules, monotonic_ms (), chance ());
   pthread_mutex_unlock (&r->lock);
-  worker_wake (&r->task);
+  task_wake (&r->task);
 }
 
 void
@@ -236,7 +236,7 @@ recheck_finish (struct recheck *r, const struct deadline *deadline)
   if (!r)
     return 0;
   recheck_end (r);
-  err = worker_remove (&r->task, deadline);
+  err = task_remove (&r->task, deadline);
   if (err == 0)
     recheck_free (r);
   return err;

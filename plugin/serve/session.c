@@ -323,7 +323,7 @@ session_start (struct session *s)
     return r;
   s->state = SESSION_OPENING;
   s->task = (struct task){ .run = session_run, .opaque = s };
-  r = worker_add (&s->task);
+  r = task_add (&s->task);
   s->started = r == 0;
   return r;
 }
@@ -453,7 +453,7 @@ session_stop (struct session *s, const struct deadline *deadline,
   if (finish) {
     const struct deadline finish_by = deadline_in_ms (FINISH_MS, NULL);
 
-    s->started = worker_remove (&s->task, &finish_by) < 0;
+    s->started = task_remove (&s->task, &finish_by) < 0;
     if (recheck_finish (s->recheck, &finish_by) == 0)
       s->recheck = NULL;
   }

@@ -13,7 +13,7 @@
 #include "recheck.h"
 #include "request.h"
 #include "session.h"
-#include "worker.h"
+#include "tasks.h"
 
 enum session_state {
   SESSION_IDLE,
@@ -91,7 +91,7 @@ static inline void
 session_changed (struct session *s)
 {
   pthread_cond_broadcast (&s->changed);
-  worker_wake (&s->task);
+  task_wake (&s->task);
 }
 
 /* Tell the owner, if it wants to know.  Without the lock. */

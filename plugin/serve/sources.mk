@@ -7,8 +7,8 @@ serve_sources += \
 	include/places.h \
 	include/recheck.h \
 	include/session.h \
+	include/tasks.h \
 	include/trail.h \
-	include/worker.h \
 	plugin/serve/behind.c \
 	plugin/serve/behind_inside.h \
 	plugin/serve/blocks.c \
@@ -31,6 +31,6 @@ serve_sources += \
 	plugin/serve/session_state.c \
 	plugin/serve/session_volume.c \
 	plugin/serve/store.c \
+	plugin/serve/tasks.c \
 	plugin/serve/trail.c \
-	plugin/serve/trial.c \
-	plugin/serve/worker.c
+	plugin/serve/trial.c

@@ -52,6 +52,7 @@ unit_tests = \
 	tests/unit/test-rehearsal \
 	tests/unit/test-secret \
 	tests/unit/test-sessions \
+	tests/unit/test-tasks \
 	tests/unit/test-trail \
 	tests/unit/test-ttlv \
 	tests/unit/test-tuning \
@@ -60,7 +61,6 @@ unit_tests = \
 	tests/unit/test-unlock-limit \
 	tests/unit/test-unlock-turn \
 	tests/unit/test-volume \
-	tests/unit/test-worker \
 	tests/unit/test-wrong-key \
 	tests/unit/test-xts
 check_PROGRAMS = $(unit_tests)
@@ -178,9 +178,9 @@ tests_unit_test_ttlv_CFLAGS = $(unit_cflags)
 tests_unit_test_ttlv_LDADD = $(unit_ldadd)
 tests_unit_test_unlock_turn_CFLAGS = $(unit_cflags)
 tests_unit_test_unlock_turn_LDADD = $(unit_ldadd)
-tests_unit_test_worker_CFLAGS = $(unit_cflags)
-tests_unit_test_worker_LDADD = $(unit_ldadd)
-tests_unit_test_worker_LDFLAGS = $(AM_LDFLAGS) \
+tests_unit_test_tasks_CFLAGS = $(unit_cflags)
+tests_unit_test_tasks_LDADD = $(unit_ldadd)
+tests_unit_test_tasks_LDFLAGS = $(AM_LDFLAGS) \
 	-Wl,--wrap=pthread_create -Wl,--wrap=pthread_join
 tests_unit_test_wrong_key_CFLAGS = $(unit_cflags)
 tests_unit_test_wrong_key_LDADD = $(unit_ldadd)

@@ -6,7 +6,7 @@
 #include <pthread.h>
 
 #include "cleanup.h"
-#include "worker.h"
+#include "tasks.h"
 
 /* A due task waits this long for a busy thread before another is started. */
 #define PATIENCE_MS 20
@@ -23,8 +23,8 @@ static struct {
   unsigned nr_threads, nr_free; /* one that is being started is free */
   bool one_left;
   pthread_t left; /* the last thread that ended; not joined yet */
-} worker = { .lock = PTHREAD_MUTEX_INITIALIZER,
-             .changed = PTHREAD_COND_INITIALIZER };
+} threads = { .lock = PTHREAD_MUTEX_INITIALIZER,
+              .changed = PTHREAD_COND_INITIALIZER };
 
 /* --- all of it with the lock held --- */
 
@@ -36,15 +36,15 @@ wait_until (int64_t until_ms)
   const struct timespec abstime = deadline_timespec (&d);
 
   if (until_ms == TASK_RESTS)
-    return pthread_cond_wait (&worker.changed, &worker.lock);
-  return pthread_cond_clockwait (&worker.changed, &worker.lock, CLOCK_MONOTONIC,
-                                 &abstime);
+    return pthread_cond_wait (&threads.changed, &threads.lock);
+  return pthread_cond_clockwait (&threads.changed, &threads.lock,
+                                 CLOCK_MONOTONIC, &abstime);
 }
 
 static unsigned
 nr_wanted (void)
 {
-  return worker.nr_tasks < 2 ? worker.nr_tasks : 2;
+  return threads.nr_tasks < 2 ? threads.nr_tasks : 2;
 }
 
 /* Which is due first? */
@@ -53,7 +53,7 @@ first_task (bool bounded)
 {
   struct task *first = NULL;
 
-  for (struct task *t = worker.tasks; t; t = t->next)
+  for (struct task *t = threads.tasks; t; t = t->next)
     if (!t->running && !t->ended && (t->bounded || !bounded) &&
         (!first || t->due_ms < first->due_ms))
       first = t;
@@ -68,14 +68,14 @@ run_task (struct task *t)
 
   t->running = true;
   t->woken = false;
-  worker.nr_free--;
-  pthread_mutex_unlock (&worker.lock);
+  threads.nr_free--;
+  pthread_mutex_unlock (&threads.lock);
   next_ms = t->run (t->opaque);
-  pthread_mutex_lock (&worker.lock);
-  worker.nr_free++;
+  pthread_mutex_lock (&threads.lock);
+  threads.nr_free++;
   t->running = false;
   t->due_ms = t->woken ? monotonic_ms () : next_ms;
-  pthread_cond_broadcast (&worker.changed);
+  pthread_cond_broadcast (&threads.changed);
 }
 
 static int start_thread (void);
@@ -90,7 +90,7 @@ pick (int64_t *until_ms)
   *until_ms = t ? t->due_ms : TASK_RESTS;
   if (*until_ms > now)
     return NULL;
-  if (worker.nr_free > 1 || worker.nr_tasks == 1)
+  if (threads.nr_free > 1 || threads.nr_tasks == 1)
     return t;
   *until_ms += PATIENCE_MS;
   if (*until_ms > now)
@@ -108,15 +108,15 @@ pick (int64_t *until_ms)
 static void
 leave (void)
 {
-  const bool join = worker.one_left;
-  const pthread_t before = worker.left;
+  const bool join = threads.one_left;
+  const pthread_t before = threads.left;
 
-  worker.nr_free--;
-  worker.nr_threads--;
-  worker.one_left = true;
-  worker.left = pthread_self ();
-  pthread_cond_broadcast (&worker.changed);
-  pthread_mutex_unlock (&worker.lock);
+  threads.nr_free--;
+  threads.nr_threads--;
+  threads.one_left = true;
+  threads.left = pthread_self ();
+  pthread_cond_broadcast (&threads.changed);
+  pthread_mutex_unlock (&threads.lock);
   if (join)
     pthread_join (before, NULL);
 }
@@ -125,8 +125,8 @@ static void *
 work (void *arg)
 {
   (void)arg;
-  pthread_mutex_lock (&worker.lock);
-  while (worker.nr_free <= nr_wanted ()) {
+  pthread_mutex_lock (&threads.lock);
+  while (threads.nr_free <= nr_wanted ()) {
     int64_t until_ms;
     struct task *t = pick (&until_ms);
 
@@ -147,8 +147,8 @@ start_thread (void)
 
   if (err != 0)
     return -err;
-  worker.nr_threads++;
-  worker.nr_free++;
+  threads.nr_threads++;
+  threads.nr_free++;
   return 0;
 }
 
@@ -156,12 +156,12 @@ start_thread (void)
 static void
 await_threads (void)
 {
-  while (worker.nr_tasks == 0 && worker.nr_threads > 0)
+  while (threads.nr_tasks == 0 && threads.nr_threads > 0)
     wait_until (TASK_RESTS);
-  if (worker.nr_tasks > 0 || !worker.one_left)
+  if (threads.nr_tasks > 0 || !threads.one_left)
     return;
-  worker.one_left = false;
-  pthread_join (worker.left, NULL); /* it needs the lock no more */
+  threads.one_left = false;
+  pthread_join (threads.left, NULL); /* it needs the lock no more */
 }
 
 /* --- called by others --- */
@@ -169,54 +169,54 @@ await_threads (void)
 static void
 unlink_task (struct task *t)
 {
-  struct task **p = &worker.tasks;
+  struct task **p = &threads.tasks;
 
   while (*p != t)
     p = &(*p)->next;
   *p = t->next;
-  worker.nr_tasks--;
+  threads.nr_tasks--;
   t->added = false;
-  pthread_cond_broadcast (&worker.changed);
+  pthread_cond_broadcast (&threads.changed);
 }
 
 int
-worker_add (struct task *t)
+task_add (struct task *t)
 {
   int r = 0;
 
-  SCOPED_LOCK (&worker.lock);
+  SCOPED_LOCK (&threads.lock);
   t->due_ms = monotonic_ms ();
   t->added = true;
-  t->next = worker.tasks;
-  worker.tasks = t;
-  worker.nr_tasks++;
-  if (worker.nr_free == 0 || worker.nr_threads < nr_wanted ())
+  t->next = threads.tasks;
+  threads.tasks = t;
+  threads.nr_tasks++;
+  if (threads.nr_free == 0 || threads.nr_threads < nr_wanted ())
     r = start_thread ();
   if (r < 0)
     unlink_task (t);
-  pthread_cond_broadcast (&worker.changed);
+  pthread_cond_broadcast (&threads.changed);
   return r;
 }
 
 void
-worker_wake (struct task *t)
+task_wake (struct task *t)
 {
-  SCOPED_LOCK (&worker.lock);
+  SCOPED_LOCK (&threads.lock);
   if (!t->added)
     return;
   t->woken = true;
   if (t->running || t->due_ms <= monotonic_ms ())
     return;
   t->due_ms = monotonic_ms ();
-  pthread_cond_broadcast (&worker.changed);
+  pthread_cond_broadcast (&threads.changed);
 }
 
 int
-worker_remove (struct task *t, const struct deadline *deadline)
+task_remove (struct task *t, const struct deadline *deadline)
 {
   int err = 0;
 
-  SCOPED_LOCK (&worker.lock);
+  SCOPED_LOCK (&threads.lock);
   if (!t->added)
     return 0;
   t->ended = true;
@@ -225,7 +225,7 @@ worker_remove (struct task *t, const struct deadline *deadline)
   if (t->running)
     return -ETIMEDOUT;
   unlink_task (t);
-  if (worker.nr_tasks == 0)
+  if (threads.nr_tasks == 0)
     await_threads ();
   return 0;
 }

@@ -17,14 +17,14 @@
  * key server) never delays the others.  A thread that finds two idle ones
  * ends.
  *
- * Only RUN is called on these threads.  Any thread may call worker_add and
- * worker_wake, librbd's callbacks included, even with a lock held that the
- * task takes.  worker_remove waits for the task: call it without such a lock,
+ * Only RUN is called on these threads.  Any thread may call task_add and
+ * task_wake, librbd's callbacks included, even with a lock held that the
+ * task takes.  task_remove waits for the task: call it without such a lock,
  * and not from a task.
  */
 
-#ifndef RBDCRYPT_WORKER_H
-#define RBDCRYPT_WORKER_H
+#ifndef RBDCRYPT_TASKS_H
+#define RBDCRYPT_TASKS_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -46,25 +46,25 @@ struct task {
    */
   bool bounded;
 
-  /* The worker's own. */
+  /* tasks.c's own. */
   bool added, running, woken, ended;
   int64_t due_ms;
   struct task *next;
 };
 
 /* T runs as soon as possible.  0, or -errno: no thread could be started. */
-extern int worker_add (struct task *t);
+extern int task_add (struct task *t);
 
 /* T runs as soon as possible, and once more if it is running now: a run
- * begins after this call.  Does nothing before worker_add and after
- * worker_remove.
+ * begins after this call.  Does nothing before task_add and after
+ * task_remove.
  */
-extern void worker_wake (struct task *t);
+extern void task_wake (struct task *t);
 
 /* T does not run again.  Waits until it has returned, or until DEADLINE,
  * whose flag is not looked at: 0, or -ETIMEDOUT, and T must stay.  With the
  * last task all threads end, and are joined.
  */
-extern int worker_remove (struct task *t, const struct deadline *deadline);
+extern int task_remove (struct task *t, const struct deadline *deadline);
 
-#endif /* RBDCRYPT_WORKER_H */
+#endif /* RBDCRYPT_TASKS_H */

@@ -17,7 +17,7 @@
 
 #include <cmocka.h>
 
-#include "worker.h"
+#include "tasks.h"
 
 #define LIMIT_MS 10000
 
@@ -136,7 +136,7 @@ static void
 add (struct job *j)
 {
   j->task.opaque = j;
-  assert_int_equal (worker_add (&j->task), 0);
+  assert_int_equal (task_add (&j->task), 0);
 }
 
 static void
@@ -144,7 +144,7 @@ take_away (struct job *j)
 {
   const struct deadline limit = deadline_in_ms (LIMIT_MS, NULL);
 
-  assert_int_equal (worker_remove (&j->task, &limit), 0);
+  assert_int_equal (task_remove (&j->task, &limit), 0);
 }
 
 /* --- the tests --- */
@@ -166,12 +166,12 @@ test_one_task_takes_one_thread (void **state)
   add (&j);
   AWAIT (atomic_load (&j.runs) == 1);
   for (int i = 2; i < 10; i++) {
-    worker_wake (&j.task);
+    task_wake (&j.task);
     AWAIT (atomic_load (&j.runs) == i);
     assert_int_equal (threads (), 1);
   }
   take_away (&j);
-  worker_wake (&j.task);
+  task_wake (&j.task);
   assert_int_equal (threads (), 0);
 }
 
@@ -191,7 +191,7 @@ test_a_task_runs_when_it_has_said (void **state)
     before = atomic_load (&often.begun_ms);
   }
   assert_int_equal (atomic_load (&seldom.runs), 1);
-  worker_wake (&seldom.task); /* sooner */
+  task_wake (&seldom.task); /* sooner */
   AWAIT (atomic_load (&seldom.runs) == 2);
   take_away (&often);
   take_away (&seldom);
@@ -204,7 +204,7 @@ wake_often (void *arg)
 
   for (int i = 0; i < 500; i++) {
     atomic_fetch_add (&j->wanted, 1);
-    worker_wake (&j->task);
+    task_wake (&j->task);
     if (i % 50 == 0)
       nap (1);
   }
@@ -253,7 +253,7 @@ test_what_hangs_holds_up_nobody (void **state)
   AWAIT (atomic_load (&late.runs) == 1);
   for (int i = 0; i < MANY; i++)
     AWAIT (atomic_load (&hanging[i].runs) == 1);
-  worker_wake (&late.task);
+  task_wake (&late.task);
   AWAIT (atomic_load (&late.runs) == 2);
   /* One for each, one that watches, and one that was there before. */
   assert_in_range (threads (), MANY + 1, MANY + 2);
@@ -305,14 +305,14 @@ test_a_removal_waits_for_the_run_and_its_deadline (void **state)
   add (&other);
   add (&j);
   AWAIT (atomic_load (&j.runs) == 1);
-  worker_wake (&j.task);
-  assert_int_equal (worker_remove (&j.task, &soon), -ETIMEDOUT);
+  task_wake (&j.task);
+  assert_int_equal (task_remove (&j.task, &soon), -ETIMEDOUT);
   assert_int_equal (deadline_left_ms (&soon), 0);
   atomic_store (&j.cancelled, true);
   take_away (&j);
   assert_int_equal (atomic_load (&j.now), 0);
   assert_int_equal (atomic_load (&j.runs), 1); /* though it was woken */
-  worker_wake (&j.task);
+  task_wake (&j.task);
   take_away (&other);
   assert_int_equal (atomic_load (&j.runs), 1);
 }
@@ -326,11 +326,11 @@ test_without_a_thread_nothing_is_added (void **state)
   first.task.opaque = &first;
   second.task.opaque = &second;
   atomic_store (&short_of_threads, true);
-  assert_int_equal (worker_add (&first.task), -EAGAIN);
+  assert_int_equal (task_add (&first.task), -EAGAIN);
   atomic_store (&short_of_threads, false);
   add (&first);
   atomic_store (&short_of_threads, true);
-  assert_int_equal (worker_add (&second.task), -EAGAIN);
+  assert_int_equal (task_add (&second.task), -EAGAIN);
   atomic_store (&short_of_threads, false);
   AWAIT (atomic_load (&first.runs) == 1);
   take_away (&first);
@@ -358,7 +358,7 @@ test_short_of_threads_the_last_is_for_what_ends (void **state)
   add (&hanging);
   AWAIT (atomic_load (&hanging.runs) == 1);
   atomic_store (&look.hangs, true);
-  worker_wake (&look.task);
+  task_wake (&look.task);
   runs = atomic_load (&recheck.runs);
   AWAIT (atomic_load (&recheck.runs) >= runs + 5);
   assert_int_equal (atomic_load (&look.runs), 1);
