@@ -40,6 +40,7 @@
 #include "audit.h"
 #include "cluster.h"
 #include "deadline.h"
+#include "image_identity.h"
 #include "key.h"
 #include "logger.h"
 #include "luks_mark.h"
@@ -47,7 +48,6 @@
 #include "recheck.h"
 #include "secret.h"
 #include "session.h"
-#include "subject.h"
 #include "trail.h"
 #include "unflushed.h"
 #include "volume.h"
@@ -197,13 +197,13 @@ extern void export_rehearsed_free (struct export_rehearsed *r);
 extern void export_keys_init (struct export_keys *keys);
 extern void export_keys_destroy (struct export_keys *keys);
 
-/* Key LAYER, which may be "image": what SUBJECT records for itself becomes
+/* Key LAYER, which may be "image": what IDENTITY records for itself becomes
  * its reference, and it is prepared.  Errors of record_find and
  * key_adopt.
  */
 extern int
 export_keys_resolve (struct export *e, size_t layer,
-                     const struct subject *subject, struct reason *why);
+                     const struct image_identity *identity, struct reason *why);
 
 /* VALUE, of key LAYER, goes to the session.  VERSION: which of several the
  * KMS said that it is; 0: not said, and what was known stays.
@@ -221,10 +221,11 @@ extern void export_keys_explain (struct export *e, struct reason *why);
 /* For struct session_params: may all keys still be used?  Asks for each
  * of them that can be asked for; the first refusal decides.
  */
-extern int export_keys_check (struct export *e, const struct subject *subject,
-                              const struct deadline *deadline,
-                              struct secret *values[VOLUME_LAYERS_MAX],
-                              struct reason *why);
+extern int
+export_keys_check (struct export *e, const struct image_identity *identity,
+                   const struct deadline *deadline,
+                   struct secret *values[VOLUME_LAYERS_MAX],
+                   struct reason *why);
 
 /* The same for what came of a trial of a key that has changed: is told
  * once for each new value.

@@ -30,9 +30,9 @@
 #include <stdint.h>
 
 #include "deadline.h"
+#include "image_identity.h"
 #include "reason.h"
 #include "secret.h"
-#include "subject.h"
 
 /* Longer references are refused before they are looked at. */
 #define KEY_REFERENCE_MAX 2048
@@ -56,8 +56,8 @@ key_prepare (struct key *key, const char *profiles, struct reason *why);
 #define KEY_REQUEST_ID_MAX 80
 struct key_question {
   struct deadline deadline;
-  const struct subject *subject;       /* NULL only where no image is open */
-  char request_id[KEY_REQUEST_ID_MAX]; /* in the KMS's own log, or "" */
+  const struct image_identity *identity; /* NULL only where no image is open */
+  char request_id[KEY_REQUEST_ID_MAX];   /* in the KMS's own log, or "" */
   bool again;       /* of -EAGAIN: a second try may go better (providers) */
   bool soon;        /* of AGAIN: as often as the deadline lets (an election) */
   unsigned version; /* which of several the KMS gave; 0: it does not tell */
@@ -106,27 +106,28 @@ extern bool key_is_local (const struct key *key);
 
 /* Which reference does the image record for itself?  (record.c)
  *
- * Looks for a record in the LUKS2 tokens and the metadata of SUBJECT,
+ * Looks for a record in the LUKS2 tokens and the metadata of IDENTITY,
  * trusts none of it, and reads the profile to see that it lets this
  * image name it.  On success *RET, malloc'd, is PROFILE:REFERENCE.
  * -ENOENT: nothing is recorded.  -ESTALE: only what was written for
  * another image.  -EINVAL: it is malformed, or names what it may not.
  */
-extern int record_find (const struct subject *subject, const char *profiles,
-                        char **ret, struct reason *why);
+extern int record_find (const struct image_identity *identity,
+                        const char *profiles, char **ret, struct reason *why);
 
 /* Where an image records it. */
 #define KEY_RECORD_TOKEN "rbdcrypt"
 #define KEY_RECORD_METADATA "rbdcrypt/v1"
 
 /* The record of KEY, which was prepared and names a profile, for
- * SUBJECT: a LUKS2 token for KEYSLOT, or with -1 the image's metadata.
+ * IDENTITY: a LUKS2 token for KEYSLOT, or with -1 the image's metadata.
  * *RET is malloc'd.  -EINVAL: the profile does not let this image name
  * it.
  */
-extern int record_format (const struct key *key, const struct subject *subject,
-                          const char *profiles, int keyslot, char **ret,
-                          struct reason *why);
+extern int
+record_format (const struct key *key, const struct image_identity *identity,
+               const char *profiles, int keyslot, char **ret,
+               struct reason *why);
 
 /* Is it a key of a profile, not of a built-in scheme? */
 extern bool key_has_profile (const struct key *key);

@@ -31,11 +31,11 @@
 #include "cluster.h"
 #include "deadline.h"
 #include "extents.h"
+#include "image_identity.h"
 #include "logger.h"
 #include "reason.h"
 #include "recheck.h"
 #include "secret.h"
-#include "subject.h"
 #include "unflushed.h"
 #include "volume.h"
 
@@ -88,7 +88,7 @@ struct session_params {
    * which wipes it as soon as the volume is unlocked.  Called by the
    * session's task.
    */
-  int (*fetch) (void *opaque, size_t i, const struct subject *subject,
+  int (*fetch) (void *opaque, size_t i, const struct image_identity *identity,
                 const struct deadline *deadline, struct secret **ret,
                 struct reason *why);
   /* See struct volume_hooks; may be NULL.  By the session's task. */
@@ -101,7 +101,7 @@ struct session_params {
    * TRIED is called once.
    * By the task of the rechecks.  NULL: never asked.
    */
-  int (*check) (void *opaque, const struct subject *subject,
+  int (*check) (void *opaque, const struct image_identity *identity,
                 const struct deadline *deadline,
                 struct secret *values[VOLUME_LAYERS_MAX], struct reason *why);
   /* What came of the trial: 0, -EPERM, or whatever kept it from being made

@@ -13,11 +13,11 @@
 #include <stdint.h>
 
 #include "audit.h"
+#include "image_identity.h"
 #include "image_spec.h"
 #include "key.h"
 #include "reason.h"
 #include "session.h"
-#include "subject.h"
 #include "volume.h"
 
 /* Bytes of an image's id. */
@@ -51,8 +51,9 @@ extern void trail_init (struct trail *t, struct audit *audit,
                         size_t nr_keys);
 extern void trail_destroy (struct trail *t);
 
-/* From here on the trail knows the image's id.  SUBJECT may be NULL. */
-extern void trail_subject (struct trail *t, const struct subject *subject);
+/* From here on the trail knows the image's id.  IDENTITY may be NULL. */
+extern void
+trail_identity (struct trail *t, const struct image_identity *identity);
 
 /* --- the keys; R is 0 or -errno --- */
 

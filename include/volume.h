@@ -23,6 +23,7 @@
 
 #include "cluster.h"
 #include "facts.h"
+#include "image_identity.h"
 #include "image_spec.h"
 #include "logger.h"
 #include "luks_device.h"
@@ -31,7 +32,6 @@
 #include "payload.h"
 #include "reason.h"
 #include "secret.h"
-#include "subject.h"
 
 /* How long a costly unlock waits for others on this host. */
 #define VOLUME_TURN_MS 20000
@@ -106,9 +106,9 @@ struct volume {
                               * it is taken over, which leaves NULL */
 
   /* For the providers of the keys; valid until the volume is closed. */
-  struct subject subject;
-  char subject_image[IMAGE_SPEC_TEXT_MAX];
-  char subject_id[VOLUME_ID_MAX];
+  struct image_identity identity;
+  char image_name[IMAGE_SPEC_TEXT_MAX];
+  char image_id[VOLUME_ID_MAX];
 };
 
 /* How volume_open asks for what it does not know. */
@@ -119,10 +119,10 @@ struct volume_hooks {
    */
   void (*step) (void *opaque, const char *what, bool osds);
   /* The passphrase of layer I, child first: a loan until volume_open
-   * returns.  SUBJECT is the image that was opened.  0 or one of the
+   * returns.  IDENTITY is the image that was opened.  0 or one of the
    * errors of reason.h.
    */
-  int (*key) (void *opaque, size_t i, const struct subject *subject,
+  int (*key) (void *opaque, size_t i, const struct image_identity *identity,
               const struct secret **ret, struct reason *why);
   /* An unlock begins that may take MS milliseconds.  May be NULL. */
   void (*patience) (void *opaque, unsigned ms);
@@ -176,7 +176,7 @@ extern int volume_close (struct volume *volume, bool flush);
 extern ssize_t
 volume_read_raw (void *image, void *buf, size_t length, uint64_t offset);
 
-/* Fill volume->subject (subject.c). */
+/* Fill volume->identity (image_identity.c). */
 extern int volume_describe (struct volume *volume, struct reason *why);
 
 /* The part of volume_open that knows LUKS (unlock.c): look at the

@@ -63,8 +63,8 @@ tell (const struct binding *b, enum audit_kind kind, int r,
   const struct audit_event event = {
     .kind = kind,
     .err = r,
-    .image = b->volume->subject.image,
-    .image_id = b->volume->subject.id,
+    .image = b->volume->identity.image,
+    .image_id = b->volume->identity.id,
     .profile = key_profile (b->key),
     .key = key_name (b->key),
     .request_id = request_id,
@@ -128,10 +128,10 @@ open_image (struct binding *b, struct reason *why)
     r = reason_set (why, EROFS,
                     "the image %s is a non-primary mirror image: run rbdcrypt "
                     "bind where it is primary",
-                    b->volume->subject.image);
+                    b->volume->identity.image);
   else if (r == 0 && b->volume->readonly)
     r = reason_set (why, EACCES, "the Ceph user may not write to the image %s",
-                    b->volume->subject.image);
+                    b->volume->identity.image);
   return r;
 }
 
@@ -140,7 +140,7 @@ static int
 look_for_record (struct binding *b, bool *same, struct reason *why)
 {
   char *ref = NULL;
-  int r = record_find (&b->volume->subject, b->command->profiles, &ref, why);
+  int r = record_find (&b->volume->identity, b->command->profiles, &ref, why);
 
   *same = r == 0 && strcmp (ref, key_name (b->key)) == 0;
   if (*same || r == -ENOENT || r == -ESTALE)
@@ -148,7 +148,7 @@ look_for_record (struct binding *b, bool *same, struct reason *why)
   else if (r == 0)
     r = reason_set (why, EEXIST,
                     "the image %s records a different key, " REASON_QUOTED,
-                    b->volume->subject.image, reason_quoted (ref));
+                    b->volume->identity.image, reason_quoted (ref));
   free (ref);
   if ((r == -EEXIST || r == -EINVAL) && b->command->replace)
     r = 0;
@@ -172,7 +172,7 @@ open_header (struct binding *b, struct reason *why)
   if (r == 0)
     r = luks_header_within (luks_editor_header (b->editor), &limit, why);
   if (r < 0)
-    reason_prefix (why, "%s", b->volume->subject.image);
+    reason_prefix (why, "%s", b->volume->identity.image);
   if (r == -EPERM) /* it takes no key at all */
     tell (b, AUDIT_UNLOCK, r, NULL, why);
   return r;
@@ -184,7 +184,7 @@ prove (struct binding *b, struct reason *why)
 {
   CLEANUP_SECRET struct secret *passphrase = NULL;
   struct key_question question = { .deadline = deadline_in_ms (FETCH_MS, NULL),
-                                   .subject = &b->volume->subject };
+                                   .identity = &b->volume->identity };
   int r;
 
   admin_step (b->command, "%s", key_doing (b->key));
@@ -203,7 +203,7 @@ write_metadata (struct binding *b, struct reason *why)
 {
   rbd_image_t image = b->volume->image;
   char *text = NULL;
-  int r = record_format (b->key, &b->volume->subject, b->command->profiles, -1,
+  int r = record_format (b->key, &b->volume->identity, b->command->profiles, -1,
                          &text, why);
 
   if (r == 0) {
@@ -257,15 +257,16 @@ remove_metadata (struct binding *b, struct reason *why)
 static int
 step_aside (struct binding *b, struct reason *why)
 {
-  const struct subject *s = &b->volume->subject;
+  const struct image_identity *identity = &b->volume->identity;
   CLEANUP_SECRET struct secret *text = NULL;
   bool has_token = false;
   int r;
 
-  r = s->metadata (s->opaque, KEY_RECORD_METADATA, &text, why);
+  r = identity->metadata (identity->opaque, KEY_RECORD_METADATA, &text, why);
   if (r == -ENOENT)
     return 0;
-  r = s->tokens (s->opaque, KEY_RECORD_TOKEN, note_token, &has_token, why);
+  r = identity->tokens (identity->opaque, KEY_RECORD_TOKEN, note_token,
+                        &has_token, why);
   if (r < 0)
     return r;
   return has_token ? remove_metadata (b, why) : write_metadata (b, why);
@@ -277,7 +278,7 @@ write_record (struct binding *b, struct reason *why)
   char *text = NULL;
   int token, none, r;
 
-  r = record_format (b->key, &b->volume->subject, b->command->profiles,
+  r = record_format (b->key, &b->volume->identity, b->command->profiles,
                      b->keyslot, &text, why);
   if (r == 0)
     r = luks_editor_set_token (b->editor, KEY_RECORD_TOKEN, text, &b->token,
@@ -351,7 +352,7 @@ finish (struct binding *b)
 static void
 report (const struct binding *b)
 {
-  const struct subject *s = &b->volume->subject;
+  const struct image_identity *identity = &b->volume->identity;
   const char *key = key_name (b->key);
   CLEANUP_JSON json_t *result = NULL;
 
@@ -359,20 +360,20 @@ report (const struct binding *b)
     if (!b->changed)
       printf ("%s: already records " REASON_QUOTED
               "; the key opens keyslot %d\n",
-              s->image, reason_quoted (key), b->keyslot);
+              identity->image, reason_quoted (key), b->keyslot);
     else if (b->token >= 0)
       printf ("%s: LUKS2 token %d records " REASON_QUOTED
               "; the key opens keyslot %d\n",
-              s->image, b->token, reason_quoted (key), b->keyslot);
+              identity->image, b->token, reason_quoted (key), b->keyslot);
     else
       printf ("%s: its metadata records " REASON_QUOTED
               "; the key opens keyslot %d\n",
-              s->image, reason_quoted (key), b->keyslot);
+              identity->image, reason_quoted (key), b->keyslot);
     return;
   }
-  result = json_pack ("{s:s, s:s, s:s, s:i, s:b}", "image", s->image,
-                      "image_id", s->id, "key", key_name (b->key), "keyslot",
-                      b->keyslot, "changed", b->changed);
+  result = json_pack ("{s:s, s:s, s:s, s:i, s:b}", "image", identity->image,
+                      "image_id", identity->id, "key", key_name (b->key),
+                      "keyslot", b->keyslot, "changed", b->changed);
   if (b->changed && b->token >= 0)
     json_object_set_new (result, "token", json_integer (b->token));
   else if (b->changed)

@@ -38,7 +38,7 @@ check_features (const struct volume *v, uint64_t features, struct reason *why)
                        "librbd can no longer serve \"%s\": its journal would "
                        "hold plaintext: run \"rbd feature disable %s "
                        "journaling\", or %s",
-                       name, v->subject_image,
+                       name, v->image_name,
                        v->params->engine == ENGINE_LIBRBD
                            ? "restart this server with engine=openssl"
                            : "reconnect, or restart this server, which then "
@@ -174,7 +174,7 @@ open_by_name (const struct volume *v, rbd_image_t *ret)
   if (r < 0)
     return r == -ENOENT ? -EACCES : r;
   r = rbd_get_id (*ret, id, sizeof id);
-  if (r == 0 && strcmp (id, v->subject_id) != 0)
+  if (r == 0 && strcmp (id, v->image_id) != 0)
     r = -EACCES;
   if (r < 0)
     rbd_close (*ret);
@@ -187,7 +187,7 @@ open_again (const struct volume *v, rbd_image_t *ret, struct reason *why)
 {
   char name[IMAGE_SPEC_TEXT_MAX];
   rbd_image_t image;
-  int r = rbd_open_by_id_read_only (v->io, v->subject_id, &image, NULL);
+  int r = rbd_open_by_id_read_only (v->io, v->image_id, &image, NULL);
 
   if (r == -EPERM || r == -EACCES)
     r = open_by_name (v, &image);

@@ -376,7 +376,7 @@ unlock (struct volume *v, struct unlock *u, enum volume_mode mode,
     return r;
   }
   for (size_t i = 0; i < v->params->nr_keys; i++) {
-    r = hooks->key (hooks->opaque, i, &v->subject, &u->keys[i], why);
+    r = hooks->key (hooks->opaque, i, &v->identity, &u->keys[i], why);
     if (r < 0)
       return r;
   }
@@ -406,6 +406,6 @@ volume_unlock (struct volume *v, enum volume_mode mode,
     luks_device_close (u.layers.devices[i]);
   if (r < 0 || !v->loaded)
     return r;
-  v->subject.tokens = NULL;
+  v->identity.tokens = NULL;
   return volume_resized (v, &v->size, why);
 }

@@ -142,27 +142,27 @@ ceph_csi_prepare (struct kms *kms, const struct reference *ref, void *state,
 
 /* The record, by either name; *NAME is the one that was there. */
 static int
-read_dek (const struct subject *subject, struct secret **ret, const char **name,
-          struct reason *why)
+read_dek (const struct image_identity *identity, struct secret **ret,
+          const char **name, struct reason *why)
 {
   int r;
 
-  if (!subject || !subject->metadata)
+  if (!identity || !identity->metadata)
     return reason_set (why, EINVAL,
                        "a ceph-csi key is stored in an image's metadata, but "
                        "no image is open");
   *name = DEK_METADATA;
-  r = subject->metadata (subject->opaque, *name, ret, why);
+  r = identity->metadata (identity->opaque, *name, ret, why);
   if (r == -ENOENT) {
     *name = OLD_DEK_METADATA;
-    r = subject->metadata (subject->opaque, *name, ret, why);
+    r = identity->metadata (identity->opaque, *name, ret, why);
   }
   if (r == -ENOENT)
     return reason_set (why, ENOENT,
                        "the image " REASON_QUOTED " has no wrapped key of "
                        "ceph-csi (metadata \"%s\"): its KMS type is not "
                        "metadata, or the volume is not encrypted",
-                       reason_quoted (subject->image), DEK_METADATA);
+                       reason_quoted (identity->image), DEK_METADATA);
   /* An error of the cluster does not mean that the key is gone. */
   return r == 0 || r == -EBADMSG || r == -ENOMEM ? r : -EAGAIN;
 }
@@ -315,7 +315,7 @@ get_dek (const struct key_question *question, struct secret **dek,
 {
   CLEANUP_SECRET struct secret *text = NULL;
   const char *name = DEK_METADATA;
-  int r = read_dek (question->subject, &text, &name, why);
+  int r = read_dek (question->identity, &text, &name, why);
 
   return r == 0 ? parse_dek (text, name, dek, nonce, why) : r;
 }

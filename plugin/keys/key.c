@@ -231,15 +231,15 @@ int
 key_fetch (struct key *key, struct key_question *question, struct secret **ret,
            struct reason *why)
 {
-  const struct subject *subject = question->subject;
+  const struct image_identity *identity = question->identity;
   struct kms_call call = { .fn = call_fetch, .arg = key };
   CLEANUP_FREE char *flight = NULL;
 
   if (!key->state)
     return not_prepared (key, why);
   if (text_format (&flight, why, "%s\n%s\n%s", key->name,
-                   subject ? subject->image : "",
-                   subject ? subject->id : "") < 0)
+                   identity ? identity->image : "",
+                   identity ? identity->id : "") < 0)
     return -ENOMEM;
   if (!key_is_local (key))
     call.flight = flight;

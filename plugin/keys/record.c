@@ -104,7 +104,7 @@ make_reference (const struct record *r, char **ret, struct reason *why)
 /* ---- all that an image has ---- */
 
 struct record_search {
-  const struct subject *subject;
+  const struct image_identity *identity;
   struct reason *why;
   char *ref; /* of those written for this image */
   char *profile;
@@ -123,7 +123,7 @@ take_text (struct record_search *s, const char *text, size_t length,
 
   if (r < 0)
     return r;
-  if (strcmp (record.image_id, s->subject->id) != 0) {
+  if (strcmp (record.image_id, s->identity->id) != 0) {
     s->inherited = true;
     reason_name (s->other_id, record.image_id);
     return 0;
@@ -155,9 +155,9 @@ static int
 take_metadata (struct record_search *s)
 {
   CLEANUP_SECRET struct secret *text = NULL;
-  const struct subject *subject = s->subject;
+  const struct image_identity *identity = s->identity;
   int r =
-      subject->metadata (subject->opaque, KEY_RECORD_METADATA, &text, s->why);
+      identity->metadata (identity->opaque, KEY_RECORD_METADATA, &text, s->why);
 
   if (r == -ENOENT)
     return 0;
@@ -172,7 +172,7 @@ take_metadata (struct record_search *s)
 
 /* May this image name that profile? */
 static int
-check_profile (const struct subject *subject, const char *profiles,
+check_profile (const struct image_identity *identity, const char *profiles,
                const char *name, struct reason *why)
 {
   CLEANUP_PROFILE struct profile *profile = NULL;
@@ -180,27 +180,27 @@ check_profile (const struct subject *subject, const char *profiles,
 
   if (r < 0)
     return r == -ENOENT ? -EINVAL : r;
-  if (profile_allows (profile, subject->image))
+  if (profile_allows (profile, identity->image))
     return 0;
   return reason_set (
       why, EINVAL, "%s: the image " REASON_QUOTED " may not name it: %s",
-      profile->where, reason_quoted (subject->image),
+      profile->where, reason_quoted (identity->image),
       profile->images ? "no pattern in \"images\" matches it"
                       : "the profile has no \"images\", a list of those "
                         "that may (\"POOL/IMAGE\" or \"POOL/*\")");
 }
 
 int
-record_find (const struct subject *subject, const char *profiles, char **ret,
-             struct reason *why)
+record_find (const struct image_identity *identity, const char *profiles,
+             char **ret, struct reason *why)
 {
-  struct record_search s = { .subject = subject, .why = why };
+  struct record_search s = { .identity = identity, .why = why };
   CLEANUP_FREE char *ref = NULL, *profile = NULL;
   int r = 0;
 
-  if (subject->tokens)
-    r = subject->tokens (subject->opaque, KEY_RECORD_TOKEN, take_token, &s,
-                         why);
+  if (identity->tokens)
+    r = identity->tokens (identity->opaque, KEY_RECORD_TOKEN, take_token, &s,
+                          why);
   if (r == 0)
     r = take_metadata (&s);
   ref = s.ref;
@@ -213,12 +213,12 @@ record_find (const struct subject *subject, const char *profiles, char **ret,
                        "the id \"%s\", and this one is \"%s\": a clone or a "
                        "copy inherits the record of its origin; give key=, or "
                        "write a record of its own (rbdcrypt bind)",
-                       s.other_id, subject->id);
+                       s.other_id, identity->id);
   if (!ref)
     return reason_set (why, ENOENT,
                        "the image " REASON_QUOTED " records no key reference",
-                       reason_quoted (subject->image));
-  r = check_profile (subject, profiles, profile, why);
+                       reason_quoted (identity->image));
+  r = check_profile (identity, profiles, profile, why);
   r = reason_context (r, why, "the image's key record cannot be used");
   if (r < 0)
     return r;
@@ -229,7 +229,7 @@ record_find (const struct subject *subject, const char *profiles, char **ret,
 /* ---- writing one ---- */
 
 int
-record_format (const struct key *key, const struct subject *subject,
+record_format (const struct key *key, const struct image_identity *identity,
                const char *profiles, int keyslot, char **ret,
                struct reason *why)
 {
@@ -239,7 +239,7 @@ record_format (const struct key *key, const struct subject *subject,
   json_t *root;
   struct tm tm;
   char created[32], slot[16];
-  int r = check_profile (subject, profiles, key_profile (key), why);
+  int r = check_profile (identity, profiles, key_profile (key), why);
 
   if (r < 0)
     return r;
@@ -248,7 +248,7 @@ record_format (const struct key *key, const struct subject *subject,
   root = json_pack ("{s:i, s:s, s:s, s:s, s:s}", "version", RECORD_VERSION,
                     "profile", key_profile (key),
                     key_is_wrapped (key) ? "wrapped" : "reference", body,
-                    "image_id", subject->id, "created", created);
+                    "image_id", identity->id, "created", created);
   snprintf (slot, sizeof slot, "%d", keyslot);
   if (root && keyslot >= 0 &&
       json_object_update_new (root, json_pack ("{s:s, s:[s]}", "type",

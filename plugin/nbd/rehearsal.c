@@ -184,13 +184,13 @@ ask_for_patience (struct child *child, const struct key *key)
 }
 
 static int
-child_key (void *opaque, size_t i, const struct subject *subject,
+child_key (void *opaque, size_t i, const struct image_identity *identity,
            const struct secret **ret, struct reason *why)
 {
   struct child *child = opaque;
   struct key *key = child->export->params.keys[i];
-  struct key_question question = { .subject = subject };
-  int r = export_keys_resolve (child->export, i, subject, why);
+  struct key_question question = { .identity = identity };
+  int r = export_keys_resolve (child->export, i, identity, why);
 
   if (r == 0) {
     send_reference (child, i);

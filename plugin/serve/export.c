@@ -86,21 +86,22 @@ export_relock (struct export *e)
 /* --- what the session's tasks ask and tell --- */
 
 static int
-fetch (void *opaque, size_t i, const struct subject *subject,
+fetch (void *opaque, size_t i, const struct image_identity *identity,
        const struct deadline *deadline, struct secret **ret, struct reason *why)
 {
-  struct key_question question = { .deadline = *deadline, .subject = subject };
+  struct key_question question = { .deadline = *deadline,
+                                   .identity = identity };
   struct export *e = opaque;
   int r;
 
-  trail_subject (&e->trail, subject);
+  trail_identity (&e->trail, identity);
   if (e->rehearsed.keys[i]) {
     *ret = e->rehearsed.keys[i];
     e->rehearsed.keys[i] = NULL;
     export_keys_took (e, i, *ret, 0);
     return 0;
   }
-  r = export_keys_resolve (e, i, subject, why);
+  r = export_keys_resolve (e, i, identity, why);
   if (r == 0)
     r = key_fetch (e->params.keys[i], &question, ret, why);
   trail_fetch (&e->trail, i, &question, r, why);
@@ -132,11 +133,11 @@ explain (void *opaque, struct reason *why)
 }
 
 static int
-check (void *opaque, const struct subject *subject,
+check (void *opaque, const struct image_identity *identity,
        const struct deadline *deadline,
        struct secret *values[VOLUME_LAYERS_MAX], struct reason *why)
 {
-  return export_keys_check (opaque, subject, deadline, values, why);
+  return export_keys_check (opaque, identity, deadline, values, why);
 }
 
 static void

@@ -20,7 +20,7 @@
 
 int
 export_keys_resolve (struct export *e, size_t layer,
-                     const struct subject *subject, struct reason *why)
+                     const struct image_identity *identity, struct reason *why)
 {
   struct key *key = e->params.keys[layer];
   char *ref;
@@ -32,7 +32,7 @@ export_keys_resolve (struct export *e, size_t layer,
     return reason_set (why, EINVAL,
                        "key=image works only for the image itself: name the "
                        "keys of its parents");
-  r = record_find (subject, e->params.profiles, &ref, why);
+  r = record_find (identity, e->params.profiles, &ref, why);
   /* After a change of user the profiles may be out of reach: go on with
    * what was prepared before it.
    */
@@ -166,10 +166,12 @@ is_news (struct export_keys *keys, struct export_value *v,
 
 /* Keys of this host are read again: no recheck asks for them. */
 static struct secret *
-local_value (struct export *e, size_t layer, const struct subject *subject,
+local_value (struct export *e, size_t layer,
+             const struct image_identity *identity,
              const struct deadline *deadline)
 {
-  struct key_question question = { .deadline = *deadline, .subject = subject };
+  struct key_question question = { .deadline = *deadline,
+                                   .identity = identity };
   struct secret *value = NULL;
 
   if (key_is_local (e->params.keys[layer]))
@@ -180,14 +182,15 @@ local_value (struct export *e, size_t layer, const struct subject *subject,
 /* A trial takes all keys of the volume. */
 static void
 want_trial (struct export *e, struct secret *now[VOLUME_LAYERS_MAX],
-            const struct subject *subject, const struct deadline *deadline,
+            const struct image_identity *identity,
+            const struct deadline *deadline,
             struct secret *values[VOLUME_LAYERS_MAX])
 {
   const size_t nr = e->params.volume.nr_keys;
 
   for (size_t i = 0; i < nr; i++) {
     if (!now[i])
-      now[i] = local_value (e, i, subject, deadline);
+      now[i] = local_value (e, i, identity, deadline);
     if (!now[i])
       return;
   }
@@ -272,11 +275,12 @@ export_keys_tried (struct export *e, int r, const struct reason *why)
 
 /* *NEWS: the key has changed.  R is that of the question. */
 static int
-check_one (struct export *e, size_t i, const struct subject *subject,
+check_one (struct export *e, size_t i, const struct image_identity *identity,
            const struct deadline *deadline, struct secret **now, bool *news,
            struct reason *why)
 {
-  struct key_question question = { .deadline = *deadline, .subject = subject };
+  struct key_question question = { .deadline = *deadline,
+                                   .identity = identity };
   int r = key_check (e->params.keys[i], &question, now, why);
 
   trail_asked (&e->trail, i, &question, r, why);
@@ -289,7 +293,7 @@ check_one (struct export *e, size_t i, const struct subject *subject,
 }
 
 int
-export_keys_check (struct export *e, const struct subject *subject,
+export_keys_check (struct export *e, const struct image_identity *identity,
                    const struct deadline *deadline,
                    struct secret *values[VOLUME_LAYERS_MAX], struct reason *why)
 {
@@ -303,7 +307,7 @@ export_keys_check (struct export *e, const struct subject *subject,
 
     if (!can_check (e->params.keys[i], &reason))
       continue;
-    r = check_one (e, i, subject, deadline, &now[i], &news, &reason);
+    r = check_one (e, i, identity, deadline, &now[i], &news, &reason);
     if (r == 0)
       continue;
     if (result == 0 || r == -EACCES || r == -ENOENT) {
@@ -315,7 +319,7 @@ export_keys_check (struct export *e, const struct subject *subject,
       break;
   }
   if (result == 0 && news)
-    want_trial (e, now, subject, deadline, values);
+    want_trial (e, now, identity, deadline, values);
   for (size_t i = 0; i < VOLUME_LAYERS_MAX; i++)
     secret_free (now[i]);
   return result;

@@ -204,7 +204,7 @@ name_others (struct session *s)
           "warning: another client has %s open for writing: client.%" PRId64
           " at %s%s (or it crashed less than 30 seconds ago); see LOCKING AND "
           "SHARING in the manual",
-          v->subject_image, others[i].id, others[i].addr,
+          v->image_name, others[i].id, others[i].addr,
           owns_lock (v->image, others[i].addr) ? ", which holds the lock" : "");
       break;
     }
@@ -220,6 +220,6 @@ refresh_tell_start (struct session *s)
     s->params.log->error (
         "warning: %s is a non-primary mirror image: it is read-only until "
         "promoted (rbd mirror image promote)",
-        v->subject_image);
+        v->image_name);
   name_others (s);
 }

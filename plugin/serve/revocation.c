@@ -19,8 +19,8 @@
 
 /* --- asking --- */
 
-/* One question: the image as a subject that is read while it is served,
- * and that may be closed at any moment.
+/* One question: the image's identity is read while it is served, and the image
+ * may be closed at any moment.
  */
 struct question {
   struct session *s;
@@ -66,7 +66,7 @@ read_metadata (void *opaque, const char *name, struct secret **ret,
   int r;
 
   if (mc)
-    mc->value = secret_new (SUBJECT_TEXT_MAX + 1);
+    mc->value = secret_new (IMAGE_IDENTITY_TEXT_MAX + 1);
   if (!mc || !mc->value) {
     free (mc);
     return reason_set (why, ENOMEM, "out of memory");
@@ -118,7 +118,7 @@ check (void *opaque, const struct deadline *deadline, struct reason *why)
   struct question q = { .s = s, .deadline = deadline };
   struct secret *values[VOLUME_LAYERS_MAX] = { NULL };
   int r;
-  struct subject subject = {
+  struct image_identity identity = {
     .metadata = read_metadata,
     .tokens = read_tokens,
     .opaque = &q,
@@ -126,10 +126,10 @@ check (void *opaque, const struct deadline *deadline, struct reason *why)
 
   pthread_mutex_lock (&s->lock);
   q.generation = s->info.generation;
-  subject.image = s->image;
-  subject.id = s->image_id;
+  identity.image = s->image;
+  identity.id = s->image_id;
   pthread_mutex_unlock (&s->lock);
-  r = s->params.check (s->params.opaque, &subject, deadline, values, why);
+  r = s->params.check (s->params.opaque, &identity, deadline, values, why);
   if (values[0])
     trial_begin (s, q.generation, values);
   return r;

@@ -41,7 +41,7 @@ name_volume (const struct session *s, char id[UNFLUSHED_ID_MAX],
     return reason_set (why, -r, "cannot read the cluster's id: %s",
                        strerror (-r));
   snprintf (id, UNFLUSHED_ID_MAX, "boot=%s cluster=%s pool=%lld image=%s", boot,
-            cluster, (long long)rados_ioctx_get_id (v->io), v->subject_id);
+            cluster, (long long)rados_ioctx_get_id (v->io), v->image_id);
   return 0;
 }
 

@@ -16,14 +16,14 @@
 /* --- opening --- */
 
 static int
-lend_key (void *opaque, size_t i, const struct subject *subject,
+lend_key (void *opaque, size_t i, const struct image_identity *identity,
           const struct secret **ret, struct reason *why)
 {
   struct session *s = opaque;
   const struct deadline deadline =
       deadline_in_ms (SESSION_FETCH_MS, &s->stopping);
-  int r = s->params.fetch (s->params.opaque, i, subject, &deadline, &s->keys[i],
-                           why);
+  int r = s->params.fetch (s->params.opaque, i, identity, &deadline,
+                           &s->keys[i], why);
 
   if (r == 0)
     *ret = s->keys[i];
@@ -139,8 +139,8 @@ session_volume_admit (struct session *s)
     .stripe_period = v->geometry.stripe_period,
     .fast_diff = v->fast_diff && v->facts.fast_diff,
   };
-  memcpy (s->image, v->subject_image, sizeof s->image);
-  memcpy (s->image_id, v->subject_id, sizeof s->image_id);
+  memcpy (s->image, v->image_name, sizeof s->image);
+  memcpy (s->image_id, v->image_id, sizeof s->image_id);
   atomic_store (&s->size, v->size);
 }
 

@@ -28,12 +28,12 @@ trail_destroy (struct trail *t)
 }
 
 void
-trail_subject (struct trail *t, const struct subject *subject)
+trail_identity (struct trail *t, const struct image_identity *identity)
 {
-  if (!subject || !subject->id)
+  if (!identity || !identity->id)
     return;
   pthread_mutex_lock (&t->lock);
-  snprintf (t->image_id, sizeof t->image_id, "%s", subject->id);
+  snprintf (t->image_id, sizeof t->image_id, "%s", identity->id);
   pthread_mutex_unlock (&t->lock);
 }
 
@@ -83,7 +83,7 @@ trail_fetch (struct trail *t, size_t layer, const struct key_question *question,
     .peer_pid = -1,
   };
 
-  trail_subject (t, question->subject);
+  trail_identity (t, question->identity);
   write_event (t, &event, t->keys[layer]);
   if (question->alarm)
     write_alarm (t, event, layer);

@@ -27,13 +27,13 @@ struct trial {
 };
 
 static int
-lend_key (void *opaque, size_t i, const struct subject *subject,
+lend_key (void *opaque, size_t i, const struct image_identity *identity,
           const struct secret **ret, struct reason *why)
 {
   const struct trial *t = opaque;
   bool open;
 
-  (void)subject;
+  (void)identity;
   pthread_mutex_lock (&t->s->lock);
   open = t->s->state == SESSION_OPEN;
   pthread_mutex_unlock (&t->s->lock);

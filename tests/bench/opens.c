@@ -59,12 +59,12 @@ look (void)
 }
 
 static int
-give_key (void *opaque, size_t i, const struct subject *subject,
+give_key (void *opaque, size_t i, const struct image_identity *identity,
           const struct secret **ret, struct reason *why)
 {
   struct opens *o = opaque;
   struct key_question q = { .deadline = deadline_in_ms (60000, NULL),
-                            .subject = subject };
+                            .identity = identity };
   int r;
 
   (void)i;

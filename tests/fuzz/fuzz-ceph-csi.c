@@ -53,7 +53,7 @@ metadata (void *opaque, const char *name, struct secret **ret,
 
   if (name[0] == '.')
     return reason_set (why, ENOENT, "no %s", name);
-  if (input->size > SUBJECT_TEXT_MAX)
+  if (input->size > IMAGE_IDENTITY_TEXT_MAX)
     return reason_set (why, EBADMSG, "a long %s", name);
   *ret = secret_copy (input->data, input->size);
   return *ret ? 0 : -ENOMEM;
@@ -93,11 +93,11 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
 {
   static struct key *key;
   struct input input = { data, size };
-  const struct subject subject = {
+  const struct image_identity identity = {
     .image = "rbd/vol", .id = "1", .metadata = metadata, .opaque = &input
   };
   struct key_question question = { .deadline = deadline_in_ms (10000, NULL),
-                                   .subject = &subject };
+                                   .identity = &identity };
   struct reason why = { "" };
   struct secret *s = NULL;
   int r;

@@ -76,7 +76,7 @@ try_transit (json_t *body)
 static void
 try_references (const uint8_t *data, size_t size)
 {
-  const struct subject subject = { .id = "10226b8b4567" };
+  const struct image_identity identity = { .id = "10226b8b4567" };
   struct bao_kv_reference parts;
   struct secret *body = NULL;
   char text[KEY_REFERENCE_MAX + 1];
@@ -92,7 +92,7 @@ try_references (const uint8_t *data, size_t size)
   if (bao_transit_check (text, NULL) < 0)
     return;
   require (strpbrk (text, "\"\\ \n") == NULL);
-  require (bao_transit_request (text, true, &subject, &body, NULL) == 0);
+  require (bao_transit_request (text, true, &identity, &body, NULL) == 0);
   secret_free (body);
 }
 

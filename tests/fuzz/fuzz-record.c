@@ -41,7 +41,7 @@ metadata (void *opaque, const char *name, struct secret **ret,
 
   if (!input->text[0])
     return reason_set (why, ENOENT, "no %s", name);
-  if (strlen (input->text) > SUBJECT_TEXT_MAX)
+  if (strlen (input->text) > IMAGE_IDENTITY_TEXT_MAX)
     return reason_set (why, EBADMSG, "a long %s", name);
   *ret = secret_copy (input->text, strlen (input->text));
   return *ret ? 0 : -ENOMEM;
@@ -93,18 +93,18 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
   const char *profiles = profiles_file ();
   char *text = calloc (1, size + 1), *ref = NULL;
   struct input input = { .text = text, .size = size };
-  const struct subject subject = { .image = "rbd/vol",
-                                   .id = ID,
-                                   .metadata = metadata,
-                                   .tokens = tokens,
-                                   .opaque = &input };
+  const struct image_identity identity = { .image = "rbd/vol",
+                                           .id = ID,
+                                           .metadata = metadata,
+                                           .tokens = tokens,
+                                           .opaque = &input };
   struct reason why = { "" };
   int r;
 
   require (text != NULL);
   if (size > 0)
     memcpy (text, data, size);
-  r = record_find (&subject, profiles, &ref, &why);
+  r = record_find (&identity, profiles, &ref, &why);
   if (r == 0) {
     require (strncmp (ref, "p:", 2) == 0 && ref[2]);
     require (strlen (ref) <= KEY_REFERENCE_MAX);

@@ -21,10 +21,10 @@ struct key keys[2];
 const char *record;
 
 int
-record_find (const struct subject *subject, const char *profiles, char **ret,
-             struct reason *why)
+record_find (const struct image_identity *identity, const char *profiles,
+             char **ret, struct reason *why)
 {
-  (void)subject, (void)profiles;
+  (void)identity, (void)profiles;
   if (!record)
     return reason_set (why, ENOENT, "nothing is recorded");
   *ret = strdup (record);
@@ -323,7 +323,7 @@ export_finish (struct export *e)
   export_free (e);
 }
 
-const struct subject export_subject = { .image = "p/i", .id = "10ab" };
+const struct image_identity export_identity = { .image = "p/i", .id = "10ab" };
 
 void
 export_expect_fetched (struct export *e, const char *value)
@@ -333,7 +333,7 @@ export_expect_fetched (struct export *e, const char *value)
   struct secret *key CLEANUP_SECRET = NULL;
   struct reason why = { "" };
 
-  assert_int_equal (p->fetch (p->opaque, 0, &export_subject, &d, &key, &why),
+  assert_int_equal (p->fetch (p->opaque, 0, &export_identity, &d, &key, &why),
                     0);
   assert_int_equal (key->length, strlen (value));
   assert_memory_equal (key->bytes, value, key->length);

@@ -57,7 +57,7 @@ extern void export_begin_beside_others (struct export *e);
 extern void export_finish (struct export *e);
 
 /* What it calls its image. */
-extern const struct subject export_subject;
+extern const struct image_identity export_identity;
 
 /* As its session does: the key of layer 0 has this value; something has
  * happened.

@@ -99,11 +99,11 @@ ask (const char *passphrase, const char *ref, struct image *image,
 {
   __attribute__ ((cleanup (files_remove))) struct files f =
       files_with (passphrase);
-  const struct subject subject = {
+  const struct image_identity identity = {
     .image = "rbd/vol", .id = "1", .metadata = metadata, .opaque = image
   };
   struct key_question question = { .deadline = deadline_in_ms (10000, NULL),
-                                   .subject = &subject };
+                                   .identity = &identity };
   struct key *key = NULL;
   struct secret *value;
   int r;

@@ -134,12 +134,13 @@ test_everything_else_is_not (void **state)
 }
 
 static void
-request_is (bool derived, const struct subject *subject, const char *body)
+request_is (bool derived, const struct image_identity *identity,
+            const char *body)
 {
   struct secret *s = NULL;
   struct reason why = { "" };
 
-  if (bao_transit_request ("vault:v1:AAAA", derived, subject, &s, &why) < 0)
+  if (bao_transit_request ("vault:v1:AAAA", derived, identity, &s, &why) < 0)
     fail_msg ("%s", why.text);
   assert_int_equal (s->length, strlen (body));
   assert_memory_equal (s->bytes, body, s->length);
@@ -149,13 +150,13 @@ request_is (bool derived, const struct subject *subject, const char *body)
 static void
 test_the_context_is_made_of_the_image_that_was_opened (void **state)
 {
-  const struct subject subject = { .image = "volumes/vol-1",
-                                   .id = "10226b8b4567" };
+  const struct image_identity identity = { .image = "volumes/vol-1",
+                                           .id = "10226b8b4567" };
 
   (void)state;
   request_is (false, NULL, "{\"ciphertext\":\"vault:v1:AAAA\"}");
   /* printf rbdcrypt:10226b8b4567 | base64 */
-  request_is (true, &subject,
+  request_is (true, &identity,
               "{\"ciphertext\":\"vault:v1:AAAA\",\"context\":"
               "\"cmJkY3J5cHQ6MTAyMjZiOGI0NTY3\"}");
 }
@@ -163,10 +164,10 @@ test_the_context_is_made_of_the_image_that_was_opened (void **state)
 static void
 test_a_hostile_id_does_not_leave_its_string (void **state)
 {
-  const struct subject subject = { .id = "\",\"context\":\"" };
+  const struct image_identity identity = { .id = "\",\"context\":\"" };
 
   (void)state;
-  request_is (true, &subject,
+  request_is (true, &identity,
               "{\"ciphertext\":\"vault:v1:AAAA\",\"context\":"
               "\"cmJkY3J5cHQ6IiwiY29udGV4dCI6Ig==\"}");
 }
@@ -175,8 +176,8 @@ static void
 test_without_an_image_a_derived_key_is_of_no_use (void **state)
 {
   char text[300];
-  const struct subject none = { .id = "" }, long_id = { .id = text };
-  const struct subject *const bad[] = { NULL, &none, &long_id };
+  const struct image_identity none = { .id = "" }, long_id = { .id = text };
+  const struct image_identity *const bad[] = { NULL, &none, &long_id };
 
   (void)state;
   memset (text, 'x', sizeof text - 1);

@@ -23,7 +23,7 @@ check (struct export *e, struct secret *values[VOLUME_LAYERS_MAX])
   struct reason why = { "" };
 
   memset (values, 0, VOLUME_LAYERS_MAX * sizeof values[0]);
-  return p->check (p->opaque, &export_subject, &d, values, &why);
+  return p->check (p->opaque, &export_identity, &d, values, &why);
 }
 
 /* A check after which the session tries the keys, or does not. */
@@ -171,18 +171,22 @@ test_a_key_that_the_image_records (void **state)
   (void)state;
   keys[0].image = keys[1].image = true;
   record = NULL;
-  assert_int_equal (export_keys_resolve (e, 0, &export_subject, &why), -ENOENT);
+  assert_int_equal (export_keys_resolve (e, 0, &export_identity, &why),
+                    -ENOENT);
   assert_null (strstr (why.text, "key= is missing"));
   e->params.key_by_default = true;
-  assert_int_equal (export_keys_resolve (e, 0, &export_subject, &why), -ENOENT);
+  assert_int_equal (export_keys_resolve (e, 0, &export_identity, &why),
+                    -ENOENT);
   assert_non_null (strstr (why.text, "key= is missing"));
   record = "hostile:x";
-  assert_int_equal (export_keys_resolve (e, 0, &export_subject, &why), -EINVAL);
+  assert_int_equal (export_keys_resolve (e, 0, &export_identity, &why),
+                    -EINVAL);
   assert_non_null (strstr (why.text, "hostile:x"));
   record = "tenant-a:recorded";
-  assert_int_equal (export_keys_resolve (e, 0, &export_subject, &why), 0);
+  assert_int_equal (export_keys_resolve (e, 0, &export_identity, &why), 0);
   assert_string_equal (key_name (&keys[0]), "tenant-a:recorded");
-  assert_int_equal (export_keys_resolve (e, 1, &export_subject, &why), -EINVAL);
+  assert_int_equal (export_keys_resolve (e, 1, &export_identity, &why),
+                    -EINVAL);
   export_finish (e);
 }
 

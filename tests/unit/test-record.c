@@ -75,13 +75,13 @@ tokens (void *opaque, const char *type,
 static int
 look (struct image *image, char **ref, struct reason *why)
 {
-  const struct subject subject = { .image = "rbd/vol",
-                                   .id = ID,
-                                   .metadata = metadata,
-                                   .tokens = tokens,
-                                   .opaque = image };
+  const struct image_identity identity = { .image = "rbd/vol",
+                                           .id = ID,
+                                           .metadata = metadata,
+                                           .tokens = tokens,
+                                           .opaque = image };
 
-  return record_find (&subject, profiles, ref, why);
+  return record_find (&identity, profiles, ref, why);
 }
 
 static void
@@ -275,7 +275,7 @@ long_ids_are_refused_and_cut_in_sentences (void **state)
   refuses (&image, EINVAL, KEY_RECORD_METADATA);
   sprintf (text, RECORD ("\"profile\":\"%s\",\"reference\":\"vol\""), id);
   refuses (&image, EINVAL, KEY_RECORD_METADATA);
-  image.err = EBADMSG; /* longer than SUBJECT_TEXT_MAX */
+  image.err = EBADMSG; /* longer than IMAGE_IDENTITY_TEXT_MAX */
   refuses (&image, EINVAL, KEY_RECORD_METADATA);
   free (id);
   free (text);
@@ -369,11 +369,11 @@ what_is_inherited_is_not_judged (void **state)
 static int
 look_unlocked (struct image *image, char **ref)
 {
-  const struct subject subject = {
+  const struct image_identity identity = {
     .image = "rbd/vol", .id = ID, .metadata = metadata, .opaque = image
   };
 
-  return record_find (&subject, profiles, ref, NULL);
+  return record_find (&identity, profiles, ref, NULL);
 }
 
 static void
@@ -391,7 +391,7 @@ an_unlocked_image_has_its_metadata (void **state)
 static void
 what_is_written_is_followed (void **state)
 {
-  const struct subject subject = { .image = "rbd/vol", .id = ID };
+  const struct image_identity identity = { .image = "rbd/vol", .id = ID };
 
   (void)state;
   for (int keyslot = -1; keyslot <= 0; keyslot++) {
@@ -401,7 +401,7 @@ what_is_written_is_followed (void **state)
 
     assert_int_equal (key_parse ("p:dir/vol-1", &key, NULL), 0);
     assert_int_equal (
-        record_format (key, &subject, profiles, keyslot, &text, NULL), 0);
+        record_format (key, &identity, profiles, keyslot, &text, NULL), 0);
     if (keyslot < 0)
       image.metadata = text;
     else
@@ -415,14 +415,14 @@ what_is_written_is_followed (void **state)
 static void
 what_may_not_be_named_is_not_written (void **state)
 {
-  const struct subject subject = { .image = "rbd/vol", .id = ID };
+  const struct image_identity identity = { .image = "rbd/vol", .id = ID };
   struct reason why = { "" };
   struct key *key = NULL;
   char *text = NULL;
 
   (void)state;
   assert_int_equal (key_parse ("theirs:vol", &key, NULL), 0);
-  assert_int_equal (record_format (key, &subject, profiles, 0, &text, &why),
+  assert_int_equal (record_format (key, &identity, profiles, 0, &text, &why),
                     -EINVAL);
   assert_null (text);
   assert_non_null (strstr (why.text, "\"images\""));

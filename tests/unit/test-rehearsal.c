@@ -147,7 +147,7 @@ volume_open (struct cluster *cluster, const struct volume_params *params,
   for (size_t i = 0; r == 0 && i < params->nr_keys; i++) {
     const struct secret *key;
 
-    r = hooks->key (hooks->opaque, i, &export_subject, &key, why);
+    r = hooks->key (hooks->opaque, i, &export_identity, &key, why);
   }
   if (r < 0)
     return r;

@@ -86,14 +86,15 @@ volume_open (struct cluster *cluster, const struct volume_params *params,
              enum volume_mode mode, const struct volume_hooks *hooks,
              struct volume **ret, struct reason *why)
 {
-  static const struct subject subject = { .image = "p/i", .id = "10ab" };
+  static const struct image_identity identity = { .image = "p/i",
+                                                  .id = "10ab" };
   struct one *o = OF (params, params);
   const struct secret *key;
   int r;
 
   (void)cluster, (void)mode;
   hang (o);
-  r = hooks->key (hooks->opaque, 0, &subject, &key, why);
+  r = hooks->key (hooks->opaque, 0, &identity, &key, why);
   if (r < 0)
     return r;
   o->volume = (struct volume){
@@ -152,22 +153,22 @@ rados_get_instance_id (rados_t cluster)
 /* --- sessions --- */
 
 static int
-fetch (void *opaque, size_t i, const struct subject *subject,
+fetch (void *opaque, size_t i, const struct image_identity *identity,
        const struct deadline *deadline, struct secret **ret, struct reason *why)
 {
-  (void)opaque, (void)i, (void)subject, (void)deadline, (void)why;
+  (void)opaque, (void)i, (void)identity, (void)deadline, (void)why;
   *ret = secret_copy ("key", 3);
   return *ret ? 0 : -ENOMEM;
 }
 
 static int
-check (void *opaque, const struct subject *subject,
+check (void *opaque, const struct image_identity *identity,
        const struct deadline *deadline,
        struct secret *values[VOLUME_LAYERS_MAX], struct reason *why)
 {
   struct one *o = opaque;
 
-  (void)subject, (void)values;
+  (void)identity, (void)values;
   atomic_fetch_add (&o->asked, 1);
   while (atomic_load (&o->forgotten))
     if (deadline_sleep_ms (deadline, 2) < 0)

@@ -100,14 +100,14 @@ sentence (const char *text)
 static void
 test_a_fetch_names_image_key_and_request (void **state)
 {
-  const struct subject subject = { .image = "p/i", .id = "10ab" };
+  const struct image_identity identity = { .image = "p/i", .id = "10ab" };
   const struct reason why = sentence ("the KMS denies it");
   struct key_question q = question ("6e2c", false);
   const struct written *w;
 
   (void)state;
   begin ("p/i@s", 2);
-  q.subject = &subject;
+  q.identity = &identity;
   trail_fetch (&trail, 1, &q, -EACCES, &why);
   w = only (AUDIT_FETCH);
   assert_ptr_equal (w->audit, audit);
@@ -129,16 +129,16 @@ test_a_fetch_names_image_key_and_request (void **state)
 static void
 test_the_image_id_stays_known (void **state)
 {
-  const struct subject subject = { .image = "p/i", .id = "10ab" };
-  const struct subject nameless = { .image = "p/i" };
+  const struct image_identity identity = { .image = "p/i", .id = "10ab" };
+  const struct image_identity nameless = { .image = "p/i" };
 
   (void)state;
   begin ("p/i", 1);
   trail_session (&trail, SESSION_EVENT_UNLOCKED, 0, NULL);
   assert_string_equal (only (AUDIT_UNLOCK)->image_id, "");
-  trail_subject (&trail, &subject);
-  trail_subject (&trail, &nameless);
-  trail_subject (&trail, NULL);
+  trail_identity (&trail, &identity);
+  trail_identity (&trail, &nameless);
+  trail_identity (&trail, NULL);
   trail_session (&trail, SESSION_EVENT_UNLOCKED, 0, NULL);
   assert_string_equal (only (AUDIT_UNLOCK)->image_id, "10ab");
   trail_destroy (&trail);

@@ -277,8 +277,8 @@ setup (void **state)
   volume = (struct volume){ .params = &params,
                             .image = &rbd.bytes[0],
                             .io = &rbd,
-                            .subject_image = "p/layer-0",
-                            .subject_id = "img-1",
+                            .image_name = "p/layer-0",
+                            .image_id = "img-1",
                             .readonly = true,
                             .facts = { .data_pool = 1 } };
   return 0;
@@ -467,10 +467,10 @@ test_what_cannot_be_doubted_ends_a_session_at_once (void **state)
 static const struct secret *trial_keys[2];
 
 static int
-lend (void *opaque, size_t i, const struct subject *subject,
+lend (void *opaque, size_t i, const struct image_identity *identity,
       const struct secret **ret, struct reason *why)
 {
-  (void)opaque, (void)subject, (void)why;
+  (void)opaque, (void)identity, (void)why;
   *ret = trial_keys[i];
   return 0;
 }

@@ -94,7 +94,7 @@ register_consumer (const struct barbican_key *k, struct key_question *question)
                                                          CONSUMER_MS) };
   CLEANUP_SECRET struct secret *body = json_secret (
       json_pack ("{s:s,s:s,s:s}", "service", "rbdcrypt", "resource_type",
-                 "rbd-image", "resource_id", question->subject->id));
+                 "rbd-image", "resource_id", question->identity->id));
   const struct barbican_request request = { .method = "POST", .body = body };
   CLEANUP_REPLY struct http_reply reply = { 0 };
   struct reason why;
@@ -105,7 +105,7 @@ register_consumer (const struct barbican_key *k, struct key_question *question)
     reason_set (&question->warning, 0,
                 "the image " REASON_QUOTED " could not be registered as a "
                 "consumer of its key: %s",
-                reason_quoted (question->subject->image), why.text);
+                reason_quoted (question->identity->image), why.text);
 }
 
 /* ---- the secret ---- */
@@ -154,7 +154,7 @@ barbican_fetch (void *state, struct key_question *question, struct secret **ret,
   const struct barbican_key *k = state;
   int r = barbican_check (state, question, ret, why);
 
-  if (r == 0 && k->barbican->consumer && question->subject)
+  if (r == 0 && k->barbican->consumer && question->identity)
     register_consumer (k, question);
   return r;
 }

@@ -158,11 +158,11 @@ bao_kv_read (const struct openbao_key *k, struct key_question *question,
 extern int bao_transit_check (const char *text, struct reason *why);
 
 /* What is posted to decrypt CIPHERTEXT, which was checked: with a context
- * when the key is DERIVED, from SUBJECT's id.  *RET is the caller's.
+ * when the key is DERIVED, from IDENTITY's id.  *RET is the caller's.
  * -EINVAL, -ENOMEM.
  */
 extern int bao_transit_request (const char *ciphertext, bool derived,
-                                const struct subject *subject,
+                                const struct image_identity *identity,
                                 struct secret **ret, struct reason *why);
 
 /* The passphrase out of the answer's BODY.  -EBADMSG, -EINVAL, -ENOMEM. */

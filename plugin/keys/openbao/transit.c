@@ -59,20 +59,20 @@ bad:
 
 int
 bao_transit_request (const char *ciphertext, bool derived,
-                     const struct subject *subject, struct secret **ret,
+                     const struct image_identity *identity, struct secret **ret,
                      struct reason *why)
 {
   char plain[ID_MAX + sizeof "rbdcrypt:"], context[CONTEXT_MAX];
   int n;
 
-  if (derived && (!subject || !subject->id || !subject->id[0]))
+  if (derived && (!identity || !identity->id || !identity->id[0]))
     return reason_set (why, EINVAL,
                        "the transit key is derived from the id of an image, "
                        "but no image is open");
-  if (derived && strlen (subject->id) > ID_MAX)
+  if (derived && strlen (identity->id) > ID_MAX)
     return reason_set (why, EINVAL, "the id of the image is too long");
   if (derived) {
-    n = snprintf (plain, sizeof plain, "rbdcrypt:%s", subject->id);
+    n = snprintf (plain, sizeof plain, "rbdcrypt:%s", identity->id);
     EVP_EncodeBlock ((unsigned char *)context, (const unsigned char *)plain, n);
   }
   *ret = json_secret (json_pack ("{s:s,s:s*}", "ciphertext", ciphertext,
@@ -114,7 +114,7 @@ bao_transit_unwrap (const struct openbao_key *k, struct key_question *question,
   CLEANUP_SECRET struct secret *body = NULL;
   CLEANUP_REPLY struct http_reply a = { 0 };
   CLEANUP_FREE char *path = NULL;
-  int r = bao_transit_request (k->wrapped, k->bao->derived, question->subject,
+  int r = bao_transit_request (k->wrapped, k->bao->derived, question->identity,
                                &body, why);
 
   if (r == 0)

@@ -14,8 +14,8 @@ metadata (void *opaque, const char *name, struct secret **ret,
           struct reason *why)
 {
   const struct volume *v = opaque;
-  struct secret *value CLEANUP_SECRET = secret_new (SUBJECT_TEXT_MAX);
-  size_t length = SUBJECT_TEXT_MAX;
+  struct secret *value CLEANUP_SECRET = secret_new (IMAGE_IDENTITY_TEXT_MAX);
+  size_t length = IMAGE_IDENTITY_TEXT_MAX;
   int r;
 
   if (!value)
@@ -24,14 +24,14 @@ metadata (void *opaque, const char *name, struct secret **ret,
   if (r == -ERANGE)
     return reason_set (why, EBADMSG,
                        "the image's metadata \"%s\" is longer than %d bytes",
-                       name, SUBJECT_TEXT_MAX);
+                       name, IMAGE_IDENTITY_TEXT_MAX);
   if (r == -ENOENT)
     return reason_set (why, ENOENT, "the image has no metadata \"%s\"", name);
   if (r < 0)
     return reason_set (why, -r, "cannot read the image's metadata \"%s\": %s",
                        name, strerror (-r));
   /* librbd counts the NUL at the end. */
-  value->length = strnlen ((char *)value->bytes, SUBJECT_TEXT_MAX);
+  value->length = strnlen ((char *)value->bytes, IMAGE_IDENTITY_TEXT_MAX);
   *ret = value;
   value = NULL;
   return 0;
@@ -69,14 +69,14 @@ volume_describe (struct volume *v, struct reason *why)
   int r;
 
   spec.snap[0] = '\0';
-  image_spec_text (&spec, v->subject_image);
-  r = rbd_get_id (v->image, v->subject_id, sizeof v->subject_id);
+  image_spec_text (&spec, v->image_name);
+  r = rbd_get_id (v->image, v->image_id, sizeof v->image_id);
   if (r < 0)
     return reason_set (why, -r, "cannot read the image's id: %s",
                        strerror (-r));
-  v->subject = (struct subject){
-    .image = v->subject_image,
-    .id = v->subject_id,
+  v->identity = (struct image_identity){
+    .image = v->image_name,
+    .id = v->image_id,
     .metadata = metadata,
     .tokens = tokens,
     .opaque = v,

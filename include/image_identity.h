@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* The image that a key is asked for, as it was really opened.
+/* What an image tells of itself to the keys it is opened with: which one it
+ * is, as it was really opened, and what it records.
  *
  * Some keys depend on it: a reference that the image itself records, a
  * transit key whose context derives from the image's id, a passphrase
- * that lies wrapped in the image's metadata.  The image room fills one
- * in; the keys room reads it.  What it yields is hostile.
+ * that lies wrapped in the image's metadata.  plugin/image fills one
+ * in; plugin/keys reads it.  What it yields is hostile.
  */
 
-#ifndef RBDCRYPT_SUBJECT_H
-#define RBDCRYPT_SUBJECT_H
+#ifndef RBDCRYPT_IMAGE_IDENTITY_H
+#define RBDCRYPT_IMAGE_IDENTITY_H
 
 #include <stddef.h>
 
@@ -17,14 +18,14 @@
 #include "secret.h"
 
 /* Longer values are refused: room for a record and its wrapped key. */
-#define SUBJECT_TEXT_MAX (16 * 1024)
+#define IMAGE_IDENTITY_TEXT_MAX (16 * 1024)
 
-struct subject {
+struct image_identity {
   const char *image; /* POOL/[NAMESPACE/]IMAGE, no snapshot */
   const char *id;    /* librbd's id of the image, unique in its pool */
 
   /* The value of the image's metadata NAME; *RET is the caller's.
-   * -ENOENT: not there.  -EBADMSG: longer than SUBJECT_TEXT_MAX.
+   * -ENOENT: not there.  -EBADMSG: longer than IMAGE_IDENTITY_TEXT_MAX.
    */
   int (*metadata) (void *opaque, const char *name, struct secret **ret,
                    struct reason *why);
@@ -41,4 +42,4 @@ struct subject {
   void *opaque;
 };
 
-#endif /* RBDCRYPT_SUBJECT_H */
+#endif /* RBDCRYPT_IMAGE_IDENTITY_H */
