@@ -31,8 +31,8 @@ struct extents_of {
  * Sees what the OSDs have: what was answered and is still under way is for
  * the caller to wait for.  0 or -errno.  Any thread; FN is called in it.
  */
-extern int
-extents_report (const struct requester *a, const struct extents_of *of,
-                uint64_t count, uint64_t offset, extent_fn fn, void *opaque);
+extern int extents_report (const struct request_context *context,
+                           const struct extents_of *of, uint64_t count,
+                           uint64_t offset, extent_fn fn, void *opaque);
 
 #endif /* RBDCRYPT_EXTENTS_H */

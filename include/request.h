@@ -103,21 +103,23 @@ extern void requests_wait_held (struct requests *rs);
 extern int
 requests_drain (struct requests *rs, const struct deadline *deadline);
 
-/* The caller: a connection of GENERATION, inside an operation or not. */
-struct requester {
+/* In what a request is made: for a connection of GENERATION, inside an
+ * operation or not.
+ */
+struct request_context {
   struct requests *requests;
   unsigned generation;
   bool inside;
 };
 
-/* Begin an operation that may take several requests of A's: until
+/* Begin an operation of CONTEXT that may take several requests: until
  * requests_leave the drain waits for it, and its requests are neither
  * paused nor refused, unless everything is abandoned: what a client was
  * told is in flight does not end in its middle.  0, or -errno and it was
  * not begun.
  */
-extern int requests_enter (struct requester *a);
-extern void requests_leave (struct requester *a);
+extern int requests_enter (struct request_context *context);
+extern void requests_leave (struct request_context *context);
 
 /* A change of the image (behind.h) that is part of an operation, and may
  * go on when that has ended: the drain waits until requests_unpin.  0 and
@@ -145,9 +147,9 @@ requests_result (struct requests *rs, unsigned generation, int result);
 /* The requests.  Each waits for its completion and returns 0 or -errno;
  * exactly COUNT bytes were moved on success.  Any thread.
  */
-extern int request_read (const struct requester *a, void *buf, size_t count,
-                         uint64_t offset);
-extern int request_flush (const struct requester *a);
+extern int request_read (const struct request_context *context, void *buf,
+                         size_t count, uint64_t offset);
+extern int request_flush (const struct request_context *context);
 /* For librbd's synchronous calls, which nothing can interrupt: run
  * CALL->FN on a thread of its own and wait for it like for any other
  * request.  *CALL is malloc'd and owns all that FN touches.  It stays the
@@ -158,7 +160,8 @@ struct request_call {
   int (*fn) (rbd_image_t image, struct request_call *call);
   void (*free) (struct request_call *call);
 };
-extern int request_run (const struct requester *a, struct request_call **call);
+extern int
+request_run (const struct request_context *context, struct request_call **call);
 
 /* The same for ourselves, not for a client: it does not wait while
  * requests are paused, and is given up (-ETIMEDOUT, -ESHUTDOWN) when

@@ -205,8 +205,9 @@ report (const struct extents_call *ec, extent_fn fn, void *opaque)
 }
 
 int
-extents_report (const struct requester *a, const struct extents_of *of,
-                uint64_t count, uint64_t offset, extent_fn fn, void *opaque)
+extents_report (const struct request_context *context,
+                const struct extents_of *of, uint64_t count, uint64_t offset,
+                extent_fn fn, void *opaque)
 {
   struct extents_call *ec = calloc (1, sizeof *ec);
   struct request_call *call;
@@ -220,7 +221,7 @@ extents_report (const struct requester *a, const struct extents_of *of,
   ec->of = *of;
   ec->start = offset;
   ec->end = offset + count;
-  r = request_run (a, &call);
+  r = request_run (context, &call);
   if (!call)
     return r; /* given up: it frees itself */
   if (r == -EOPNOTSUPP)

@@ -214,28 +214,28 @@ admission (struct requests *rs, unsigned generation, enum origin origin)
 }
 
 int
-requests_enter (struct requester *a)
+requests_enter (struct request_context *context)
 {
-  struct requests *rs = a->requests;
+  struct requests *rs = context->requests;
   int r;
 
   pthread_mutex_lock (&rs->lock);
-  r = admission (rs, a->generation, CLIENT);
+  r = admission (rs, context->generation, CLIENT);
   if (r == 0)
     rs->nr++;
   pthread_mutex_unlock (&rs->lock);
-  a->inside = r == 0;
+  context->inside = r == 0;
   return r;
 }
 
 void
-requests_leave (struct requester *a)
+requests_leave (struct request_context *context)
 {
-  struct requests *rs = a->requests;
+  struct requests *rs = context->requests;
 
-  a->inside = false;
+  context->inside = false;
   pthread_mutex_lock (&rs->lock);
-  uncount (rs, a->generation);
+  uncount (rs, context->generation);
   pthread_mutex_unlock (&rs->lock);
 }
 
@@ -448,9 +448,10 @@ submit_flush (struct request *r, const struct operation *op, rbd_completion_t c)
 
 /* Submit OP and wait for it.  Returns librbd's result or -errno. */
 static ssize_t
-request_perform (const struct requester *a, const struct operation *op)
+request_perform (const struct request_context *context,
+                 const struct operation *op)
 {
-  struct requests *rs = a->requests;
+  struct requests *rs = context->requests;
   const bool direct =
       op->to && op->count >= DESTINATION_MIN && destination_possible ();
   const size_t buf_size = op->to && !direct ? op->count : 0;
@@ -458,8 +459,8 @@ request_perform (const struct requester *a, const struct operation *op)
   struct request *r;
   int err;
 
-  r = request_begin (rs, a->generation, buf_size, a->inside ? INSIDE : CLIENT,
-                     &err);
+  r = request_begin (rs, context->generation, buf_size,
+                     context->inside ? INSIDE : CLIENT, &err);
   if (!r)
     return err;
   r->direct = direct;
@@ -480,7 +481,7 @@ request_perform (const struct requester *a, const struct operation *op)
 }
 
 int
-request_read (const struct requester *a, void *buf, size_t count,
+request_read (const struct request_context *context, void *buf, size_t count,
               uint64_t offset)
 {
   const struct operation op = {
@@ -489,7 +490,7 @@ request_read (const struct requester *a, void *buf, size_t count,
     .count = count,
     .offset = offset,
   };
-  const ssize_t n = request_perform (a, &op);
+  const ssize_t n = request_perform (context, &op);
 
   if (n < 0)
     return n;
@@ -497,15 +498,15 @@ request_read (const struct requester *a, void *buf, size_t count,
 }
 
 int
-request_flush (const struct requester *a)
+request_flush (const struct request_context *context)
 {
   const struct operation op = { .submit = submit_flush };
-  const uint64_t changes = atomic_load (&a->requests->changes);
-  const ssize_t n = request_perform (a, &op);
+  const uint64_t changes = atomic_load (&context->requests->changes);
+  const ssize_t n = request_perform (context, &op);
 
   if (n < 0)
     return n;
-  take_flush (a->requests, changes);
+  take_flush (context->requests, changes);
   return 0;
 }
 
@@ -569,10 +570,10 @@ run (struct requests *rs, unsigned generation, enum origin origin,
 }
 
 int
-request_run (const struct requester *a, struct request_call **call)
+request_run (const struct request_context *context, struct request_call **call)
 {
-  return run (a->requests, a->generation, a->inside ? INSIDE : CLIENT, call,
-              NULL);
+  return run (context->requests, context->generation,
+              context->inside ? INSIDE : CLIENT, call, NULL);
 }
 
 int

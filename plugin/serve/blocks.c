@@ -42,7 +42,7 @@ beyond_end (struct session *s, uint64_t count, uint64_t offset)
 
 struct block_op {
   struct session *session;
-  struct requester requester;
+  struct request_context context;
   struct behind_client *client;
   struct behind_op *alone; /* what it has begun, and nothing is before */
   bool fua;
@@ -57,7 +57,7 @@ read_image (void *opaque, void *buf, size_t count, uint64_t offset)
   const struct block_op *b = opaque;
   int r = behind_before_read (&b->session->behind, b->alone, offset, count);
 
-  return r < 0 ? r : request_read (&b->requester, buf, count, offset);
+  return r < 0 ? r : request_read (&b->context, buf, count, offset);
 }
 
 static void *
@@ -68,7 +68,7 @@ begin_write (void *opaque, size_t count, uint64_t offset, bool alone,
   struct block_op *b = opaque;
   struct behind_op *op;
 
-  *err = behind_begin (&b->session->behind, b->requester.generation, &change,
+  *err = behind_begin (&b->session->behind, b->context.generation, &change,
                        alone, &op);
   if (*err < 0)
     return NULL;
@@ -100,7 +100,7 @@ change_image (struct block_op *b, enum behind_what what, uint64_t count,
 {
   const struct behind_change change = { what, offset, count };
   struct behind_op *op;
-  int r = behind_begin (&b->session->behind, b->requester.generation, &change,
+  int r = behind_begin (&b->session->behind, b->context.generation, &change,
                         false, &op);
 
   return r < 0 ? r : behind_end (op, b->client, b->fua);
@@ -124,7 +124,7 @@ block_op_end (struct block_op *b, int r)
 {
   /* In this order: with nothing in flight, the payload must be unused. */
   pthread_rwlock_unlock (&b->session->payload_lock);
-  requests_leave (&b->requester);
+  requests_leave (&b->context);
   return checked (b->session, r);
 }
 
@@ -151,7 +151,7 @@ block_op_begin (struct block_op *b, struct session *s, struct session_client *c,
 
   *b = (struct block_op){
     .session = s,
-    .requester = { &s->requests, c->generation, false },
+    .context = { &s->requests, c->generation, false },
     .client = &c->behind,
     .store = {
       .read = read_image,
@@ -162,7 +162,7 @@ block_op_begin (struct block_op *b, struct session *s, struct session_client *c,
       .opaque = b,
     },
   };
-  r = requests_enter (&b->requester);
+  r = requests_enter (&b->context);
   if (r < 0)
     return checked (s, r);
   pthread_rwlock_rdlock (&s->payload_lock);
@@ -228,7 +228,7 @@ session_flush (struct session *s, struct session_client *c)
     return r;
   r = behind_flush (&s->behind, b.client);
   if (r == 0)
-    r = request_flush (&b.requester);
+    r = request_flush (&b.context);
   return block_op_end (&b, r);
 }
 
@@ -307,7 +307,7 @@ report_extents (struct block_op *b, const struct extents_of *of, uint64_t count,
   /* What was answered is data. */
   r = behind_before_read (&b->session->behind, NULL, base + offset, count);
   return r < 0 ? r
-               : extents_report (&b->requester, of, count, offset, fn, opaque);
+               : extents_report (&b->context, of, count, offset, fn, opaque);
 }
 
 int
