@@ -37,7 +37,7 @@
 
 /* The newest librbd (rbd_version's minor number) that was seen to look at
  * the vector of rbd_aio_readv only when the data is there: see
- * destination.h and tests/functional/test_destination.py.
+ * read_buffer.h and tests/functional/test_read_buffer.py.
  */
 #define COMPAT_LATE_VECTORS 20
 

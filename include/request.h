@@ -6,7 +6,7 @@
  * result and wakes the worker.  When the wait is given up (shutdown with
  * the OSDs gone, a revoked key) the worker returns at once and librbd
  * may still deliver whenever it likes: so the request outlives the worker
- * and owns its buffer, or takes the worker's back (destination.h).
+ * and owns its buffer, or takes the worker's back (read_buffer.h).
  */
 
 #ifndef RBDCRYPT_REQUEST_H

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "destination.h"
+#include "read_buffer.h"
 #include "request.h"
 
 enum state {
@@ -29,9 +29,9 @@ struct request {
   ssize_t result;
   atomic_int abandoned_err;  /* set before the state; the first one counts */
   struct request_call *call; /* NULL, or what the completion must free */
-  void *buf;                 /* NULL, or librbd's destination */
-  bool direct;               /* librbd's destination is DESTINATION */
-  struct destination destination;
+  void *buf;                 /* NULL, or what librbd reads into */
+  bool direct;               /* librbd reads into READ_BUFFER */
+  struct read_buffer read_buffer;
 };
 
 void
@@ -300,7 +300,7 @@ request_unref (struct request *r)
     request_unlink (r);
   sem_destroy (&r->wake);
   if (r->direct)
-    destination_release (&r->destination);
+    read_buffer_release (&r->read_buffer);
   free (r->buf);
   free (r);
 }
@@ -400,14 +400,14 @@ request_finish (struct request *r, void *buf, size_t count)
     result = r->result;
     if (buf && result == (ssize_t)count) {
       if (r->direct)
-        destination_fill (&r->destination);
+        read_buffer_fill (&r->read_buffer);
       else
         memcpy (buf, r->buf, count);
     }
   }
   else {
     result = -atomic_load (&r->abandoned_err);
-    if (r->direct && !destination_withdraw (&r->destination))
+    if (r->direct && !read_buffer_withdraw (&r->read_buffer))
       request_wait (r); /* it is being copied, or no address space is left */
   }
   request_unref (r);
@@ -435,7 +435,7 @@ static int
 submit_read (struct request *r, const struct operation *op, rbd_completion_t c)
 {
   if (r->direct)
-    return rbd_aio_readv (r->image, r->destination.vector, 2, op->offset, c);
+    return rbd_aio_readv (r->image, r->read_buffer.vector, 2, op->offset, c);
   return rbd_aio_read (r->image, op->offset, op->count, r->buf, c);
 }
 
@@ -453,7 +453,7 @@ request_perform (const struct request_context *context,
 {
   struct requests *rs = context->requests;
   const bool direct =
-      op->to && op->count >= DESTINATION_MIN && destination_possible ();
+      op->to && op->count >= READ_BUFFER_MIN && read_buffer_possible ();
   const size_t buf_size = op->to && !direct ? op->count : 0;
   rbd_completion_t c;
   struct request *r;
@@ -465,7 +465,7 @@ request_perform (const struct request_context *context,
     return err;
   r->direct = direct;
   if (direct)
-    destination_set (&r->destination, op->to, op->count);
+    read_buffer_set (&r->read_buffer, op->to, op->count);
   if (op->submit == submit_flush && !requests_unflushed (rs))
     return request_fail (r, 0);
   err = rbd_aio_create_completion (r, completion_callback, &c);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
 /* Does this librbd look at a read's vector only when the data is there?
- * The plugin relies on it (include/destination.h).
+ * The plugin relies on it (include/read_buffer.h).
  *
  *     vectors IMAGE
  *

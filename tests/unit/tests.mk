@@ -15,7 +15,6 @@ unit_tests = \
 	tests/unit/test-ceph-csi \
 	tests/unit/test-deadline \
 	tests/unit/test-debts \
-	tests/unit/test-destination \
 	tests/unit/test-encoding \
 	tests/unit/test-engines \
 	tests/unit/test-environment \
@@ -46,6 +45,7 @@ unit_tests = \
 	tests/unit/test-peers \
 	tests/unit/test-pem \
 	tests/unit/test-profile \
+	tests/unit/test-read-buffer \
 	tests/unit/test-reason \
 	tests/unit/test-record \
 	tests/unit/test-recheck \
@@ -93,8 +93,6 @@ tests_unit_test_deadline_CFLAGS = $(unit_cflags)
 tests_unit_test_deadline_LDADD = $(unit_ldadd)
 tests_unit_test_debts_CFLAGS = $(unit_cflags)
 tests_unit_test_debts_LDADD = $(unit_ldadd)
-tests_unit_test_destination_CFLAGS = $(unit_cflags)
-tests_unit_test_destination_LDADD = $(unit_ldadd)
 tests_unit_test_encoding_CFLAGS = $(unit_cflags)
 tests_unit_test_encoding_LDADD = $(unit_ldadd)
 tests_unit_test_image_spec_CFLAGS = $(unit_cflags)
@@ -164,6 +162,8 @@ tests_unit_test_recheck_CFLAGS = $(unit_cflags)
 tests_unit_test_recheck_LDADD = $(unit_ldadd)
 tests_unit_test_record_CFLAGS = $(unit_cflags)
 tests_unit_test_record_LDADD = $(unit_ldadd)
+tests_unit_test_read_buffer_CFLAGS = $(unit_cflags)
+tests_unit_test_read_buffer_LDADD = $(unit_ldadd)
 tests_unit_test_reason_CFLAGS = $(unit_cflags)
 tests_unit_test_reason_LDADD = $(unit_ldadd)
 tests_unit_test_secret_CFLAGS = $(unit_cflags)

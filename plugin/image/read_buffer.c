@@ -14,10 +14,10 @@
 #include <rbd/librbd.h>
 
 #include "compat.h"
-#include "destination.h"
+#include "read_buffer.h"
 
 /* What HEAD holds before the data comes. */
-static unsigned char nothing[DESTINATION_HEAD];
+static unsigned char nothing[READ_BUFFER_HEAD];
 static bool possible;
 
 static int
@@ -38,7 +38,7 @@ look_once (void)
 }
 
 bool
-destination_possible (void)
+read_buffer_possible (void)
 {
   static pthread_once_t once = PTHREAD_ONCE_INIT;
 
@@ -47,41 +47,41 @@ destination_possible (void)
 }
 
 void
-destination_set (struct destination *d, void *buf, size_t count)
+read_buffer_set (struct read_buffer *b, void *buf, size_t count)
 {
-  memcpy (d->head, nothing, sizeof d->head);
-  d->buf = buf;
-  d->elsewhere = NULL;
-  d->vector[0].iov_base = d->head;
-  d->vector[0].iov_len = sizeof d->head;
-  d->vector[1].iov_base = d->buf + sizeof d->head;
-  d->vector[1].iov_len = count - sizeof d->head;
+  memcpy (b->head, nothing, sizeof b->head);
+  b->buf = buf;
+  b->elsewhere = NULL;
+  b->vector[0].iov_base = b->head;
+  b->vector[0].iov_len = sizeof b->head;
+  b->vector[1].iov_base = b->buf + sizeof b->head;
+  b->vector[1].iov_len = count - sizeof b->head;
 }
 
 void
-destination_fill (struct destination *d)
+read_buffer_fill (struct read_buffer *b)
 {
-  memcpy (d->buf, d->head, sizeof d->head);
+  memcpy (b->buf, b->head, sizeof b->head);
 }
 
 bool
-destination_withdraw (struct destination *d)
+read_buffer_withdraw (struct read_buffer *b)
 {
   /* Reserves addresses; pages come when librbd writes there. */
-  void *elsewhere = mmap (NULL, d->vector[1].iov_len, PROT_READ | PROT_WRITE,
+  void *elsewhere = mmap (NULL, b->vector[1].iov_len, PROT_READ | PROT_WRITE,
                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
   if (elsewhere == MAP_FAILED)
     return false;
-  d->elsewhere = elsewhere;
-  __atomic_store_n (&d->vector[1].iov_base, elsewhere, __ATOMIC_SEQ_CST);
+  b->elsewhere = elsewhere;
+  __atomic_store_n (&b->vector[1].iov_base, elsewhere, __ATOMIC_SEQ_CST);
   return membarrier (MEMBARRIER_CMD_PRIVATE_EXPEDITED) == 0 &&
-         memcmp (d->head, nothing, sizeof nothing) == 0;
+         memcmp (b->head, nothing, sizeof nothing) == 0;
 }
 
 void
-destination_release (struct destination *d)
+read_buffer_release (struct read_buffer *b)
 {
-  if (d->elsewhere)
-    munmap (d->elsewhere, d->vector[1].iov_len);
+  if (b->elsewhere)
+    munmap (b->elsewhere, b->vector[1].iov_len);
 }

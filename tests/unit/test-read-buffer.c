@@ -13,24 +13,24 @@
 
 #include <cmocka.h>
 
-#include "destination.h"
+#include "read_buffer.h"
 
-#define COUNT DESTINATION_MIN
+#define COUNT READ_BUFFER_MIN
 #define RACES 20000
 
 static unsigned char data[COUNT], buf[COUNT];
 
 /* What librbd does once the data is there: ReadResult.cc. */
 static void
-deliver (struct destination *d)
+deliver (struct read_buffer *b)
 {
   size_t offset = 0;
 
   for (int i = 0; i < 2; i++) {
-    void *to = __atomic_load_n (&d->vector[i].iov_base, __ATOMIC_RELAXED);
+    void *to = __atomic_load_n (&b->vector[i].iov_base, __ATOMIC_RELAXED);
 
-    memcpy (to, data + offset, d->vector[i].iov_len);
-    offset += d->vector[i].iov_len;
+    memcpy (to, data + offset, b->vector[i].iov_len);
+    offset += b->vector[i].iov_len;
   }
 }
 
@@ -38,7 +38,7 @@ static int
 prepare (void **state)
 {
   (void)state;
-  assert_true (destination_possible ());
+  assert_true (read_buffer_possible ());
   for (size_t i = 0; i < COUNT; i++)
     data[i] = i * 7 + 1;
   memset (buf, 0, sizeof buf);
@@ -48,47 +48,47 @@ prepare (void **state)
 static void
 a_read_that_arrives_is_whole (void **state)
 {
-  struct destination d;
+  struct read_buffer b;
 
   (void)state;
-  destination_set (&d, buf, COUNT);
-  assert_int_equal (d.vector[0].iov_len + d.vector[1].iov_len, COUNT);
-  deliver (&d);
-  destination_fill (&d);
+  read_buffer_set (&b, buf, COUNT);
+  assert_int_equal (b.vector[0].iov_len + b.vector[1].iov_len, COUNT);
+  deliver (&b);
+  read_buffer_fill (&b);
   assert_memory_equal (buf, data, COUNT);
-  destination_release (&d);
+  read_buffer_release (&b);
 }
 
 static void
 what_comes_after_a_withdrawal_goes_elsewhere (void **state)
 {
   static const unsigned char untouched[COUNT];
-  struct destination d;
+  struct read_buffer b;
 
   (void)state;
-  destination_set (&d, buf, COUNT);
-  assert_true (destination_withdraw (&d));
-  deliver (&d);
+  read_buffer_set (&b, buf, COUNT);
+  assert_true (read_buffer_withdraw (&b));
+  deliver (&b);
   assert_memory_equal (buf, untouched, COUNT);
-  destination_release (&d);
+  read_buffer_release (&b);
 }
 
 static void
 what_has_begun_to_arrive_is_waited_for (void **state)
 {
-  struct destination d;
+  struct read_buffer b;
 
   (void)state;
-  destination_set (&d, buf, COUNT);
-  deliver (&d);
-  assert_false (destination_withdraw (&d));
-  destination_release (&d);
+  read_buffer_set (&b, buf, COUNT);
+  deliver (&b);
+  assert_false (read_buffer_withdraw (&b));
+  read_buffer_release (&b);
 }
 
 /* Two threads at the same moment, many times. */
 struct race {
   atomic_uint turn, delivered;
-  struct destination d;
+  struct read_buffer b;
 };
 
 static void *
@@ -101,7 +101,7 @@ deliver_in_turn (void *opaque)
       ;
     for (volatile unsigned i = 0; i < turn % 64; i++)
       ;
-    deliver (&race->d);
+    deliver (&race->b);
     atomic_store (&race->delivered, turn);
   }
   return NULL;
@@ -117,23 +117,23 @@ a_withdrawn_buffer_is_never_written (void **state)
   (void)state;
   assert_int_equal (pthread_create (&thread, NULL, deliver_in_turn, &race), 0);
   for (unsigned turn = 1; turn <= RACES; turn++) {
-    destination_set (&race.d, buf, COUNT);
+    read_buffer_set (&race.b, buf, COUNT);
     atomic_store (&race.turn, turn);
     for (volatile unsigned i = 0; i < turn % 61; i++)
       ;
-    if (destination_withdraw (&race.d)) {
+    if (read_buffer_withdraw (&race.b)) {
       /* Now it has another owner. */
-      buf[COUNT - 1] = buf[DESTINATION_HEAD] = 0;
+      buf[COUNT - 1] = buf[READ_BUFFER_HEAD] = 0;
       while (atomic_load (&race.delivered) != turn)
         ;
       assert_int_equal (buf[COUNT - 1], 0);
-      assert_int_equal (buf[DESTINATION_HEAD], 0);
+      assert_int_equal (buf[READ_BUFFER_HEAD], 0);
       withdrawn++;
     }
     else
       while (atomic_load (&race.delivered) != turn)
         ;
-    destination_release (&race.d);
+    read_buffer_release (&race.b);
   }
   pthread_join (thread, NULL);
   print_message ("%u of %u in time\n", withdrawn, RACES);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* Where a read goes: the caller's own buffer, which can be taken back.
+/* The caller's own buffer, which a read goes to and which can be taken back.
  *
  * A read that is given up is still librbd's, and nbdkit uses the buffer
  * for something else as soon as its worker returns.  A buffer of the
@@ -22,45 +22,45 @@
  * follows at once, and nothing but that is to be waited for.
  */
 
-#ifndef RBDCRYPT_DESTINATION_H
-#define RBDCRYPT_DESTINATION_H
+#ifndef RBDCRYPT_READ_BUFFER_H
+#define RBDCRYPT_READ_BUFFER_H
 
 #include <stdbool.h>
 #include <stddef.h>
 
 #include <sys/uio.h>
 
-#define DESTINATION_HEAD 16
+#define READ_BUFFER_HEAD 16
 
 /* Smaller reads are copied: that costs less than this. */
-#define DESTINATION_MIN (32 * 1024)
+#define READ_BUFFER_MIN (32 * 1024)
 
-struct destination {
+struct read_buffer {
   struct iovec vector[2]; /* for rbd_aio_readv; must not move */
-  unsigned char head[DESTINATION_HEAD];
+  unsigned char head[READ_BUFFER_HEAD];
   unsigned char *buf; /* the caller's */
   void *elsewhere;    /* NULL, or what vector[1] points to since then */
 };
 
-/* Once per process, before the first destination_set.  False: this
+/* Once per process, before the first read_buffer_set.  False: this
  * kernel or this librbd does not allow it, use none of this.
  */
-extern bool destination_possible (void);
+extern bool read_buffer_possible (void);
 
-/* COUNT bytes, at least DESTINATION_MIN, are to go to BUF. */
-extern void destination_set (struct destination *d, void *buf, size_t count);
+/* COUNT bytes, at least READ_BUFFER_MIN, are to go to BUF. */
+extern void read_buffer_set (struct read_buffer *b, void *buf, size_t count);
 
 /* All has arrived: complete the caller's buffer. */
-extern void destination_fill (struct destination *d);
+extern void read_buffer_fill (struct read_buffer *b);
 
 /* Nothing shall be written to the caller's buffer any more.  False: it
  * is being written to just now, and the completion follows at once; or
  * there is no address space, and only the completion, whenever it comes,
  * makes the buffer safe: wait for it.
  */
-extern bool destination_withdraw (struct destination *d);
+extern bool read_buffer_withdraw (struct read_buffer *b);
 
 /* After the completion. */
-extern void destination_release (struct destination *d);
+extern void read_buffer_release (struct read_buffer *b);
 
-#endif /* RBDCRYPT_DESTINATION_H */
+#endif /* RBDCRYPT_READ_BUFFER_H */
