@@ -17,7 +17,7 @@
  *
  * Our own writers of one sector take turns (behind.h), so that each reads what
  * the one before wrote.  Other servers take no turns with us, so what did not
- * change is not written (parts.c).  If the server dies between the requests
+ * change is not written (partial.c).  If the server dies between the requests
  * that this takes, another reader finds garbage beside what was written, and
  * this engine zeros.  A write of less than 512 bytes is not answered early: it
  * may have to be done again.

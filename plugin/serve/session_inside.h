@@ -212,13 +212,13 @@ extern void session_report_lost (struct session *s);
  */
 extern bool session_may_report (const struct session *s);
 
-/* --- parts.c --- */
+/* --- partial.c --- */
 
 /* Have librbd write OP's parts; COMPLETE follows from any thread, with -EILSEQ
  * when one that had to match did not.  0; or -errno, and it does not follow.
  */
-extern int parts_submit (struct behind_op *op,
-                         void (*complete) (struct behind_op *op, int result));
+extern int partial_submit (struct behind_op *op,
+                           void (*complete) (struct behind_op *op, int result));
 
 /* --- session_count.c --- */
 

@@ -19,7 +19,7 @@ serve_sources += \
 	plugin/serve/logins.c \
 	plugin/serve/losses.c \
 	plugin/serve/merge.c \
-	plugin/serve/parts.c \
+	plugin/serve/partial.c \
 	plugin/serve/places.c \
 	plugin/serve/recheck.c \
 	plugin/serve/refresh.c \

@@ -85,7 +85,7 @@ submit (void *opaque, struct behind_op *op)
 
   (void)opaque;
   if (op->parts)
-    return parts_submit (op, complete);
+    return partial_submit (op, complete);
   r = rbd_aio_create_completion (op, completed, &c);
   if (r < 0)
     return r;

@@ -2,7 +2,7 @@
 
 /* The payload over a store in memory: against a plain array that does the
  * same, from several threads, and with a store that fails.  Parts of sectors go
- * through parts.c, to a librbd of our own that does them in any order.
+ * through partial.c, to a librbd of our own that does them in any order.
  */
 
 #include "config.h"
@@ -136,7 +136,7 @@ memory_write (void *opaque, const void *buf, size_t count, uint64_t offset)
   return 0;
 }
 
-/* --- librbd, as parts.c uses it --- */
+/* --- librbd, as partial.c uses it --- */
 
 /* A request, which is its completion as well. */
 struct request {
@@ -273,7 +273,7 @@ memory_write_parts (struct memory *m, struct held *h,
   };
   uint64_t state = h->start + h->buf[0];
 
-  assert_int_equal (parts_submit (&op, operation_done), 0);
+  assert_int_equal (partial_submit (&op, operation_done), 0);
   while (image.nr > 0)
     do_request (&image, random_below (&state, image.nr));
   assert_true (image.done);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* Parts of sectors, written so that nothing is undone that another client
+/* Writes of parts of sectors, so that nothing is undone that another client
  * of the image has written to the same sector.
  *
  * librbd compares and writes at once.  At the first write to a sector all of
@@ -20,18 +20,18 @@
 #include "session_inside.h"
 #include "payload.h"
 
-struct parts;
+struct partial_write;
 
 /* A request to librbd. */
 struct request_of {
-  struct parts *parts;
+  struct partial_write *write;
   const struct payload_edge *whole; /* NULL, or what is compared */
   bool may_differ;                  /* and then another client wrote it */
   uint64_t mismatch;
 };
 
 /* An operation's requests, which are under way all at once. */
-struct parts {
+struct partial_write {
   struct behind_op *op;
   void (*complete) (struct behind_op *op, int result);
   atomic_uint left; /* requests, and the maker of more */
@@ -43,40 +43,39 @@ struct parts {
  * which all would be tried again.
  */
 static void
-note (struct parts *ps, int err)
+note (struct partial_write *w, int err)
 {
   int old = 0;
 
-  if (!atomic_compare_exchange_strong (&ps->result, &old, err) &&
-      old == -EILSEQ)
-    atomic_compare_exchange_strong (&ps->result, &old, err);
+  if (!atomic_compare_exchange_strong (&w->result, &old, err) && old == -EILSEQ)
+    atomic_compare_exchange_strong (&w->result, &old, err);
 }
 
 static void
-leave (struct parts *ps)
+leave (struct partial_write *w)
 {
-  if (atomic_fetch_sub (&ps->left, 1) > 1)
+  if (atomic_fetch_sub (&w->left, 1) > 1)
     return;
-  ps->complete (ps->op, atomic_load (&ps->result));
-  free (ps);
+  w->complete (w->op, atomic_load (&w->result));
+  free (w);
 }
 
-static void submit_between (struct parts *ps, struct request_of *r,
+static void submit_between (struct partial_write *w, struct request_of *r,
                             size_t start, size_t end);
 
 static void
 finish (struct request_of *r, int result)
 {
   const struct payload_edge *edge = r->whole;
-  struct parts *ps = r->parts;
+  struct partial_write *w = r->write;
 
   if (edge && (result == -EILSEQ || result == -EINVAL)) {
     r->whole = NULL;
-    submit_between (ps, r, edge->at, edge->at + ps->op->parts->sector_size);
+    submit_between (w, r, edge->at, edge->at + w->op->parts->sector_size);
   }
   else if (result < 0 && !(result == -EILSEQ && r->may_differ))
-    note (ps, result);
-  leave (ps);
+    note (w, result);
+  leave (w);
 }
 
 static void
@@ -88,21 +87,21 @@ completed (rbd_completion_t c, void *arg)
   finish (arg, result);
 }
 
-/* COUNT bytes, AT in the operation's place.  BEFORE: NULL, or what must be
+/* COUNT bytes, AT in the operation's range.  BEFORE: NULL, or what must be
  * there.
  */
 static void
-submit (struct parts *ps, struct request_of *r, size_t at, size_t count,
+submit (struct partial_write *w, struct request_of *r, size_t at, size_t count,
         const unsigned char *before)
 {
-  const struct behind_op *op = ps->op;
+  const struct behind_op *op = w->op;
   const char *bytes = (const char *)op->buffer.bytes + at;
   const uint64_t offset = op->change.offset + at;
   rbd_completion_t c;
   int err;
 
-  r->parts = ps;
-  atomic_fetch_add (&ps->left, 1);
+  r->write = w;
+  atomic_fetch_add (&w->left, 1);
   err = rbd_aio_create_completion (r, completed, &c);
   if (err < 0) {
     finish (r, err);
@@ -120,54 +119,54 @@ submit (struct parts *ps, struct request_of *r, size_t at, size_t count,
 
 /* What of the parts lies in [START, END); R: for what the client covers. */
 static void
-submit_between (struct parts *ps, struct request_of *r, size_t start,
+submit_between (struct partial_write *w, struct request_of *r, size_t start,
                 size_t end)
 {
   static const unsigned char unwritten[XTS_PART];
-  const struct payload_parts *what = ps->op->parts;
+  const struct payload_parts *what = w->op->parts;
   const size_t from = what->from > start ? what->from : start;
   const size_t to = what->to < end ? what->to : end;
 
   if (from < to)
-    submit (ps, r, from, to - from, NULL);
+    submit (w, r, from, to - from, NULL);
   for (unsigned i = 0; i < what->nr; i++) {
     const struct payload_part *part = &what->list[i];
 
     if (part->at < start || part->at >= end)
       continue;
-    ps->list[i].may_differ = !part->before;
-    submit (ps, &ps->list[i], part->at, XTS_PART,
+    w->list[i].may_differ = !part->before;
+    submit (w, &w->list[i], part->at, XTS_PART,
             part->before ? part->before : unwritten);
   }
 }
 
 int
-parts_submit (struct behind_op *op,
-              void (*complete) (struct behind_op *op, int result))
+partial_submit (struct behind_op *op,
+                void (*complete) (struct behind_op *op, int result))
 {
   const struct payload_parts *what = op->parts;
   size_t start = 0, end = op->change.count;
-  struct parts *ps = calloc (1, sizeof *ps);
+  struct partial_write *w = calloc (1, sizeof *w);
 
-  if (!ps)
+  if (!w)
     return -ENOMEM;
-  ps->op = op;
-  ps->complete = complete;
-  atomic_init (&ps->left, 1);
-  atomic_init (&ps->result, 0);
+  w->op = op;
+  w->complete = complete;
+  atomic_init (&w->left, 1);
+  atomic_init (&w->result, 0);
   for (unsigned i = 0; i < what->nr_edges; i++) {
     const struct payload_edge *edge = &what->edges[i];
 
     if (!edge->whole)
       continue;
-    ps->edges[i].whole = edge;
-    submit (ps, &ps->edges[i], edge->at, what->sector_size, edge->before);
+    w->edges[i].whole = edge;
+    submit (w, &w->edges[i], edge->at, what->sector_size, edge->before);
     if (edge->at == 0)
       start = what->sector_size;
     else
       end = edge->at;
   }
-  submit_between (ps, &ps->middle, start, end);
-  leave (ps);
+  submit_between (w, &w->middle, start, end);
+  leave (w);
   return 0;
 }
