@@ -38,7 +38,7 @@
 #include "buffers.h"
 #include "debts.h"
 #include "doubt.h"
-#include "places.h"
+#include "overlaps.h"
 #include "unflushed.h"
 
 /* The most operations that are merged into one. */
@@ -144,7 +144,7 @@ struct behind {
   bool wipe;
   int abandoned;
   uint64_t used, clock;
-  size_t nr_rooms; /* at most PLACES_MAX */
+  size_t nr_rooms; /* at most OVERLAPS_MAX */
   uint64_t turn;   /* in which no room was left */
   struct behind_ops answered, held;
   uint64_t held_bytes;
@@ -153,7 +153,7 @@ struct behind {
   TAILQ_HEAD (, behind_waiter) sleepers;
   TAILQ_HEAD (, behind_reader) readers;
   TAILQ_HEAD (, behind_flush) flushes;
-  struct places places; /* at the end: most of it is seldom touched */
+  struct overlaps ranges; /* at the end: most of it is seldom touched */
 };
 
 /* A connection. */

@@ -50,7 +50,7 @@ void
 behind_init (struct behind *b, struct behind_pool *pool, uint64_t limit,
              const struct behind_store *store, void *opaque)
 {
-  memset (b, 0, offsetof (struct behind, places.list));
+  memset (b, 0, offsetof (struct behind, ranges.list));
   b->pool = pool;
   b->limit = limit;
   b->store = *store;
@@ -67,14 +67,14 @@ behind_init (struct behind *b, struct behind_pool *pool, uint64_t limit,
 void
 behind_destroy (struct behind *b)
 {
-  assert (b->places.nr == 0 && TAILQ_EMPTY (&b->sleepers));
+  assert (b->ranges.nr == 0 && TAILQ_EMPTY (&b->sleepers));
 }
 
 void
 behind_admit (struct behind *b, const struct behind_geometry *geometry)
 {
   behind_lock (b);
-  assert (b->places.nr == 0);
+  assert (b->ranges.nr == 0);
   b->geometry = *geometry;
   b->abandoned = 0;
   b->wipe = b->hurry = false;
@@ -89,7 +89,7 @@ behind_answer_late (struct behind *b)
   behind_unlock (b);
 }
 
-/* --- places --- */
+/* --- ranges --- */
 
 /* What OP must not share with another. */
 static void
@@ -123,7 +123,7 @@ let_others_go (struct behind *b, const struct behind_op *op,
   struct behind_op *other;
   size_t i = SIZE_MAX;
 
-  while ((other = places_next (&b->places, &i, op->from, op->to))) {
+  while ((other = overlaps_next (&b->ranges, &i, op->from, op->to))) {
     if (other->nr < op->nr || other->blockers == 0 || --other->blockers > 0)
       continue;
     if (other->filled)
@@ -196,7 +196,7 @@ finish (struct behind_op *op, int result, struct behind_op **ready)
     grant_room (b->pool);
     return;
   }
-  places_remove (&b->places, op->from, op->to, op);
+  overlaps_remove (&b->ranges, op->from, op->to, op);
   if (op->answered) {
     leave_answered (op, result);
     let_readers_go (b, op);
@@ -293,7 +293,7 @@ take_place (struct behind *b, struct behind_op *op)
   }
   op->nr = ++b->clock;
   set_bounds (b, op);
-  op->blockers = places_add (&b->places, op->from, op->to, op);
+  op->blockers = overlaps_add (&b->ranges, op->from, op->to, op);
   if (MUTANT (OVERLAP))
     op->blockers = 0;
   return 0;
@@ -431,8 +431,8 @@ answered_within (const struct behind *b, uint64_t start, uint64_t end)
   unsigned nr = 0;
   size_t i = SIZE_MAX;
 
-  /* A place may be larger than what is changed there. */
-  while ((op = places_next (&b->places, &i, start, end)))
+  /* A range may be larger than what is changed in it. */
+  while ((op = overlaps_next (&b->ranges, &i, start, end)))
     nr += op->answered && op->start < end && start < op->end;
   return nr;
 }
@@ -514,8 +514,8 @@ behind_abandon (struct behind *b, int err)
   behind_lock (b);
   b->abandoned = err;
   wake_all (b, err);
-  for (size_t i = 0; MUTANT (DROPPED) && i < b->places.nr; i++)
-    b->places.list[i].op->unwanted = true;
+  for (size_t i = 0; MUTANT (DROPPED) && i < b->ranges.nr; i++)
+    b->ranges.list[i].op->unwanted = true;
   behind_unlock (b);
 }
 
@@ -539,8 +539,8 @@ behind_forsake (struct behind *b)
   b->abandoned = EIO;
   wake_all (b, EIO);
   merge_forget (b);
-  for (size_t i = 0; i < b->places.nr; i++) {
-    struct behind_op *op = b->places.list[i].op;
+  for (size_t i = 0; i < b->ranges.nr; i++) {
+    struct behind_op *op = b->ranges.list[i].op;
 
     forsake (b, op);
     if (op->filled && !op->inside) {
@@ -549,7 +549,7 @@ behind_forsake (struct behind *b)
       never = op;
     }
   }
-  b->places.nr = b->places.longest = 0;
+  b->ranges.nr = b->ranges.longest = 0;
   behind_unlock (b);
   submit_all (b, never);
 }

@@ -23,7 +23,7 @@ void
 behind_count (struct behind *b, struct unflushed_count *count, uint64_t bytes)
 {
   behind_lock (b);
-  assert (b->places.nr == 0);
+  assert (b->ranges.nr == 0);
   b->count = count;
   b->doubt.bytes = bytes;
   losses_count (b);

@@ -53,9 +53,9 @@ has_neighbour (const struct behind_op *op)
   const struct behind_op *other;
   size_t i = SIZE_MAX;
 
-  while ((other = places_next (&op->behind->places, &i,
-                               start > MERGE_NEAR ? start - MERGE_NEAR : 0,
-                               end_of (op) + MERGE_NEAR)))
+  while ((other = overlaps_next (&op->behind->ranges, &i,
+                                 start > MERGE_NEAR ? start - MERGE_NEAR : 0,
+                                 end_of (op) + MERGE_NEAR)))
     if (other != op && other->filled && is_whole (other))
       return true;
   return false;
@@ -65,7 +65,7 @@ has_neighbour (const struct behind_op *op)
 static struct behind_op *
 held_beside (const struct behind_op *op, bool before)
 {
-  const struct places *places = &op->behind->places;
+  const struct overlaps *ranges = &op->behind->ranges;
   const uint64_t start = op->change.offset;
   const uint64_t at = before ? start - 1 : end_of (op);
   struct behind_op *other;
@@ -74,8 +74,8 @@ held_beside (const struct behind_op *op, bool before)
   if (before && start == 0)
     return NULL;
   /* None that is held is longer. */
-  i = places_find (places, at > MERGE_WRITE ? at - MERGE_WRITE : 0);
-  while ((other = places_next (places, &i, at, at + 1)))
+  i = overlaps_find (ranges, at > MERGE_WRITE ? at - MERGE_WRITE : 0);
+  while ((other = overlaps_next (ranges, &i, at, at + 1)))
     if (other->held &&
         (before ? end_of (other) == start : other->change.offset == at))
       return other;
@@ -89,7 +89,7 @@ something_waits_for (const struct behind_op *op)
   struct behind_op *other;
   size_t i = SIZE_MAX;
 
-  while ((other = places_next (&op->behind->places, &i, op->from, op->to)))
+  while ((other = overlaps_next (&op->behind->ranges, &i, op->from, op->to)))
     if (other != op)
       return !MUTANT (HELD_BEGUN);
   return false;
@@ -217,7 +217,7 @@ merge_forget (struct behind *b)
 {
   while (!TAILQ_EMPTY (&b->held))
     take (TAILQ_FIRST (&b->held));
-  for (size_t i = 0; i < b->places.nr; i++)
-    b->places.list[i].op->noted = false;
+  for (size_t i = 0; i < b->ranges.nr; i++)
+    b->ranges.list[i].op->noted = false;
   b->nr_noted = MUTANT (FORGET) ? b->nr_noted : 0;
 }

@@ -66,10 +66,10 @@ static bool
 fits (const struct behind *b, uint64_t bytes)
 {
   if (MUTANT (ROOM))
-    return b->nr_rooms < PLACES_MAX;
+    return b->nr_rooms < OVERLAPS_MAX;
   if (b->used == 0 && b->nr_rooms == 0 && !MUTANT (OWN_WRITE))
     return true;
-  return b->nr_rooms < PLACES_MAX &&
+  return b->nr_rooms < OVERLAPS_MAX &&
          b->used + bytes <= (b->limit > 0 ? b->limit : BEHIND_DEFAULT) &&
          b->pool->used + bytes <= b->pool->limit;
 }

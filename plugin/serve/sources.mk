@@ -4,7 +4,7 @@ serve_sources += \
 	include/doubt.h \
 	include/export.h \
 	include/logins.h \
-	include/places.h \
+	include/overlaps.h \
 	include/recheck.h \
 	include/session.h \
 	include/tasks.h \
@@ -19,8 +19,8 @@ serve_sources += \
 	plugin/serve/logins.c \
 	plugin/serve/losses.c \
 	plugin/serve/merge.c \
+	plugin/serve/overlaps.c \
 	plugin/serve/partial.c \
-	plugin/serve/places.c \
 	plugin/serve/recheck.c \
 	plugin/serve/refresh.c \
 	plugin/serve/revocation.c \

@@ -130,7 +130,7 @@ static void sleep_on (bool *waker);
 #include "plugin/serve/doubt.c"
 #include "plugin/serve/losses.c"
 #include "plugin/serve/merge.c"
-#include "plugin/serve/places.c"
+#include "plugin/serve/overlaps.c"
 #include "plugin/serve/room.c"
 #include "plugin/serve/behind.c"
 
@@ -782,8 +782,8 @@ check_merging (const struct volume *v)
     nr_held++;
     bytes += m->change.count;
   }
-  for (size_t i = 0; i < b->places.nr; i++)
-    nr_noted += b->places.list[i].op->noted;
+  for (size_t i = 0; i < b->ranges.nr; i++)
+    nr_noted += b->ranges.list[i].op->noted;
   if (nr_held != b->nr_held || bytes != b->held_bytes ||
       nr_noted != b->nr_noted)
     fail ("what is held or noted is miscounted");
@@ -811,7 +811,7 @@ check_held (struct volume *v)
       if (m->answered <= r->since && !r->waiter.awake &&
           overlap (m->start, m->end, r->start, r->end))
         fail ("a read waits for what is held back");
-    while ((other = places_next (&v->behind.places, &i, m->from, m->to)))
+    while ((other = overlaps_next (&v->behind.ranges, &i, m->from, m->to)))
       if (other != m)
         fail ("an operation waits for what is held back");
   }

@@ -5,10 +5,10 @@
 #include <assert.h>
 #include <string.h>
 
-#include "places.h"
+#include "overlaps.h"
 
 size_t
-places_find (const struct places *p, uint64_t from)
+overlaps_find (const struct overlaps *p, uint64_t from)
 {
   size_t low = 0, high = p->nr;
 
@@ -24,31 +24,32 @@ places_find (const struct places *p, uint64_t from)
 }
 
 struct behind_op *
-places_next (const struct places *p, size_t *i, uint64_t from, uint64_t to)
+overlaps_next (const struct overlaps *p, size_t *i, uint64_t from, uint64_t to)
 {
   if (*i == SIZE_MAX) /* none that begins earlier can reach FROM */
-    *i = places_find (p, from > p->longest ? from - p->longest : 0);
+    *i = overlaps_find (p, from > p->longest ? from - p->longest : 0);
   while (*i < p->nr && p->list[*i].from < to) {
-    const struct place *place = &p->list[(*i)++];
+    const struct overlaps_range *range = &p->list[(*i)++];
 
-    if (place->to > from)
-      return place->op;
+    if (range->to > from)
+      return range->op;
   }
   return NULL;
 }
 
 unsigned
-places_add (struct places *p, uint64_t from, uint64_t to, struct behind_op *op)
+overlaps_add (struct overlaps *p, uint64_t from, uint64_t to,
+              struct behind_op *op)
 {
-  const size_t at = places_find (p, from);
+  const size_t at = overlaps_find (p, from);
   unsigned overlapping = 0;
   size_t i = SIZE_MAX;
 
-  assert (p->nr < PLACES_MAX);
-  while (places_next (p, &i, from, to))
+  assert (p->nr < OVERLAPS_MAX);
+  while (overlaps_next (p, &i, from, to))
     overlapping++;
   memmove (&p->list[at + 1], &p->list[at], (p->nr - at) * sizeof p->list[0]);
-  p->list[at] = (struct place){ from, to, op };
+  p->list[at] = (struct overlaps_range){ from, to, op };
   p->nr++;
   if (to - from > p->longest)
     p->longest = to - from;
@@ -56,7 +57,7 @@ places_add (struct places *p, uint64_t from, uint64_t to, struct behind_op *op)
 }
 
 static void
-find_longest (struct places *p)
+find_longest (struct overlaps *p)
 {
   p->longest = 0;
   for (size_t i = 0; i < p->nr; i++)
@@ -65,10 +66,10 @@ find_longest (struct places *p)
 }
 
 void
-places_remove (struct places *p, uint64_t from, uint64_t to,
-               const struct behind_op *op)
+overlaps_remove (struct overlaps *p, uint64_t from, uint64_t to,
+                 const struct behind_op *op)
 {
-  size_t at = places_find (p, from);
+  size_t at = overlaps_find (p, from);
 
   while (p->list[at].op != op)
     at++;
