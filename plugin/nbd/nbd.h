@@ -214,14 +214,14 @@ extern void shutdown_before_abort (void);
  */
 extern void shutdown_finish (void);
 
-/* --- rescue.c --- */
+/* --- abort_guard.c --- */
 
 /* This thread is one of nbdkit's workers, and inside this plugin or not. */
-extern void rescue_inside (bool inside);
+extern void abort_guard_inside (bool inside);
 
 /* From here on an abort of nbdkit's own does not lose what clients were told
  * is written.  After shutdown_watch.
  */
-extern void rescue_watch (void);
+extern void abort_guard_watch (void);
 
 #endif /* RBDCRYPT_NBD_H */

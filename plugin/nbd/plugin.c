@@ -104,7 +104,7 @@ rbdcrypt_after_fork (void)
   exports = exports_all (&nr);
   if (shutdown_watch (exports, nr, nbdkit_ends) == -1)
     return -1;
-  rescue_watch ();
+  abort_guard_watch ();
   return 0;
 }
 
@@ -319,7 +319,7 @@ rbdcrypt_can_extents (void *handle)
 static struct session_client *
 enter (struct connection *c)
 {
-  rescue_inside (true);
+  abort_guard_inside (true);
   return &c->client.session;
 }
 
@@ -327,7 +327,7 @@ enter (struct connection *c)
 static int
 finish (struct connection *c, const char *what, int r)
 {
-  rescue_inside (false);
+  abort_guard_inside (false);
   if (r >= 0)
     return 0;
   if (r != -ESHUTDOWN && !atomic_exchange (&c->complained, true))

@@ -36,7 +36,7 @@ static _Thread_local volatile sig_atomic_t replies
     __attribute__ ((tls_model ("initial-exec")));
 
 void
-rescue_inside (bool inside)
+abort_guard_inside (bool inside)
 {
   replies = !inside;
 }
@@ -54,7 +54,7 @@ take_abort (int signum)
 }
 
 void
-rescue_watch (void)
+abort_guard_watch (void)
 {
   struct sigaction ours = { .sa_handler = take_abort };
   struct sigaction others;
@@ -67,13 +67,13 @@ rescue_watch (void)
 #else
 
 void
-rescue_inside (bool inside)
+abort_guard_inside (bool inside)
 {
   (void)inside;
 }
 
 void
-rescue_watch (void)
+abort_guard_watch (void)
 {
 }
 
