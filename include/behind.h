@@ -102,8 +102,8 @@ struct behind_op {
   struct behind_op *next;       /* of what the store is to have next */
 
   struct behind_op *merged; /* for the store: what follows it, in one write */
-  bool held, noted;         /* merge.c's own */
-  TAILQ_ENTRY (behind_op) holding;
+  bool gathered, noted;     /* merge.c's own */
+  TAILQ_ENTRY (behind_op) gathering;
 };
 
 TAILQ_HEAD (behind_ops, behind_op);
@@ -146,10 +146,10 @@ struct behind {
   uint64_t used, clock;
   size_t nr_rooms; /* at most OVERLAPS_MAX */
   uint64_t turn;   /* in which no room was left */
-  struct behind_ops answered, held;
-  uint64_t held_bytes;
-  unsigned nr_held, nr_noted; /* nr_noted: writes of streams in the store */
-  bool hurry;                 /* nothing is held */
+  struct behind_ops answered, gathered;
+  uint64_t gathered_bytes;
+  unsigned nr_gathered, nr_noted; /* nr_noted: writes of streams in the store */
+  bool hurry;                     /* nothing is gathered */
   TAILQ_HEAD (, behind_waiter) sleepers;
   TAILQ_HEAD (, behind_reader) readers;
   TAILQ_HEAD (, behind_flush) flushes;
@@ -243,12 +243,14 @@ extern void behind_abandon (struct behind *b, int err);
  */
 extern void behind_forsake (struct behind *b);
 
-/* What is held to be merged goes to the store now.  For this, and for the
- * next, no lock of the store's may be held.
+/* What is gathered to be merged goes to the store now.  For this, and for
+ * the next, no lock of the store's may be held.
  */
-extern void behind_send_held (struct behind *b);
+extern void behind_send_gathered (struct behind *b);
 
-/* And nothing is held until behind_admit: what is under way is waited for. */
+/* And nothing is gathered until behind_admit: what is under way is waited
+ * for.
+ */
 extern void behind_hurry (struct behind *b);
 
 /* From now on, until behind_admit, no buffer keeps what was in it. */

@@ -61,7 +61,7 @@ behind_init (struct behind *b, struct behind_pool *pool, uint64_t limit,
   TAILQ_INIT (&b->sleepers);
   TAILQ_INIT (&b->readers);
   TAILQ_INIT (&b->flushes);
-  TAILQ_INIT (&b->held);
+  TAILQ_INIT (&b->gathered);
 }
 
 void
@@ -250,9 +250,11 @@ submit_all (struct behind *b, struct behind_op *ready)
   }
 }
 
-/* What is held of [START, END) goes to the store now.  Lets go of the lock. */
+/* What is gathered of [START, END) goes to the store now.  Lets go of the
+ * lock.
+ */
 static void
-submit_held (struct behind *b, uint64_t start, uint64_t end)
+submit_gathered (struct behind *b, uint64_t start, uint64_t end)
 {
   struct behind_op *ready = NULL;
 
@@ -299,12 +301,12 @@ take_place (struct behind *b, struct behind_op *op)
   return 0;
 }
 
-/* OP waits for those before it, which are not to be held then. */
+/* OP waits for those before it, which must not stay gathered then. */
 static void
 hurry_others (struct behind_op *op)
 {
-  if (op->blockers > 0 && !MUTANT (HELD_TURN))
-    submit_held (op->behind, op->from, op->to);
+  if (op->blockers > 0 && !MUTANT (GATHERED_TURN))
+    submit_gathered (op->behind, op->from, op->to);
 }
 
 static int
@@ -334,7 +336,7 @@ behind_begin (struct behind *b, unsigned generation,
   op->generation = generation;
   behind_lock (b);
   if (!has_room (b, bytes_of (op)))
-    submit_held (b, 0, UINT64_MAX);
+    submit_gathered (b, 0, UINT64_MAX);
   r = wait_for_room (b, bytes_of (op));
   if (r == 0) {
     r = take_place (b, op);
@@ -406,7 +408,7 @@ behind_end (struct behind_op *op, struct behind_client *client, bool fua)
   }
   else
     fall_asleep (b, &w, op);
-  if (op->blockers == 0 && !merge_hold (op, &ready))
+  if (op->blockers == 0 && !merge_gather (op, &ready))
     go_inside (op, &ready);
   if (ready) {
     behind_unlock (b);
@@ -456,8 +458,8 @@ behind_before_read (struct behind *b, const struct behind_op *alone,
   if (r == 0 && reader.blockers > 0 && !MUTANT (READ)) {
     fall_asleep (b, &reader.waiter, NULL);
     TAILQ_INSERT_TAIL (&b->readers, &reader, link);
-    if (!MUTANT (HELD_READ))
-      submit_held (b, reader.start, reader.end);
+    if (!MUTANT (GATHERED_READ))
+      submit_gathered (b, reader.start, reader.end);
     r = sleep_until_woken (&reader.waiter);
     TAILQ_REMOVE (&b->readers, &reader, link);
   }
@@ -477,8 +479,8 @@ behind_flush (struct behind *b, struct behind_client *client)
   if (r == 0 && !TAILQ_EMPTY (&b->answered) && !MUTANT (FLUSH)) {
     fall_asleep (b, &flush.waiter, NULL);
     TAILQ_INSERT_TAIL (&b->flushes, &flush, link);
-    if (!MUTANT (HELD_FLUSH))
-      submit_held (b, 0, UINT64_MAX);
+    if (!MUTANT (GATHERED_FLUSH))
+      submit_gathered (b, 0, UINT64_MAX);
     r = sleep_until_woken (&flush.waiter);
     TAILQ_REMOVE (&b->flushes, &flush, link);
   }
@@ -555,10 +557,10 @@ behind_forsake (struct behind *b)
 }
 
 void
-behind_send_held (struct behind *b)
+behind_send_gathered (struct behind *b)
 {
   behind_lock (b);
-  submit_held (b, 0, UINT64_MAX);
+  submit_gathered (b, 0, UINT64_MAX);
   behind_unlock (b);
 }
 
@@ -568,7 +570,7 @@ behind_hurry (struct behind *b)
   behind_lock (b);
   b->hurry = !MUTANT (HURRY);
   behind_unlock (b);
-  behind_send_held (b);
+  behind_send_gathered (b);
 }
 
 void

@@ -80,19 +80,19 @@ extern int losses_tell (struct behind *b, struct behind_client *client);
 /* OP, and what was merged with it, is READY for the store. */
 extern void go_inside (struct behind_op *op, struct behind_op **ready);
 
-/* OP could go to the store now.  True: it is held for a while, or READY with
- * others.
+/* OP could go to the store now.  True: it is gathered for a while, or READY
+ * with others.
  */
-extern bool merge_hold (struct behind_op *op, struct behind_op **ready);
+extern bool merge_gather (struct behind_op *op, struct behind_op **ready);
 
-/* OP is over: what is held and may go now is READY. */
+/* OP is over: what is gathered and may go now is READY. */
 extern void merge_over (struct behind_op *op, struct behind_op **ready);
 
-/* What is held of [START, END) is READY. */
+/* What is gathered of [START, END) is READY. */
 extern void merge_let_go (struct behind *b, uint64_t start, uint64_t end,
                           struct behind_op **ready);
 
-/* The session is over: nothing is held any more, or noted. */
+/* The session is over: nothing is gathered any more, or noted. */
 extern void merge_forget (struct behind *b);
 
 #endif /* RBDCRYPT_BEHIND_INSIDE_H */

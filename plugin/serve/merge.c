@@ -3,20 +3,19 @@
 /* Small adjacent writes go to the store as a single write.
  *
  * Only a few of a stream of small writes are inside the store at a time; the
- * others are held.  When one of those inside is over, the oldest that is held
- * follows, together with all that is held before and after it without a gap: so
- * the next write is as large as what came meanwhile.  A write with nothing else
- * near it is never held, and nothing is held any longer once enough has come
- * together, when a request waits for it (a flush, a read, a write that
- * overlaps or finds no room), when a connection leaves, and at the session's
- * end.
+ * others are gathered.  When one of those inside is over, the oldest of the
+ * gathered follows, together with all that lie before and after it without a
+ * gap: so the next write is as large as what came meanwhile.  A write with
+ * nothing else near it is never gathered.  What is gathered goes once it is
+ * enough, when a request waits for it (a flush, a read, a write that overlaps
+ * or finds no room), when a connection leaves, and at the session's end.
  *
  * librbd merges by itself, but only what waits for the same object, and after
  * it has paid for each request.
  *
- * Only what was answered is held, and only whole sectors.  If the store fails a
- * merged write, all that went into it counts as lost.  All of this with the
- * lock held.
+ * Only what was answered is gathered, and only whole sectors.  If the store
+ * fails a merged write, all that went into it counts as lost.  All of this with
+ * the lock held.
  */
 
 #include "config.h"
@@ -24,7 +23,7 @@
 #include "behind_inside.h"
 
 #ifndef MERGE_BYTES
-#define MERGE_BYTES (1024 * 1024) /* of a merged write, and of what is held */
+#define MERGE_BYTES (1024 * 1024) /* of a merged write, and of all gathered */
 #define MERGE_WRITE (64 * 1024)   /* a larger write gains nothing */
 #define MERGE_NEAR (64 * 1024)    /* between two writes of a stream */
 #define MERGE_INSIDE 2            /* writes of streams in the store */
@@ -61,9 +60,11 @@ has_neighbour (const struct behind_op *op)
   return false;
 }
 
-/* What is held and begins where OP ends; or, BEFORE, ends where it begins. */
+/* What is gathered and begins where OP ends; or, BEFORE, ends where OP
+ * begins.
+ */
 static struct behind_op *
-held_beside (const struct behind_op *op, bool before)
+gathered_beside (const struct behind_op *op, bool before)
 {
   const struct overlaps *ranges = &op->behind->ranges;
   const uint64_t start = op->change.offset;
@@ -73,10 +74,10 @@ held_beside (const struct behind_op *op, bool before)
 
   if (before && start == 0)
     return NULL;
-  /* None that is held is longer. */
+  /* None that is gathered is longer. */
   i = overlaps_find (ranges, at > MERGE_WRITE ? at - MERGE_WRITE : 0);
   while ((other = overlaps_next (ranges, &i, at, at + 1)))
-    if (other->held &&
+    if (other->gathered &&
         (before ? end_of (other) == start : other->change.offset == at))
       return other;
   return NULL;
@@ -91,7 +92,7 @@ something_waits_for (const struct behind_op *op)
 
   while ((other = overlaps_next (&op->behind->ranges, &i, op->from, op->to)))
     if (other != op)
-      return !MUTANT (HELD_BEGUN);
+      return !MUTANT (GATHERED_BEGUN);
   return false;
 }
 
@@ -107,10 +108,10 @@ go_inside (struct behind_op *op, struct behind_op **ready)
 static void
 take (struct behind_op *op)
 {
-  TAILQ_REMOVE (&op->behind->held, op, holding);
-  op->behind->held_bytes -= op->change.count;
-  op->behind->nr_held--;
-  op->held = false;
+  TAILQ_REMOVE (&op->behind->gathered, op, gathering);
+  op->behind->gathered_bytes -= op->change.count;
+  op->behind->nr_gathered--;
+  op->gathered = false;
 }
 
 /* What may be merged with OP, of which there are BYTES and NR, or NULL. */
@@ -118,7 +119,7 @@ static struct behind_op *
 take_beside (const struct behind_op *op, bool before, uint64_t *bytes,
              unsigned *nr)
 {
-  struct behind_op *other = held_beside (op, before);
+  struct behind_op *other = gathered_beside (op, before);
 
   if (!other || *bytes + other->change.count > MERGE_BYTES ||
       *nr == BEHIND_MERGED)
@@ -136,8 +137,8 @@ note_inside (struct behind_op *op)
   op->behind->nr_noted++;
 }
 
-/* OP is held no longer, nor what lies beside it.  A single write is not noted:
- * writes that are near but do not touch are not held.
+/* OP, and what lies beside it, is gathered no longer.  A single write is not
+ * noted: writes that are near but do not touch are not gathered.
  */
 static void
 let_run_go (struct behind_op *op, struct behind_op **ready)
@@ -161,7 +162,7 @@ let_run_go (struct behind_op *op, struct behind_op **ready)
 }
 
 bool
-merge_hold (struct behind_op *op, struct behind_op **ready)
+merge_gather (struct behind_op *op, struct behind_op **ready)
 {
   struct behind *b = op->behind;
 
@@ -174,12 +175,12 @@ merge_hold (struct behind_op *op, struct behind_op **ready)
   }
   if (something_waits_for (op))
     return false;
-  op->held = true;
-  TAILQ_INSERT_TAIL (&b->held, op, holding);
-  b->held_bytes += op->change.count;
-  b->nr_held++;
-  if (b->held_bytes >= MERGE_BYTES || b->nr_held == BEHIND_MERGED)
-    let_run_go (TAILQ_FIRST (&b->held), ready);
+  op->gathered = true;
+  TAILQ_INSERT_TAIL (&b->gathered, op, gathering);
+  b->gathered_bytes += op->change.count;
+  b->nr_gathered++;
+  if (b->gathered_bytes >= MERGE_BYTES || b->nr_gathered == BEHIND_MERGED)
+    let_run_go (TAILQ_FIRST (&b->gathered), ready);
   return true;
 }
 
@@ -192,9 +193,9 @@ merge_over (struct behind_op *op, struct behind_op **ready)
     return;
   op->noted = false;
   b->nr_noted--;
-  while (b->nr_noted < MERGE_INSIDE && !TAILQ_EMPTY (&b->held) &&
-         !MUTANT (HELD))
-    let_run_go (TAILQ_FIRST (&b->held), ready);
+  while (b->nr_noted < MERGE_INSIDE && !TAILQ_EMPTY (&b->gathered) &&
+         !MUTANT (GATHERED))
+    let_run_go (TAILQ_FIRST (&b->gathered), ready);
 }
 
 void
@@ -203,20 +204,20 @@ merge_let_go (struct behind *b, uint64_t start, uint64_t end,
 {
   struct behind_op *op, *next;
 
-  for (op = TAILQ_FIRST (&b->held); op; op = next) {
-    next = TAILQ_NEXT (op, holding);
+  for (op = TAILQ_FIRST (&b->gathered); op; op = next) {
+    next = TAILQ_NEXT (op, gathering);
     if (op->start >= end || start >= op->end)
       continue;
     let_run_go (op, ready);
-    next = TAILQ_FIRST (&b->held); /* others have gone with it */
+    next = TAILQ_FIRST (&b->gathered); /* others have gone with it */
   }
 }
 
 void
 merge_forget (struct behind *b)
 {
-  while (!TAILQ_EMPTY (&b->held))
-    take (TAILQ_FIRST (&b->held));
+  while (!TAILQ_EMPTY (&b->gathered))
+    take (TAILQ_FIRST (&b->gathered));
   for (size_t i = 0; i < b->ranges.nr; i++)
     b->ranges.list[i].op->noted = false;
   b->nr_noted = MUTANT (FORGET) ? b->nr_noted : 0;

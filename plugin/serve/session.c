@@ -419,7 +419,7 @@ session_client_open (struct session *s, const struct session_info *info,
 void
 session_client_close (struct session *s, const struct session_client *c)
 {
-  behind_send_held (&s->behind); /* no client may be left to flush it */
+  behind_send_gathered (&s->behind); /* no client may be left to flush it */
   behind_client_close (&s->behind, &c->behind);
 }
 

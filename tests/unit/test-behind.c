@@ -55,11 +55,11 @@ enum mutant {
   DOUBT_ONCE,
   DOUBT_FORGOTTEN,
   DOUBT_IDLE,
-  HELD,
-  HELD_TURN,
-  HELD_BEGUN,
-  HELD_READ,
-  HELD_FLUSH,
+  GATHERED,
+  GATHERED_TURN,
+  GATHERED_BEGUN,
+  GATHERED_READ,
+  GATHERED_FLUSH,
   MERGED_PARTS,
   MERGED_RESULT,
   HURRY,
@@ -98,11 +98,11 @@ static const char *const mutant_names[NR_MUTANTS] = {
   "doubt once",
   "doubt forgotten",
   "doubt idle",
-  "held",
-  "held turn",
-  "held begun",
-  "held read",
-  "held flush",
+  "gathered",
+  "gathered turn",
+  "gathered begun",
+  "gathered read",
+  "gathered flush",
   "merged parts",
   "merged result",
   "hurry",
@@ -775,25 +775,25 @@ check_merging (const struct volume *v)
 {
   const struct behind *b = &v->behind;
   const struct behind_op *m;
-  unsigned nr_held = 0, nr_noted = 0;
+  unsigned nr_gathered = 0, nr_noted = 0;
   uint64_t bytes = 0;
 
-  TAILQ_FOREACH (m, &b->held, holding) {
-    nr_held++;
+  TAILQ_FOREACH (m, &b->gathered, gathering) {
+    nr_gathered++;
     bytes += m->change.count;
   }
   for (size_t i = 0; i < b->ranges.nr; i++)
     nr_noted += b->ranges.list[i].op->noted;
-  if (nr_held != b->nr_held || bytes != b->held_bytes ||
+  if (nr_gathered != b->nr_gathered || bytes != b->gathered_bytes ||
       nr_noted != b->nr_noted)
-    fail ("what is held or noted is miscounted");
-  if (nr_held > 0 && (v->hurried || nr_noted < MERGE_INSIDE))
-    fail ("something is held for nothing");
+    fail ("what is gathered or noted is miscounted");
+  if (nr_gathered > 0 && (v->hurried || nr_noted < MERGE_INSIDE))
+    fail ("something is gathered for nothing");
 }
 
-/* Nothing waits for what is held back. */
+/* Nothing waits for what is gathered. */
 static void
-check_held (struct volume *v)
+check_gathered (struct volume *v)
 {
   const struct behind_reader *r;
   const struct behind_flush *f;
@@ -801,19 +801,19 @@ check_held (struct volume *v)
   struct behind_op *other;
 
   check_merging (v);
-  TAILQ_FOREACH (m, &v->behind.held, holding) {
+  TAILQ_FOREACH (m, &v->behind.gathered, gathering) {
     size_t i = SIZE_MAX;
 
     TAILQ_FOREACH (f, &v->behind.flushes, link)
       if (m->answered <= f->until && !f->waiter.awake)
-        fail ("a flush waits for what is held back");
+        fail ("a flush waits for what is gathered");
     TAILQ_FOREACH (r, &v->behind.readers, link)
       if (m->answered <= r->since && !r->waiter.awake &&
           overlap (m->start, m->end, r->start, r->end))
-        fail ("a read waits for what is held back");
+        fail ("a read waits for what is gathered");
     while ((other = overlaps_next (&v->behind.ranges, &i, m->from, m->to)))
       if (other != m)
-        fail ("an operation waits for what is held back");
+        fail ("an operation waits for what is gathered");
   }
 }
 
@@ -1078,8 +1078,8 @@ look_at_the_end (struct volume *v)
   struct debts_range range;
   uint64_t nr_lost = 0;
 
-  if (v->behind.nr_held > 0 || v->behind.nr_noted > 0)
-    fail ("something is held when all is over");
+  if (v->behind.nr_gathered > 0 || v->behind.nr_noted > 0)
+    fail ("something is gathered when all is over");
   open_client (v, w.c);
   running = &w;
   work_flush (&w);
@@ -1112,7 +1112,7 @@ run_schedule (uint64_t number)
     struct volume *v = &volumes[roll (nr_volumes)];
 
     check_count (v);
-    check_held (v);
+    check_gathered (v);
     if (roll (16) == 0)
       pass_time (v);
     if (++steps > 100000)
