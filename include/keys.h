@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* What the files of plugin/keys share.  Nothing outside that room (but
- * its tests) includes this: key.h is the door.
+/* What the files of plugin/keys share.  Nothing outside that directory but
+ * its tests includes this: others include key.h.
  *
  * To add a provider: one file with a struct provider, a line in
  * provider.c and one in sources.mk.  HACKING.md shows it.

@@ -4,11 +4,11 @@
  *
  * A header's Argon2id takes up to a GiB for some seconds: when a host
  * starts, twenty servers at once would take all of its memory.  So each
- * takes a slot first.  A slot is a name in the abstract namespace of Unix
- * sockets: no file, no privilege, and it is free again when its process
- * is gone, however it went.  Another network namespace (a
- * container) counts for itself.  Any user of the host can hold the names:
- * what is won by that is a delay, which is bounded.
+ * takes a turn first.  A turn is a name in the abstract namespace of Unix
+ * sockets: no file, no privilege, and it is free again when its process is
+ * gone, however it went.  Another network namespace (a container) counts for
+ * itself.  Any user of the host can hold the names: what is won by that is a
+ * delay, which is bounded.
  */
 
 #ifndef RBDCRYPT_UNLOCK_TURN_H
@@ -26,15 +26,15 @@
  */
 extern unsigned unlock_turns (uint64_t kib, uint64_t host_kib, unsigned cpus);
 
-/* Wait for a slot.  Returns a descriptor for unlock_turn_give, or
- *   -ETIMEDOUT  no slot was free in time
+/* Wait for a turn.  Returns a descriptor for unlock_turn_give, or
+ *   -ETIMEDOUT  no turn was free in time
  *   -ESHUTDOWN  the deadline was cancelled
  *   -EMFILE,... what the kernel answered
  */
 extern int unlock_turn_take (const struct luks_header *header,
                              const struct deadline *deadline);
 
-/* Nothing happens when SLOT is negative. */
-extern void unlock_turn_give (int slot);
+/* Nothing happens when TURN is negative. */
+extern void unlock_turn_give (int turn);
 
 #endif /* RBDCRYPT_UNLOCK_TURN_H */

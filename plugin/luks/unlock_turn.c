@@ -28,7 +28,7 @@ unlock_turns (uint64_t kib, uint64_t host_kib, unsigned cpus)
 }
 
 static unsigned
-slots_here (uint64_t kib)
+turns_here (uint64_t kib)
 {
   const long pages = sysconf (_SC_PHYS_PAGES);
   const long page_size = sysconf (_SC_PAGESIZE);
@@ -40,7 +40,7 @@ slots_here (uint64_t kib)
 }
 
 static int
-bind_slot (int fd, unsigned number)
+bind_turn (int fd, unsigned number)
 {
   struct sockaddr_un addr = { .sun_family = AF_UNIX };
   const int length =
@@ -56,7 +56,7 @@ int
 unlock_turn_take (const struct luks_header *header,
                   const struct deadline *deadline)
 {
-  const unsigned slots = slots_here (header->unlock_kib);
+  const unsigned turns = turns_here (header->unlock_kib);
   const int fd = socket (AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
   int r = -EADDRINUSE;
 
@@ -64,8 +64,8 @@ unlock_turn_take (const struct luks_header *header,
     return -errno;
   for (;;) {
     /* Costly unlocks have few numbers, which cheaper ones leave them. */
-    for (unsigned i = slots; i > 0; i--) {
-      r = bind_slot (fd, i - 1);
+    for (unsigned i = turns; i > 0; i--) {
+      r = bind_turn (fd, i - 1);
       if (r != -EADDRINUSE)
         break;
     }
@@ -81,8 +81,8 @@ unlock_turn_take (const struct luks_header *header,
 }
 
 void
-unlock_turn_give (int slot)
+unlock_turn_give (int turn)
 {
-  if (slot >= 0)
-    close (slot);
+  if (turn >= 0)
+    close (turn);
 }

@@ -36,9 +36,9 @@ def bound(name):
 
 @pytest.fixture
 def hold():
-    """hold(FIRST): take the slots from number FIRST on.
+    """hold(FIRST): take the turns from number FIRST on.
 
-    The slots are the host's: two runs of these tests take turns.
+    The turns are the host's: two runs of these tests go one by one.
     """
     with contextlib.ExitStack() as stack:
         def take_name(name, seconds):

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """arrows: which file uses which, as the linker sees it.
 
-  tests/unit/test-arrows.py [BUILD]            fail on an arrow up between rooms,
-                                          or on a circle between files
+  tests/unit/test-arrows.py [BUILD]            fail on an arrow up between
+                                               directories, or on a circle
+                                               between files
   tests/unit/test-arrows.py [BUILD] --print    "FILE FILE SYMBOL..." for each arrow
   tests/unit/test-arrows.py [BUILD] --dot      the same for graphviz
 
@@ -14,8 +15,8 @@ import os
 import subprocess
 import sys
 
-# A room may use those that follow its name here, and itself.
-ROOMS = {
+# A directory may use those that follow its name here, and itself.
+DIRECTORIES = {
     "base": (),
     "luks": ("base",),
     "keys": ("base",),
@@ -113,8 +114,8 @@ def main(argv):
     wrong = 0
     for (user, used), names in sorted(drawn.items()):
         above, below = user.split("/")[0], used.split("/")[0]
-        if above != below and below not in ROOMS[above]:
-            print("%s uses %s of %s, a room that it must not know"
+        if above != below and below not in DIRECTORIES[above]:
+            print("%s uses %s of %s, a directory that it must not know"
                   % (user, ", ".join(names), used))
             wrong = 1
     for circle in circles(drawn):

@@ -40,7 +40,7 @@ there_is_always_one (void **state)
   assert_int_equal (unlock_turns (GIB, 64 * GIB, 0), 1);
 }
 
-/* So hungry that every host has one slot for it. */
+/* So hungry that every host has one turn for it. */
 static const struct luks_header hungry = { .unlock_kib = UINT64_MAX / 4 };
 
 static int
@@ -52,39 +52,39 @@ take (int64_t ms, const atomic_bool *cancelled)
 }
 
 static void
-a_slot_is_taken_once_and_given_back (void **state)
+a_turn_is_taken_once_and_given_back (void **state)
 {
-  int slot;
+  int turn;
 
   (void)state;
-  slot = take (5000, NULL);
-  assert_true (slot >= 0);
+  turn = take (5000, NULL);
+  assert_true (turn >= 0);
   assert_int_equal (take (200, NULL), -ETIMEDOUT);
-  unlock_turn_give (slot);
-  slot = take (200, NULL);
-  assert_true (slot >= 0);
-  unlock_turn_give (slot);
+  unlock_turn_give (turn);
+  turn = take (200, NULL);
+  assert_true (turn >= 0);
+  unlock_turn_give (turn);
   unlock_turn_give (-ETIMEDOUT);
 }
 
 static void
 the_wait_can_be_cancelled (void **state)
 {
-  const int slot = take (5000, NULL);
+  const int turn = take (5000, NULL);
   const int64_t begin = monotonic_ms ();
   const atomic_bool yes = true;
 
   (void)state;
-  assert_true (slot >= 0);
+  assert_true (turn >= 0);
   assert_int_equal (take (20000, &yes), -ESHUTDOWN);
   assert_true (monotonic_ms () - begin < 5000);
-  unlock_turn_give (slot);
+  unlock_turn_give (turn);
 }
 
 static void
-a_killed_process_gives_its_slot_back (void **state)
+a_killed_process_gives_its_turn_back (void **state)
 {
-  int ready[2], slot;
+  int ready[2], turn;
   char c;
   pid_t pid;
 
@@ -104,9 +104,9 @@ a_killed_process_gives_its_slot_back (void **state)
   assert_int_equal (take (200, NULL), -ETIMEDOUT);
   kill (pid, SIGKILL);
   waitpid (pid, NULL, 0);
-  slot = take (5000, NULL);
-  assert_true (slot >= 0);
-  unlock_turn_give (slot);
+  turn = take (5000, NULL);
+  assert_true (turn >= 0);
+  unlock_turn_give (turn);
 }
 
 int
@@ -115,9 +115,9 @@ main (void)
   const struct CMUnitTest tests[] = {
     cmocka_unit_test (a_quarter_of_the_memory_and_no_more_than_processors),
     cmocka_unit_test (there_is_always_one),
-    cmocka_unit_test (a_slot_is_taken_once_and_given_back),
+    cmocka_unit_test (a_turn_is_taken_once_and_given_back),
     cmocka_unit_test (the_wait_can_be_cancelled),
-    cmocka_unit_test (a_killed_process_gives_its_slot_back),
+    cmocka_unit_test (a_killed_process_gives_its_turn_back),
   };
 
   /* Names of our own, where that is allowed: servers may be starting. */
