@@ -25,6 +25,9 @@
 extern int json_parse_object (const char *text, size_t length, json_t **ret,
                               struct reason *why);
 
+/* Stands for a time: an integer (seconds), or a string such as "5m". */
+#define JSON_DURATION JSON_REAL
+
 /* Describe what an object may hold; the last entry has a NULL name. */
 struct json_member {
   const char *name;
@@ -56,6 +59,13 @@ extern int json_goes_with (const char *where, const char *member,
 extern int
 json_word (const char *where, const char *member, const json_t *value,
            const char *const *words, struct reason *why);
+
+/* The time VALUE of "MEMBER" in the object WHERE, MIN to MAX seconds; a
+ * JSON_DURATION.  -EINVAL: another, or not written as text_duration has it.
+ */
+extern int
+json_duration (const char *where, const char *member, const json_t *value,
+               unsigned min, unsigned max, unsigned *ret, struct reason *why);
 
 /* The string that a way of names, the last of which is NULL, leads to from JSON,
  * or NULL: not there.

@@ -132,7 +132,9 @@ luks_header_costly (const struct luks_header *header)
          header->unlock_kib > LUKS_COSTLY_KIB;
 }
 
-/* Parse "SECONDS[,MIB]": 1-3600 seconds, 1-1048576 MiB.  0 or -EINVAL. */
+/* Parse "TIME[,MIB]": 1-3600 seconds as text_duration has it, 1-1048576 MiB.
+ * 0 or -EINVAL.
+ */
 extern int unlock_limit_parse (const char *str, struct unlock_limit *ret,
                                struct reason *why);
 

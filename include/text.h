@@ -30,6 +30,15 @@ extern int text_copy_secret (struct secret **ret, const void *bytes,
 extern int text_format (char **ret, struct reason *why, const char *fmt, ...)
     __attribute__ ((format (printf, 3, 4)));
 
+/* How long, in seconds, as people write it: "90", "90s", "5m", "1h", "1d".
+ * -EINVAL: not such, or not MIN to MAX seconds; *RET is untouched then.
+ */
+extern int
+text_duration (const char *str, unsigned min, unsigned max, unsigned *ret);
+
+/* The ways to write it, after "must be MIN to MAX seconds", in sentences. */
+#define TEXT_DURATION_UNITS "a number may end in s, m, h or d, as in 5m"
+
 /* "A, B or C": WORDS ends with NULL.  Returns RET; what does not fit is cut. */
 extern const char *
 text_list_words (const char *const *words, char *ret, size_t size);

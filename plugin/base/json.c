@@ -128,9 +128,19 @@ type_name (json_type type)
   return "something else";
 }
 
+static const char *
+wanted_name (json_type type)
+{
+  return type == JSON_DURATION
+             ? "a number of seconds or a string such as \"5m\""
+             : type_name (type);
+}
+
 static bool
 has_type (const json_t *value, json_type type)
 {
+  if (type == JSON_DURATION)
+    return json_is_integer (value) || json_is_string (value);
   return type == JSON_TRUE ? json_is_boolean (value)
                            : json_typeof (value) == type;
 }
@@ -166,7 +176,7 @@ json_members (json_t *object, const char *where,
                          members[1].name ? "" : "\")");
     if (!has_type (value, m->type))
       return reason_set (why, EINVAL, "%s: \"%s\" must be %s, not %s", where,
-                         m->name, type_name (m->type),
+                         m->name, wanted_name (m->type),
                          type_name (json_typeof (value)));
     *m->ret = value;
   }
@@ -207,6 +217,25 @@ json_word (const char *where, const char *member, const json_t *value,
   return reason_set (why, EINVAL, "%s: \"%s\" is \"%s\": it must be %s", where,
                      member, reason_name (buf, word),
                      text_list_words (words, list, sizeof list));
+}
+
+int
+json_duration (const char *where, const char *member, const json_t *value,
+               unsigned min, unsigned max, unsigned *ret, struct reason *why)
+{
+  const json_int_t n = json_integer_value (value); /* 0: a string */
+
+  if (json_is_string (value)
+          ? text_duration (json_string_value (value), min, max, ret) == 0
+          : n >= min && n <= max) {
+    if (json_is_integer (value))
+      *ret = n;
+    return 0;
+  }
+  return reason_set (why, EINVAL,
+                     "%s: \"%s\" must be %u to %u seconds; "
+                     "" TEXT_DURATION_UNITS,
+                     where, member, min, max);
 }
 
 const char *

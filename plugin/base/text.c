@@ -3,7 +3,9 @@
 #include "config.h"
 
 #include <ctype.h>
+#include <errno.h>
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -60,6 +62,50 @@ text_format (char **ret, struct reason *why, const char *fmt, ...)
     return 0;
   *ret = NULL;
   return reason_no_memory (why);
+}
+
+/* Seconds in the unit that C stands for; 0: none. */
+static unsigned
+unit_seconds (char c)
+{
+  switch (c) {
+  case 's':
+    return 1;
+  case 'm':
+    return 60;
+  case 'h':
+    return 60 * 60;
+  case 'd':
+    return 24 * 60 * 60;
+  default:
+    return 0;
+  }
+}
+
+/* nbdkit_parse_unsigned and strtoul would take " 1", "+1" and "0x10", and 010
+ * for 8.
+ */
+int
+text_duration (const char *str, unsigned min, unsigned max, unsigned *ret)
+{
+  const char *p = str;
+  uint64_t seconds = 0;
+  unsigned unit = 1;
+
+  for (; *p >= '0' && *p <= '9'; p++) {
+    seconds = seconds * 10 + (unsigned)(*p - '0');
+    if (seconds > max)
+      return -EINVAL;
+  }
+  if (p == str)
+    return -EINVAL;
+  if (*p)
+    unit = unit_seconds (*p++);
+  seconds *= unit;
+  if (unit == 0 || *p || seconds < min || seconds > max)
+    return -EINVAL;
+  *ret = seconds;
+  return 0;
 }
 
 const char *

@@ -90,13 +90,13 @@ take_common_members (struct profile *p, struct reason *why)
 {
   json_t *taken CLEANUP_JSON = json_object ();
   json_t *type, *timeout, *images;
+  unsigned seconds = PROFILE_TIMEOUT_S;
   const struct json_member members[] = {
     { "type", JSON_STRING, true, &type },
-    { "timeout", JSON_INTEGER, false, &timeout },
+    { "timeout", JSON_DURATION, false, &timeout },
     { "images", JSON_ARRAY, false, &images },
     { .name = NULL },
   };
-  json_int_t s;
   int r;
 
   for (const struct json_member *m = members; m->name; m++) {
@@ -107,14 +107,12 @@ take_common_members (struct profile *p, struct reason *why)
       return reason_no_memory (why);
   }
   r = json_members (taken, p->where, members, why);
-  if (r < 0)
-    return r;
-  s = timeout ? json_integer_value (timeout) : PROFILE_TIMEOUT_S;
-  if (s < 1 || s > PROFILE_TIMEOUT_MAX_S)
-    return reason_set (why, EINVAL, "%s: \"timeout\" must be 1 to %d seconds",
-                       p->where, PROFILE_TIMEOUT_MAX_S);
-  p->timeout_ms = s * 1000;
-  r = images ? set_images (p, images, why) : 0;
+  if (r == 0 && timeout)
+    r = json_duration (p->where, "timeout", timeout, 1, PROFILE_TIMEOUT_MAX_S,
+                       &seconds, why);
+  p->timeout_ms = seconds * 1000;
+  if (r == 0 && images)
+    r = set_images (p, images, why);
   if (r < 0)
     return r;
   return text_copy (&p->type, json_string_value (type), why);

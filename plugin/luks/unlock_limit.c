@@ -4,27 +4,25 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
 
 #include "luks_header.h"
+#include "text.h"
 
 #define SECONDS_MAX 3600
 #define MIB_MAX (1024 * 1024)
 
-/* A decimal number of 1 to MAX at *STR; moves *STR past it. */
+/* A decimal number of 1 to MAX, and nothing else. */
 static int
-parse_number (const char **str, unsigned max, unsigned *ret)
+parse_number (const char *p, unsigned max, unsigned *ret)
 {
-  const char *p = *str;
   unsigned n = 0;
 
-  for (; *p >= '0' && *p <= '9'; p++) {
+  for (; *p >= '0' && *p <= '9' && n <= max; p++)
     n = n * 10 + (unsigned)(*p - '0');
-    if (n > max)
-      return -1;
-  }
-  if (p == *str || n == 0)
-    return -1;
-  *str = p;
+  if (*p || n == 0 || n > max)
+    return -EINVAL;
   *ret = n;
   return 0;
 }
@@ -34,25 +32,21 @@ unlock_limit_parse (const char *str, struct unlock_limit *ret,
                     struct reason *why)
 {
   struct unlock_limit limit = UNLOCK_LIMIT_DEFAULT;
-  const char *p = str;
-  char name[REASON_NAME_MAX];
+  const char *mib = strchrnul (str, ',');
+  char name[REASON_NAME_MAX], time[16];
 
-  if (parse_number (&p, SECONDS_MAX, &limit.seconds) == 0) {
-    if (*p == ',') {
-      p++;
-      if (parse_number (&p, MIB_MAX, &limit.mib) == -1)
-        goto bad;
-    }
-    if (*p == '\0') {
-      limit.pbkdf2_seconds = limit.seconds;
-      *ret = limit;
-      return 0;
-    }
+  snprintf (time, sizeof time, "%.*s", (int)(mib - str), str);
+  if (mib - str < (ptrdiff_t)sizeof time &&
+      text_duration (time, 1, SECONDS_MAX, &limit.seconds) == 0 &&
+      (!*mib || parse_number (mib + 1, MIB_MAX, &limit.mib) == 0)) {
+    limit.pbkdf2_seconds = limit.seconds;
+    *ret = limit;
+    return 0;
   }
-bad:
   return reason_set (why, EINVAL,
-                     "unlock-limit=%s: give SECONDS (1-%d) or SECONDS,MIB "
-                     "(1-%d), as in unlock-limit=20,2048",
+                     "unlock-limit=%s: must be TIME (1 to %d seconds; "
+                     "" TEXT_DURATION_UNITS ") or TIME,MIB (1 to %d), as in "
+                     "unlock-limit=20s,2048",
                      reason_name (name, str), SECONDS_MAX, MIB_MAX);
 }
 

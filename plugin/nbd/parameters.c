@@ -61,14 +61,14 @@ static const char help_end[] =
     "                      engine=openssl.\n"
     "extents=auto|on|off   Report holes (auto: only where reliable).\n"
     "peers=unix|tls|any    Who may connect (unix).\n"
-    "unlock-limit=<SECONDS>[,<MIB>]\n"
-    "                      The most an unlock may cost (10,1229).\n"
-    "recheck=<SECONDS>     Ask the KMS this often whether the key may still\n"
-    "                      be used (300; 0: never).\n"
-    "grace=<SECONDS>       How long to continue when it cannot say (3600).\n"
+    "unlock-limit=<TIME>[,<MIB>]\n"
+    "                      The most an unlock may cost (10s,1229).\n"
+    "recheck=<TIME>        Ask the KMS this often whether the key may still\n"
+    "                      be used (5m; 0: never): 30, 30s, 5m, 1h or 1d.\n"
+    "grace=<TIME>          How long to continue when it cannot say (1h).\n"
     "on-grace=stop|pause   What happens to I/O after that (stop).\n"
-    "shutdown-timeout=<SECONDS>\n"
-    "                      The most a shutdown may take (30).";
+    "shutdown-timeout=<TIME>\n"
+    "                      The most a shutdown may take (30s).";
 
 #define HELP_INDENT "                      "
 
@@ -336,22 +336,17 @@ parse_unlock_limit (const char *value)
   return 0;
 }
 
-/* nbdkit_parse_unsigned calls "abc" an empty string, and takes 010 for 8. */
 static int
 parse_seconds (const char *name, const char *value, unsigned min, unsigned max,
                unsigned *ret)
 {
   char shown[REASON_NAME_MAX];
-  const size_t digits = strspn (value, "0123456789");
-  const unsigned long seconds = strtoul (value, NULL, 10);
 
-  if (digits == 0 || value[digits] || seconds < min || seconds > max) {
-    nbdkit_error ("%s=%s: must be a number of seconds between %u and %u", name,
-                  reason_name (shown, value), min, max);
-    return -1;
-  }
-  *ret = seconds;
-  return 0;
+  if (text_duration (value, min, max, ret) == 0)
+    return 0;
+  nbdkit_error ("%s=%s: must be %u to %u seconds; " TEXT_DURATION_UNITS, name,
+                reason_name (shown, value), min, max);
+  return -1;
 }
 
 static int

@@ -121,15 +121,15 @@ def test_unlock_limit_bounds_time_and_memory(servers, images, key):
     ("shutdown-timeout", 3600), ("recheck", 86400), ("grace", 2592000)])
 def test_bad_seconds_are_refused(servers, key, name, most):
     for value in ("-1", str(most + 1), "soon", "1.5", " 1", "+1", "0x10",
-                  "99999999999999999999", "4294967297"):
+                  "99999999999999999999", "4294967297", "1w", "40d"):
         names(servers.refused("rbd/x", key, "%s=%s" % (name, value)),
-              "%s=%s: must be a number of seconds between" % (name, value),
-              str(most))
+              "%s=%s: must be " % (name, value), " to %d seconds" % most,
+              "a number may end in s, m, h or d, as in 5m")
 
 
 def test_a_shutdown_takes_a_second_at_least(servers, key):
     names(servers.refused("rbd/x", key, "shutdown-timeout=0"),
-          "between 1 and 3600")
+          "must be 1 to 3600 seconds")
 
 
 def test_too_many_slashes_name_the_image_once(servers, key):

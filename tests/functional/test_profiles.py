@@ -107,7 +107,7 @@ def test_duplicated_member_is_refused(servers, files):
     (changed(mount="../sys"), "mount"),
     (changed(prefix="../"), "prefix"),
     (changed(timeout=0), "timeout"),
-    (changed(timeout="10"), "timeout"),
+    (changed(timeout="2m"), "timeout"),
     (changed(timeout=1e99), "timeout"),
     (changed(ca_file="relative.pem"), "ca_file"),
     (changed(ca_file="/nonexistent/ca.pem"), "/nonexistent/ca.pem"),

@@ -149,7 +149,7 @@ test_skip_verify_is_refused (void **state)
 static void
 test_a_timeout_that_is_none_is_refused (void **state)
 {
-  static const char *const bad[] = { "x", "0", "-1", "10h", "1m30s" };
+  static const char *const bad[] = { "x", "0", "-1", "10w", "1m30s" };
 
   (void)state;
   setenv ("BAO_TOKEN", "s3cr3t", 1);

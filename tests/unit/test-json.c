@@ -275,6 +275,31 @@ test_a_word_is_one_of_several (void **state)
   assert_non_null (strstr (why.text, "it must be three"));
 }
 
+static void
+test_a_time_is_a_number_or_a_string_with_a_unit (void **state)
+{
+  json_t *number CLEANUP_JSON = json_integer (90),
+                 *text CLEANUP_JSON = json_string ("2m"),
+                 *large CLEANUP_JSON = json_integer (4294967297 + 90),
+                 *word CLEANUP_JSON = json_string ("soon");
+  unsigned s = 7;
+  struct reason why = { "" };
+
+  (void)state;
+  assert_int_equal (json_duration ("W", "m", large, 1, 300, &s, &why), -EINVAL);
+  assert_int_equal (json_duration ("W", "m", word, 1, 300, &s, &why), -EINVAL);
+  assert_string_equal (why.text,
+                       "W: \"m\" must be 1 to 300 seconds; a number may end in "
+                       "s, m, h or d, as in 5m");
+  assert_int_equal (json_duration ("W", "m", number, 91, 300, &s, &why),
+                    -EINVAL);
+  assert_int_equal (s, 7);
+  assert_int_equal (json_duration ("W", "m", number, 1, 300, &s, &why), 0);
+  assert_int_equal (s, 90);
+  assert_int_equal (json_duration ("W", "m", text, 1, 300, &s, &why), 0);
+  assert_int_equal (s, 120);
+}
+
 int
 main (void)
 {
@@ -298,6 +323,7 @@ main (void)
     cmocka_unit_test (test_a_missing_member_is_named),
     cmocka_unit_test (test_a_wrong_type_is_named),
     cmocka_unit_test (test_a_word_is_one_of_several),
+    cmocka_unit_test (test_a_time_is_a_number_or_a_string_with_a_unit),
   };
 
   return cmocka_run_group_tests (tests, setup, NULL);

@@ -220,7 +220,7 @@ test_seconds (void **state)
     { "shutdown-timeout", "1", "3600", "3601" },
   };
   static const char *const bad[] = {
-    "-1", "abc", "1s", "1.5", " 1", "+1", "99999999999999999999"
+    "-1", "abc", "1x", "1.5", " 1", "+1", "99999999999999999999"
   };
 
   (void)state;
@@ -231,9 +231,16 @@ test_seconds (void **state)
     give (all[i].name, all[i].most);
     expect_refused (all[i].name, all[i].more, all[i].most);
     for (size_t j = 0; j < sizeof bad / sizeof bad[0]; j++)
-      expect_refused (all[i].name, bad[j], "must be a number of seconds");
+      expect_refused (all[i].name, bad[j], "a number may end in s, m, h or d");
   }
-  expect_refused ("shutdown-timeout", "0", "between 1 and 3600");
+  expect_refused ("shutdown-timeout", "0", "must be 1 to 3600 seconds");
+  begin ();
+  give ("recheck", "1d");
+  give ("grace", "12h");
+  give ("shutdown-timeout", "5m");
+  assert_int_equal (parameters.export.recheck.every_ms, 24 * 3600 * 1000);
+  assert_int_equal (parameters.export.recheck.grace_ms, 12 * 3600 * 1000);
+  assert_int_equal (parameters.shutdown_timeout, 300);
   begin ();
   give ("grace", "010"); /* not octal */
   assert_int_equal (parameters.export.recheck.grace_ms, 10 * 1000);

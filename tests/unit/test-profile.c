@@ -230,8 +230,9 @@ static void
 test_a_member_of_the_wrong_type_is_refused (void **state)
 {
   (void)state;
-  refused (PROFILE (BASE LAYOUT AUTH ", \"timeout\": \"10\""),
-           "\"timeout\" must be an integer, not a string");
+  refused (PROFILE (BASE LAYOUT AUTH ", \"timeout\": true"),
+           "\"timeout\" must be a number of seconds or a string such as "
+           "\"5m\", not true or false");
   refused (PROFILE (BASE LAYOUT AUTH ", \"insecure_http\": 1"),
            "\"insecure_http\" must be true or false, not an integer");
   refused (PROFILE (BASE LAYOUT ", \"auth\": \"token\""),
@@ -357,6 +358,13 @@ test_a_timeout_out_of_range_is_refused (void **state)
   refused (PROFILE (BASE LAYOUT AUTH ", \"timeout\": 0"), "1 to 60 seconds");
   refused (PROFILE (BASE LAYOUT AUTH ", \"timeout\": 61"), "1 to 60 seconds");
   refused (PROFILE (BASE LAYOUT AUTH ", \"timeout\": -5"), "1 to 60 seconds");
+  refused (PROFILE (BASE LAYOUT AUTH ", \"timeout\": \"61s\""),
+           "\"timeout\" must be 1 to 60 seconds; a number may end in s, m, h "
+           "or d");
+  refused (PROFILE (BASE LAYOUT AUTH ", \"timeout\": 4294967297"),
+           "1 to 60 seconds");
+  accepted (PROFILE (BASE LAYOUT AUTH ", \"timeout\": \"1m\""));
+  accepted (PROFILE (BASE LAYOUT AUTH ", \"timeout\": \"10\""));
 }
 
 static void

@@ -38,6 +38,15 @@ seconds_alone_keep_the_default_memory (void **state)
 }
 
 static void
+time_has_units (void **state)
+{
+  (void)state;
+  accept ("20s", 20, 1229);
+  accept ("1m,2048", 60, 2048);
+  accept ("1h", 3600, 1229);
+}
+
+static void
 seconds_and_mebibytes_are_taken (void **state)
 {
   (void)state;
@@ -65,7 +74,9 @@ what_is_no_limit_is_refused_and_changes_nothing (void **state)
     "10,1,1",
     "10;20",
     "ten",
-    "10s",
+    "10x",
+    "10s,2s",
+    "61m",
     "10,1GiB",
     "0x10",
     "10,1048577",
@@ -89,7 +100,7 @@ what_is_no_limit_is_refused_and_changes_nothing (void **state)
     assert_int_equal (limit.seconds, 77);
     assert_int_equal (limit.mib, 88);
     assert_non_null (strstr (why.text, "unlock-limit="));
-    assert_non_null (strstr (why.text, "SECONDS"));
+    assert_non_null (strstr (why.text, "1 to 3600 seconds"));
   }
 }
 
@@ -225,6 +236,7 @@ main (void)
 {
   const struct CMUnitTest tests[] = {
     cmocka_unit_test (seconds_alone_keep_the_default_memory),
+    cmocka_unit_test (time_has_units),
     cmocka_unit_test (seconds_and_mebibytes_are_taken),
     cmocka_unit_test (what_is_no_limit_is_refused_and_changes_nothing),
     cmocka_unit_test (a_long_value_is_not_repeated_in_full),

@@ -53,6 +53,7 @@ unit_tests = \
 	tests/unit/test-secret \
 	tests/unit/test-sessions \
 	tests/unit/test-tasks \
+	tests/unit/test-text \
 	tests/unit/test-trail \
 	tests/unit/test-ttlv \
 	tests/unit/test-tuning \
@@ -172,6 +173,8 @@ tests_unit_test_secret_LDFLAGS = $(AM_LDFLAGS) \
 	-Wl,--wrap=free -Wl,--wrap=munmap
 tests_unit_test_sessions_CFLAGS = $(unit_cflags)
 tests_unit_test_sessions_LDADD = $(unit_ldadd)
+tests_unit_test_text_CFLAGS = $(unit_cflags)
+tests_unit_test_text_LDADD = $(unit_ldadd)
 tests_unit_test_trail_CFLAGS = $(unit_cflags)
 tests_unit_test_trail_LDADD = $(unit_ldadd)
 tests_unit_test_ttlv_CFLAGS = $(unit_cflags)

@@ -8,6 +8,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -162,21 +163,14 @@ environment_token (struct openbao *b, struct reason *why)
 static int
 environment_timeout (int *timeout_ms, struct reason *why)
 {
-  char setting[64], *end;
+  char setting[64];
   const char *value = variable ("CLIENT_TIMEOUT", setting);
-  long t = PROFILE_TIMEOUT_S;
+  unsigned t = PROFILE_TIMEOUT_S;
 
-  if (value) {
-    t = strtol (value, &end, 10);
-    if (end != value && strcmp (end, "m") == 0 && t <= PROFILE_TIMEOUT_MAX_S)
-      t *= 60;
-    else if (end == value || (end[0] && strcmp (end, "s") != 0))
-      t = 0;
-    if (t < 1)
-      return reason_set (why, EINVAL,
-                         "%s must be a number of seconds, such as 10 or 10s",
-                         setting);
-  }
+  if (value && text_duration (value, 1, UINT_MAX, &t) < 0)
+    return reason_set (why, EINVAL,
+                       "%s must be a number of seconds; " TEXT_DURATION_UNITS,
+                       setting);
   *timeout_ms = (t > PROFILE_TIMEOUT_MAX_S ? PROFILE_TIMEOUT_MAX_S : t) * 1000;
   return 0;
 }
