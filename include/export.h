@@ -172,6 +172,14 @@ export_attach (struct export *e, struct export_client *c,
                const struct peer *peer, bool readonly, struct reason *why);
 extern void export_detach (struct export *e, struct export_client *c);
 
+/* How is it now?  Any thread, at any time from export_new to export_free. */
+extern enum session_condition export_condition (struct export *e);
+
+/* The same in one word, such as "serving" or "no-key", which monitoring may
+ * look for: it stays the same in all releases.
+ */
+extern const char *export_condition_word (enum session_condition condition);
+
 /* Has a client of E this socket? */
 extern bool export_has_socket (struct export *e, uint64_t socket);
 

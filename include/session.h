@@ -80,6 +80,22 @@ enum session_event {
   SESSION_EVENT_STUCK,
 };
 
+/* How a session is, for people and their monitoring. */
+enum session_condition {
+  SESSION_IS_IDLE, /* closed: no client wants it */
+  SESSION_IS_OPENING,
+  SESSION_IS_SERVING,
+  SESSION_IS_IN_GRACE, /* serving; the key server does not answer */
+  SESSION_IS_PAUSED,
+  SESSION_IS_CLOSING,
+  SESSION_IS_REVOKED,     /* the key was refused while it was served */
+  SESSION_IS_WITHOUT_KEY, /* no key server gave the key, or confirmed it */
+  SESSION_IS_FAILED,      /* cannot be opened, for another reason */
+  SESSION_IS_STUCK,       /* cannot be closed */
+  SESSION_IS_STOPPED,
+};
+#define NR_SESSION_CONDITIONS (SESSION_IS_STOPPED + 1)
+
 struct session_params {
   const struct cluster_params *cluster;
   const struct volume_params *volume;
@@ -206,6 +222,9 @@ session_extents (struct session *s, struct session_client *c, uint64_t count,
  * only the end of the process removes from memory?
  */
 extern bool session_keeps_key (struct session *s);
+
+/* How is it now?  Any thread; waits for nothing that may hang. */
+extern enum session_condition session_condition (struct session *s);
 
 /* Begin what session_stop does: new requests are held. */
 extern void session_hold (struct session *s);

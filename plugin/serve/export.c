@@ -294,6 +294,27 @@ export_detach (struct export *e, struct export_client *c)
     trail_detach (&e->trail, &c->peer, 0);
 }
 
+enum session_condition
+export_condition (struct export *e)
+{
+  return e->session ? session_condition (e->session) : SESSION_IS_IDLE;
+}
+
+const char *
+export_condition_word (enum session_condition condition)
+{
+  static const char *const words[NR_SESSION_CONDITIONS] = {
+    [SESSION_IS_IDLE] = "idle",       [SESSION_IS_OPENING] = "opening",
+    [SESSION_IS_SERVING] = "serving", [SESSION_IS_IN_GRACE] = "grace",
+    [SESSION_IS_PAUSED] = "paused",   [SESSION_IS_CLOSING] = "closing",
+    [SESSION_IS_REVOKED] = "revoked", [SESSION_IS_WITHOUT_KEY] = "no-key",
+    [SESSION_IS_FAILED] = "failed",   [SESSION_IS_STUCK] = "stuck",
+    [SESSION_IS_STOPPED] = "stopped",
+  };
+
+  return words[condition];
+}
+
 bool
 export_has_socket (struct export *e, uint64_t socket)
 {

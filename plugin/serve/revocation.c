@@ -241,13 +241,23 @@ resume_io (struct session *s)
 {
   pthread_mutex_lock (&s->lock);
   s->resume_wanted = s->paused;
+  s->in_grace = false;
   session_changed (s);
+  pthread_mutex_unlock (&s->lock);
+}
+
+static void
+set_in_grace (struct session *s, bool in_grace)
+{
+  pthread_mutex_lock (&s->lock);
+  s->in_grace = in_grace;
   pthread_mutex_unlock (&s->lock);
 }
 
 static void
 warn (struct session *s, int err, const struct reason *why)
 {
+  set_in_grace (s, true);
   s->params.log->error ("warning: cannot tell whether the key may still be "
                         "used; continuing for %lld seconds: %s",
                         (long long)s->params.recheck.grace_ms / 1000,
@@ -268,6 +278,7 @@ take_step (void *opaque, enum recheck_step step, int err,
     warn (s, err, why);
     break;
   case RECHECK_WORKS:
+    set_in_grace (s, false);
     s->params.log->error ("recovered: the key server answers again: the key "
                           "may still be used");
     session_tell (s, SESSION_EVENT_RECHECK_WORKS, 0, NULL);

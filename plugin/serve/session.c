@@ -95,6 +95,7 @@ do_open (struct session *s)
   int r;
 
   s->err = 0;
+  s->keyless = false;
   pthread_mutex_unlock (&s->lock);
   r = session_volume_open (s, &why);
   if (r < 0) {
@@ -113,7 +114,7 @@ do_open (struct session *s)
   if (atomic_load (&s->stopping)) /* meanwhile: do_stop closes it again */
     return;
   s->lost = s->paused = s->resume_wanted = s->revoked = false;
-  s->look_failed = false;
+  s->look_failed = s->in_grace = false;
   /* Changes between the look and the watch went unnoticed. */
   s->refresh_wanted = s->watching;
   s->doubted_at_ms = 0;

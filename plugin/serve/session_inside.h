@@ -63,6 +63,8 @@ struct session {
   bool paused;
   bool revoked; /* of CLOSING: the volume key must leave this process */
   bool untold;  /* and SESSION_EVENT_REVOKED is still to be told */
+  bool in_grace;
+  bool keyless; /* the last opening, or the end, was for want of the key */
   bool given_up;
   bool lost;        /* this client was blocklisted */
   bool look_failed; /* and the log says so */

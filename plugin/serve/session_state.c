@@ -8,6 +8,7 @@
 
 #include <errno.h>
 
+#include "cleanup.h"
 #include "session_inside.h"
 
 /* How long requests that were ended may take to be gone. */
@@ -35,7 +36,7 @@ session_begin_closing (struct session *s, int err, bool revoked,
   s->state = SESSION_CLOSING;
   s->err = err;
   s->why = *why;
-  s->revoked = s->untold = revoked;
+  s->revoked = s->untold = s->keyless = revoked;
   s->close_by =
       deadline_in_ms (revoked ? SESSION_REVOKE_MS : SESSION_DRAIN_MS, NULL);
   if (revoked)
@@ -72,6 +73,47 @@ session_note_blocklisted (struct session *s)
     return;
   s->lost = s->refresh_wanted = true;
   session_changed (s);
+}
+
+/* Called with the lock held: it is closed, or is being closed, because of
+ * its key.
+ */
+static enum session_condition
+condition_without_key (const struct session *s)
+{
+  const bool refused = s->err == -EACCES || s->err == -ENOENT;
+
+  return s->revoked && refused ? SESSION_IS_REVOKED : SESSION_IS_WITHOUT_KEY;
+}
+
+static enum session_condition
+condition_of (const struct session *s)
+{
+  if (s->given_up)
+    return SESSION_IS_STUCK;
+  switch (s->state) {
+  case SESSION_OPENING:
+    return SESSION_IS_OPENING;
+  case SESSION_OPEN:
+    return s->paused     ? SESSION_IS_PAUSED
+           : s->in_grace ? SESSION_IS_IN_GRACE
+                         : SESSION_IS_SERVING;
+  case SESSION_CLOSING:
+    return s->keyless ? condition_without_key (s) : SESSION_IS_CLOSING;
+  case SESSION_FAILED:
+    return s->keyless ? condition_without_key (s) : SESSION_IS_FAILED;
+  case SESSION_STOPPED:
+    return SESSION_IS_STOPPED;
+  default:
+    return SESSION_IS_IDLE;
+  }
+}
+
+enum session_condition
+session_condition (struct session *s)
+{
+  SCOPED_LOCK (&s->lock);
+  return condition_of (s);
 }
 
 /* --- the payload --- */

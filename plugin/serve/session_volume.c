@@ -27,6 +27,9 @@ lend_key (void *opaque, size_t i, const struct image_identity *identity,
 
   if (r == 0)
     *ret = s->keys[i];
+  pthread_mutex_lock (&s->lock);
+  s->keyless = r < 0;
+  pthread_mutex_unlock (&s->lock);
   return r;
 }
 

@@ -187,6 +187,12 @@ session_stop (struct session *s, const struct deadline *deadline,
   return s->stop < 0 ? reason_set (why, -s->stop, "it does not close") : 0;
 }
 
+enum session_condition
+session_condition (struct session *s)
+{
+  return s->condition;
+}
+
 bool
 session_keeps_key (struct session *s)
 {

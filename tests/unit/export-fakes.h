@@ -27,6 +27,7 @@ struct session {
   unsigned clients;
   int wait, stop; /* what these answer */
   bool held, busy, keeps_key;
+  enum session_condition condition;
 };
 
 /* The last line of the trail, and how many there were. */

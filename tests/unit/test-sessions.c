@@ -34,6 +34,9 @@ struct one {
   atomic_bool frozen;    /* its cluster does not answer */
   atomic_bool forgotten; /* nor its key server */
   atomic_bool refused;   /* its key */
+  atomic_bool silent;    /* its key server cannot say */
+  atomic_bool keyless;   /* it does not give the key either */
+  atomic_bool broken;    /* the volume cannot be opened */
   atomic_int opened, closed, asked;
   atomic_int heard; /* so many events */
   enum session_event events[8];
@@ -97,6 +100,8 @@ volume_open (struct cluster *cluster, const struct volume_params *params,
   r = hooks->key (hooks->opaque, 0, &identity, &key, why);
   if (r < 0)
     return r;
+  if (atomic_load (&o->broken))
+    return reason_set (why, EIO, "broken");
   o->volume = (struct volume){
     .params = params,
     .readonly = true,
@@ -156,7 +161,11 @@ static int
 fetch (void *opaque, size_t i, const struct image_identity *identity,
        const struct deadline *deadline, struct secret **ret, struct reason *why)
 {
-  (void)opaque, (void)i, (void)identity, (void)deadline, (void)why;
+  struct one *o = opaque;
+
+  (void)i, (void)identity, (void)deadline;
+  if (atomic_load (&o->keyless))
+    return reason_set (why, EACCES, "no key for you");
   *ret = secret_copy ("key", 3);
   return *ret ? 0 : -ENOMEM;
 }
@@ -170,6 +179,8 @@ check (void *opaque, const struct image_identity *identity,
 
   (void)identity, (void)values;
   atomic_fetch_add (&o->asked, 1);
+  if (atomic_load (&o->silent))
+    return reason_set (why, EAGAIN, "cannot say");
   while (atomic_load (&o->forgotten))
     if (deadline_sleep_ms (deadline, 2) < 0)
       return reason_set (why, EAGAIN, "no answer");
@@ -198,14 +209,14 @@ log_nothing (const char *fmt, ...)
 static const struct logger quiet = { log_nothing, log_nothing, log_nothing };
 
 static int
-start (struct one *o, int64_t every_ms)
+start_by (struct one *o, const struct recheck_rules *rules)
 {
   struct session_params params = {
     .volume = &o->params,
     .log = &quiet,
     .fetch = fetch,
     .check = check,
-    .recheck = { .every_ms = every_ms, .grace_ms = 3600000 },
+    .recheck = *rules,
     .event = hear,
     .opaque = o,
   };
@@ -213,6 +224,15 @@ start (struct one *o, int64_t every_ms)
   o->params.nr_keys = 1;
   o->session = session_new (&params, NULL);
   return o->session ? session_start (o->session) : -ENOMEM;
+}
+
+static int
+start (struct one *o, int64_t every_ms)
+{
+  const struct recheck_rules rules = { .every_ms = every_ms,
+                                       .grace_ms = 3600000 };
+
+  return start_by (o, &rules);
 }
 
 static int
@@ -378,6 +398,79 @@ test_what_happens_to_one_has_its_order (void **state)
   assert_int_equal (atomic_load (&o.closed), 2);
 }
 
+#define AWAIT_CONDITION(O, IS)                                                 \
+  AWAIT_FOR (LIMIT_MS, session_condition ((O)->session) == (IS))
+
+static void
+test_a_session_tells_how_it_is (void **state)
+{
+  static struct one o;
+
+  (void)state;
+  atomic_store (&o.frozen, true);
+  assert_int_equal (start (&o, 20), 0);
+  assert_int_equal (session_condition (o.session), SESSION_IS_OPENING);
+  atomic_store (&o.frozen, false);
+  assert_int_equal (await_open (&o), 0);
+  assert_int_equal (session_condition (o.session), SESSION_IS_SERVING);
+  atomic_store (&o.silent, true);
+  AWAIT_CONDITION (&o, SESSION_IS_IN_GRACE);
+  atomic_store (&o.silent, false);
+  AWAIT_CONDITION (&o, SESSION_IS_SERVING);
+  atomic_store (&o.refused, true);
+  AWAIT_CONDITION (&o, SESSION_IS_REVOKED);
+  AWAIT_FOR (LIMIT_MS, atomic_load (&o.closed) == 1);
+  assert_int_equal (session_condition (o.session), SESSION_IS_REVOKED);
+  /* It is not forgotten when the key server refuses the key once more. */
+  atomic_store (&o.keyless, true);
+  AWAIT_FOR (LIMIT_MS, await_open (&o) == -EACCES);
+  assert_int_equal (session_condition (o.session), SESSION_IS_REVOKED);
+  end (&o);
+}
+
+static void
+test_a_session_tells_why_it_did_not_open (void **state)
+{
+  static struct one keyless, broken;
+
+  (void)state;
+  atomic_store (&keyless.keyless, true);
+  atomic_store (&broken.broken, true);
+  assert_int_equal (start (&keyless, 20), 0);
+  assert_int_equal (start (&broken, 20), 0);
+  assert_int_equal (await_open (&keyless), -EACCES);
+  assert_int_equal (await_open (&broken), -EIO);
+  assert_int_equal (session_condition (keyless.session),
+                    SESSION_IS_WITHOUT_KEY);
+  assert_int_equal (session_condition (broken.session), SESSION_IS_FAILED);
+  assert_int_equal (stop (&broken, LIMIT_MS), 0);
+  assert_int_equal (session_condition (broken.session), SESSION_IS_STOPPED);
+  assert_true (session_free (broken.session));
+  end (&keyless);
+}
+
+static void
+test_a_session_tells_what_the_end_of_grace_did (void **state)
+{
+  struct recheck_rules rules = { .every_ms = 20, .grace_ms = 1, .pause = true };
+  static struct one pausing, ending;
+
+  (void)state;
+  assert_int_equal (start_by (&pausing, &rules), 0);
+  rules.pause = false;
+  assert_int_equal (start_by (&ending, &rules), 0);
+  assert_int_equal (await_open (&pausing), 0);
+  assert_int_equal (await_open (&ending), 0);
+  atomic_store (&pausing.silent, true);
+  atomic_store (&ending.silent, true);
+  AWAIT_CONDITION (&pausing, SESSION_IS_PAUSED);
+  AWAIT_CONDITION (&ending, SESSION_IS_WITHOUT_KEY);
+  atomic_store (&pausing.silent, false);
+  AWAIT_CONDITION (&pausing, SESSION_IS_SERVING);
+  end (&pausing);
+  end (&ending);
+}
+
 /* Some hang while they open, some while they close because their key was
  * refused, some in a question to their key server.
  */
@@ -474,6 +567,9 @@ main (void)
   const struct CMUnitTest tests[] = {
     cmocka_unit_test (test_fifty_that_are_idle_cost_less_than_a_fifth),
     cmocka_unit_test (test_what_happens_to_one_has_its_order),
+    cmocka_unit_test (test_a_session_tells_how_it_is),
+    cmocka_unit_test (test_a_session_tells_why_it_did_not_open),
+    cmocka_unit_test (test_a_session_tells_what_the_end_of_grace_did),
     cmocka_unit_test (
         test_those_that_hang_hold_up_neither_opening_nor_revocation),
     cmocka_unit_test (test_one_that_cannot_stop_leaves_others_their_end),
