@@ -56,6 +56,13 @@ struct export;
 
 enum tristate { AUTO, ON, OFF };
 
+/* When a write is acknowledged. */
+enum cache {
+  CACHE_AUTO,
+  CACHE_NONE,        /* when the OSDs have it */
+  CACHE_WRITEAROUND, /* an older word for CACHE_AUTO */
+};
+
 /* What was asked for. */
 struct export_params {
   const struct cluster_params *cluster; /* borrowed */
@@ -64,7 +71,8 @@ struct export_params {
   bool key_by_default;  /* none was named: what the image records */
   const char *profiles; /* the file; borrowed */
   enum tristate trim, extents;
-  bool punch;      /* zero=punch */
+  bool punch; /* zero=punch */
+  enum cache cache;
   uint64_t behind; /* see struct session_params */
   struct recheck_rules recheck;
 };

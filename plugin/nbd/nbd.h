@@ -43,20 +43,12 @@
 
 enum peers { PEERS_UNIX, PEERS_TLS, PEERS_ANY };
 
-/* When a write is acknowledged. */
-enum cache {
-  CACHE_AUTO,
-  CACHE_NONE,        /* when the OSDs have it */
-  CACHE_WRITEAROUND, /* an older word for CACHE_AUTO */
-};
-
 /* The face's one global variable. */
 struct parameters {
   struct export_params export; /* until export_new takes its keys */
   struct cluster_params cluster;
   struct cluster_option options[CEPH_OPTIONS_MAX];
   const char *audit; /* NULL: whatever is usual on this host */
-  enum cache cache;
   enum peers peers;
   unsigned shutdown_timeout; /* seconds */
 };

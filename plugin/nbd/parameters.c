@@ -9,30 +9,20 @@
 
 #include "compat.h"
 #include "nbd.h"
-#include "text.h"
+#include "settings.h"
 
 #define PROFILES_DEFAULT "/etc/rbdcrypt/profiles.json"
 #define SHUTDOWN_TIMEOUT_DEFAULT 30
-#define RECHECK_DEFAULT 300
-#define GRACE_DEFAULT 3600
-#define RECHECK_MAX (24 * 3600)
-#define GRACE_MAX (30 * 24 * 3600)
 #define VALUE_MAX 4096
 
 struct parameters parameters = {
   .export = {
+    SETTINGS_DEFAULT,
     .cluster = &parameters.cluster,
-    .volume.unlock_limit = UNLOCK_LIMIT_DEFAULT,
     .profiles = PROFILES_DEFAULT,
-    .behind = BEHIND_DEFAULT,
-    .recheck = { .every_ms = RECHECK_DEFAULT * 1000,
-                 .grace_ms = GRACE_DEFAULT * 1000 },
   },
   .shutdown_timeout = SHUTDOWN_TIMEOUT_DEFAULT,
 };
-
-#define BEHIND_MIN (64 * 1024)
-#define BEHIND_MAX (1024 * 1024 * 1024)
 
 /* One line per parameter; bash completion greps "^name=". */
 static const char help_begin[] =
@@ -92,51 +82,11 @@ parameters_help (void)
   return text ? text : help_end;
 }
 
-/* One of WORDS, by index; the list ends with NULL. */
 static int
-parse_word (const char *name, const char *value, const char *const words[],
-            int *ret)
+refuse (const struct reason *why)
 {
-  char shown[REASON_NAME_MAX], list[64];
-
-  for (int i = 0; words[i]; i++)
-    if (strcmp (value, words[i]) == 0) {
-      *ret = i;
-      return 0;
-    }
-  nbdkit_error ("%s=%s: must be %s", name, reason_name (shown, value),
-                text_list_words (words, list, sizeof list));
+  nbdkit_error ("%s", why->text);
   return -1;
-}
-
-static int
-parse_image (const char *value)
-{
-  struct reason why;
-
-  if (image_spec_parse (value, &parameters.export.volume.spec, &why) < 0) {
-    nbdkit_error ("%s", why.text);
-    return -1;
-  }
-  return 0;
-}
-
-static int
-parse_key (const char *value)
-{
-  const size_t n = parameters.export.volume.nr_keys;
-  struct reason why;
-
-  if (n == VOLUME_LAYERS_MAX) {
-    nbdkit_error ("key: more than %d layers", VOLUME_LAYERS_MAX);
-    return -1;
-  }
-  if (key_parse (value, &parameters.export.keys[n], &why) < 0) {
-    nbdkit_error ("%s", why.text);
-    return -1;
-  }
-  parameters.export.volume.nr_keys++;
-  return 0;
 }
 
 /* nbdkit changes its directory later: paths are made absolute now. */
@@ -203,117 +153,16 @@ parse_cluster (const char *value)
 }
 
 static int
-parse_engine (const char *value)
-{
-  static const char *const words[] = {
-    [ENGINE_AUTO] = "auto",
-    [ENGINE_LIBRBD] = "librbd",
-    [ENGINE_OPENSSL] = "openssl",
-    NULL,
-  };
-  int engine;
-
-  if (parse_word ("engine", value, words, &engine) == -1)
-    return -1;
-  parameters.export.volume.engine = engine;
-  return 0;
-}
-
-static int
-parse_cache (const char *value)
-{
-  static const char *const words[] = {
-    [CACHE_AUTO] = "auto",
-    [CACHE_NONE] = "none",
-    [CACHE_WRITEAROUND] = "writearound",
-    NULL,
-  };
-  int mode;
-
-  if (strcmp (value, "writethrough") == 0 || strcmp (value, "writeback") == 0) {
-    nbdkit_error ("cache=%s: librbd's cache would keep serving data that "
-                  "another server has overwritten; use cache=auto or "
-                  "cache=none",
-                  value);
-    return -1;
-  }
-  if (parse_word ("cache", value, words, &mode) == -1)
-    return -1;
-  parameters.cache = mode;
-  return 0;
-}
-
-/* nbdkit_parse_size would not say which parameter it does not like. */
-static int
-parse_behind (const char *value)
-{
-  char shown[REASON_NAME_MAX], *end;
-  uint64_t size = 0;
-
-  if (value[0] >= '0' && value[0] <= '9') {
-    size = strtoul (value, &end, 10);
-    if (size <= BEHIND_MAX && *end && strchr ("KMG", *end))
-      size <<= *end == 'K' ? 10 : *end == 'M' ? 20 : 30, end++;
-    if (*end)
-      size = 0;
-  }
-  if (size < BEHIND_MIN || size > BEHIND_MAX) {
-    nbdkit_error ("behind=%s: must be a size between 64K and 1G",
-                  reason_name (shown, value));
-    return -1;
-  }
-  parameters.export.behind = size;
-  return 0;
-}
-
-static int
-parse_tristate (const char *name, const char *value, enum tristate *ret)
-{
-  static const char *const words[] = {
-    [AUTO] = "auto", [ON] = "on", [OFF] = "off", NULL
-  };
-  int word;
-
-  if (parse_word (name, value, words, &word) == -1)
-    return -1;
-  *ret = word;
-  return 0;
-}
-
-static int
-parse_trim (const char *value)
-{
-  return parse_tristate ("trim", value, &parameters.export.trim);
-}
-
-static int
-parse_zero (const char *value)
-{
-  static const char *const words[] = { "encrypt", "punch", NULL };
-  int word;
-
-  if (parse_word ("zero", value, words, &word) == -1)
-    return -1;
-  parameters.export.punch = word == 1;
-  return 0;
-}
-
-static int
-parse_extents (const char *value)
-{
-  return parse_tristate ("extents", value, &parameters.export.extents);
-}
-
-static int
 parse_peers (const char *value)
 {
   static const char *const words[] = {
     [PEERS_UNIX] = "unix", [PEERS_TLS] = "tls", [PEERS_ANY] = "any", NULL
   };
-  int peers;
+  struct reason why;
+  int peers = PEERS_UNIX;
 
-  if (parse_word ("peers", value, words, &peers) == -1)
-    return -1;
+  if (setting_word ("peers", value, words, &peers, &why) < 0)
+    return refuse (&why);
   if (peers == PEERS_TLS && !COMPAT_PEER_TLS_DN) {
     nbdkit_error ("peers=tls needs nbdkit 1.40 or later, which can identify "
                   "TLS clients");
@@ -324,104 +173,35 @@ parse_peers (const char *value)
 }
 
 static int
-parse_unlock_limit (const char *value)
+parse_shutdown_timeout (const char *value)
 {
   struct reason why;
 
-  if (unlock_limit_parse (value, &parameters.export.volume.unlock_limit, &why) <
-      0) {
-    nbdkit_error ("%s", why.text);
-    return -1;
-  }
+  if (setting_seconds ("shutdown-timeout", value, 1, 3600,
+                       &parameters.shutdown_timeout, &why) < 0)
+    return refuse (&why);
   return 0;
 }
 
-static int
-parse_seconds (const char *name, const char *value, unsigned min, unsigned max,
-               unsigned *ret)
-{
-  char shown[REASON_NAME_MAX];
-
-  if (text_duration (value, min, max, ret) == 0)
-    return 0;
-  nbdkit_error ("%s=%s: must be %u to %u seconds; " TEXT_DURATION_UNITS, name,
-                reason_name (shown, value), min, max);
-  return -1;
-}
-
-static int
-parse_shutdown_timeout (const char *value)
-{
-  unsigned seconds;
-
-  if (parse_seconds ("shutdown-timeout", value, 1, 3600, &seconds) == -1)
-    return -1;
-  parameters.shutdown_timeout = seconds;
-  return 0;
-}
-
-static int
-parse_recheck (const char *value)
-{
-  unsigned seconds;
-
-  if (parse_seconds ("recheck", value, 0, RECHECK_MAX, &seconds) == -1)
-    return -1;
-  parameters.export.recheck.every_ms = seconds * (int64_t)1000;
-  return 0;
-}
-
-static int
-parse_grace (const char *value)
-{
-  unsigned seconds;
-
-  if (parse_seconds ("grace", value, 0, GRACE_MAX, &seconds) == -1)
-    return -1;
-  parameters.export.recheck.grace_ms = seconds * (int64_t)1000;
-  return 0;
-}
-
-static int
-parse_on_grace (const char *value)
-{
-  static const char *const words[] = { "stop", "pause", NULL };
-  int word;
-
-  if (parse_word ("on-grace", value, words, &word) == -1)
-    return -1;
-  parameters.export.recheck.pause = word == 1;
-  return 0;
-}
-
-struct parameter {
+/* The process's own; settings.h has those of the exports. */
+static const struct parameter {
   const char *name;
   int (*parse) (const char *value);
-  bool repeats;
-  bool seen;
+} table[] = {
+  { "audit", parse_audit },
+  { "profiles", parse_profiles },
+  { "conf", parse_conf },
+  { "user", parse_user },
+  { "cluster", parse_cluster },
+  { "peers", parse_peers },
+  { "shutdown-timeout", parse_shutdown_timeout },
 };
 
-static struct parameter table[] = {
-  { "image", parse_image, false, false },
-  { "key", parse_key, true, false },
-  { "audit", parse_audit, false, false },
-  { "profiles", parse_profiles, false, false },
-  { "conf", parse_conf, false, false },
-  { "user", parse_user, false, false },
-  { "cluster", parse_cluster, false, false },
-  { "engine", parse_engine, false, false },
-  { "cache", parse_cache, false, false },
-  { "behind", parse_behind, false, false },
-  { "trim", parse_trim, false, false },
-  { "zero", parse_zero, false, false },
-  { "extents", parse_extents, false, false },
-  { "peers", parse_peers, false, false },
-  { "unlock-limit", parse_unlock_limit, false, false },
-  { "recheck", parse_recheck, false, false },
-  { "grace", parse_grace, false, false },
-  { "on-grace", parse_on_grace, false, false },
-  { "shutdown-timeout", parse_shutdown_timeout, false, false },
-};
+#define NR_PARAMETERS (sizeof table / sizeof table[0])
+
+/* Which of all were given: see name_of. */
+#define GIVEN_MAX 64
+static bool given[GIVEN_MAX];
 
 static int
 parse_ceph_option (const char *name, const char *value)
@@ -438,10 +218,8 @@ parse_ceph_option (const char *name, const char *value)
     nbdkit_error ("more than %d ceph.OPTION parameters", CEPH_OPTIONS_MAX);
     return -1;
   }
-  if (cluster_option_check (name, value, &why) < 0) {
-    nbdkit_error ("%s", why.text);
-    return -1;
-  }
+  if (cluster_option_check (name, value, &why) < 0)
+    return refuse (&why);
   parameters.options[cluster->nr_options++] =
       (struct cluster_option){ name, value };
   cluster->options = parameters.options;
@@ -476,55 +254,52 @@ unknown_parameter (const char *name)
   return -1;
 }
 
+/* Parameter I of all; NULL after the last. */
+static const char *
+name_of (size_t i)
+{
+  const struct setting *setting;
+
+  if (i < NR_PARAMETERS)
+    return table[i].name;
+  setting = setting_at (i - NR_PARAMETERS);
+  return setting ? setting->name : NULL;
+}
+
+static int
+set (const struct setting *setting, const char *value)
+{
+  struct reason why;
+
+  return setting->set (&parameters.export, value, &why) < 0 ? refuse (&why) : 0;
+}
+
 int
 parameters_config (const char *name, const char *value)
 {
+  const struct setting *setting = setting_find (name);
+  size_t i = 0;
+
   if (strlen (value) > VALUE_MAX) {
     nbdkit_error ("%s: the value is longer than %d bytes", name, VALUE_MAX);
     return -1;
   }
   if (strncmp (name, "ceph.", 5) == 0)
     return parse_ceph_option (name + 5, value);
-  for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
-    struct parameter *p = &table[i];
-
-    if (strcmp (name, p->name) != 0)
-      continue;
-    if (value[0] == '\0') {
-      nbdkit_error ("%s= has no value", name);
-      return -1;
-    }
-    if (p->seen && !p->repeats) {
-      nbdkit_error ("%s= is given twice", name);
-      return -1;
-    }
-    p->seen = true;
-    return p->parse (value);
-  }
-  return unknown_parameter (name);
-}
-
-/* key=none stands for "no keys" and cannot be mixed with others. */
-static int
-settle_keys (void)
-{
-  struct export_params *export = &parameters.export;
-  const size_t n = export->volume.nr_keys;
-  bool plain = false;
-
-  if (n == 0) {
-    export->key_by_default = true;
-    return parse_key ("image");
-  }
-  for (size_t i = 0; i < n; i++)
-    plain |= key_is_none (export->keys[i]);
-  if (plain && n > 1) {
-    nbdkit_error ("key=none cannot be combined with other keys");
+  while (name_of (i) && strcmp (name_of (i), name) != 0)
+    i++;
+  if (!name_of (i))
+    return unknown_parameter (name);
+  if (value[0] == '\0') {
+    nbdkit_error ("%s= has no value", name);
     return -1;
   }
-  if (plain)
-    export->volume.nr_keys = 0;
-  return 0;
+  if (given[i] && !(setting && setting->repeats)) {
+    nbdkit_error ("%s= is given twice", name);
+    return -1;
+  }
+  given[i] = true;
+  return setting ? set (setting, value) : table[i].parse (value);
 }
 
 /* Ceph looks for a relative configuration from where we are now; the
@@ -543,27 +318,15 @@ settle_conf (void)
 int
 parameters_complete (void)
 {
-  if (parameters.export.volume.spec.image[0] == '\0') {
-    nbdkit_error ("image= is missing: write it as [POOL/[NAMESPACE/]]IMAGE"
-                  "[@SNAP]");
-    return -1;
-  }
-  /* Another engine, at another start, would read noise from the holes. */
-  if (parameters.export.punch &&
-      parameters.export.volume.engine != ENGINE_OPENSSL) {
-    nbdkit_error ("zero=punch needs engine=openssl, now and whenever this "
-                  "volume is served: only that engine reads the holes as "
-                  "zeros");
-    return -1;
-  }
-  if (parameters.cache == CACHE_NONE)
-    parameters.export.behind = 0;
-  return settle_conf () == -1 ? -1 : settle_keys ();
+  struct reason why;
+
+  if (settings_complete (&parameters.export, &why) < 0)
+    return refuse (&why);
+  return settle_conf ();
 }
 
 void
 parameters_free (void)
 {
-  for (size_t i = 0; i < VOLUME_LAYERS_MAX; i++)
-    key_free (parameters.export.keys[i]);
+  settings_free_keys (&parameters.export);
 }

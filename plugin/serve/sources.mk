@@ -7,6 +7,7 @@ serve_sources += \
 	include/overlaps.h \
 	include/recheck.h \
 	include/session.h \
+	include/settings.h \
 	include/tasks.h \
 	include/trail.h \
 	plugin/serve/behind.c \
@@ -30,6 +31,7 @@ serve_sources += \
 	plugin/serve/session_inside.h \
 	plugin/serve/session_state.c \
 	plugin/serve/session_volume.c \
+	plugin/serve/settings.c \
 	plugin/serve/store.c \
 	plugin/serve/tasks.c \
 	plugin/serve/trail.c \
