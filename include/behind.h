@@ -19,8 +19,8 @@
  * after it was answered is reported as debts.h says, by flushes only.
  *
  * Until a connection's first flush, and where the limit is 0, an operation
- * is answered when the store has completed it; so are those that ask for
- * it (FUA), and all but writes.
+ * is answered only when the store has completed it.  Writes with FUA, and
+ * operations other than writes, always are.
  *
  * Any thread may call any of this; the store's may call behind_complete.
  */
@@ -37,7 +37,7 @@
 
 #include "buffers.h"
 #include "debts.h"
-#include "doubt.h"
+#include "crash_loss.h"
 #include "overlaps.h"
 #include "unflushed.h"
 
@@ -139,7 +139,7 @@ struct behind {
   void *opaque;
   struct behind_geometry geometry;
   struct debts debts;
-  struct doubt doubt;
+  struct crash_loss crash_loss;
   struct unflushed_count own, *count; /* what a crash now would lose */
   bool wipe;
   int abandoned;
@@ -160,7 +160,7 @@ struct behind {
 struct behind_client {
   struct debtor debtor;
   bool flushed;
-  bool doubts; /* see doubt.h */
+  bool crash_loss; /* see crash_loss.h */
 };
 
 extern void
@@ -175,7 +175,7 @@ extern void
 behind_admit (struct behind *b, const struct behind_geometry *geometry);
 
 /* Count in COUNT, which outlives B, from now on.  An earlier server has lost
- * BYTES, and COUNT says so: see doubt.h.  Once, before any operation.
+ * BYTES, and COUNT says so: see crash_loss.h.  Once, before any operation.
  */
 extern void
 behind_count (struct behind *b, struct unflushed_count *count, uint64_t bytes);
@@ -209,7 +209,7 @@ extern int behind_begin (struct behind *b, unsigned generation,
 extern int
 behind_end (struct behind_op *op, struct behind_client *client, bool fua);
 
-/* Give OP up before the store had it. */
+/* Give up OP, which the store does not have yet. */
 extern void behind_cancel (struct behind_op *op);
 
 /* Wait until the store has completed all that was answered and overlaps.

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* What an image tells of itself to the keys it is opened with: which one it
+/* What an image tells the keys it is opened with about itself: which one it
  * is, as it was really opened, and what it records.
  *
  * Some keys depend on it: a reference that the image itself records, a

@@ -78,8 +78,9 @@ struct unlock_limit {
     .seconds = 10, .mib = 1229, .pbkdf2_seconds = 60                           \
   }
 
-/* Above either of these an unlock is costly: done once, not rehearsed,
- * and not by too many servers at a time (unlock_turn.h).
+/* Above either of these an unlock is costly: it is done once at a start, by
+ * the rehearsal for the openssl engine and by the server for librbd's, and
+ * only by a few servers of a host at a time (unlock_turn.h).
  */
 #define LUKS_COSTLY_SECONDS 0.5
 #define LUKS_COSTLY_KIB (256 * 1024)

@@ -83,8 +83,8 @@ extern uint64_t requests_begun (struct requests *rs);
  */
 extern void requests_hold (struct requests *rs);
 
-/* Wait while clients are held: before one would be told that the server
- * ends.
+/* Wait until held clients are released.  Comes before telling a client that
+ * the server is shutting down.
  */
 extern void requests_await_release (struct requests *rs);
 

@@ -6,7 +6,7 @@
  * The file lies beside the server's Unix socket, as SOCKET.unflushed.  It is
  * mapped, so that a server that is killed leaves its last count there.
  * A planned stop leaves zero, and removes the file.  The next server on the
- * same socket finds what was lost, and lets its clients know (doubt.h).
+ * same socket finds what was lost, and lets its clients know (crash_loss.h).
  *
  * Only its owner may read or write the file, and one server at a time has
  * it.  Its owner may truncate it, which ends the server with SIGBUS, but

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* What a volume tells of itself to the providers of its keys. */
+/* What a volume tells the providers of its keys about itself. */
 
 #include "config.h"
 

@@ -3,9 +3,8 @@
 /* Finding the cephx key that librados would find, and handing it over.
  *
  * "nbdkit -u USER" changes the user before librados connects, and a
- * keyring that only root reads is the usual one.  So the rehearsal, which
- * runs as the user who started nbdkit, looks the key up and the server
- * gets it.  Format: Ceph, src/auth/KeyRing.cc: an INI file with one
+ * keyring is usually readable by root only.  So the rehearsal, which runs as
+ * the user who started nbdkit, looks the key up and hands it to the server.  Format: Ceph, src/auth/KeyRing.cc: an INI file with one
  * section per entity.
  *
  * It is not handed over as the option "key": an option's value can be read

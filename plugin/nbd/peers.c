@@ -362,9 +362,9 @@ peers_can_be_cut (void)
 
 /* --- cutting clients off ---
  *
- * Without a word: nbdkit's workers cannot be kept from answering, and an
- * answer into a closed socket is an assertion (1.32.4 to 1.33.9) or an error in
- * the log.  So each client's socket is replaced by one end of a socket pair,
+ * Clients are cut off silently.  nbdkit's workers cannot be kept from
+ * answering, and an answer into a closed socket fails an assertion (1.32.4 to
+ * 1.33.9) or is an error in the log.  So each client's socket is replaced by one end of a socket pair,
  * by dup3, atomically.  The old socket is closed once clients have sent
  * nothing for a moment and the threads that were held have ended: a request
  * cut in its middle makes the connection "dead", an error in the log that must

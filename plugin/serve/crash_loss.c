@@ -7,41 +7,41 @@
 
 #include "config.h"
 
-#include "doubt.h"
+#include "crash_loss.h"
 
 #ifndef MUTANT
 #define MUTANT(rule) false
 #endif
 
 bool
-doubt_open (struct doubt *doubt)
+crash_loss_open (struct crash_loss *loss)
 {
-  if (doubt->bytes == 0 || MUTANT (DOUBT))
+  if (loss->bytes == 0 || MUTANT (CRASH_LOSS))
     return false;
-  doubt->to_tell++;
+  loss->to_tell++;
   return true;
 }
 
 void
-doubt_close (struct doubt *doubt, bool doubts)
+crash_loss_close (struct crash_loss *loss, bool owed)
 {
-  doubt->to_tell -= doubts;
+  loss->to_tell -= owed;
 }
 
 void
-doubt_tell (struct doubt *doubt, int64_t now_ms)
+crash_loss_tell (struct crash_loss *loss, int64_t now_ms)
 {
-  doubt->to_tell--;
-  if (!doubt->told)
-    doubt->told_ms = now_ms;
-  doubt->told = true;
+  loss->to_tell--;
+  if (!loss->told)
+    loss->told_ms = now_ms;
+  loss->told = true;
 }
 
 void
-doubt_settle (struct doubt *doubt, int64_t now_ms, bool stopping)
+crash_loss_settle (struct crash_loss *loss, int64_t now_ms, bool stopping)
 {
-  if (MUTANT (DOUBT_FORGOTTEN) ||
-      (doubt->told && (doubt->to_tell == 0 || MUTANT (DOUBT_IDLE)) &&
-       (stopping || now_ms - doubt->told_ms >= DOUBT_MS)))
-    doubt->bytes = 0;
+  if (MUTANT (CRASH_LOSS_FORGOTTEN) ||
+      (loss->told && (loss->to_tell == 0 || MUTANT (CRASH_LOSS_IDLE)) &&
+       (stopping || now_ms - loss->told_ms >= CRASH_LOSS_MS)))
+    loss->bytes = 0;
 }

@@ -179,7 +179,7 @@ local_value (struct export *e, size_t layer,
   return value;
 }
 
-/* A trial takes all keys of the volume. */
+/* A trial needs the present values of all keys of the volume. */
 static void
 want_trial (struct export *e, struct secret *now[VOLUME_LAYERS_MAX],
             const struct image_identity *identity,

@@ -16,7 +16,7 @@ void
 losses_count (struct behind *b)
 {
   if (!MUTANT (COUNT_LOST))
-    unflushed_lose (b->count, b->doubt.bytes + debts_bytes (&b->debts));
+    unflushed_lose (b->count, b->crash_loss.bytes + debts_bytes (&b->debts));
 }
 
 void
@@ -25,7 +25,7 @@ behind_count (struct behind *b, struct unflushed_count *count, uint64_t bytes)
   behind_lock (b);
   assert (b->ranges.nr == 0);
   b->count = count;
-  b->doubt.bytes = bytes;
+  b->crash_loss.bytes = bytes;
   losses_count (b);
   behind_unlock (b);
 }
@@ -34,7 +34,7 @@ void
 behind_settle (struct behind *b, bool stopping)
 {
   behind_lock (b);
-  doubt_settle (&b->doubt, monotonic_ms (), stopping);
+  crash_loss_settle (&b->crash_loss, monotonic_ms (), stopping);
   losses_count (b);
   behind_unlock (b);
 }
@@ -46,7 +46,7 @@ behind_client_open (struct behind *b, bool readonly,
   behind_lock (b);
   debts_open (&b->debts, &client->debtor);
   client->flushed = false;
-  client->doubts = !readonly && doubt_open (&b->doubt);
+  client->crash_loss = !readonly && crash_loss_open (&b->crash_loss);
   losses_count (b);
   behind_unlock (b);
 }
@@ -56,7 +56,7 @@ behind_client_close (struct behind *b, const struct behind_client *client)
 {
   behind_lock (b);
   debts_close (&b->debts, &client->debtor);
-  doubt_close (&b->doubt, client->doubts);
+  crash_loss_close (&b->crash_loss, client->crash_loss);
   losses_count (b);
   behind_unlock (b);
 }
@@ -66,9 +66,9 @@ losses_tell (struct behind *b, struct behind_client *client)
 {
   int r = debts_collect (&b->debts, &client->debtor);
 
-  if (client->doubts) {
-    client->doubts = MUTANT (DOUBT_ONCE);
-    doubt_tell (&b->doubt, monotonic_ms ());
+  if (client->crash_loss) {
+    client->crash_loss = MUTANT (CRASH_LOSS_ONCE);
+    crash_loss_tell (&b->crash_loss, monotonic_ms ());
     r = r < 0 ? r : -EIO;
   }
   losses_count (b);

@@ -65,8 +65,8 @@ tell_found (struct session *s, const struct unflushed_found *found)
   else
     err = reason_set (&why, EIO,
                       "warning: %llu bytes that an earlier server on this "
-                      "socket acknowledged since %s may be lost, of another "
-                      "volume or before the last boot",
+                      "socket acknowledged since %s may be lost; that server "
+                      "had another volume, or ran before the last boot",
                       (unsigned long long)found->bytes, text);
   s->params.log->error ("%s", why.text);
   session_tell (s, SESSION_EVENT_UNFLUSHED, err, &why);

@@ -74,7 +74,7 @@ struct session {
   bool lost_writes;                  /* there is something for the log */
   int64_t reported_ms;               /* when the log was told last */
   struct deadline stop_by, close_by;
-  uint64_t quiet_at; /* requests_begun, which was the same since */
+  uint64_t quiet_at; /* requests_begun, unchanged since QUIET_SINCE_MS */
   int64_t quiet_since_ms;
   uint64_t trimmed_at; /* the same when the heap was given back */
   struct session_info info;
@@ -121,8 +121,8 @@ session_abandon (struct session *s, int err)
 extern void
 session_set_failed (struct session *s, int err, const struct reason *why);
 
-/* Begin to end an open volume while the server goes on: nothing is
- * admitted any more, connections find ERR and WHY, and the session's
+/* Begin to close an open volume while the server keeps running: new requests
+ * are refused, connections get ERR and WHY, and the session's
  * task closes it.  REVOKED: requests in flight are not waited for by
  * their clients.  False when it was not open.  Called with the lock held.
  */

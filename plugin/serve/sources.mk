@@ -1,7 +1,7 @@
 serve_sources += \
 	include/behind.h \
 	include/debts.h \
-	include/doubt.h \
+	include/crash_loss.h \
 	include/export.h \
 	include/logins.h \
 	include/overlaps.h \
@@ -14,7 +14,7 @@ serve_sources += \
 	plugin/serve/behind_inside.h \
 	plugin/serve/blocks.c \
 	plugin/serve/debts.c \
-	plugin/serve/doubt.c \
+	plugin/serve/crash_loss.c \
 	plugin/serve/export.c \
 	plugin/serve/export_keys.c \
 	plugin/serve/logins.c \

@@ -51,10 +51,10 @@ enum mutant {
   COUNT_RAISE,
   COUNT_LOWER,
   COUNT_LOST,
-  DOUBT,
-  DOUBT_ONCE,
-  DOUBT_FORGOTTEN,
-  DOUBT_IDLE,
+  CRASH_LOSS,
+  CRASH_LOSS_ONCE,
+  CRASH_LOSS_FORGOTTEN,
+  CRASH_LOSS_IDLE,
   GATHERED,
   GATHERED_TURN,
   GATHERED_BEGUN,
@@ -94,10 +94,10 @@ static const char *const mutant_names[NR_MUTANTS] = {
   "count raised",
   "count lowered",
   "count lost",
-  "doubt",
-  "doubt once",
-  "doubt forgotten",
-  "doubt idle",
+  "crash loss",
+  "crash loss once",
+  "crash loss forgotten",
+  "crash loss idle",
   "gathered",
   "gathered turn",
   "gathered begun",
@@ -127,7 +127,7 @@ static void sleep_on (bool *waker);
 
 #include "plugin/base/buffers.c"
 #include "plugin/serve/debts.c"
-#include "plugin/serve/doubt.c"
+#include "plugin/serve/crash_loss.c"
 #include "plugin/serve/losses.c"
 #include "plugin/serve/merge.c"
 #include "plugin/serve/overlaps.c"
@@ -161,7 +161,7 @@ struct client {
   unsigned generation;
   bool open;
   uint64_t opened_at;
-  bool doubts; /* its first flush must fail */
+  bool crash_loss; /* its first flush must fail */
   unsigned workers;
 };
 
@@ -208,7 +208,7 @@ struct volume {
   unsigned admitted;
   bool hurried;
   struct unflushed_count file;
-  bool doubt, told;
+  bool crash_loss, told;
   int64_t told_ms;
 };
 
@@ -702,7 +702,7 @@ work_flush (struct worker *w)
       fail ("a flush did not wait for what was answered");
   for (unsigned i = 0; i < v->nr_failures; i++)
     owes = owes || v->failures[i].owed[self];
-  owes = owes || w->c->doubts;
+  owes = owes || w->c->crash_loss;
   if (r == 0 && owes)
     fail ("a flush hid a lost write");
   if (r < 0 && !owes)
@@ -714,8 +714,8 @@ work_flush (struct worker *w)
       f->reported = true;
     f->owed[self] = false;
   }
-  if (r < 0 && w->c->doubts) {
-    w->c->doubts = false;
+  if (r < 0 && w->c->crash_loss) {
+    w->c->crash_loss = false;
     v->told_ms = v->told ? v->told_ms : clock_ms;
     v->told = true;
   }
@@ -725,10 +725,10 @@ work_flush (struct worker *w)
 /* --- what a crash would lose --- */
 
 static bool
-is_doubted (const struct volume *v)
+owes_crash_loss (const struct volume *v)
 {
   for (unsigned i = 0; i < v->nr_clients; i++)
-    if (v->clients[i].open && v->clients[i].doubts)
+    if (v->clients[i].open && v->clients[i].crash_loss)
       return true;
   return false;
 }
@@ -736,10 +736,10 @@ is_doubted (const struct volume *v)
 static void
 pass_time (struct volume *v)
 {
-  clock_ms += roll (DOUBT_MS / 2);
+  clock_ms += roll (CRASH_LOSS_MS / 2);
   behind_settle (&v->behind, false);
-  if (v->told && clock_ms - v->told_ms >= DOUBT_MS && !is_doubted (v))
-    v->doubt = false;
+  if (v->told && clock_ms - v->told_ms >= CRASH_LOSS_MS && !owes_crash_loss (v))
+    v->crash_loss = false;
 }
 
 static bool
@@ -756,7 +756,7 @@ static void
 check_count (const struct volume *v)
 {
   struct unflushed_count *count = v->behind.count;
-  bool answered = false, lost = v->doubt;
+  bool answered = false, lost = v->crash_loss;
 
   for (unsigned i = 0; i < v->nr_records; i++)
     answered = answered || (v->records[i].early && !v->records[i].over);
@@ -829,7 +829,7 @@ open_client (struct volume *v, struct client *c)
   c->opened_at = now++;
   for (unsigned i = 0; i < v->nr_failures; i++)
     v->failures[i].owed[c - v->clients] = !v->failures[i].reported;
-  c->doubts = v->doubt;
+  c->crash_loss = v->crash_loss;
   behind_client_open (&v->behind, false, &c->client);
 }
 
@@ -998,9 +998,9 @@ prepare_volume (struct volume *v)
   v->whole_objects = roll (2);
   v->base = roll (2) * 12;
   behind_init (&v->behind, &pool, limits[roll (6)], &store, v);
-  v->doubt = roll (3) == 0;
-  if (roll (2) || v->doubt)
-    behind_count (&v->behind, &v->file, v->doubt ? 1000 : 0);
+  v->crash_loss = roll (3) == 0;
+  if (roll (2) || v->crash_loss)
+    behind_count (&v->behind, &v->file, v->crash_loss ? 1000 : 0);
   admit (v);
   v->nr_clients = 1 + roll (3);
   for (unsigned i = 0; i < v->nr_clients; i++) {
@@ -1090,7 +1090,7 @@ look_at_the_end (struct volume *v)
   if (nr_lost != v->nr_failures)
     fail ("%d of %d lost writes are told", (int)nr_lost, (int)v->nr_failures);
   behind_settle (&v->behind, true);
-  v->doubt = v->doubt && !v->told;
+  v->crash_loss = v->crash_loss && !v->told;
   check_count (v);
   check_read (v, v->image, 0, IMAGE_BYTES, now++);
   for (unsigned i = 0; i < v->nr_records; i++)

@@ -176,8 +176,8 @@ base_of (const char *url)
   return addresses_ends_in (url, "/v1") ? "" : "v1/";
 }
 
-/* An address of secrets, or of one of them, as other programs show it: below
- * it there is never a secret, and Barbican would say that ours is gone.
+/* Refuse the URL of a collection or of a single secret, which other programs
+ * print.  No secret lies below it: Barbican would say that ours is gone.
  */
 static int
 check_endpoint (const struct address_list *list, size_t i, const char *setting,

@@ -350,8 +350,8 @@ refused (const struct openbao_key *k, const struct http_reply *a, bool *again,
 
   if (!a->json)
     return reason_set (why, EBADMSG,
-                       "%s answered %ld, but not as OpenBao does: are the "
-                       "address and http or https right?",
+                       "%s answered %ld, but not as OpenBao does: check the "
+                       "address, and whether it must be http or https",
                        address, a->status);
   if (strstr (a->text, "Upgrading from non-versioned"))
     return unavailable (k, a, again, why);

@@ -30,7 +30,7 @@ struct openbao {
   char *prefix;           /* of every path; "" if not set */
   enum bao_engine engine; /* when the mount is known */
   char *transit_key;      /* name of the key that wraps, or NULL */
-  bool derived;           /* its context is made of the image's id */
+  bool derived;           /* its context is derived from the image's id */
 };
 
 /* One key there. */
@@ -102,8 +102,8 @@ struct bao_request {
   const struct secret *hidden; /* never to be quoted from the answer */
 };
 
-/* MOUNT, or USUAL where WHERE does not say, checked: it may be written with a
- * slash at its end, as the server prints it.  *RET is malloc'd.  -EINVAL.
+/* Check MOUNT, or USUAL if WHERE sets none, and set *RET, which is malloc'd.
+ * A trailing slash, as the server prints it, is allowed.  -EINVAL.
  */
 extern int bao_set_mount (char **ret, const json_t *mount, const char *usual,
                           const char *where, struct reason *why);

@@ -63,7 +63,7 @@ refused (const struct bao_login *l, const struct http_reply *a,
   return bao_answer_refusal (&nobody, a, &question->again, why);
 }
 
-/* "auth/MOUNT/role/ROLE/secret-id", and its sister for ids of one's own. */
+/* "auth/MOUNT/role/ROLE/secret-id" or ".../custom-secret-id". */
 static bool
 is_secret_id_path (const struct bao_login *l, const char *path)
 {
