@@ -226,12 +226,34 @@ pem_check (const struct pem *pem, const char *where, struct reason *why);
 extern void pem_free (struct pem *pem);
 #define CLEANUP_PEM __attribute__ ((cleanup (pem_free)))
 
+/* What goes before the name of a systemd credential. */
+#define CREDENTIAL_SCHEME "cred:"
+
+/* Can NAME be that of a systemd credential: a file, and not one elsewhere? */
+extern bool credential_is_name (const char *name);
+
+/* Where the credential NAME of this systemd unit is (CREDENTIALS_DIRECTORY);
+ * SETTING names it in sentences.  *RET is malloc'd.  -EINVAL, -ENOENT: the
+ * unit has none, or not this one.
+ */
+extern int credential_find (const char *name, const char *setting, char **ret,
+                            struct reason *why);
+
+/* The file that MEMBER in WHERE of a profile names: VALUE is a full path, or
+ * cred:NAME.  *RET is malloc'd.  RULES, to read it by, become those that
+ * systemd's own files keep.  Errors of credential_find.
+ */
+extern int
+credential_member_path (const char *value, const char *member,
+                        const char *where, char **ret,
+                        struct hostfile_rules *rules, struct reason *why);
+
 /* A file with one line: a token, a secret id, a password.  Read in open,
  * and again when it changed, where this user still may (credential.c).
  */
 struct credential {
   char *path;
-  const struct hostfile_rules *rules;
+  struct hostfile_rules rules;
   struct secret *text;   /* as read last; never NULL once opened */
   struct stat seen;      /* the file, when it was read last; or zeros */
   uid_t reader;          /* who opened it */
@@ -247,7 +269,7 @@ extern int
 credential_open (struct credential *c, const char *path,
                  const struct hostfile_rules *rules, struct reason *why);
 
-/* The same of MEMBER in WHERE of a profile, which must be a full path. */
+/* The same of MEMBER in WHERE of a profile: see credential_member_path. */
 extern int
 credential_open_member (struct credential *c, const char *path,
                         const char *member, const struct hostfile_rules *rules,

@@ -64,7 +64,9 @@ static int
 ceph_csi_open (struct kms *kms, const struct profile *profile,
                struct reason *why)
 {
+  struct hostfile_rules rules = passphrase_rules;
   struct ceph_csi *csi = kms->state;
+  CLEANUP_FREE char *path = NULL;
   json_t *file;
   const struct json_member members[] = {
     { "passphrase_file", JSON_STRING, true, &file },
@@ -74,15 +76,13 @@ ceph_csi_open (struct kms *kms, const struct profile *profile,
 
   if (r == 0)
     r = json_members (profile->object, profile->where, members, why);
+  if (r == 0)
+    r = credential_member_path (json_string_value (file), "passphrase_file",
+                                profile->where, &path, &rules, why);
   if (r < 0)
     return r;
-  if (json_string_value (file)[0] != '/')
-    return reason_set (why, EINVAL,
-                       "%s: \"passphrase_file\" must be a full path",
-                       profile->where);
-  r = hostfile_read (json_string_value (file), &passphrase_rules,
-                     &csi->passphrase, NULL, why);
-  return reason_context (r, why, "%s", profile->where);
+  r = hostfile_read (path, &rules, &csi->passphrase, NULL, why);
+  return reason_context (r, why, "%s: \"passphrase_file\"", profile->where);
 }
 
 static void

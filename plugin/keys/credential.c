@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* Files with one credential, read again when they changed.
+/* Files with one credential, read again when they changed; and where those are
+ * that systemd gives to a unit.
  *
  * What was read before the change of user stays when the file cannot be
  * read later: a login that works is not given up for a file that is
@@ -10,6 +11,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -17,6 +19,82 @@
 
 #include "json.h"
 #include "keys.h"
+
+/* ---- systemd's ---- */
+
+bool
+credential_is_name (const char *name)
+{
+  return name[0] && !strchr (name, '/') && strcmp (name, ".") != 0 &&
+         strcmp (name, "..") != 0;
+}
+
+int
+credential_find (const char *name, const char *setting, char **ret,
+                 struct reason *why)
+{
+  const char *dir = getenv ("CREDENTIALS_DIRECTORY");
+  CLEANUP_FREE char *path = NULL;
+  struct stat st;
+  int r;
+
+  if (!credential_is_name (name))
+    return reason_set (why, EINVAL,
+                       "%s needs the name of a systemd credential, without "
+                       "slashes",
+                       setting);
+  if (!dir || !dir[0])
+    return reason_set (why, ENOENT,
+                       "%s: there are no credentials (CREDENTIALS_DIRECTORY "
+                       "is not set): the unit needs LoadCredential=%.128s:...",
+                       setting, name);
+  /* The server changes to / when it goes to the background. */
+  if (dir[0] != '/')
+    return reason_set (why, EINVAL,
+                       "%s: CREDENTIALS_DIRECTORY (" REASON_QUOTED
+                       ") must be a full path",
+                       setting, reason_quoted (dir));
+  r = text_format (&path, why, "%s/%s", dir, name);
+  if (r < 0)
+    return r;
+  /* What else is wrong with it is said by who reads it. */
+  if (stat (path, &st) == -1 && errno == ENOENT)
+    return reason_set (why, ENOENT,
+                       "%s: there is no such credential in " REASON_QUOTED
+                       " (CREDENTIALS_DIRECTORY): the unit needs "
+                       "LoadCredential=%.128s:...",
+                       setting, reason_quoted (dir), name);
+  *ret = TAKE_PTR (path);
+  return 0;
+}
+
+/* systemd: 0400, or 0440 where an access list names the user, which
+ * hostfile.c looks at.
+ */
+#define SYSTEMD_MODE 0440
+
+int
+credential_member_path (const char *value, const char *member,
+                        const char *where, char **ret,
+                        struct hostfile_rules *rules, struct reason *why)
+{
+  const size_t scheme = strlen (CREDENTIAL_SCHEME);
+  char setting[512];
+
+  if (value[0] == '/')
+    return text_copy (ret, value, why);
+  if (strncmp (value, CREDENTIAL_SCHEME, scheme) != 0)
+    return reason_set (why, EINVAL,
+                       "%s: \"%s\" must be a full path, or cred:NAME for a "
+                       "systemd credential",
+                       where, member);
+  rules->forbidden &= ~SYSTEMD_MODE;
+  snprintf (setting, sizeof setting, "%.300s: \"%s\": cred:%.128s", where,
+            member, value + scheme);
+  return credential_find (value + scheme, setting, ret, why);
+}
+
+/* ---- a file ---- */
 
 bool
 credential_is_text (const void *bytes, size_t length)
@@ -46,26 +124,26 @@ read_file (const struct credential *c, struct secret **ret, struct reason *why)
 {
   CLEANUP_SECRET struct secret *text = NULL;
   CLEANUP_JSON json_t *object = NULL;
-  int r = hostfile_read (c->path, c->rules, &text, NULL, why);
+  int r = hostfile_read (c->path, &c->rules, &text, NULL, why);
 
   if (r < 0)
     return r;
   hostfile_trim (text);
   /* What a command or an agent has wrapped the credential in. */
-  if (c->rules->json_advice && text->length > 0 && text->bytes[0] == '{' &&
+  if (c->rules.json_advice && text->length > 0 && text->bytes[0] == '{' &&
       json_parse_object ((const char *)text->bytes, text->length, &object,
                          NULL) == 0)
     return reason_set (
         why, EINVAL,
         "the %s " REASON_QUOTED " holds a JSON object, not what its name "
         "says: %s",
-        c->rules->what, reason_quoted (c->path), c->rules->json_advice);
-  if (!(c->rules->prose ? is_prose : credential_is_text) (text->bytes,
-                                                          text->length))
+        c->rules.what, reason_quoted (c->path), c->rules.json_advice);
+  if (!(c->rules.prose ? is_prose : credential_is_text) (text->bytes,
+                                                         text->length))
     return reason_set (why, EINVAL,
                        "the %s " REASON_QUOTED " is not valid: it is empty or "
                        "has characters that do not belong there",
-                       c->rules->what, reason_quoted (c->path));
+                       c->rules.what, reason_quoted (c->path));
   *ret = TAKE_PTR (text);
   return 0;
 }
@@ -82,7 +160,7 @@ int
 credential_open (struct credential *c, const char *path,
                  const struct hostfile_rules *rules, struct reason *why)
 {
-  c->rules = rules;
+  c->rules = *rules;
   c->reader = geteuid ();
   c->path = strdup (path);
   if (!c->path)
@@ -98,12 +176,13 @@ credential_open_member (struct credential *c, const char *path,
                         const char *member, const struct hostfile_rules *rules,
                         const char *where, struct reason *why)
 {
-  int r;
+  CLEANUP_FREE char *found = NULL;
+  struct hostfile_rules own = *rules;
+  int r = credential_member_path (path, member, where, &found, &own, why);
 
-  if (path[0] != '/')
-    return reason_set (why, EINVAL, "%s: \"%s\" must be a full path", where,
-                       member);
-  r = credential_open (c, path, rules, why);
+  if (r < 0)
+    return r;
+  r = credential_open (c, found, &own, why);
   return reason_context (r, why, "%s: \"%s\"", where, member);
 }
 
@@ -132,7 +211,7 @@ credential_refresh (struct credential *c)
     const int err = errno;
 
     reason_set (&c->trouble, err,
-                "the %s " REASON_QUOTED " cannot be found: %s", c->rules->what,
+                "the %s " REASON_QUOTED " cannot be found: %s", c->rules.what,
                 reason_quoted (c->path), strerror (err));
     /* After a change of user that is as it should be. */
     keep (c, err == EACCES && geteuid () != c->reader ? 0 : -err);

@@ -10,6 +10,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -72,9 +73,7 @@ keyfile_parse (const struct reference *ref, struct reason *why)
     return reason_set (why, EINVAL,
                        "key=fd:N: N must be an inherited file descriptor, 3 or "
                        "above");
-  if (rules == &cred_rules &&
-      (!body[0] || strchr (body, '/') || strcmp (body, ".") == 0 ||
-       strcmp (body, "..") == 0))
+  if (rules == &cred_rules && !credential_is_name (body))
     return reason_set (why, EINVAL,
                        "key=cred:NAME needs the name of a systemd credential, "
                        "without slashes");
@@ -90,20 +89,6 @@ keyfile_clear (void *state)
 
   secret_free (k->bytes);
   free (k->path);
-}
-
-static int
-set_credential_path (struct keyfile *k, const char *name, struct reason *why)
-{
-  const char *dir = getenv ("CREDENTIALS_DIRECTORY");
-
-  if (!dir || !dir[0])
-    return reason_set (why, ENOENT,
-                       "key=cred:%.128s: there are no credentials "
-                       "(CREDENTIALS_DIRECTORY is not set): the unit needs "
-                       "LoadCredential=%.128s:...",
-                       name, name);
-  return text_format (&k->path, why, "%s/%s", dir, name);
 }
 
 static int
@@ -134,6 +119,7 @@ keyfile_prepare (struct kms *kms, const struct reference *ref, void *state,
 {
   CLEANUP_FREE char *cwd = NULL;
   struct keyfile *k = state;
+  char setting[160];
   int r = 0;
 
   (void)kms;
@@ -141,8 +127,10 @@ keyfile_prepare (struct kms *kms, const struct reference *ref, void *state,
   k->line = strcmp (ref->scheme, "line") == 0;
   if (k->rules == &fd_rules)
     k->fd = parse_fd (ref->body);
-  else if (k->rules == &cred_rules)
-    r = set_credential_path (k, ref->body, why);
+  else if (k->rules == &cred_rules) {
+    snprintf (setting, sizeof setting, "key=cred:%.128s", ref->body);
+    r = credential_find (ref->body, setting, &k->path, why);
+  }
   else if (ref->body[0] == '/')
     r = text_copy (&k->path, ref->body, why);
   else {

@@ -276,16 +276,19 @@ take_member (const json_t *value, const char *member,
              const struct hostfile_rules *rules, const struct profile *profile,
              struct secret **text, char **name, struct reason *why)
 {
-  const char *path = json_string_value (value);
+  struct hostfile_rules own = *rules;
+  CLEANUP_FREE char *path = NULL;
   char setting[512];
+  int r;
 
-  if (!path)
+  if (!value)
     return 0;
-  if (path[0] != '/')
-    return reason_set (why, EINVAL, "%s: \"%s\" must be a full path",
-                       profile->where, member);
+  r = credential_member_path (json_string_value (value), member, profile->where,
+                              &path, &own, why);
+  if (r < 0)
+    return r;
   snprintf (setting, sizeof setting, "%.400s: \"%s\"", profile->where, member);
-  return pem_take (path, setting, rules, text, name, why);
+  return pem_take (path, setting, &own, text, name, why);
 }
 
 int

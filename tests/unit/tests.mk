@@ -13,6 +13,7 @@ unit_tests = \
 	tests/unit/test-behind-threads \
 	tests/unit/test-buffers \
 	tests/unit/test-ceph-csi \
+	tests/unit/test-credential \
 	tests/unit/test-deadline \
 	tests/unit/test-debts \
 	tests/unit/test-encoding \
@@ -90,6 +91,8 @@ tests_unit_test_barbican_SOURCES = \
 	tests/unit/test-barbican.c
 tests_unit_test_barbican_CFLAGS = $(unit_cflags)
 tests_unit_test_barbican_LDADD = $(unit_ldadd)
+tests_unit_test_credential_CFLAGS = $(unit_cflags)
+tests_unit_test_credential_LDADD = $(unit_ldadd)
 tests_unit_test_deadline_CFLAGS = $(unit_cflags)
 tests_unit_test_deadline_LDADD = $(unit_ldadd)
 tests_unit_test_debts_CFLAGS = $(unit_cflags)
