@@ -205,7 +205,11 @@ task_wake (struct task *t)
   if (!t->added)
     return;
   t->woken = true;
-  if (t->running || t->due_ms <= monotonic_ms ())
+  if (t->running)
+    return;
+  if (threads.nr_free == 0) /* none watches, for want of threads: see pick */
+    start_thread ();
+  if (t->due_ms <= monotonic_ms ())
     return;
   t->due_ms = monotonic_ms ();
   pthread_cond_broadcast (&threads.changed);

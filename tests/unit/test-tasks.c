@@ -374,6 +374,40 @@ test_short_of_threads_the_last_is_for_what_ends (void **state)
   take_away (&recheck);
 }
 
+/* The last thread is busy when there are threads again: nobody watches, and
+ * who wakes a task starts one.
+ */
+static void
+test_short_of_threads_a_wake_tries_again (void **state)
+{
+  struct job hanging = JOB (.hangs = true), close = JOB ();
+  struct job recheck = JOB ();
+
+  (void)state;
+  recheck.task.bounded = true;
+  add (&recheck);
+  add (&close);
+  AWAIT (atomic_load (&close.runs) == 1);
+  AWAIT (atomic_load (&recheck.runs) == 1);
+  add (&hanging);
+  AWAIT (atomic_load (&hanging.runs) == 1);
+  atomic_store (&short_of_threads, true);
+  atomic_store (&recheck.hangs, true);
+  task_wake (&recheck.task);
+  AWAIT (atomic_load (&recheck.runs) == 2);
+  task_wake (&close.task); /* in vain */
+  atomic_store (&short_of_threads, false);
+  task_wake (&close.task);
+  AWAIT (atomic_load (&close.runs) == 2);
+  assert_int_equal (atomic_load (&recheck.now), 1);
+  assert_in_range (threads (), 3, 4);
+  atomic_store (&hanging.hangs, false);
+  atomic_store (&recheck.hangs, false);
+  take_away (&hanging);
+  take_away (&close);
+  take_away (&recheck);
+}
+
 int
 main (void)
 {
@@ -387,6 +421,7 @@ main (void)
     TEST (test_a_removal_waits_for_the_run_and_its_deadline),
     TEST (test_without_a_thread_nothing_is_added),
     TEST (test_short_of_threads_the_last_is_for_what_ends),
+    TEST (test_short_of_threads_a_wake_tries_again),
   };
 
   return cmocka_run_group_tests (tests, NULL, NULL);
