@@ -26,6 +26,7 @@
 #ifndef RBDCRYPT_TASKS_H
 #define RBDCRYPT_TASKS_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -41,10 +42,11 @@ struct task {
    */
   int64_t (*run) (void *opaque);
   void *opaque;
-  /* RUN returns within a minute, whatever hangs.  When the system gives us
-   * no more threads, the last idle one serves only such tasks.
+  /* RUN returns within a minute, whatever hangs, or else it is given
+   * up.  When the system gives us no more threads, the last idle one
+   * serves only such tasks.  May be set at any time, before task_wake.
    */
-  bool bounded;
+  atomic_bool bounded;
 
   /* tasks.c's own. */
   bool added, running, woken, ended;

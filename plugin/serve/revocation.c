@@ -137,18 +137,18 @@ check (void *opaque, const struct deadline *deadline, struct reason *why)
 
 /* --- acting --- */
 
-/* Wait until the session's task has closed the volume. */
+/* Wait until the session's task has closed the volume.  If that has no thread
+ * yet, and this was the last one: wake it until there is another.
+ */
 static void
 watch_closing (struct session *s)
 {
-  struct timespec abstime;
   bool stuck;
-  int err = 0;
 
   pthread_mutex_lock (&s->lock);
-  abstime = deadline_timespec (&s->close_by);
-  while (s->state == SESSION_CLOSING && !s->given_up && err == 0)
-    err = pthread_cond_timedwait (&s->changed, &s->lock, &abstime);
+  while (s->state == SESSION_CLOSING && !s->given_up &&
+         deadline_wait (&s->close_by, &s->changed, &s->lock) == 0)
+    task_wake (&s->task);
   stuck = s->state == SESSION_CLOSING;
   pthread_mutex_unlock (&s->lock);
   if (stuck)

@@ -24,6 +24,7 @@ session_set_failed (struct session *s, int err, const struct reason *why)
   s->why = *why;
   s->failed_at_ms = monotonic_ms ();
   s->refusal_told = false;
+  atomic_store (&s->task.bounded, false);
   session_changed (s);
 }
 
@@ -44,6 +45,7 @@ session_begin_closing (struct session *s, int err, bool revoked,
   else
     requests_refuse (&s->requests, EIO);
   recheck_end (s->recheck);
+  atomic_store (&s->task.bounded, revoked); /* watch_closing has its limit */
   session_changed (s);
   return true;
 }

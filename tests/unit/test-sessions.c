@@ -37,7 +37,7 @@ struct one {
   atomic_bool silent;    /* its key server cannot say */
   atomic_bool keyless;   /* it does not give the key either */
   atomic_bool broken;    /* the volume cannot be opened */
-  atomic_int opened, closed, asked;
+  atomic_int hanging, opened, closed, asked;
   atomic_int heard; /* so many events */
   enum session_event events[8];
 };
@@ -52,10 +52,30 @@ nap (int64_t ms)
 }
 
 static void
-hang (const struct one *o)
+hang (struct one *o)
 {
+  atomic_fetch_add (&o->hanging, 1);
   while (atomic_load (&o->frozen))
     nap (2);
+  atomic_fetch_sub (&o->hanging, 1);
+}
+
+/* --- threads, refused --- */
+
+static atomic_bool short_of_threads;
+
+extern int __real_pthread_create (pthread_t *, const pthread_attr_t *,
+                                  void *(*)(void *), void *);
+extern int __wrap_pthread_create (pthread_t *, const pthread_attr_t *,
+                                  void *(*)(void *), void *);
+
+int
+__wrap_pthread_create (pthread_t *thread, const pthread_attr_t *attr,
+                       void *(*fn) (void *), void *arg)
+{
+  if (atomic_load (&short_of_threads))
+    return EAGAIN;
+  return __real_pthread_create (thread, attr, fn, arg);
 }
 
 /* --- clusters and volumes --- */
@@ -561,6 +581,71 @@ test_one_that_cannot_stop_leaves_others_their_end (void **state)
   assert_int_equal (status, 0);
 }
 
+/* --- when the system gives us no more threads --- */
+
+static const enum session_event taken_away[] = { SESSION_EVENT_UNLOCKED,
+                                                 SESSION_EVENT_REVOKED,
+                                                 SESSION_EVENT_CLOSED };
+
+/* WELL is open, others hang, and so many threads are idle: one or two. */
+static void
+run_short (struct one *well, struct one *frozen, int nr_idle)
+{
+  atomic_store (&frozen[0].frozen, true);
+  atomic_store (&frozen[1].frozen, true);
+  assert_int_equal (start (&frozen[0], 3600000), 0);
+  AWAIT_FOR (LIMIT_MS, atomic_load (&frozen[0].hanging) == 1);
+  /* One is idle, and starts another before it takes this. */
+  assert_int_equal (start (well, 20), 0);
+  assert_int_equal (await_open (well), 0);
+  atomic_store (&short_of_threads, true);
+  if (nr_idle > 1)
+    return;
+  assert_int_equal (start (&frozen[1], 3600000), 0);
+  AWAIT_FOR (LIMIT_MS, atomic_load (&frozen[1].hanging) == 1);
+}
+
+static void
+thaw (struct one *frozen, int nr)
+{
+  atomic_store (&short_of_threads, false);
+  for (int i = 0; i < nr; i++)
+    atomic_store (&frozen[i].frozen, false);
+  for (int i = 0; i < nr; i++)
+    end (&frozen[i]);
+}
+
+static void
+test_short_of_threads_a_refused_key_still_leaves (void **state)
+{
+  static struct one well, frozen[2];
+
+  (void)state;
+  run_short (&well, frozen, 2);
+  atomic_store (&well.refused, true);
+  AWAIT_FOR (LIMIT_MS, atomic_load (&well.heard) == 3);
+  assert_memory_equal (well.events, taken_away, sizeof taken_away);
+  end (&well);
+  thaw (frozen, 1);
+}
+
+static void
+test_short_of_threads_for_a_moment_a_refused_key_still_leaves (void **state)
+{
+  static struct one well, frozen[2];
+
+  (void)state;
+  run_short (&well, frozen, 1);
+  atomic_store (&well.refused, true);
+  AWAIT_FOR (LIMIT_MS, atomic_load (&well.heard) == 2);
+  nap (300);
+  atomic_store (&short_of_threads, false);
+  AWAIT_FOR (LIMIT_MS, atomic_load (&well.heard) == 3);
+  assert_memory_equal (well.events, taken_away, sizeof taken_away);
+  end (&well);
+  thaw (frozen, 2);
+}
+
 int
 main (void)
 {
@@ -573,6 +658,9 @@ main (void)
     cmocka_unit_test (
         test_those_that_hang_hold_up_neither_opening_nor_revocation),
     cmocka_unit_test (test_one_that_cannot_stop_leaves_others_their_end),
+    cmocka_unit_test (test_short_of_threads_a_refused_key_still_leaves),
+    cmocka_unit_test (
+        test_short_of_threads_for_a_moment_a_refused_key_still_leaves),
   };
 
   return cmocka_run_group_tests (tests, NULL, NULL);
