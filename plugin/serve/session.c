@@ -439,6 +439,7 @@ session_stop (struct session *s, const struct deadline *deadline,
     atomic_store (&s->stopping, true);
     requests_hold (&s->requests);
     recheck_end (s->recheck);
+    atomic_store (&s->task.bounded, true); /* DEADLINE is its limit */
     session_changed (s);
     if (!s->started)
       s->state = SESSION_STOPPED;

@@ -646,6 +646,19 @@ test_short_of_threads_for_a_moment_a_refused_key_still_leaves (void **state)
   thaw (frozen, 2);
 }
 
+static void
+test_short_of_threads_a_session_still_stops (void **state)
+{
+  static struct one well, frozen[2];
+
+  (void)state;
+  run_short (&well, frozen, 1);
+  assert_int_equal (stop (&well, 5000), 0);
+  assert_int_equal (atomic_load (&well.closed), 1);
+  assert_true (session_free (well.session));
+  thaw (frozen, 2);
+}
+
 int
 main (void)
 {
@@ -661,6 +674,7 @@ main (void)
     cmocka_unit_test (test_short_of_threads_a_refused_key_still_leaves),
     cmocka_unit_test (
         test_short_of_threads_for_a_moment_a_refused_key_still_leaves),
+    cmocka_unit_test (test_short_of_threads_a_session_still_stops),
   };
 
   return cmocka_run_group_tests (tests, NULL, NULL);
