@@ -315,6 +315,18 @@ session_run (void *opaque)
 
 /* --- called by others --- */
 
+/* Take its tasks away, but those that do not come back. */
+static void
+remove_tasks (struct session *s)
+{
+  const struct deadline finish_by = deadline_in_ms (FINISH_MS, NULL);
+
+  if (s->started)
+    s->started = task_remove (&s->task, &finish_by) < 0;
+  if (recheck_finish (s->recheck, &finish_by) == 0)
+    s->recheck = NULL;
+}
+
 int
 session_start (struct session *s)
 {
@@ -326,6 +338,8 @@ session_start (struct session *s)
   s->task = (struct task){ .run = session_run, .opaque = s };
   r = task_add (&s->task);
   s->started = r == 0;
+  if (r < 0)
+    remove_tasks (s);
   return r;
 }
 
@@ -452,13 +466,8 @@ session_stop (struct session *s, const struct deadline *deadline,
   err = s->err;
   *why = s->why;
   pthread_mutex_unlock (&s->lock);
-  if (finish) {
-    const struct deadline finish_by = deadline_in_ms (FINISH_MS, NULL);
-
-    s->started = task_remove (&s->task, &finish_by) < 0;
-    if (recheck_finish (s->recheck, &finish_by) == 0)
-      s->recheck = NULL;
-  }
+  if (finish)
+    remove_tasks (s);
   return err;
 }
 

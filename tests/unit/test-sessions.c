@@ -63,6 +63,7 @@ hang (struct one *o)
 /* --- threads, refused --- */
 
 static atomic_bool short_of_threads;
+static atomic_int threads_left; /* then */
 
 extern int __real_pthread_create (pthread_t *, const pthread_attr_t *,
                                   void *(*)(void *), void *);
@@ -73,7 +74,8 @@ int
 __wrap_pthread_create (pthread_t *thread, const pthread_attr_t *attr,
                        void *(*fn) (void *), void *arg)
 {
-  if (atomic_load (&short_of_threads))
+  if (atomic_load (&short_of_threads) &&
+      atomic_fetch_sub (&threads_left, 1) <= 0)
     return EAGAIN;
   return __real_pthread_create (thread, attr, fn, arg);
 }
@@ -659,6 +661,20 @@ test_short_of_threads_a_session_still_stops (void **state)
   thaw (frozen, 2);
 }
 
+/* There is a thread for the rechecks, but none for the session. */
+static void
+test_short_of_threads_nothing_starts_and_nothing_stays (void **state)
+{
+  static struct one o;
+
+  (void)state;
+  atomic_store (&threads_left, 1);
+  atomic_store (&short_of_threads, true);
+  assert_int_equal (start (&o, 20), -EAGAIN);
+  atomic_store (&short_of_threads, false);
+  end (&o);
+}
+
 int
 main (void)
 {
@@ -675,6 +691,7 @@ main (void)
     cmocka_unit_test (
         test_short_of_threads_for_a_moment_a_refused_key_still_leaves),
     cmocka_unit_test (test_short_of_threads_a_session_still_stops),
+    cmocka_unit_test (test_short_of_threads_nothing_starts_and_nothing_stays),
   };
 
   return cmocka_run_group_tests (tests, NULL, NULL);
