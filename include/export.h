@@ -71,7 +71,8 @@ struct export_params {
   bool key_by_default;  /* none was named: what the image records */
   const char *profiles; /* the file; borrowed */
   enum tristate trim, extents;
-  bool punch; /* zero=punch */
+  bool readonly; /* nobody may write */
+  bool punch;    /* zero=punch */
   enum cache cache;
   uint64_t behind; /* see struct session_params */
   struct recheck_rules recheck;

@@ -17,6 +17,7 @@ struct hostfile_rules {
   mode_t forbidden; /* bits that no such file may have */
   size_t max;       /* bytes */
   bool streams;     /* a descriptor may also be a pipe or a socket */
+  bool no_links;    /* a symbolic link is refused */
   bool prose;       /* for its reader: a password, which may hold spaces */
   /* What to do about forbidden bits, and about JSON in place of a
    * credential, as ends of sentences; or NULL.

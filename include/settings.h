@@ -17,12 +17,19 @@
 #include "export.h"
 #include "reason.h"
 
+/* What JSON has in the place of a VALUE of text. */
+enum setting_form {
+  SETTING_TEXT,
+  SETTING_NUMBER, /* or a number */
+  SETTING_LIST,   /* or several: each adds one more */
+};
+
 struct setting {
   const char *name;
+  enum setting_form form;
   /* Take VALUE, which is not empty.  0 or -EINVAL. */
   int (*set) (struct export_params *params, const char *value,
               struct reason *why);
-  bool repeats; /* each time adds a value: "key", for one more layer */
 };
 
 /* NULL: there is no such setting. */

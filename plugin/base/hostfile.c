@@ -199,12 +199,17 @@ hostfile_read (const char *path, const struct hostfile_rules *rules,
                struct secret **ret, mode_t *mode, struct reason *why)
 {
   const int flags = O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY;
-  const int fd = open (path, flags);
+  const int fd = open (path, flags | (rules->no_links ? O_NOFOLLOW : 0));
   int r;
 
   if (fd == -1) {
     const int err = errno;
 
+    if (err == ELOOP && rules->no_links)
+      return reason_set (why, EINVAL,
+                         "the %s " REASON_QUOTED
+                         " is a symbolic link: name the file itself",
+                         rules->what, reason_quoted (path));
     return reason_set (why, err == ENOENT || err == EACCES ? err : EINVAL,
                        "the %s " REASON_QUOTED " cannot be opened: %s",
                        rules->what, reason_quoted (path), strerror (err));

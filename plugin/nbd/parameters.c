@@ -294,7 +294,7 @@ parameters_config (const char *name, const char *value)
     nbdkit_error ("%s= has no value", name);
     return -1;
   }
-  if (given[i] && !(setting && setting->repeats)) {
+  if (given[i] && !(setting && setting->form == SETTING_LIST)) {
     nbdkit_error ("%s= is given twice", name);
     return -1;
   }

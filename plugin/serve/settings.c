@@ -221,18 +221,18 @@ set_on_grace (struct export_params *params, const char *value,
 }
 
 static const struct setting table[] = {
-  { "image", set_image, false },
-  { "key", add_key, true },
-  { "engine", set_engine, false },
-  { "cache", set_cache, false },
-  { "behind", set_behind, false },
-  { "trim", set_trim, false },
-  { "zero", set_zero, false },
-  { "extents", set_extents, false },
-  { "unlock-limit", set_unlock_limit, false },
-  { "recheck", set_recheck, false },
-  { "grace", set_grace, false },
-  { "on-grace", set_on_grace, false },
+  { "image", SETTING_TEXT, set_image },
+  { "key", SETTING_LIST, add_key },
+  { "engine", SETTING_TEXT, set_engine },
+  { "cache", SETTING_TEXT, set_cache },
+  { "behind", SETTING_NUMBER, set_behind },
+  { "trim", SETTING_TEXT, set_trim },
+  { "zero", SETTING_TEXT, set_zero },
+  { "extents", SETTING_TEXT, set_extents },
+  { "unlock-limit", SETTING_NUMBER, set_unlock_limit },
+  { "recheck", SETTING_NUMBER, set_recheck },
+  { "grace", SETTING_NUMBER, set_grace },
+  { "on-grace", SETTING_TEXT, set_on_grace },
 };
 
 #define NR_SETTINGS (sizeof table / sizeof table[0])

@@ -1,8 +1,11 @@
 serve_sources += \
+	include/access.h \
 	include/behind.h \
 	include/debts.h \
 	include/crash_loss.h \
 	include/export.h \
+	include/export_entry.h \
+	include/export_file.h \
 	include/logins.h \
 	include/overlaps.h \
 	include/recheck.h \
@@ -10,12 +13,15 @@ serve_sources += \
 	include/settings.h \
 	include/tasks.h \
 	include/trail.h \
+	plugin/serve/access.c \
 	plugin/serve/behind.c \
 	plugin/serve/behind_inside.h \
 	plugin/serve/blocks.c \
 	plugin/serve/debts.c \
 	plugin/serve/crash_loss.c \
 	plugin/serve/export.c \
+	plugin/serve/export_entry.c \
+	plugin/serve/export_file.c \
 	plugin/serve/export_keys.c \
 	plugin/serve/logins.c \
 	plugin/serve/losses.c \

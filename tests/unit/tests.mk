@@ -21,6 +21,7 @@ unit_tests = \
 	tests/unit/test-environment \
 	tests/unit/test-example \
 	tests/unit/test-export \
+	tests/unit/test-export-file \
 	tests/unit/test-export-keys \
 	tests/unit/test-http \
 	tests/unit/test-image-spec \
@@ -231,6 +232,8 @@ export_fakes = tests/unit/export-fakes.c tests/unit/export-fakes.h
 tests_unit_test_export_SOURCES = $(export_fakes) tests/unit/test-export.c
 tests_unit_test_export_CFLAGS = $(unit_cflags)
 tests_unit_test_export_LDADD = $(unit_ldadd)
+tests_unit_test_export_file_CFLAGS = $(unit_cflags)
+tests_unit_test_export_file_LDADD = $(unit_ldadd)
 tests_unit_test_export_keys_SOURCES = \
 	$(export_fakes) \
 	tests/unit/test-export-keys.c

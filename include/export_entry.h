@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+/* One export as an export file describes it. */
+
+#ifndef RBDCRYPT_EXPORT_ENTRY_H
+#define RBDCRYPT_EXPORT_ENTRY_H
+
+#include <stdbool.h>
+
+#include <jansson.h>
+
+#include "export_file.h"
+
+/* Fill *RET from VALUE, which FILE calls NAME.  FILE is borrowed.  USERS, an
+ * object, keeps the ids of users that were looked up.  0, -EINVAL, -ENOMEM; on
+ * failure *RET is undefined, and nothing is left to free.
+ */
+extern int
+export_entry_parse (const char *file, const char *name, json_t *value,
+                    const struct export_params *defaults, json_t *users,
+                    struct export_entry *ret, struct reason *why);
+
+/* Do they name the same keys? */
+extern bool export_entry_same_keys (const struct export_params *a,
+                                    const struct export_params *b);
+
+extern void export_entry_free (struct export_entry *entry);
+
+#endif /* RBDCRYPT_EXPORT_ENTRY_H */
