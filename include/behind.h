@@ -259,6 +259,9 @@ extern void behind_wipe (struct behind *b);
 /* Give the memory back that is not needed now. */
 extern void behind_give_back (struct behind *b);
 
+/* Bytes that were answered and are on their way. */
+extern uint64_t behind_answered (struct behind *b);
+
 /* Is there a loss that some client was not told of?  See debts.h. */
 extern bool behind_owes (struct behind *b);
 

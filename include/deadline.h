@@ -20,6 +20,7 @@ struct deadline {
 
 /* Milliseconds on CLOCK_MONOTONIC. */
 extern int64_t monotonic_ms (void);
+extern int64_t monotonic_ns (void);
 
 /* The moment MS milliseconds from now. */
 extern struct deadline

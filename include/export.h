@@ -44,6 +44,7 @@
 #include "key.h"
 #include "logger.h"
 #include "luks_mark.h"
+#include "metrics.h"
 #include "reason.h"
 #include "recheck.h"
 #include "secret.h"
@@ -133,6 +134,7 @@ struct export
   struct export_rehearsed rehearsed;
   bool asks_again; /* whether its keys may still be used */
   struct session *session;
+  struct metrics *metrics;
   atomic_bool revoked;       /* and not yet closed */
   atomic_bool ending;        /* export_hold was called */
   atomic_uint told_readonly; /* of which generation the log has it */

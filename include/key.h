@@ -30,6 +30,7 @@
 #include <stdint.h>
 
 #include "deadline.h"
+#include "histogram.h"
 #include "image_identity.h"
 #include "reason.h"
 #include "secret.h"
@@ -198,5 +199,26 @@ extern const char *key_profile_types (void);
  * allocators for jansson and libcurl.  Returns 0 or -ENOMEM.
  */
 extern int key_global_init (void);
+
+/* ---- statistics ---- */
+
+/* What questions to key servers of one kind have cost in this process: each
+ * try counts, logins included.
+ */
+#define KEY_STATISTICS_MAX 16
+#define KEY_FAILURES 5
+
+struct key_statistics {
+  const char *kms; /* "openbao" */
+  struct histogram_view took;
+  uint64_t failures[KEY_FAILURES];
+  int64_t token_ms; /* the life left of the token that ends first; -1: none */
+};
+
+/* The class of failures I: as in the audit trail. */
+extern const char *key_failure (size_t i);
+
+/* How many kinds were asked, in LIST.  Waits for no question. */
+extern size_t key_statistics (struct key_statistics list[KEY_STATISTICS_MAX]);
 
 #endif /* RBDCRYPT_KEY_H */

@@ -124,6 +124,14 @@ extern int kms_ask (struct kms *kms, const struct kms_call *call,
                     struct key_question *question, struct secret **ret,
                     struct reason *why);
 
+/* A question to a KMS of PROVIDER, one try of it, took so long and ended in R
+ * (meter.c).  What is local is not counted.
+ */
+extern void meter_add (const struct provider *provider, int64_t ns, int r);
+
+/* What was counted, without the tokens: how many kinds. */
+extern size_t meter_read (struct key_statistics list[KEY_STATISTICS_MAX]);
+
 /* The code for one kind of KMS: the same few functions for each.
  *
  * KMS->state belongs to the provider, one per profile: address, login,

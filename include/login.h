@@ -150,6 +150,11 @@ extern void login_refuse (struct login *l, const struct login_token *t,
 extern void login_put (struct login *l, struct login_token *token);
 extern void login_look (struct login *l);
 
+/* What the token has left of its life.  -1: there is none, or that is not
+ * known; or somebody is busy with it.
+ */
+extern int64_t login_left_ms (struct login *l);
+
 /* As key_save_login, and so on, of this login. */
 extern int login_save (struct login *l, struct secret **ret);
 extern void login_restore (struct login *l, const struct secret *saved);

@@ -41,6 +41,7 @@ enum recheck_step {
 
 struct recheck_state {
   int64_t next_ms;          /* when to ask next, monotonic */
+  int64_t confirmed_ms;     /* when the key was found good last */
   int64_t unknown_since_ms; /* while FAILURES > 0 */
   unsigned failures;        /* questions without an answer, in a row */
   bool paused;
@@ -86,6 +87,16 @@ recheck_start (const struct recheck_params *params, struct recheck **ret);
 
 /* A volume was opened: ask from now on.  Any thread. */
 extern void recheck_begin (struct recheck *r);
+
+/* How it stands now: see struct session_status. */
+struct recheck_status {
+  bool active;          /* questions are asked */
+  int64_t confirmed_ms; /* so long ago the key was found good */
+  int64_t grace_ms;     /* so long I/O would go on without an answer */
+};
+
+/* Any thread; R may be NULL. */
+extern void recheck_status (struct recheck *r, struct recheck_status *ret);
 
 /* Ask no more until recheck_begin.  A question under way is cancelled,
  * not waited for; its answer will be ignored.  Any thread; NULL is

@@ -33,6 +33,7 @@
 #include "extents.h"
 #include "image_identity.h"
 #include "logger.h"
+#include "metrics.h"
 #include "reason.h"
 #include "recheck.h"
 #include "secret.h"
@@ -131,6 +132,7 @@ struct session_params {
   uint64_t behind;
   /* Counts them for the next server; borrowed.  NULL: not counted. */
   struct unflushed *unflushed;
+  struct metrics *metrics; /* counts requests; borrowed; may be NULL */
   /* Something happened: ERR is 0 or negative, WHY may be NULL.  By one of
    * these tasks, which hold no lock; does not block for long.  May be NULL.
    */
@@ -182,6 +184,19 @@ extern int session_start (struct session *s);
  */
 extern int
 session_wait (struct session *s, struct session_info *info, struct reason *why);
+
+/* What there is to see of it. */
+struct session_status {
+  enum session_condition condition;
+  struct session_info info; /* of the volume that was opened last */
+  bool may_lock;            /* it is open for writing, with exclusive-lock */
+  bool owns_lock;           /* and had that lock when it was looked at last */
+  uint64_t unflushed;       /* bytes that were answered and no OSD has */
+  struct recheck_status recheck;
+};
+
+/* Any thread; waits for nothing that may hang. */
+extern void session_status (struct session *s, struct session_status *ret);
 
 /* A connection begins, which has got INFO.  READONLY: it cannot write. */
 extern void

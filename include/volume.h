@@ -89,6 +89,7 @@ struct volume {
                         * not write */
   bool may_not_write;  /* the user, by Ceph's capabilities */
   bool costly;         /* the header asks for a costly unlock */
+  int64_t unlock_ns;   /* what it took, without the wait for a turn */
   bool loaded;         /* a rehearsal or a trial may leave that out */
   bool erasure_coded;  /* the data pool is, or an ancestor's */
   bool fast_diff;      /* the image has it, as all that it was cloned from */
@@ -165,6 +166,11 @@ volume_resized (struct volume *volume, uint64_t *size, struct reason *why);
  * found.
  */
 extern int volume_look (struct volume *volume, struct reason *why);
+
+/* Has this handle the image's exclusive lock?  If it seems so, an OSD is
+ * asked.
+ */
+extern bool volume_owns_lock (const struct volume *volume);
 
 /* Close, after a flush where FLUSH says so (one that was not needed
  * would take the exclusive lock).  0 or what librbd answered; the volume

@@ -13,12 +13,18 @@
 #define WAIT_MS 100
 
 int64_t
-monotonic_ms (void)
+monotonic_ns (void)
 {
   struct timespec ts;
 
   clock_gettime (CLOCK_MONOTONIC, &ts);
-  return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+  return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
+int64_t
+monotonic_ms (void)
+{
+  return monotonic_ns () / 1000000;
 }
 
 void

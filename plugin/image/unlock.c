@@ -16,6 +16,7 @@
 #include <rbd/features.h>
 
 #include "compat.h"
+#include "deadline.h"
 #include "facts.h"
 #include "heap.h"
 #include "unlock_turn.h"
@@ -307,6 +308,7 @@ static int
 load_with (struct volume *v, struct unlock *u, enum volume_mode mode,
            const struct volume_hooks *hooks, struct reason *why)
 {
+  const int64_t begin_ns = monotonic_ns ();
   int r;
 
   if (mode == VOLUME_TRIAL && v->engine == ENGINE_LIBRBD)
@@ -318,6 +320,7 @@ load_with (struct volume *v, struct unlock *u, enum volume_mode mode,
     if (r < 0)
       explain_load (v, -r, why);
   }
+  v->unlock_ns = monotonic_ns () - begin_ns;
   if (luks_wrong_key (r))
     return wrong_key_explain (v, u->device, &u->layers, u->keys,
                               mode != VOLUME_TRIAL, why);

@@ -96,6 +96,15 @@ volume_look (struct volume *v, struct reason *why)
   return facts_look (v, &v->facts, why);
 }
 
+bool
+volume_owns_lock (const struct volume *v)
+{
+  int owner = 0;
+
+  return !v->readonly && v->facts.features & RBD_FEATURE_EXCLUSIVE_LOCK &&
+         rbd_is_exclusive_lock_owner (v->image, &owner) == 0 && owner;
+}
+
 int
 volume_close (struct volume *volume, bool flush)
 {

@@ -196,20 +196,24 @@ pause_ms (unsigned attempt)
 
 /* A last try that the deadline cut short says less than the one before. */
 static int
-ask_with_retries (const struct kms_call *call, struct key_question *q,
-                  struct secret **ret, struct reason *why)
+ask_with_retries (const struct provider *provider, const struct kms_call *call,
+                  struct key_question *q, struct secret **ret,
+                  struct reason *why)
 {
   struct reason before, now = { "" };
 
   for (unsigned attempt = 0;; attempt++) {
     const int64_t nap = pause_ms (attempt);
+    int64_t begin_ns;
     int r;
 
     q->again = q->soon = false;
     q->version = 0;
     q->request_id[0] = '\0';
     before = now;
+    begin_ns = monotonic_ns ();
     r = call->fn (call->arg, q, ret, &now);
+    meter_add (provider, monotonic_ns () - begin_ns, r);
     if (why && r < 0)
       *why = attempt > 0 && r == -EAGAIN &&
                      deadline_left_ms (&q->deadline) <= CUT_SHORT_MS
@@ -238,7 +242,7 @@ ask_in_turn (struct kms *kms, const struct kms_call *call,
     return gave_up (r, why);
   kms->asking++;
   pthread_mutex_unlock (&kms->lock);
-  r = ask_with_retries (call, q, ret, why);
+  r = ask_with_retries (kms->provider, call, q, ret, why);
   pthread_mutex_lock (&kms->lock);
   kms->asking--;
   pthread_cond_broadcast (&kms->changed);
@@ -373,6 +377,33 @@ key_tend_logins (const struct deadline *deadline, int64_t *next_ms,
       *next_ms = next;
   }
   return ret;
+}
+
+/* Of those of KIND that are known: the one that ends first; or -1. */
+static int64_t
+shortest_token_ms (const char *kind)
+{
+  int64_t ret = -1;
+
+  for (struct kms *k = next_of_all (NULL); k; k = next_of_all (k)) {
+    const int64_t left = k->login && strcmp (k->provider->name, kind) == 0
+                             ? login_left_ms (k->login)
+                             : -1;
+
+    if (left >= 0 && (ret < 0 || left < ret))
+      ret = left;
+  }
+  return ret;
+}
+
+size_t
+key_statistics (struct key_statistics list[KEY_STATISTICS_MAX])
+{
+  const size_t nr = meter_read (list);
+
+  for (size_t i = 0; i < nr; i++)
+    list[i].token_ms = shortest_token_ms (list[i].kms);
+  return nr;
 }
 
 void

@@ -262,6 +262,22 @@ login_take (struct login *l, struct key_question *question,
   return r;
 }
 
+int64_t
+login_left_ms (struct login *l)
+{
+  int64_t left = -1;
+
+  /* A token file may be read under the lock, and hang. */
+  if (pthread_mutex_trylock (&l->lock) != 0)
+    return -1;
+  if (l->token && l->token->life.end_ms != 0) {
+    left = l->token->life.end_ms - monotonic_ms ();
+    left = left > 0 ? left : 0;
+  }
+  pthread_mutex_unlock (&l->lock);
+  return left;
+}
+
 /* ---- tending ---- */
 
 /* The token is due, and no thread is busy.  While we are, no other logs in,

@@ -27,6 +27,7 @@ keys_sources += \
 	plugin/keys/kms.c \
 	plugin/keys/layout.c \
 	plugin/keys/login.c \
+	plugin/keys/meter.c \
 	plugin/keys/openbao/answer.c \
 	plugin/keys/openbao/ask.c \
 	plugin/keys/openbao/environment.c \

@@ -171,11 +171,11 @@ block_op_begin (struct block_op *b, struct session *s, struct session_client *c,
   return beyond_end (s, count, offset) ? block_op_end (b, -beyond) : 0;
 }
 
-/* --- what connections ask --- */
+/* --- each of the operations --- */
 
-int
-session_read (struct session *s, struct session_client *c, void *buf,
-              size_t count, uint64_t offset)
+static int
+read_blocks (struct session *s, struct session_client *c, void *buf,
+             size_t count, uint64_t offset)
 {
   struct block_op b;
   int r = block_op_begin (&b, s, c, count, offset, EIO);
@@ -201,9 +201,9 @@ write_plain (struct block_op *b, const void *buf, size_t count, uint64_t offset)
   return end_write (b, place, NULL, 0);
 }
 
-int
-session_write (struct session *s, struct session_client *c, const void *buf,
-               size_t count, uint64_t offset, bool fua)
+static int
+write_blocks (struct session *s, struct session_client *c, const void *buf,
+              size_t count, uint64_t offset, bool fua)
 {
   struct block_op b;
   int r = block_op_begin (&b, s, c, count, offset, ENOSPC);
@@ -216,8 +216,8 @@ session_write (struct session *s, struct session_client *c, const void *buf,
   return change_end (&b, r);
 }
 
-int
-session_flush (struct session *s, struct session_client *c)
+static int
+flush_blocks (struct session *s, struct session_client *c)
 {
   struct block_op b;
   int r = block_op_begin (&b, s, c, 0, 0, EIO);
@@ -232,9 +232,9 @@ session_flush (struct session *s, struct session_client *c)
   return block_op_end (&b, r);
 }
 
-int
-session_discard (struct session *s, struct session_client *c, uint64_t count,
-                 uint64_t offset)
+static int
+discard_blocks (struct session *s, struct session_client *c, uint64_t count,
+                uint64_t offset)
 {
   struct block_op b;
   int r = block_op_begin (&b, s, c, count, offset, ENOSPC);
@@ -270,10 +270,9 @@ write_zeroes (struct session *s, struct session_client *c, uint64_t count,
  * request for gigabytes of zeros is many of them, none of which shares a
  * sector with the next.
  */
-int
-session_write_zeroes (struct session *s, struct session_client *c,
-                      uint64_t count, uint64_t offset, enum zeroes how,
-                      bool fua)
+static int
+write_all_zeroes (struct session *s, struct session_client *c, uint64_t count,
+                  uint64_t offset, enum zeroes how, bool fua)
 {
   uint64_t next;
   int r;
@@ -310,9 +309,9 @@ report_extents (struct block_op *b, const struct extents_of *of, uint64_t count,
                : extents_report (&b->context, of, count, offset, fn, opaque);
 }
 
-int
-session_extents (struct session *s, struct session_client *c, uint64_t count,
-                 uint64_t offset, extent_fn fn, void *opaque)
+static int
+report_all_extents (struct session *s, struct session_client *c, uint64_t count,
+                    uint64_t offset, extent_fn fn, void *opaque)
 {
   struct extents_of of;
   struct block_op b;
@@ -324,4 +323,68 @@ session_extents (struct session *s, struct session_client *c, uint64_t count,
   of = s->extents_of; /* of this generation, or librbd is not asked */
   pthread_mutex_unlock (&s->lock);
   return block_op_end (&b, report_extents (&b, &of, count, offset, fn, opaque));
+}
+
+/* --- what connections ask --- */
+
+int
+session_read (struct session *s, struct session_client *c, void *buf,
+              size_t count, uint64_t offset)
+{
+  const struct metrics_request m =
+      metrics_begin (s->params.metrics, METRICS_READ);
+
+  return metrics_end (&m, read_blocks (s, c, buf, count, offset), count);
+}
+
+int
+session_write (struct session *s, struct session_client *c, const void *buf,
+               size_t count, uint64_t offset, bool fua)
+{
+  const struct metrics_request m =
+      metrics_begin (s->params.metrics, METRICS_WRITE);
+
+  return metrics_end (&m, write_blocks (s, c, buf, count, offset, fua), count);
+}
+
+int
+session_flush (struct session *s, struct session_client *c)
+{
+  const struct metrics_request m =
+      metrics_begin (s->params.metrics, METRICS_FLUSH);
+
+  return metrics_end (&m, flush_blocks (s, c), 0);
+}
+
+int
+session_discard (struct session *s, struct session_client *c, uint64_t count,
+                 uint64_t offset)
+{
+  const struct metrics_request m =
+      metrics_begin (s->params.metrics, METRICS_TRIM);
+
+  return metrics_end (&m, discard_blocks (s, c, count, offset), count);
+}
+
+int
+session_write_zeroes (struct session *s, struct session_client *c,
+                      uint64_t count, uint64_t offset, enum zeroes how,
+                      bool fua)
+{
+  const struct metrics_request m =
+      metrics_begin (s->params.metrics, METRICS_ZERO);
+
+  return metrics_end (&m, write_all_zeroes (s, c, count, offset, how, fua),
+                      count);
+}
+
+int
+session_extents (struct session *s, struct session_client *c, uint64_t count,
+                 uint64_t offset, extent_fn fn, void *opaque)
+{
+  const struct metrics_request m =
+      metrics_begin (s->params.metrics, METRICS_EXTENTS);
+
+  return metrics_end (&m, report_all_extents (s, c, count, offset, fn, opaque),
+                      0);
 }

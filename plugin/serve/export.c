@@ -16,6 +16,11 @@ export_new (struct export_params *params, struct audit *audit,
 
   if (!e)
     return NULL;
+  e->metrics = metrics_new ();
+  if (!e->metrics) {
+    free (e);
+    return NULL;
+  }
   e->params = *params;
   memset (params->keys, 0, sizeof params->keys);
   e->log = log;
@@ -50,6 +55,7 @@ export_free (struct export *e)
   for (size_t i = 0; i < VOLUME_LAYERS_MAX; i++)
     key_free (e->params.keys[i]);
   pthread_mutex_destroy (&e->lock);
+  metrics_unref (e->metrics);
   free (e);
   return true;
 }
@@ -185,6 +191,9 @@ take_event (void *opaque, enum session_event event, int err,
   switch (event) {
   case SESSION_EVENT_UNLOCKED:
   case SESSION_EVENT_UNLOCK_FAILED:
+    metrics_count (event == SESSION_EVENT_UNLOCKED
+                       ? &e->metrics->opened
+                       : &e->metrics->open_failures);
     forget_rehearsed_keys (e); /* in the task that fetches */
     break;
   case SESSION_EVENT_REVOKED:
@@ -218,6 +227,7 @@ export_start (struct export *e, struct unflushed *count,
     .recheck = e->params.recheck,
     .behind = e->params.behind,
     .unflushed = count,
+    .metrics = e->metrics,
     .event = take_event,
     .opaque = e,
   };
@@ -257,6 +267,7 @@ export_attach (struct export *e, struct export_client *c,
     tell_readonly (e, &c->info);
   session_client_open (e->session, &c->info, readonly, &c->session);
   c->peer = *peer;
+  metrics_count (&e->metrics->connections);
   trail_attach (&e->trail, peer);
   pthread_mutex_lock (&e->lock);
   c->next = e->clients;

@@ -61,6 +61,17 @@ behind_client_close (struct behind *b, const struct behind_client *client)
   behind_unlock (b);
 }
 
+uint64_t
+behind_answered (struct behind *b)
+{
+  uint64_t bytes;
+
+  behind_lock (b); /* behind_count may put another in its place */
+  bytes = atomic_load (&b->count->answered);
+  behind_unlock (b);
+  return bytes;
+}
+
 int
 losses_tell (struct behind *b, struct behind_client *client)
 {

@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/random.h>
 
 #include "cleanup.h"
@@ -49,6 +50,7 @@ recheck_reset (struct recheck_state *state, const struct recheck_rules *rules,
 {
   *state = (struct recheck_state){
     .next_ms = now_ms + jitter (rules->every_ms, 10, random),
+    .confirmed_ms = now_ms,
   };
 }
 
@@ -198,6 +200,25 @@ recheck_begin (struct recheck *r)
   recheck_reset (&r->state, &r->params.rules, monotonic_ms (), chance ());
   pthread_mutex_unlock (&r->lock);
   task_wake (&r->task);
+}
+
+void
+recheck_status (struct recheck *r, struct recheck_status *ret)
+{
+  const int64_t now_ms = monotonic_ms ();
+  const struct recheck_state *state;
+  int64_t end_ms;
+
+  memset (ret, 0, sizeof *ret);
+  if (!r)
+    return;
+  SCOPED_LOCK (&r->lock);
+  state = &r->state;
+  end_ms = (state->failures > 0 ? state->unknown_since_ms : now_ms) +
+           r->params.rules.grace_ms;
+  ret->active = r->active;
+  ret->confirmed_ms = now_ms - state->confirmed_ms;
+  ret->grace_ms = state->paused || end_ms < now_ms ? 0 : end_ms - now_ms;
 }
 
 void

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cleanup.h"
 #include "session_inside.h"
 
 #define OTHERS_MAX 32
@@ -77,6 +78,16 @@ refresh_by_connection (const struct session *s)
 }
 
 /* Without the lock. */
+static void
+look_at_lock (struct session *s)
+{
+  const bool owns = volume_owns_lock (s->volume);
+
+  SCOPED_LOCK (&s->lock);
+  s->owns_lock = owns;
+}
+
+/* Without the lock. */
 static int
 look_again (struct session *s, bool *lost, struct reason *why)
 {
@@ -90,6 +101,8 @@ look_again (struct session *s, bool *lost, struct reason *why)
     r = volume_look (s->volume, why);
     if (r == 0)
       r = volume_resized (s->volume, &size, why);
+    if (r == 0)
+      look_at_lock (s);
     if (r == 0 && atomic_exchange (&s->size, size) != size)
       s->params.log->debug ("the size is now %llu", (unsigned long long)size);
     *lost = r == -ESHUTDOWN; /* as in requests_result () */

@@ -68,6 +68,8 @@ struct session {
   bool given_up;
   bool lost;        /* this client was blocklisted */
   bool look_failed; /* and the log says so */
+  bool owns_lock;   /* the image's, when it was looked at last */
+  bool may_lock;
   int64_t looked_at_ms;
   int64_t doubted_at_ms; /* a look wants the session to end; 0: none does */
   uint64_t looks_wanted, looks_done; /* by connections */

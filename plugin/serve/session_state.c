@@ -118,6 +118,23 @@ session_condition (struct session *s)
   return condition_of (s);
 }
 
+void
+session_status (struct session *s, struct session_status *ret)
+{
+  pthread_mutex_lock (&s->lock);
+  *ret = (struct session_status){
+    .condition = condition_of (s),
+    .info = s->info,
+    .owns_lock = s->owns_lock,
+    .may_lock = s->may_lock,
+  };
+  if (!atomic_load (&s->stopping)) /* later it may be gone */
+    recheck_status (s->recheck, &ret->recheck);
+  pthread_mutex_unlock (&s->lock);
+  ret->info.size = atomic_load (&s->size);
+  ret->unflushed = behind_answered (&s->behind);
+}
+
 /* --- the payload --- */
 
 /* They do not use it for long: the caller has ended them, or none

@@ -104,6 +104,8 @@ session_volume_open (struct session *s, struct reason *why)
   if (r == -EPERM && s->params.explain)
     s->params.explain (s->params.opaque, why);
   wipe_keys (s);
+  if (r == 0 && s->volume->unlock_ns > 0 && s->params.metrics)
+    histogram_add (&s->params.metrics->unlocks, s->volume->unlock_ns);
   if (r == 0)
     r = check_left_behind (s, why);
   if (r == 0)
@@ -142,6 +144,8 @@ session_volume_admit (struct session *s)
     .stripe_period = v->geometry.stripe_period,
     .fast_diff = v->fast_diff && v->facts.fast_diff,
   };
+  s->owns_lock = false; /* the first write takes it */
+  s->may_lock = !v->readonly && v->facts.features & RBD_FEATURE_EXCLUSIVE_LOCK;
   memcpy (s->image, v->image_name, sizeof s->image);
   memcpy (s->image_id, v->image_id, sizeof s->image_id);
   atomic_store (&s->size, v->size);

@@ -7,10 +7,12 @@ serve_sources += \
 	include/export_entry.h \
 	include/export_file.h \
 	include/logins.h \
+	include/metrics.h \
 	include/overlaps.h \
 	include/recheck.h \
 	include/session.h \
 	include/settings.h \
+	include/status.h \
 	include/tasks.h \
 	include/trail.h \
 	plugin/serve/access.c \
@@ -23,9 +25,11 @@ serve_sources += \
 	plugin/serve/export_entry.c \
 	plugin/serve/export_file.c \
 	plugin/serve/export_keys.c \
+	plugin/serve/exposition.c \
 	plugin/serve/logins.c \
 	plugin/serve/losses.c \
 	plugin/serve/merge.c \
+	plugin/serve/metrics.c \
 	plugin/serve/overlaps.c \
 	plugin/serve/partial.c \
 	plugin/serve/recheck.c \
@@ -38,6 +42,8 @@ serve_sources += \
 	plugin/serve/session_state.c \
 	plugin/serve/session_volume.c \
 	plugin/serve/settings.c \
+	plugin/serve/status.c \
+	plugin/serve/status_json.c \
 	plugin/serve/store.c \
 	plugin/serve/tasks.c \
 	plugin/serve/trail.c \

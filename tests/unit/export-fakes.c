@@ -193,6 +193,12 @@ session_condition (struct session *s)
   return s->condition;
 }
 
+void
+session_status (struct session *s, struct session_status *ret)
+{
+  *ret = s->status;
+}
+
 bool
 session_keeps_key (struct session *s)
 {

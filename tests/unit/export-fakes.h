@@ -28,6 +28,7 @@ struct session {
   int wait, stop; /* what these answer */
   bool held, busy, keeps_key;
   enum session_condition condition;
+  struct session_status status;
 };
 
 /* The last line of the trail, and how many there were. */

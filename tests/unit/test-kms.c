@@ -20,6 +20,7 @@
 
 #include <cmocka.h>
 
+#include "audit.h"
 #include "login.h"
 
 static char path[] = "/tmp/test-kms.XXXXXX";
@@ -487,6 +488,41 @@ test_the_profiles_timeout_ends_it (void **state)
   kms_release (kms);
 }
 
+/* A question that was cancelled says nothing about its server. */
+static void
+test_each_try_is_counted_by_what_came_of_it (void **state)
+{
+  static const int errs[] = { EACCES, ENOENT, EAGAIN, EBADMSG, EINVAL };
+  struct key_statistics before[KEY_STATISTICS_MAX], after[KEY_STATISTICS_MAX];
+  struct kms *kms = acquired ("a");
+  struct secret *s = NULL;
+  size_t nr;
+
+  (void)state;
+  nr = key_statistics (before);
+  assert_int_equal (nr, 1);
+  assert_string_equal (before[0].kms, kms->provider->name);
+  for (size_t i = 0; i < KEY_FAILURES; i++) {
+    struct question q = QUESTION (kms);
+
+    q.go = true;
+    q.fail_first = 1000;
+    q.err = errs[i];
+    assert_int_equal (ask_for (&q, 20000, NULL, &s), -errs[i]);
+    q.err = ESHUTDOWN;
+    assert_int_equal (ask_for (&q, 20000, NULL, &s), -ESHUTDOWN);
+  }
+  assert_int_equal (key_statistics (after), 1);
+  for (size_t i = 0; i < KEY_FAILURES; i++) {
+    assert_int_equal (after[0].failures[i], before[0].failures[i] + 1);
+    assert_string_equal (key_failure (i),
+                         audit_outcome (i < 4 ? -errs[i] : -EIO));
+  }
+  assert_int_equal (after[0].took.count, before[0].took.count + KEY_FAILURES);
+  assert_int_equal (after[0].token_ms, -1);
+  kms_release (kms);
+}
+
 int
 main (void)
 {
@@ -501,6 +537,7 @@ main (void)
     cmocka_unit_test (test_waiting_ends_by_shutdown),
     cmocka_unit_test (test_only_what_may_go_better_is_asked_again),
     cmocka_unit_test (test_the_profiles_timeout_ends_it),
+    cmocka_unit_test (test_each_try_is_counted_by_what_came_of_it),
   };
 
   return cmocka_run_group_tests (tests, setup, teardown);

@@ -368,6 +368,41 @@ question_that_hangs_is_cancelled_and_its_answer_ignored (void **state)
   assert_int_equal (atomic_load (&scene.steps), 0);
 }
 
+/* While there is an answer, all of grace is left. */
+static void
+an_outage_shows_in_the_age_of_the_answer_and_in_grace (void **state)
+{
+  struct recheck_status s, later;
+  struct scene scene;
+
+  (void)state;
+  recheck_status (NULL, &s);
+  assert_false (s.active);
+  begin_scene (&scene, false);
+  recheck_status (scene.recheck, &s);
+  assert_false (s.active);
+  recheck_begin (scene.recheck);
+  await (&scene.asked, 2);
+  recheck_status (scene.recheck, &s);
+  assert_true (s.active);
+  assert_int_equal (s.grace_ms, 3600 * SECOND);
+  atomic_store (&scene.answer, -EAGAIN);
+  await (&scene.steps, 1);
+  recheck_status (scene.recheck, &s);
+  deadline_sleep_ms (&(struct deadline){ .end_ms = INT64_MAX }, 30);
+  recheck_status (scene.recheck, &later);
+  assert_true (later.grace_ms <= s.grace_ms - 30);
+  assert_true (later.confirmed_ms >= s.confirmed_ms + 30);
+  atomic_store (&scene.answer, 0);
+  await (&scene.steps, 2);
+  recheck_status (scene.recheck, &s);
+  assert_int_equal (s.grace_ms, 3600 * SECOND);
+  recheck_end (scene.recheck);
+  recheck_status (scene.recheck, &s);
+  assert_false (s.active);
+  end_scene (&scene);
+}
+
 int
 main (void)
 {
@@ -381,6 +416,7 @@ main (void)
     cmocka_unit_test (thread_asks_between_begin_and_end_only),
     cmocka_unit_test (thread_tells_steps_and_stops_once),
     cmocka_unit_test (question_that_hangs_is_cancelled_and_its_answer_ignored),
+    cmocka_unit_test (an_outage_shows_in_the_age_of_the_answer_and_in_grace),
   };
 
   return cmocka_run_group_tests (tests, NULL, NULL);

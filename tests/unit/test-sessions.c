@@ -145,6 +145,12 @@ volume_look (struct volume *volume, struct reason *why)
   return 0;
 }
 
+bool
+volume_owns_lock (const struct volume *volume)
+{
+  return !volume->readonly;
+}
+
 int
 volume_resized (struct volume *volume, uint64_t *size, struct reason *why)
 {

@@ -23,6 +23,7 @@ unit_tests = \
 	tests/unit/test-export \
 	tests/unit/test-export-file \
 	tests/unit/test-export-keys \
+	tests/unit/test-exposition \
 	tests/unit/test-http \
 	tests/unit/test-image-spec \
 	tests/unit/test-json \
@@ -42,6 +43,7 @@ unit_tests = \
 	tests/unit/test-luks-fields \
 	tests/unit/test-luks-header \
 	tests/unit/test-luks-mark \
+	tests/unit/test-metrics \
 	tests/unit/test-parameters \
 	tests/unit/test-payload \
 	tests/unit/test-peers \
@@ -244,6 +246,13 @@ tests_unit_test_rehearsal_SOURCES = \
 	tests/unit/test-rehearsal.c
 tests_unit_test_rehearsal_CFLAGS = $(unit_cflags)
 tests_unit_test_rehearsal_LDADD = $(unit_ldadd)
+tests_unit_test_exposition_SOURCES = \
+	$(export_fakes) \
+	tests/unit/test-exposition.c
+tests_unit_test_exposition_CFLAGS = $(unit_cflags)
+tests_unit_test_exposition_LDADD = $(unit_ldadd)
+tests_unit_test_metrics_CFLAGS = $(unit_cflags)
+tests_unit_test_metrics_LDADD = $(unit_ldadd)
 tests_unit_test_http_CFLAGS = $(unit_cflags)
 tests_unit_test_http_LDADD = $(unit_ldadd)
 tests_unit_test_volume_SOURCES = \
