@@ -50,6 +50,7 @@ struct audit {
   enum sink sink;
   int fd;
   bool regular; /* the file has an end to look at */
+  bool kept;    /* the last reopening failed */
   char *name;   /* for the log */
   const struct logger *log;
   pthread_mutex_t lock;
@@ -464,20 +465,20 @@ open_journal (struct audit *a, struct reason *why)
  * have no reader.
  */
 static int
-check_file (struct audit *a, const char *path, struct reason *why)
+check_file (int fd, const char *path, bool *regular, struct reason *why)
 {
   struct stat st;
 
-  if (fstat (a->fd, &st) == -1)
+  if (fstat (fd, &st) == -1)
     return reason_set (why, errno, "audit file %s: %s", path, strerror (errno));
-  a->regular = S_ISREG (st.st_mode);
-  if (!a->regular && !S_ISCHR (st.st_mode))
+  *regular = S_ISREG (st.st_mode);
+  if (!*regular && !S_ISCHR (st.st_mode))
     return reason_set (why, EINVAL, "audit file %s: not a regular file", path);
-  if (a->regular && st.st_uid != 0 && st.st_uid != geteuid ())
+  if (*regular && st.st_uid != 0 && st.st_uid != geteuid ())
     return reason_set (why, EACCES,
                        "audit file %s: belongs to another user (uid %lu)", path,
                        (unsigned long)st.st_uid);
-  if (a->regular && st.st_mode & (S_IWGRP | S_IWOTH))
+  if (*regular && st.st_mode & (S_IWGRP | S_IWOTH))
     return reason_set (why, EACCES,
                        "audit file %s: other users may write to it (mode "
                        "%04o): chmod go-w",
@@ -485,19 +486,26 @@ check_file (struct audit *a, const char *path, struct reason *why)
   return 0;
 }
 
+/* A descriptor, or -errno. */
 static int
-open_file (struct audit *a, const char *path, struct reason *why)
+open_file (const char *path, bool *regular, struct reason *why)
 {
-  a->sink = SINK_FILE;
-  a->fd = open (path,
-                O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW |
-                    O_NOCTTY | O_NONBLOCK,
-                0600);
-  if (a->fd == -1)
+  const int fd = open (path,
+                       O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW |
+                           O_NOCTTY | O_NONBLOCK,
+                       0600);
+  int r;
+
+  if (fd == -1)
     return reason_set (why, errno, "audit file %s: %s", path,
                        errno == ELOOP ? "it is a symbolic link"
                                       : strerror (errno));
-  return check_file (a, path, why);
+  r = check_file (fd, path, regular, why);
+  if (r < 0) {
+    close (fd);
+    return r;
+  }
+  return fd;
 }
 
 static struct audit *
@@ -543,14 +551,47 @@ audit_open (const char *target, const struct logger *log, struct audit **ret,
     return reason_set (why, ENOMEM, "out of memory");
   if (strcmp (target, "journal") == 0)
     r = open_journal (a, why);
-  else if (strcmp (target, "none") != 0)
-    r = open_file (a, target, why);
+  else if (strcmp (target, "none") != 0) {
+    a->sink = SINK_FILE;
+    r = open_file (target, &a->regular, why);
+    a->fd = r < 0 ? -1 : r;
+  }
   if (r < 0) {
     audit_close (a);
     return r;
   }
   *ret = a;
   return 0;
+}
+
+/* The file is opened without the lock: a file system may be slow, and events
+ * must not wait for it.
+ */
+void
+audit_reopen (struct audit *audit)
+{
+  struct reason why = { "" };
+  bool regular = false, kept;
+  int fd;
+
+  if (!audit || audit->sink != SINK_FILE)
+    return;
+  fd = open_file (audit->name, &regular, &why);
+  pthread_mutex_lock (&audit->lock);
+  kept = audit->kept;
+  audit->kept = fd < 0;
+  if (fd >= 0) {
+    close (audit->fd);
+    audit->fd = fd;
+    audit->regular = regular;
+  }
+  if (fd < 0 && !kept)
+    audit->log->error ("%s: cannot reopen it: the file that was open before "
+                       "stays in use",
+                       why.text);
+  else if (fd >= 0 && kept)
+    audit->log->error ("recovered: audit: %s is reopened", audit->name);
+  pthread_mutex_unlock (&audit->lock);
 }
 
 void

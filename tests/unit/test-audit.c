@@ -80,13 +80,13 @@ struct lines {
 };
 
 static struct lines
-read_lines (void)
+read_lines_of (const char *file)
 {
   struct lines r = { json_array (), 0 };
   char *line = NULL;
   size_t room = 0;
   ssize_t n;
-  FILE *f = fopen (path, "r");
+  FILE *f = fopen (file, "r");
 
   assert_non_null (f);
   while ((n = getline (&line, &room, f)) > 0) {
@@ -101,6 +101,12 @@ read_lines (void)
   free (line);
   fclose (f);
   return r;
+}
+
+static struct lines
+read_lines (void)
+{
+  return read_lines_of (path);
 }
 
 static const char *
@@ -436,6 +442,183 @@ another_process_lock_holds_nothing_up (void **state)
   json_decref (lines.list);
 }
 
+/* --- the file is rotated --- */
+
+static char rotated[80];
+
+static int
+remove_file (void **state)
+{
+  (void)state;
+  limit_files_to (RLIM_INFINITY);
+  unlink (path);
+  return 0;
+}
+
+static int
+remove_both (void **state)
+{
+  unlink (rotated);
+  return remove_file (state);
+}
+
+static void
+rotate (const char *to)
+{
+  snprintf (rotated, sizeof rotated, "%s", to);
+  assert_int_equal (rename (path, rotated), 0);
+}
+
+static size_t
+count_lines (const char *file)
+{
+  const struct lines lines = read_lines_of (file);
+  const size_t n = json_array_size (lines.list);
+
+  assert_int_equal (lines.bad, 0);
+  json_decref (lines.list);
+  return n;
+}
+
+static void
+a_rotated_file_is_left_for_the_new_one (void **state)
+{
+  struct audit *a = open_trail (path);
+  struct stat st;
+  char old[80];
+
+  (void)state;
+  logged = 0;
+  snprintf (old, sizeof old, "%s.1", path);
+  audit_write (a, &fetch);
+  rotate (old);
+  audit_write (a, &fetch); /* before it is told */
+  audit_reopen (a);
+  audit_write (a, &fetch);
+  audit_reopen (a); /* nothing was rotated */
+  audit_write (a, &fetch);
+  audit_write (a, &fetch);
+  audit_close (a);
+  assert_int_equal (count_lines (old), 2);
+  assert_int_equal (count_lines (path), 3);
+  assert_int_equal (stat (path, &st), 0);
+  assert_int_equal (st.st_mode & 07777, 0600);
+  assert_int_equal (logged, 0);
+}
+
+static void
+a_new_file_that_cannot_be_opened_is_told_once (void **state)
+{
+  struct audit *a = open_trail (path);
+  char old[80];
+
+  (void)state;
+  logged = 0;
+  snprintf (old, sizeof old, "%s.1", path);
+  audit_write (a, &fetch);
+  rotate (old);
+  assert_int_equal (symlink ("/dev/null", path), 0);
+  audit_reopen (a);
+  assert_int_equal (logged, 1);
+  assert_non_null (strstr (last_log, path));
+  assert_non_null (strstr (last_log, "symbolic link: cannot reopen it: the "
+                                     "file that was open before stays in use"));
+  audit_write (a, &fetch);
+  audit_reopen (a);
+  audit_write (a, &fetch);
+  assert_int_equal (logged, 1);
+  assert_int_equal (count_lines (old), 3);
+
+  unlink (path);
+  audit_reopen (a);
+  assert_int_equal (logged, 2);
+  assert_non_null (strstr (last_log, "recovered: audit: "));
+  audit_write (a, &fetch);
+  audit_reopen (a);
+  assert_int_equal (logged, 2);
+  assert_int_equal (count_lines (old), 3);
+  assert_int_equal (count_lines (path), 1);
+
+  assert_int_equal (chmod (path, 0620), 0); /* it proves nothing any more */
+  audit_reopen (a);
+  assert_int_equal (logged, 3);
+  assert_non_null (strstr (last_log, "chmod go-w"));
+  audit_close (a);
+}
+
+/* What a full disk has lost is told in the new file. */
+static void
+losses_go_with_the_server (void **state)
+{
+  struct audit *a = open_trail (path);
+  struct lines lines;
+  struct stat st;
+  char old[80];
+
+  (void)state;
+  logged = 0;
+  snprintf (old, sizeof old, "%s.1", path);
+  audit_write (a, &fetch);
+  assert_int_equal (stat (path, &st), 0);
+  limit_files_to (st.st_size);
+  audit_write (a, &fetch);
+  rotate (old);
+  audit_reopen (a);
+  limit_files_to (RLIM_INFINITY);
+  audit_write (a, &fetch);
+  audit_close (a);
+  assert_int_equal (count_lines (old), 1);
+  lines = read_lines ();
+  assert_int_equal (json_array_size (lines.list), 2);
+  assert_string_equal (text (json_array_get (lines.list, 0), "event"), "loss");
+  json_decref (lines.list);
+}
+
+#define ROTATIONS 20
+
+static void
+no_line_is_lost_between_files (void **state)
+{
+  struct audit *a = open_trail (path);
+  pthread_t threads[WRITERS];
+  size_t n = 0;
+  char old[80];
+
+  (void)state;
+  logged = 0;
+  for (int i = 0; i < WRITERS; i++)
+    pthread_create (&threads[i], NULL, write_many, a);
+  for (int i = 0; i < ROTATIONS; i++) {
+    snprintf (old, sizeof old, "%s.%d", path, i);
+    rotate (old);
+    audit_reopen (a);
+  }
+  for (int i = 0; i < WRITERS; i++)
+    pthread_join (threads[i], NULL);
+  audit_close (a);
+  n = count_lines (path);
+  for (int i = 0; i < ROTATIONS; i++) {
+    snprintf (old, sizeof old, "%s.%d", path, i);
+    n += count_lines (old);
+    unlink (old);
+  }
+  assert_int_equal (n, WRITERS * EACH);
+  assert_int_equal (logged, 0);
+}
+
+static void
+what_is_no_file_is_not_reopened (void **state)
+{
+  struct audit *a = open_trail ("none");
+
+  (void)state;
+  logged = 0;
+  audit_reopen (a);
+  audit_reopen (NULL);
+  audit_close (a);
+  assert_int_equal (logged, 0);
+}
+
 /* --- what is refused --- */
 
 static void
@@ -511,15 +694,6 @@ setup (void **state)
 }
 
 static int
-remove_file (void **state)
-{
-  (void)state;
-  limit_files_to (RLIM_INFINITY);
-  unlink (path);
-  return 0;
-}
-
-static int
 teardown (void **state)
 {
   (void)state;
@@ -527,6 +701,7 @@ teardown (void **state)
 }
 
 #define TEST(name) cmocka_unit_test_teardown (name, remove_file)
+#define ROTATED(name) cmocka_unit_test_teardown (name, remove_both)
 
 int
 main (void)
@@ -542,6 +717,11 @@ main (void)
     TEST (a_full_disk_is_reported_once),
     TEST (losses_are_told_at_the_end),
     TEST (losses_of_a_child_are_told_by_its_parent),
+    ROTATED (a_rotated_file_is_left_for_the_new_one),
+    ROTATED (a_new_file_that_cannot_be_opened_is_told_once),
+    ROTATED (losses_go_with_the_server),
+    ROTATED (no_line_is_lost_between_files),
+    TEST (what_is_no_file_is_not_reopened),
     TEST (lines_of_several_servers_do_not_mix),
     TEST (another_process_lock_holds_nothing_up),
     TEST (a_file_that_proves_nothing_is_refused),
