@@ -2,7 +2,7 @@
 
 /* Which clients may open an export.
  *
- * A list that is empty lets everybody in whom the other one lets in.  With
+ * An empty list allows any client that the other list allows.  With
  * both, a client needs a user id of the one and a label of the other: guests of
  * one host have the same user, and each a security label of its own.
  */

@@ -30,6 +30,7 @@ struct cluster_params {
   const char *name; /* "ceph" */
   const struct cluster_option *options;
   size_t nr_options;
+  const struct secret *key; /* cephx; NULL: look for it */
 };
 
 struct cluster {
@@ -56,16 +57,14 @@ extern int cluster_setting_check (const char *name, const char *value,
  * REHEARSAL leaves no admin socket and no log file behind, gives up on
  * silent monitors sooner, and keeps the cephx key that it found in
  * (*RET)->key, so that a process that changes its user later can still
- * connect.  KEY, when not NULL, is such a key, to use instead of looking
- * for one.  Once connected the key can be read neither at the admin socket
+ * connect, with that as PARAMS->key.  Once connected the key can be read neither at the admin socket
  * nor in a file of this process.
  * On success *RET is the caller's.  -EACCES, -ENOENT, -ETIMEDOUT,
  * -EINVAL, or what librados answered; the sentence names the
  * configuration file, the user or the monitors.
  */
 extern int cluster_connect (const struct cluster_params *params, bool rehearsal,
-                            const struct secret *key, struct cluster **ret,
-                            struct reason *why);
+                            struct cluster **ret, struct reason *why);
 
 /* NULL is allowed. */
 extern void cluster_disconnect (struct cluster *cluster);

@@ -82,9 +82,8 @@ struct export_params {
 /* What the rehearsal found out; the first opening uses it up. */
 struct export_rehearsed {
   struct secret *keys[VOLUME_LAYERS_MAX]; /* NULL: local, or not fetched */
-  struct secret *keyring;
-  struct secret *volume_key; /* of the openssl engine, or NULL */
-  struct luks_mark unlocked; /* the header that it is from */
+  struct secret *volume_key;              /* of the openssl engine, or NULL */
+  struct luks_mark unlocked;              /* the header that it is from */
 };
 
 /* What only the face can do.  By a task of the session's. */

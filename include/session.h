@@ -169,11 +169,9 @@ struct session_client {
 };
 
 /* PARAMS is copied; what it points to must outlive the session.
- * KEYRING, when not NULL, becomes the session's: see cluster_connect.
  * NULL when memory is short.
  */
-extern struct session *
-session_new (const struct session_params *params, struct secret *keyring);
+extern struct session *session_new (const struct session_params *params);
 
 /* Add the tasks, and open in the background.  0 or -errno. */
 extern int session_start (struct session *s);

@@ -120,7 +120,7 @@ open_image (struct binding *b, struct reason *why)
   int r;
 
   admin_step (b->command, "connecting to the Ceph monitors");
-  r = cluster_connect (&b->command->cluster, false, NULL, &b->cluster, why);
+  r = cluster_connect (&b->command->cluster, false, &b->cluster, why);
   if (r == 0)
     r = volume_open (b->cluster, &b->params, VOLUME_SERVE, &no_hooks,
                      &b->volume, why);

@@ -316,11 +316,11 @@ explain_connect (const struct cluster *cluster, int err,
                      mon_host, user, strerror (err));
 }
 
-/* Log in with KEY, or with the one that is found. */
+/* Log in with the key that is known, or with the one that is found. */
 static int
-connect_with (struct cluster *cluster, const char *name,
-              const struct secret *key, struct reason *why)
+connect_as (struct cluster *cluster, const char *name, struct reason *why)
 {
+  const struct secret *key = cluster->params->key;
   struct reason looked = { "" };
   int r = 0;
 
@@ -340,8 +340,7 @@ connect_with (struct cluster *cluster, const char *name,
 
 int
 cluster_connect (const struct cluster_params *params, bool rehearsal,
-                 const struct secret *key, struct cluster **ret,
-                 struct reason *why)
+                 struct cluster **ret, struct reason *why)
 {
   struct cluster *cluster;
   struct tuning tuning;
@@ -363,7 +362,7 @@ cluster_connect (const struct cluster_params *params, bool rehearsal,
   }
   r = configure (cluster->rados, params, rehearsal, &tuning, why);
   if (r == 0)
-    r = connect_with (cluster, name, key, why);
+    r = connect_as (cluster, name, why);
   if (r == 0)
     r = tuning_after_connect (cluster->rados, &tuning, params, why);
   if (r < 0) {

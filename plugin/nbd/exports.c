@@ -129,6 +129,7 @@ start (struct export *e, bool counts)
 int
 exports_start (void)
 {
+  secret_relock (parameters.cephx_key);
   for (size_t i = 0; i < nr_exports; i++)
     export_relock (exports[i]);
   for (size_t i = 0; i < nr_exports; i++)

@@ -48,7 +48,8 @@ struct parameters {
   struct export_params export; /* until export_new takes its keys */
   struct cluster_params cluster;
   struct cluster_option options[CEPH_OPTIONS_MAX];
-  const char *audit; /* NULL: whatever is usual on this host */
+  struct secret *cephx_key; /* what the rehearsal found */
+  const char *audit;        /* NULL: whatever is usual on this host */
   enum peers peers;
   unsigned shutdown_timeout; /* seconds */
 };

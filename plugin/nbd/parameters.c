@@ -329,4 +329,6 @@ void
 parameters_free (void)
 {
   settings_free_keys (&parameters.export);
+  secret_free (parameters.cephx_key);
+  parameters.cephx_key = NULL;
 }

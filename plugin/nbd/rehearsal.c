@@ -255,8 +255,7 @@ try_everything (struct child *child, struct reason *why)
   int r;
 
   tell_text (child, STEP, "connecting to the Ceph monitors");
-  r = cluster_connect (child->export->params.cluster, true, NULL, &cluster,
-                       why);
+  r = cluster_connect (child->export->params.cluster, true, &cluster, why);
   if (r < 0)
     return r;
   send_keyring (child, cluster);
@@ -391,7 +390,7 @@ keep (struct export *e, const struct message *m, struct secret **body)
   if (m->type == KEY && m->index < VOLUME_LAYERS_MAX)
     slot = &e->rehearsed.keys[m->index];
   else if (m->type == KEYRING)
-    slot = &e->rehearsed.keyring;
+    slot = &parameters.cephx_key;
   else if (m->type == VOLUME_KEY)
     keep_volume_key (&e->rehearsed, *body);
   else if (m->type == LOGIN && m->index < e->params.volume.nr_keys)
@@ -545,6 +544,7 @@ rehearse (struct export *e)
   r = listen_to_child (socks[0], e, &why);
   close (socks[0]);
   see_off (pid, r == 0 ? 0 : LEAVE_MS);
+  parameters.cluster.key = parameters.cephx_key;
   if (r == 0)
     return 0;
   export_rehearsed_free (&e->rehearsed);

@@ -37,7 +37,6 @@ export_rehearsed_free (struct export_rehearsed *r)
 {
   for (size_t i = 0; i < VOLUME_LAYERS_MAX; i++)
     secret_free (r->keys[i]);
-  secret_free (r->keyring);
   secret_free (r->volume_key);
   memset (r, 0, sizeof *r);
 }
@@ -85,7 +84,6 @@ export_relock (struct export *e)
     key_relock (e->params.keys[i]);
     secret_relock (e->rehearsed.keys[i]);
   }
-  secret_relock (e->rehearsed.keyring);
   secret_relock (e->rehearsed.volume_key);
 }
 
@@ -233,10 +231,9 @@ export_start (struct export *e, struct unflushed *count,
   };
 
   e->hooks = *hooks;
-  e->session = session_new (&params, e->rehearsed.keyring);
+  e->session = session_new (&params);
   if (!e->session)
     return -ENOMEM;
-  e->rehearsed.keyring = NULL;
   return session_start (e->session);
 }
 

@@ -68,7 +68,7 @@ user_id (const char *where, const char *name, json_t *users, int64_t *ret,
   return r;
 }
 
-/* An array that must name somebody. */
+/* An array of at least one. */
 static int
 check_array (const char *where, const char *member, json_t *value,
              struct reason *why)

@@ -42,7 +42,7 @@ init_payload_lock (struct session *s)
 }
 
 struct session *
-session_new (const struct session_params *params, struct secret *keyring)
+session_new (const struct session_params *params)
 {
   pthread_condattr_t attr;
   struct session *s = malloc (sizeof *s);
@@ -54,7 +54,6 @@ session_new (const struct session_params *params, struct secret *keyring)
    */
   memset (s, 0, offsetof (struct session, behind));
   s->params = *params;
-  s->keyring = keyring;
   requests_init (&s->requests);
   behind_pool_init (&s->pool, POOL_BYTES (params->behind));
   behind_init (&s->behind, &s->pool, params->behind, &session_store, s);
@@ -80,7 +79,6 @@ session_free (struct session *s)
   requests_destroy (&s->requests);
   behind_destroy (&s->behind);
   behind_pool_destroy (&s->pool);
-  secret_free (s->keyring);
   free (s);
   return true;
 }

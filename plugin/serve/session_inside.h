@@ -26,7 +26,6 @@ enum session_state {
 
 struct session {
   struct session_params params;
-  struct secret *keyring;
   struct requests requests;
   struct behind_pool pool;
   struct recheck *recheck; /* NULL: never */

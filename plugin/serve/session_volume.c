@@ -97,7 +97,7 @@ session_volume_open (struct session *s, struct reason *why)
   r = recheck_settle (s->recheck, &settle_by);
   if (r < 0)
     return reason_set (why, -r, "the key server does not answer");
-  r = cluster_connect (s->params.cluster, false, s->keyring, &s->cluster, why);
+  r = cluster_connect (s->params.cluster, false, &s->cluster, why);
   if (r == 0)
     r = volume_open (s->cluster, s->params.volume, VOLUME_SERVE, &hooks,
                      &s->volume, why);

@@ -151,7 +151,7 @@ main (int argc, char *argv[])
   if (r == 0)
     r = key_prepare (o.key, argv[4], &why);
   if (r == 0)
-    r = cluster_connect (&where, false, NULL, &cluster, &why);
+    r = cluster_connect (&where, false, &cluster, &why);
   for (size_t i = 0; r == 0 && i < n; i++) {
     r = open_once (cluster, &params, &o, &ms[i], &why);
     if (i == n / 10)

@@ -133,11 +133,10 @@ key_free (struct key *key)
 /* --- sessions --- */
 
 struct session *
-session_new (const struct session_params *params, struct secret *keyring)
+session_new (const struct session_params *params)
 {
   struct session *s = calloc (1, sizeof *s);
 
-  secret_free (keyring);
   s->params = *params;
   s->info.generation = 1;
   return s;

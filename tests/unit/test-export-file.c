@@ -266,7 +266,7 @@ test_members_that_are_refused (void **state)
   refused (EXPORTS ("\"vm1\": {\"image\": \"a/b/c/d\"}"), "export \"vm1\"");
 }
 
-/* A secret that somebody has typed in the place of a reference. */
+/* A secret, typed in the place of a reference. */
 static void
 test_a_secret_is_not_repeated (void **state)
 {

@@ -84,10 +84,9 @@ __wrap_pthread_create (pthread_t *thread, const pthread_attr_t *attr,
 
 int
 cluster_connect (const struct cluster_params *params, bool rehearsal,
-                 const struct secret *key, struct cluster **ret,
-                 struct reason *why)
+                 struct cluster **ret, struct reason *why)
 {
-  (void)params, (void)rehearsal, (void)key, (void)why;
+  (void)params, (void)rehearsal, (void)why;
   *ret = calloc (1, sizeof **ret);
   return *ret ? 0 : -ENOMEM;
 }
@@ -250,7 +249,7 @@ start_by (struct one *o, const struct recheck_rules *rules)
   };
 
   o->params.nr_keys = 1;
-  o->session = session_new (&params, NULL);
+  o->session = session_new (&params);
   return o->session ? session_start (o->session) : -ENOMEM;
 }
 

@@ -368,7 +368,7 @@ static struct session *
 session (void)
 {
   const struct session_params p = { .volume = &params, .log = &logger };
-  struct session *s = session_new (&p, NULL);
+  struct session *s = session_new (&p);
 
   assert_non_null (s);
   s->state = SESSION_OPEN;
