@@ -31,6 +31,7 @@
 #include <stdint.h>
 
 #include "deadline.h"
+#include "logger.h"
 
 /* Not before it is woken. */
 #define TASK_RESTS INT64_MAX
@@ -53,6 +54,9 @@ struct task {
   int64_t due_ms;
   struct task *next;
 };
+
+/* LOG hears when no thread could be started, and when one could again. */
+extern void tasks_log (const struct logger *log);
 
 /* T runs as soon as possible.  0, or -errno: no thread could be started. */
 extern int task_add (struct task *t);

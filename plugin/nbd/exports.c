@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "nbd.h"
+#include "tasks.h"
 
 static struct export *exports[EXPORTS_MAX];
 static size_t nr_exports;
@@ -130,6 +131,7 @@ int
 exports_start (void)
 {
   secret_relock (parameters.cephx_key);
+  tasks_log (&nbdkit_logger);
   for (size_t i = 0; i < nr_exports; i++)
     export_relock (exports[i]);
   for (size_t i = 0; i < nr_exports; i++)

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <string.h>
 
 #include "cleanup.h"
 #include "tasks.h"
@@ -21,6 +22,9 @@ static struct {
   struct task *tasks;
   unsigned nr_tasks;
   unsigned nr_threads, nr_free; /* one that is being started is free */
+  const struct logger *log;
+  int err;   /* of the last attempt to start a thread */
+  bool told; /* and the log says so */
   bool one_left;
   pthread_t left; /* the last thread that ended; not joined yet */
 } threads = { .lock = PTHREAD_MUTEX_INITIALIZER,
@@ -104,6 +108,24 @@ pick (int64_t *until_ms)
 
 /* --- threads --- */
 
+/* Said once, and again after it worked.  Lets go of the lock meanwhile. */
+static void
+tell (void)
+{
+  const struct logger *log = threads.log;
+  const int err = threads.err;
+
+  threads.told = err != 0;
+  pthread_mutex_unlock (&threads.lock);
+  if (log && err != 0)
+    log->error ("cannot start a thread: %s: what hangs now holds up other "
+                "images, too: raise TasksMax= of the unit, or ulimit -u",
+                strerror (err));
+  else if (log)
+    log->error ("recovered: threads can be started again");
+  pthread_mutex_lock (&threads.lock);
+}
+
 /* Each thread joins the one that ended before it, await_threads the last. */
 static void
 leave (void)
@@ -130,7 +152,9 @@ work (void *arg)
     int64_t until_ms;
     struct task *t = pick (&until_ms);
 
-    if (t)
+    if (threads.told != (threads.err != 0))
+      tell ();
+    else if (t)
       run_task (t);
     else
       wait_until (until_ms);
@@ -145,6 +169,7 @@ start_thread (void)
   pthread_t thread;
   const int err = pthread_create (&thread, NULL, work, NULL);
 
+  threads.err = err;
   if (err != 0)
     return -err;
   threads.nr_threads++;
@@ -165,6 +190,13 @@ await_threads (void)
 }
 
 /* --- called by others --- */
+
+void
+tasks_log (const struct logger *log)
+{
+  SCOPED_LOCK (&threads.lock);
+  threads.log = log;
+}
 
 static void
 unlink_task (struct task *t)

@@ -14,6 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -24,7 +25,7 @@
 /* --- threads, counted, and refused --- */
 
 static atomic_bool short_of_threads;
-static atomic_int running, started, not_joined;
+static atomic_int running, started, not_joined, refused;
 
 struct start {
   void *(*fn) (void *);
@@ -56,8 +57,10 @@ __wrap_pthread_create (pthread_t *thread, const pthread_attr_t *attr,
 {
   struct start *start;
 
-  if (atomic_load (&short_of_threads))
+  if (atomic_load (&short_of_threads)) {
+    atomic_fetch_add (&refused, 1);
     return EAGAIN;
+  }
   start = malloc (sizeof *start);
   *start = (struct start){ fn, arg };
   atomic_fetch_add (&running, 1);
@@ -80,6 +83,19 @@ threads (void)
 {
   return atomic_load (&running);
 }
+
+/* --- the log --- */
+
+static atomic_int short_told, recovered_told;
+
+static void
+count_line (const char *fmt, ...)
+{
+  atomic_fetch_add (
+      strncmp (fmt, "recovered", 9) == 0 ? &recovered_told : &short_told, 1);
+}
+
+static const struct logger log_lines = { .error = count_line };
 
 static void
 nap (int64_t ms)
@@ -345,15 +361,19 @@ test_short_of_threads_the_last_is_for_what_ends (void **state)
 {
   struct job hanging = JOB (.hangs = true), look = JOB ();
   struct job recheck = JOB (.every_ms = 10);
-  int runs;
+  int runs, before;
 
   (void)state;
+  tasks_log (&log_lines);
   recheck.task.bounded = true;
   add (&recheck);
   add (&look);
   AWAIT (atomic_load (&look.runs) == 1);
   AWAIT (atomic_load (&recheck.runs) > 0);
   assert_int_equal (threads (), 2);
+  atomic_store (&short_told, 0);
+  atomic_store (&recovered_told, 0);
+  before = atomic_load (&refused);
   atomic_store (&short_of_threads, true);
   add (&hanging);
   AWAIT (atomic_load (&hanging.runs) == 1);
@@ -363,8 +383,14 @@ test_short_of_threads_the_last_is_for_what_ends (void **state)
   AWAIT (atomic_load (&recheck.runs) >= runs + 5);
   assert_int_equal (atomic_load (&look.runs), 1);
   assert_int_equal (threads (), 2);
+  AWAIT (atomic_load (&refused) >= before + 3);
+  assert_int_equal (atomic_load (&short_told), 1);
+  assert_int_equal (atomic_load (&recovered_told), 0);
   atomic_store (&short_of_threads, false);
   AWAIT (atomic_load (&look.runs) == 2);
+  AWAIT (atomic_load (&recovered_told) == 1);
+  assert_int_equal (atomic_load (&short_told), 1);
+  tasks_log (NULL);
   runs = atomic_load (&recheck.runs);
   AWAIT (atomic_load (&recheck.runs) >= runs + 2);
   atomic_store (&hanging.hangs, false);
