@@ -52,6 +52,7 @@ struct parameters {
   const char *audit;        /* NULL: whatever is usual on this host */
   enum peers peers;
   unsigned shutdown_timeout; /* seconds */
+  bool exit_on_failure;      /* with one image only */
 };
 extern struct parameters parameters;
 
@@ -194,6 +195,9 @@ shutdown_watch (struct export *const *exports, size_t nr, int nbdkit_ends);
 /* End the server.  Any thread. */
 extern void shutdown_begin (void);
 
+/* The same, and the process ends with STATUS, even where nothing is lost. */
+extern void shutdown_fail (int status);
+
 /* Has it begun to end? */
 extern bool shutdown_begun (void);
 
@@ -206,6 +210,66 @@ extern void shutdown_before_abort (void);
  * data may be lost the process will exit with a failure.
  */
 extern void shutdown_finish (void);
+
+/* --- notify.c --- */
+
+/* Bytes of a status line, with its end. */
+#define NOTIFY_STATUS_MAX 256
+
+/* Read NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID: after the fork, before
+ * other threads.  Where no service manager listens all others do nothing.
+ */
+extern void notify_open (void);
+extern void notify_close (void);
+extern bool notify_wanted (void);
+
+/* It restarts a server that it has not heard of for so long; 0: it does
+ * not.
+ */
+extern int64_t notify_watchdog_ms (void);
+
+/* Any thread.  STATUS is one line for people, which tells no key, path or
+ * address: every user of the host can read it.  notify_status sends it when it
+ * is new.  The others wait a second at most for a service manager that is
+ * busy; notify_status and notify_watchdog do not.
+ */
+extern void notify_ready (const char *status);
+extern void notify_status (const char *status);
+extern void notify_reloading (const char *status);
+extern void notify_stopping (const char *status);
+extern void notify_watchdog (void);
+
+/* --- supervision.c --- */
+
+/* The key server refuses the key: sysexits.h's EX_NOPERM.  A service manager
+ * need not try again.
+ */
+#define EXIT_REFUSED 77
+
+/* The server is ready: say so, and from now on how EXPORTS are.  END_WITH
+ * ends the process, for on-failure=exit.  After notify_open.  0 or -errno.
+ */
+extern int supervision_start (struct export *const *exports, size_t nr,
+                              void (*end_with) (int status));
+
+/* By the watcher only: answer the watchdog if that is due, and if the tasks
+ * still run.  Returns in how many milliseconds to call this again, or -1:
+ * never.
+ */
+extern int64_t supervision_answer (void);
+
+/* READY follows RELOADING in any case, also where the new exports were
+ * refused.  Any thread.
+ */
+extern void supervision_reload_begins (void);
+extern void supervision_reload_ends (void);
+
+/* The end has begun.  Not by a task. */
+extern void supervision_end (void);
+
+/* What a status line says when so many exports are in each condition. */
+extern void supervision_words (const size_t of[NR_SESSION_CONDITIONS],
+                               char text[NOTIFY_STATUS_MAX]);
 
 /* --- abort_guard.c --- */
 

@@ -57,6 +57,8 @@ static const char help_end[] =
     "                      be used (5m; 0: never): 30, 30s, 5m, 1h or 1d.\n"
     "grace=<TIME>          How long to continue when it cannot say (1h).\n"
     "on-grace=stop|pause   What happens to I/O after that (stop).\n"
+    "on-failure=stay|exit  What to do when the volume cannot be served any\n"
+    "                      more (stay, and try again for the next client).\n"
     "shutdown-timeout=<TIME>\n"
     "                      The most a shutdown may take (30s).";
 
@@ -183,6 +185,19 @@ parse_shutdown_timeout (const char *value)
   return 0;
 }
 
+static int
+parse_on_failure (const char *value)
+{
+  static const char *const words[] = { "stay", "exit", NULL };
+  struct reason why;
+  int word = 0;
+
+  if (setting_word ("on-failure", value, words, &word, &why) < 0)
+    return refuse (&why);
+  parameters.exit_on_failure = word == 1;
+  return 0;
+}
+
 /* The process's own; settings.h has those of the exports. */
 static const struct parameter {
   const char *name;
@@ -194,6 +209,7 @@ static const struct parameter {
   { "user", parse_user },
   { "cluster", parse_cluster },
   { "peers", parse_peers },
+  { "on-failure", parse_on_failure },
   { "shutdown-timeout", parse_shutdown_timeout },
 };
 

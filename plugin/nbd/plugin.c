@@ -102,9 +102,15 @@ rbdcrypt_after_fork (void)
     return -1;
   }
   exports = exports_all (&nr);
+  notify_open ();
   if (shutdown_watch (exports, nr, nbdkit_ends) == -1)
     return -1;
   abort_guard_watch ();
+  r = supervision_start (exports, nr, shutdown_fail);
+  if (r < 0) {
+    nbdkit_error ("cannot start a thread: %s", strerror (-r));
+    return -1;
+  }
   return 0;
 }
 

@@ -61,7 +61,7 @@ enum message_type {
 struct message {
   enum message_type type;
   unsigned index; /* REFERENCE, KEY, LOGIN: the layer; PATIENCE; STEP: 1 when
-                   * it waits for OSDs alone */
+                   * it waits for OSDs alone; FAILURE: 1 for a refused key */
   size_t length;  /* bytes that follow, below SECRET_PASSPHRASE_MAX + 1 */
 };
 
@@ -74,6 +74,7 @@ struct child {
   struct deadline deadline;
   struct secret *keys[VOLUME_LAYERS_MAX]; /* the process ends soon */
   atomic_bool succeeded;                  /* about to be told */
+  bool refused;                           /* by a key server, for good */
 };
 
 static void
@@ -200,6 +201,7 @@ child_key (void *opaque, size_t i, const struct image_identity *identity,
     r = key_fetch (key, &question, &child->keys[i], why);
   }
   trail_fetch (&child->export->trail, i, &question, r, why);
+  child->refused = r == -EACCES || r == -ENOENT;
   if (r < 0)
     return r;
   if (question.warning.text[0])
@@ -330,7 +332,7 @@ run_child (struct child *child)
   r = try_everything (child, &why);
   if (r < 0) {
     end_logins ();
-    tell_text (child, FAILURE, why.text);
+    tell (child, FAILURE, child->refused, why.text, strlen (why.text));
   }
   else {
     atomic_store (&child->succeeded, true);
@@ -435,7 +437,7 @@ adopt (struct export *e, const struct message *m, const struct secret *body,
 }
 
 /* Read messages until the child says how it ended.  0, or -errno and the
- * sentence.
+ * sentence: -EACCES when a key server refused a key.
  */
 static int
 listen_to_child (int sock, struct export *e, struct reason *why)
@@ -486,7 +488,7 @@ listen_to_child (int sock, struct export *e, struct reason *why)
       break;
     case FAILURE:
       keep_text (why, body);
-      return -EINVAL;
+      return m.index ? -EACCES : -EINVAL;
     case SUCCESS:
       return 0;
     default:
@@ -549,5 +551,7 @@ rehearse (struct export *e)
     return 0;
   export_rehearsed_free (&e->rehearsed);
   nbdkit_error ("%s", why.text);
+  if (r == -EACCES && parameters.exit_on_failure)
+    exit (EXIT_REFUSED); /* nbdkit would do the same, with 1 */
   return -1;
 }

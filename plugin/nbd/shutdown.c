@@ -80,6 +80,7 @@ static struct {
   atomic_bool closed;   /* nothing is lost any more */
   atomic_bool aborted;  /* nbdkit has, and waits for us */
   int err;              /* of export_stop; the stopper's until joined */
+  atomic_int status;    /* of the process, where nothing was lost */
 } watch;
 
 static void
@@ -126,6 +127,12 @@ static void __attribute__ ((noreturn)) exit_at_once (int status)
 {
   fflush (NULL);
   _exit (status);
+}
+
+static int
+exit_status (void)
+{
+  return watch.err < 0 ? EXIT_FAILURE : atomic_load (&watch.status);
 }
 
 /* --- the stopper: a thread of the end --- */
@@ -247,7 +254,7 @@ send_clients_away (void)
   const struct deadline half = deadline_in_ms (LEAVE_MS / 2, NULL);
 
   if (!await_parting ())
-    exit_at_once (watch.err < 0 ? EXIT_FAILURE : EXIT_SUCCESS);
+    exit_at_once (exit_status ());
   await_quiet (&half);
   peers_cut ();
   nbdkit_shutdown ();
@@ -259,7 +266,7 @@ send_clients_away (void)
   } while (!atomic_load (&watch.cleaning) &&
            deadline_sleep_ms (&deadline, NUDGE_MS) == 0);
   if (!atomic_load (&watch.cleaning))
-    exit_at_once (watch.err < 0 ? EXIT_FAILURE : EXIT_SUCCESS);
+    exit_at_once (exit_status ());
 }
 
 static void *
@@ -300,7 +307,7 @@ static void __attribute__ ((noreturn)) end_at_once (int signum)
   int r;
 
   if (atomic_load (&watch.closed))
-    exit_at_once (EXIT_SUCCESS);
+    exit_at_once (exit_status ());
   r = reason_set (&why, EIO,
                   "told to exit at once (signal %d): writes acknowledged "
                   "since the last flush may be lost",
@@ -322,8 +329,9 @@ next_task (void)
   };
 
   for (;;) {
-    if (poll (fds, 2, -1) == -1)
-      continue; /* EINTR */
+    /* Nothing, or EINTR. */
+    if (poll (fds, 2, (int)supervision_answer ()) <= 0)
+      continue;
     if (fds[0].revents && read (watch.wake[0], &what, 1) == 1)
       return what;
     if (fds[1].revents) {
@@ -340,6 +348,7 @@ begin (int signum)
   for (size_t i = 0; i < watch.nr; i++)
     export_hold (watch.exports[i]);
   nbdkit_debug ("shutdown: new requests are held (signal %d)", signum);
+  supervision_end ();
   /* Short of threads, do it here: a second signal cannot hurry it then. */
   if (pthread_create (&watch.stopper, NULL, stop_main, NULL) != 0) {
     watch.stopper = pthread_self ();
@@ -400,6 +409,13 @@ shutdown_begin (void)
 }
 
 void
+shutdown_fail (int status)
+{
+  atomic_store (&watch.status, status);
+  shutdown_begin ();
+}
+
+void
 shutdown_before_abort (void)
 {
   tell_watcher (ABORTED);
@@ -411,15 +427,15 @@ shutdown_begun (void)
   return atomic_load (&watch.begun);
 }
 
-/* librados still runs threads of its own, or data may be lost: end
- * after nbdkit's own clean-up, before any destructor, and not with 0.
- * .cleanup returns nothing, and an _exit there would leave nbdkit's socket.
- * -z nodelete keeps the code mapped until then.
+/* librados still runs threads of its own, or data may be lost, or the server
+ * has failed: end after nbdkit's own clean-up, before any destructor, and not
+ * with 0.  .cleanup returns nothing, and an _exit there would leave nbdkit's
+ * socket.  -z nodelete keeps the code mapped until then.
  */
 static void
 exit_with_failure (void)
 {
-  exit_at_once (EXIT_FAILURE);
+  exit_at_once (exit_status ());
 }
 
 void
@@ -432,9 +448,9 @@ shutdown_finish (void)
   pthread_join (watch.watcher, NULL);
   watch.watching = false;
   give_signals_back ();
-  if (watch.err < 0)
+  if (exit_status () != EXIT_SUCCESS)
     atexit (exit_with_failure);
-  else
+  if (watch.err == 0)
     for (size_t i = 0; i < watch.nr; i++)
       export_end (watch.exports[i]);
 }

@@ -53,8 +53,10 @@ int
 key_fetch (struct key *key, struct key_question *question, struct secret **ret,
            struct reason *why)
 {
-  (void)why;
   key->fetches++;
+  if (key->fetch < 0)
+    return reason_set (why, -key->fetch, "the key server gives no %s",
+                       key->name);
   question->version = key->version;
   *ret = secret_copy (key->value, strlen (key->value));
   return 0;

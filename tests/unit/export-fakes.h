@@ -15,6 +15,7 @@ struct key {
   const char *value; /* what it is now */
   unsigned version;
   int answer; /* of a check */
+  int fetch;  /* the same of a fetch */
   unsigned fetches, checks;
 };
 

@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -31,6 +32,8 @@
 #define REHEARSAL_SECONDS 1
 
 #include "../../plugin/nbd/rehearsal.c"
+
+struct parameters parameters;
 
 /* --- nbdkit --- */
 
@@ -258,6 +261,39 @@ test_a_failure_is_told_in_the_childs_words (void **state)
   export_finish (e);
 }
 
+/* In a process of its own, which ends with the status. */
+static int
+status_of_a_start (int answer)
+{
+  const pid_t pid = fork ();
+  struct export *e;
+  int status;
+
+  assert_int_not_equal (pid, -1);
+  if (pid == 0) {
+    e = begin (1);
+    keys[0].fetch = answer;
+    _exit (rehearse (e) == -1 ? EXIT_FAILURE : EXIT_SUCCESS);
+  }
+  assert_int_equal (waitpid (pid, &status, 0), pid);
+  assert_true (WIFEXITED (status));
+  return WEXITSTATUS (status);
+}
+
+static void
+test_a_refused_key_has_a_status_of_its_own_where_asked_for (void **state)
+{
+  (void)state;
+  assert_int_equal (status_of_a_start (-EACCES), EXIT_FAILURE);
+  parameters.exit_on_failure = true;
+  assert_int_equal (status_of_a_start (-EACCES), EXIT_REFUSED);
+  assert_int_equal (status_of_a_start (-ENOENT), EXIT_REFUSED);
+  assert_int_equal (status_of_a_start (-EAGAIN), EXIT_FAILURE);
+  assert_int_equal (status_of_a_start (-EBADMSG), EXIT_FAILURE);
+  assert_int_equal (status_of_a_start (0), EXIT_SUCCESS);
+  parameters.exit_on_failure = false;
+}
+
 static void
 test_what_was_asked_for_and_cannot_be_had (void **state)
 {
@@ -407,6 +443,8 @@ main (void)
     cmocka_unit_test (test_what_the_child_found_comes_to_the_server),
     cmocka_unit_test (test_a_key_that_the_image_records_is_prepared_here),
     cmocka_unit_test (test_a_failure_is_told_in_the_childs_words),
+    cmocka_unit_test (
+        test_a_refused_key_has_a_status_of_its_own_where_asked_for),
     cmocka_unit_test (test_what_was_asked_for_and_cannot_be_had),
     cmocka_unit_test (test_a_child_that_dies_is_told_with_its_step),
     cmocka_unit_test (test_a_child_that_hangs_is_given_up),

@@ -44,6 +44,7 @@ unit_tests = \
 	tests/unit/test-luks-header \
 	tests/unit/test-luks-mark \
 	tests/unit/test-metrics \
+	tests/unit/test-notify \
 	tests/unit/test-parameters \
 	tests/unit/test-payload \
 	tests/unit/test-peers \
@@ -56,6 +57,7 @@ unit_tests = \
 	tests/unit/test-rehearsal \
 	tests/unit/test-secret \
 	tests/unit/test-sessions \
+	tests/unit/test-supervision \
 	tests/unit/test-tasks \
 	tests/unit/test-text \
 	tests/unit/test-trail \
@@ -160,6 +162,12 @@ tests_unit_test_luks_header_SOURCES = \
 	tests/unit/test-luks-header.c
 tests_unit_test_luks_header_CFLAGS = $(unit_cflags)
 tests_unit_test_luks_header_LDADD = $(unit_ldadd)
+tests_unit_test_notify_CFLAGS = $(unit_cflags)
+tests_unit_test_notify_LDADD = $(unit_ldadd)
+tests_unit_test_supervision_CFLAGS = $(unit_cflags)
+tests_unit_test_supervision_LDADD = $(unit_ldadd)
+tests_unit_test_supervision_LDFLAGS = $(AM_LDFLAGS) \
+	-Wl,--wrap=pthread_create
 tests_unit_test_parameters_CFLAGS = $(unit_cflags)
 tests_unit_test_parameters_LDADD = $(unit_ldadd)
 tests_unit_test_payload_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)
