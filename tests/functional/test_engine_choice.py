@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 import lab
-from lab import MIB
+from lab import MIB, qemu
 from lab.servers import names
 
 LIBRBD, OPENSSL = "engine=librbd", "engine=openssl"
@@ -34,13 +34,11 @@ def layered(dump):
 
 
 @pytest.fixture
-def qemus(images, files, tmp_path):
+def qemus(images, tmp_path):
     """qemus() -> an image with a header as QEMU and Cinder make it."""
     def make():
-        path = str(tmp_path / "qemus")
-        lab.qemu_luks("secret,id=s,file=" + files("s", lab.PASSPHRASE), path,
-                      16 * MIB)
-        return images.imported(path)
+        return images.imported(qemu.volume(images, str(tmp_path / "qemus"),
+                                           16 * MIB))
     return make
 
 

@@ -13,12 +13,11 @@ import random
 import struct
 
 import lab
-from lab import MIB, xts
+from lab import MIB, qemu, xts
 from lab.images import volume_key
 
 ENGINES = "auto", "librbd", "openssl"
 OWN = b"the clone's own passphrase"
-QEMU_OFFSET = 2068480
 CLONES = "--rbd-default-clone-format", "2"  # of snapshots as they are
 
 
@@ -183,17 +182,10 @@ class Builder:
 
     def _header(self, geometry, version, sector, passphrase, own=False):
         if version == 0:
-            offset = QEMU_OFFSET
-            path = os.path.join(self.images.dir, "qemus")
-            if not os.path.exists(path):
-                secret = path + ".secret"
-                with open(secret, "wb") as f:
-                    f.write(passphrase)
-                lab.qemu_luks("secret,id=s,file=" + secret, path + ".new",
-                              4 * MIB)
-                os.rename(path + ".new", path)
+            offset = qemu.OFFSET
+            path = qemu.header(self.images.dir)
         else:
-            least = QEMU_OFFSET + 28672  # 2 MiB
+            least = qemu.OFFSET + 28672  # 2 MiB
             offset = -(-least // geometry.period) * geometry.period
             path = self.images.header(
                 version, passphrase, offset + 4 * MIB, offset, sector,

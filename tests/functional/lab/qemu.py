@@ -1,9 +1,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Volumes as QEMU makes and reads them, by its own LUKS."""
 
+import os
 import re
+import shutil
 
 from lab.command import await_, run
+from lab.settings import PASSPHRASE
+
+# Where the payload begins.
+OFFSET = 2068480
 
 
 def qemu_luks(secret, path, size, call=run):
@@ -25,16 +31,36 @@ def qemu_luks(secret, path, size, call=run):
     await_(made, 60, "qemu-img makes a LUKS image")
 
 
+def header(directory):
+    """A file that ends where the payload would begin, for the passphrase of
+    all images; made once, as QEMU times its iterations for a second or two."""
+    path = os.path.join(directory, "qemus")
+    if not os.path.exists(path):
+        with open(path + ".secret", "wb") as f:
+            f.write(PASSPHRASE)
+        qemu_luks("secret,id=s,file=%s.secret" % path, path + ".new", 512)
+        assert os.path.getsize(path + ".new") == OFFSET + 512
+        os.truncate(path + ".new", OFFSET)
+        os.rename(path + ".new", path)
+    return path
+
+
+def volume(images, path, size):
+    """PATH: of a volume with that header, and a payload of SIZE."""
+    shutil.copyfile(header(images.dir), path)
+    os.truncate(path, OFFSET + size)
+    return path
+
+
 def cinder(images, secret, directory, size, args=()):
     """An image as Cinder's RBD driver makes it; its payload of SIZE holds
     1 MiB of 0xa5 at 1 MiB."""
-    path = str(directory / "cinder")
-    qemu_luks(secret, path, size)
+    path = volume(images, str(directory / "cinder"), size)
     run("qemu-io", "--object", secret, "--image-opts", "-c",
         "write -P 0xa5 1M 1M",
         "driver=luks,key-secret=s,file.driver=file,file.filename=" + path)
     image = images.imported(path, args)
-    image.offset, image.size = image.size - size, size
+    image.offset, image.size = OFFSET, size
     return image
 
 
