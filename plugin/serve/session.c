@@ -280,9 +280,11 @@ do_give_back (struct session *s)
 static int64_t
 next_look_ms (const struct session *s)
 {
-  return monotonic_ms () + (s->doubted_at_ms != 0 ? REFRESH_DOUBT_MS
-                            : s->lost_writes      ? SESSION_REPORT_MS
-                                                  : QUIET_MS);
+  const bool doubted = s->state == SESSION_OPEN && s->doubted_at_ms != 0;
+
+  return monotonic_ms () + (doubted          ? REFRESH_DOUBT_MS
+                            : s->lost_writes ? SESSION_REPORT_MS
+                                             : QUIET_MS);
 }
 
 static int64_t

@@ -34,10 +34,11 @@ struct one {
   atomic_bool frozen;    /* its cluster does not answer */
   atomic_bool forgotten; /* nor its key server */
   atomic_bool refused;   /* its key */
+  atomic_bool removed;   /* its image, a look says */
   atomic_bool silent;    /* its key server cannot say */
   atomic_bool keyless;   /* it does not give the key either */
   atomic_bool broken;    /* the volume cannot be opened */
-  atomic_int hanging, opened, closed, asked;
+  atomic_int hanging, opened, closed, asked, looked;
   atomic_int heard; /* so many events */
   enum session_event events[8];
 };
@@ -78,6 +79,20 @@ __wrap_pthread_create (pthread_t *thread, const pthread_attr_t *attr,
       atomic_fetch_sub (&threads_left, 1) <= 0)
     return EAGAIN;
   return __real_pthread_create (thread, attr, fn, arg);
+}
+
+/* --- runs of tasks that find nothing to do --- */
+
+static atomic_int idle_runs;
+
+extern uint64_t __real_requests_begun (struct requests *rs);
+extern uint64_t __wrap_requests_begun (struct requests *rs);
+
+uint64_t
+__wrap_requests_begun (struct requests *rs)
+{
+  atomic_fetch_add (&idle_runs, 1);
+  return __real_requests_begun (rs);
 }
 
 /* --- clusters and volumes --- */
@@ -139,9 +154,11 @@ volume_open (struct cluster *cluster, const struct volume_params *params,
 int
 volume_look (struct volume *volume, struct reason *why)
 {
-  (void)why;
-  hang (OF (volume, volume));
-  return 0;
+  struct one *o = OF (volume, volume);
+
+  hang (o);
+  atomic_fetch_add (&o->looked, 1);
+  return atomic_load (&o->removed) ? reason_set (why, ENOENT, "removed") : 0;
 }
 
 bool
@@ -588,6 +605,37 @@ test_one_that_cannot_stop_leaves_others_their_end (void **state)
   assert_int_equal (status, 0);
 }
 
+static void *
+connect_once (void *arg)
+{
+  await_open (arg);
+  return NULL;
+}
+
+/* A look wants to look again in a moment, but the key is refused before. */
+static void
+test_one_that_ended_in_doubt_rests (void **state)
+{
+  static struct one o;
+  pthread_t client;
+  int looked, before;
+
+  (void)state;
+  assert_int_equal (start (&o, 5), 0);
+  assert_int_equal (await_open (&o), 0);
+  looked = atomic_load (&o.looked);
+  atomic_store (&o.removed, true);
+  assert_int_equal (pthread_create (&client, NULL, connect_once, &o), 0);
+  AWAIT_FOR (LIMIT_MS, atomic_load (&o.looked) > looked);
+  atomic_store (&o.refused, true);
+  AWAIT_FOR (LIMIT_MS, atomic_load (&o.closed) == 1);
+  pthread_join (client, NULL);
+  before = atomic_load (&idle_runs);
+  nap (2000);
+  assert_in_range (atomic_load (&idle_runs) - before, 0, 3);
+  end (&o);
+}
+
 /* --- when the system gives us no more threads --- */
 
 static const enum session_event taken_away[] = { SESSION_EVENT_UNLOCKED,
@@ -692,6 +740,7 @@ main (void)
     cmocka_unit_test (
         test_those_that_hang_hold_up_neither_opening_nor_revocation),
     cmocka_unit_test (test_one_that_cannot_stop_leaves_others_their_end),
+    cmocka_unit_test (test_one_that_ended_in_doubt_rests),
     cmocka_unit_test (test_short_of_threads_a_refused_key_still_leaves),
     cmocka_unit_test (
         test_short_of_threads_for_a_moment_a_refused_key_still_leaves),

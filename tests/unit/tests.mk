@@ -187,7 +187,8 @@ tests_unit_test_secret_LDFLAGS = $(AM_LDFLAGS) \
 	-Wl,--wrap=free -Wl,--wrap=munmap
 tests_unit_test_sessions_CFLAGS = $(unit_cflags)
 tests_unit_test_sessions_LDADD = $(unit_ldadd)
-tests_unit_test_sessions_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=pthread_create
+tests_unit_test_sessions_LDFLAGS = $(AM_LDFLAGS) \
+	-Wl,--wrap=pthread_create -Wl,--wrap=requests_begun
 tests_unit_test_text_CFLAGS = $(unit_cflags)
 tests_unit_test_text_LDADD = $(unit_ldadd)
 tests_unit_test_trail_CFLAGS = $(unit_cflags)
