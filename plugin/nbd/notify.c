@@ -9,7 +9,7 @@
  *
  * One socket for all messages: where descriptors have run out a watchdog
  * must not be the first to fall silent.  No message waits: a service manager
- * that takes none must not hold up whoever tells it.  What it must not miss
+ * that takes none must not hold up its caller.  What it must not miss
  * is tried again for a moment.
  */
 
