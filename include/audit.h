@@ -31,6 +31,7 @@ enum audit_kind {
   AUDIT_LOST_WRITES, /* writes failed after they were acknowledged */
   AUDIT_UNFLUSHED,   /* a server that was killed had acknowledged writes */
   AUDIT_STOP,        /* the server ended uncleanly */
+  AUDIT_IDLE,        /* a volume was closed because nobody used it */
 };
 
 /* Strings may be NULL, numbers -1, where there is nothing to say. */

@@ -77,6 +77,7 @@ struct export_params {
   enum cache cache;
   uint64_t behind; /* see struct session_params */
   struct recheck_rules recheck;
+  int64_t linger_ms; /* the same */
 };
 
 /* What the rehearsal found out; the first opening uses it up. */
@@ -235,6 +236,11 @@ export_keys_took_version (struct export *e, size_t layer, unsigned version);
  * keeps, and their versions.
  */
 extern void export_keys_explain (struct export *e, struct reason *why);
+
+/* Can all keys be fetched again?  Warns of the first that cannot.  After the
+ * fork, as the user who would fetch it.
+ */
+extern bool export_keys_come_again (struct export *e);
 
 /* For struct session_params: may all keys still be used?  Asks for each
  * of them that can be asked for; the first refusal decides.

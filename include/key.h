@@ -91,6 +91,12 @@ extern int key_check (struct key *key, struct key_question *question,
  */
 extern bool key_can_check (struct key *key, struct reason *why);
 
+/* Can key_fetch yield it once more?  When not, *WHY says why: a descriptor
+ * was read, a file is out of this user's reach, a credential works only once.
+ * Meaningful after a fetch.
+ */
+extern bool key_can_fetch_again (struct key *key, struct reason *why);
+
 /* "none": the image is served as it is. */
 extern bool key_is_none (const struct key *key);
 

@@ -188,6 +188,8 @@ struct provider {
                 struct reason *why);
   /* As key_can_check, of this login.  May be NULL: yes. */
   bool (*can_check) (struct kms *kms, struct reason *why);
+  /* As key_can_fetch_again.  May be NULL: yes. */
+  bool (*can_fetch_again) (struct kms *kms, void *state, struct reason *why);
 
   void (*relock) (void *state); /* secrets of one key */
 

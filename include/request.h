@@ -61,6 +61,9 @@ extern unsigned requests_admit (struct requests *rs, rbd_image_t image);
 /* Refuse new requests with -ERR; those in flight go on. */
 extern void requests_refuse (struct requests *rs, int err);
 
+/* The same if none is in flight; else false, and nothing changes. */
+extern bool requests_refuse_if_idle (struct requests *rs, int err);
+
 /* Wake every waiting worker with -ERR, and refuse new requests.  The
  * completions may still come and are then thrown away.
  */

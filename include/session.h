@@ -6,9 +6,15 @@
  * closes, one after the other; all others wait for it with a limit.
  *
  *     IDLE --> OPENING --> OPEN --> CLOSING --> STOPPED
- *                 ^ |                  |
- *                 | v                  |
- *                 FAILED <-------------+
+ *       ^         ^ |                 |  |
+ *       |         | v                 |  |
+ *       |         FAILED <------------+  |
+ *       +--------------------------------+
+ *
+ * When it was unused for LINGER_MS, it closes: volume key, lock and cluster
+ * connection are gone until a connection comes, for which it opens again, with
+ * keys that are fetched again.  It is in use while there are connections, and
+ * threads that wait for it.
  *
  * While it is open a second task asks whether the key may still be used
  * (recheck.h).  What it finds acts at once on the requests; the session's
@@ -73,6 +79,7 @@ enum session_event {
   SESSION_EVENT_RESUMED,
   SESSION_EVENT_REVOKED,     /* requests fail from now on */
   SESSION_EVENT_CLOSED,      /* the image is; ERR is what closing it said */
+  SESSION_EVENT_IDLE,        /* the same, because nobody uses it */
   SESSION_EVENT_LOST_WRITES, /* writes failed after they were answered */
   SESSION_EVENT_UNFLUSHED,   /* a server before this one lost answered writes */
   /* A key was refused, and its image cannot be closed: it will never be open
@@ -126,6 +133,7 @@ struct session_params {
    */
   void (*tried) (void *opaque, int r, const struct reason *why);
   struct recheck_rules recheck; /* every_ms 0: never asked */
+  int64_t linger_ms; /* how long it stays open for nobody; < 0: for ever */
   /* How many bytes of writes may be answered before the OSDs have them;
    * 0: none.  See behind.h.
    */
@@ -176,9 +184,11 @@ extern struct session *session_new (const struct session_params *params);
 /* Add the tasks, and open in the background.  0 or -errno. */
 extern int session_start (struct session *s);
 
-/* Wait until the session is open.  0, or -errno and the reason of the
- * failure: -ESHUTDOWN when it was stopped meanwhile (it returns when the
- * clients are released), -ETIMEDOUT, -EAGAIN when I/O stays paused.
+/* Wait until the session is open, and begin to open one that is idle.
+ * 0: it stays open until session_client_close; session_client_open must
+ * follow.  Or -errno and the reason of the failure: -ESHUTDOWN when it was
+ * stopped meanwhile (it returns when the clients are released), -ETIMEDOUT,
+ * -EAGAIN when I/O stays paused.
  */
 extern int
 session_wait (struct session *s, struct session_info *info, struct reason *why);

@@ -44,7 +44,7 @@ extern const struct setting *setting_at (size_t i);
   .recheck = {                                                                 \
     .every_ms = 300 * 1000,                                                    \
     .grace_ms = 3600 * 1000,                                                   \
-  }
+  }, .linger_ms = 30 * 1000
 
 /* Everything was set: do the values go together?  A key that nobody named
  * becomes "image".  0, -EINVAL, -ENOMEM.

@@ -138,6 +138,7 @@ static const char *const kinds[] = {
   [AUDIT_LOST_WRITES] = "lost-writes",
   [AUDIT_UNFLUSHED] = "unflushed",
   [AUDIT_STOP] = "stop",
+  [AUDIT_IDLE] = "idle",
 };
 
 /* The strings of an event, and the most that is written of each. */

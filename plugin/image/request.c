@@ -83,6 +83,21 @@ requests_refuse (struct requests *rs, int err)
   pthread_mutex_unlock (&rs->lock);
 }
 
+bool
+requests_refuse_if_idle (struct requests *rs, int err)
+{
+  bool idle;
+
+  pthread_mutex_lock (&rs->lock);
+  idle = rs->nr == 0;
+  if (idle) {
+    rs->refuse = err;
+    pthread_cond_broadcast (&rs->resumed);
+  }
+  pthread_mutex_unlock (&rs->lock);
+  return idle;
+}
+
 void
 requests_pause (struct requests *rs)
 {

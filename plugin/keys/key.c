@@ -277,6 +277,15 @@ key_can_check (struct key *key, struct reason *why)
 }
 
 bool
+key_can_fetch_again (struct key *key, struct reason *why)
+{
+  const struct provider *p = key->state ? key->kms->provider : NULL;
+
+  return !p || !p->can_fetch_again ||
+         p->can_fetch_again (key->kms, key->state, why);
+}
+
+bool
 key_is_none (const struct key *key)
 {
   return !key->image && !key->scheme;

@@ -173,6 +173,20 @@ keyfile_fetch (void *state, struct key_question *question, struct secret **ret,
   return reason_context (r, why, "the key is needed again, but");
 }
 
+/* A file is tried: nbdkit may have changed its user since. */
+static bool
+keyfile_can_fetch_again (struct kms *kms, void *state, struct reason *why)
+{
+  CLEANUP_SECRET struct secret *bytes = NULL;
+  struct keyfile *k = state;
+
+  (void)kms;
+  if (k->rules != &fd_rules)
+    return read_bytes (k, &bytes, why) == 0;
+  reason_set (why, 0, "the key of fd:%d can be read only once", k->fd);
+  return false;
+}
+
 static void
 keyfile_relock (void *state)
 {
@@ -190,6 +204,7 @@ keyfile_relock (void *state)
     .parse = keyfile_parse,                                                    \
     .prepare = keyfile_prepare,                                                \
     .fetch = keyfile_fetch,                                                    \
+    .can_fetch_again = keyfile_can_fetch_again,                                \
     .relock = keyfile_relock,                                                  \
     .clear = keyfile_clear,                                                    \
   }

@@ -59,6 +59,8 @@ static const char help_end[] =
     "on-grace=stop|pause   What happens to I/O after that (stop).\n"
     "on-failure=stay|exit  What to do when the volume cannot be served any\n"
     "                      more (stay, and try again for the next client).\n"
+    "linger=<TIME>         How long the volume stays open without a client\n"
+    "                      (30s; -1: for ever).\n"
     "shutdown-timeout=<TIME>\n"
     "                      The most a shutdown may take (30s).";
 

@@ -223,6 +223,9 @@ export_start (struct export *e, struct unflushed *count,
     .check = e->asks_again ? check : NULL,
     .tried = tried,
     .recheck = e->params.recheck,
+    .linger_ms = e->params.linger_ms >= 0 && export_keys_come_again (e)
+                     ? e->params.linger_ms
+                     : -1,
     .behind = e->params.behind,
     .unflushed = count,
     .metrics = e->metrics,

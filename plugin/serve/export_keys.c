@@ -59,6 +59,23 @@ can_check (struct key *key, struct reason *why)
   return !key_is_local (key) && key_can_check (key, why);
 }
 
+bool
+export_keys_come_again (struct export *e)
+{
+  struct reason why;
+
+  for (size_t i = 0; i < e->params.volume.nr_keys; i++)
+    if (!key_can_fetch_again (e->params.keys[i], &why)) {
+      e->log->error (
+          "warning: linger: the volume stays unlocked when no client "
+          "is connected: %s (linger=-1 keeps it open without this "
+          "warning)",
+          why.text);
+      return false;
+    }
+  return true;
+}
+
 /* ---- what the keys are ---- */
 
 void

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cleanup.h"
 #include "session_inside.h"
 
 /* --- asking --- */
@@ -254,9 +255,21 @@ set_in_grace (struct session *s, bool in_grace)
   pthread_mutex_unlock (&s->lock);
 }
 
+static bool
+is_open (struct session *s)
+{
+  SCOPED_LOCK (&s->lock);
+  return s->state == SESSION_OPEN;
+}
+
 static void
 warn (struct session *s, int err, const struct reason *why)
 {
+  /* While it closes for want of clients, what a question asks of the image is
+   * refused: that says nothing about the key server.
+   */
+  if (!is_open (s))
+    return;
   set_in_grace (s, true);
   s->params.log->error ("warning: cannot tell whether the key may still be "
                         "used; continuing for %lld seconds: %s",

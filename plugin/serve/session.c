@@ -120,6 +120,7 @@ do_open (struct session *s)
   s->looks_done = s->looks_wanted;
   s->looked_at_ms = monotonic_ms ();
   session_volume_admit (s);
+  linger_reset (s);
   s->state = SESSION_OPEN;
   if (s->recheck)
     recheck_begin (s->recheck);
@@ -139,6 +140,15 @@ tell_closed (struct session *s, int err)
     pthread_cond_wait (&s->changed, &s->lock);
   pthread_mutex_unlock (&s->lock);
   session_tell (s, SESSION_EVENT_CLOSED, err, NULL);
+}
+
+/* Called with the lock held. */
+static void
+set_ended (struct session *s, int err, const struct reason *why)
+{
+  session_set_failed (s, err, why);
+  /* Not tried since it was open: the next connection tries at once. */
+  s->failed_at_ms -= SESSION_REMEMBER_MS + 1;
 }
 
 /* Called with the lock held; lets go of it meanwhile. */
@@ -177,9 +187,43 @@ do_close (struct session *s)
     return;
   }
   pthread_mutex_lock (&s->lock);
-  session_set_failed (s, err, &why);
-  /* Not tried since it was open: the next connection tries at once. */
-  s->failed_at_ms -= SESSION_REMEMBER_MS + 1;
+  set_ended (s, err, &why);
+}
+
+/* Nobody uses it, and nothing is on its way.  Called with the lock held; lets
+ * go of it meanwhile.
+ */
+static void
+do_close_unused (struct session *s)
+{
+  bool unused;
+  int r;
+
+  pthread_mutex_unlock (&s->lock);
+  behind_wipe (&s->behind);
+  session_report_lost (s);
+  r = session_volume_close (s);
+  if (r < 0)
+    s->params.log->error ("could not close the image cleanly: %s",
+                          strerror (-r));
+  pthread_mutex_lock (&s->lock);
+  unused = s->unused; /* else its key was refused meanwhile */
+  if (unused) {
+    s->state = SESSION_IDLE;
+    s->unused = false;
+    recheck_end (s->recheck);
+    session_changed (s);
+  }
+  pthread_mutex_unlock (&s->lock);
+  heap_give_back ();
+  behind_give_back (&s->behind);
+  if (unused)
+    session_tell (s, SESSION_EVENT_IDLE, r, NULL);
+  else
+    tell_closed (s, r);
+  pthread_mutex_lock (&s->lock);
+  if (!unused)
+    set_ended (s, s->err, &s->why);
 }
 
 /* Called with the lock held: may a volume be open? */
@@ -281,10 +325,12 @@ static int64_t
 next_look_ms (const struct session *s)
 {
   const bool doubted = s->state == SESSION_OPEN && s->doubted_at_ms != 0;
+  const int64_t linger_ms = linger_next_ms (s);
+  const int64_t ms = monotonic_ms () + (doubted          ? REFRESH_DOUBT_MS
+                                        : s->lost_writes ? SESSION_REPORT_MS
+                                                         : QUIET_MS);
 
-  return monotonic_ms () + (doubted          ? REFRESH_DOUBT_MS
-                            : s->lost_writes ? SESSION_REPORT_MS
-                                             : QUIET_MS);
+  return linger_ms < ms ? linger_ms : ms;
 }
 
 static int64_t
@@ -302,6 +348,8 @@ session_run (void *opaque)
       refresh_run (s);
     else if (session_may_report (s))
       do_report (s);
+    else if (linger_begin (s))
+      do_close_unused (s);
     else if (monotonic_ms () - s->count_seen_ms >= COUNT_MS)
       do_watch_count (s);
     else {
@@ -360,16 +408,17 @@ tell_refusal (struct session *s, const struct reason *why)
 }
 
 /* Is there anything to wait for?  LOOK: the connection's own, which must
- * have taken place.  Called with the lock held; begins to open what failed
- * some time ago.
+ * have taken place.  Called with the lock held; begins to open what is idle,
+ * or failed some time ago.
  */
 static bool
 will_open (struct session *s, uint64_t look)
 {
   if (atomic_load (&s->stopping))
     return false;
-  if (s->state == SESSION_FAILED &&
-      monotonic_ms () - s->failed_at_ms > SESSION_REMEMBER_MS) {
+  if (s->state == SESSION_IDLE ||
+      (s->state == SESSION_FAILED &&
+       monotonic_ms () - s->failed_at_ms > SESSION_REMEMBER_MS)) {
     s->state = SESSION_OPENING;
     session_changed (s);
   }
@@ -390,6 +439,7 @@ session_wait (struct session *s, struct session_info *info, struct reason *why)
   int err = 0;
 
   pthread_mutex_lock (&s->lock);
+  linger_enter (s);
   remembered = !will_open (s, 0) && s->state == SESSION_FAILED;
   if (s->state == SESSION_OPEN && refresh_by_connection (s)) {
     refresh_want (s);
@@ -409,14 +459,18 @@ session_wait (struct session *s, struct session_info *info, struct reason *why)
     info->size = atomic_load (&s->size);
     err = 0;
   }
-  else if (s->state == SESSION_FAILED || s->state == SESSION_CLOSING) {
+  else if (s->state == SESSION_FAILED ||
+           (s->state == SESSION_CLOSING && !s->unused)) {
     *why = s->why;
     err = s->err;
     if (remembered)
       tell_refusal (s, why);
   }
   else
-    err = reason_set (why, ETIMEDOUT, "the image is still being opened");
+    err = reason_set (why, ETIMEDOUT, "the image is still being %s",
+                      s->unused ? "closed" : "opened");
+  if (err < 0)
+    linger_leave (s);
   pthread_mutex_unlock (&s->lock);
   if (err == -ESHUTDOWN)
     requests_await_release (&s->requests);
@@ -436,6 +490,9 @@ session_client_close (struct session *s, const struct session_client *c)
 {
   behind_send_gathered (&s->behind); /* no client may be left to flush it */
   behind_client_close (&s->behind, &c->behind);
+  pthread_mutex_lock (&s->lock);
+  linger_leave (s);
+  pthread_mutex_unlock (&s->lock);
 }
 
 int

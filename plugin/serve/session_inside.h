@@ -19,7 +19,7 @@ enum session_state {
   SESSION_IDLE,
   SESSION_OPENING,
   SESSION_OPEN,
-  SESSION_CLOSING, /* it must end; new requests are refused already */
+  SESSION_CLOSING, /* it ends; new requests are refused already */
   SESSION_FAILED,
   SESSION_STOPPED,
 };
@@ -63,7 +63,10 @@ struct session {
   bool revoked; /* of CLOSING: the volume key must leave this process */
   bool untold;  /* and SESSION_EVENT_REVOKED is still to be told */
   bool in_grace;
-  bool keyless; /* the last opening, or the end, was for want of the key */
+  bool keyless;   /* the last opening, or the end, was for want of the key */
+  bool unused;    /* of CLOSING: because it was not in use */
+  unsigned users; /* connections, and threads that wait for the session */
+  int64_t unused_since_ms; /* while USERS is 0 */
   bool given_up;
   bool lost;        /* this client was blocklisted */
   bool look_failed; /* and the log says so */
@@ -125,7 +128,8 @@ session_set_failed (struct session *s, int err, const struct reason *why);
 /* Begin to close an open volume while the server keeps running: new requests
  * are refused, connections get ERR and WHY, and the session's
  * task closes it.  REVOKED: requests in flight are not waited for by
- * their clients.  False when it was not open.  Called with the lock held.
+ * their clients; and so ends one that is closing because it is unused.
+ * False when it was not open.  Called with the lock held.
  */
 extern bool session_begin_closing (struct session *s, int err, bool revoked,
                                    const struct reason *why);
@@ -150,6 +154,23 @@ extern int session_lend_payload (struct session *s, struct payload *payload);
  * were abandoned.
  */
 extern void session_wipe_payload (struct session *s);
+
+/* --- linger.c: all of it with the lock held --- */
+
+/* A thread comes that is to use the session, and keeps it open; it leaves. */
+extern void linger_enter (struct session *s);
+extern void linger_leave (struct session *s);
+
+/* The volume was opened. */
+extern void linger_reset (struct session *s);
+
+/* When to call linger_begin next; INT64_MAX: not before something changes. */
+extern int64_t linger_next_ms (const struct session *s);
+
+/* If it was unused for long enough, and nothing is on its way to the OSDs: true,
+ * and the session is closing.  The recheck goes on.
+ */
+extern bool linger_begin (struct session *s);
 
 /* --- session_volume.c: in the session's task --- */
 

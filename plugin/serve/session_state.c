@@ -32,11 +32,15 @@ bool
 session_begin_closing (struct session *s, int err, bool revoked,
                        const struct reason *why)
 {
-  if (s->state != SESSION_OPEN || atomic_load (&s->stopping))
+  const bool unused = s->state == SESSION_CLOSING && s->unused;
+
+  if ((s->state != SESSION_OPEN && !(unused && revoked)) ||
+      atomic_load (&s->stopping))
     return false;
   s->state = SESSION_CLOSING;
   s->err = err;
   s->why = *why;
+  s->unused = false;
   s->revoked = s->untold = s->keyless = revoked;
   s->close_by =
       deadline_in_ms (revoked ? SESSION_REVOKE_MS : SESSION_DRAIN_MS, NULL);
@@ -53,7 +57,11 @@ session_begin_closing (struct session *s, int err, bool revoked,
 void
 session_give_up (struct session *s, bool was_open)
 {
-  if (was_open)
+  if (was_open && s->unused)
+    reason_set (&s->why, ETIMEDOUT,
+                "the cluster does not answer: the image could not be closed, "
+                "and its lock stays until another client breaks it");
+  else if (was_open)
     reason_set (&s->why, ETIMEDOUT,
                 "the cluster does not answer: writes acknowledged since the "
                 "last flush may be lost, and the image's lock stays until "

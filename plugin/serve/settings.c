@@ -12,6 +12,7 @@
 
 #define RECHECK_MAX (24 * 3600)
 #define GRACE_MAX (30 * 24 * 3600)
+#define LINGER_MAX 3600
 #define BEHIND_MIN (64 * 1024)
 #define BEHIND_MAX (1024 * 1024 * 1024)
 
@@ -220,6 +221,24 @@ set_on_grace (struct export_params *params, const char *value,
                    why);
 }
 
+static int
+set_linger (struct export_params *params, const char *value, struct reason *why)
+{
+  char shown[REASON_NAME_MAX];
+  unsigned seconds = 0;
+
+  if (strcmp (value, "-1") == 0)
+    params->linger_ms = -1;
+  else if (text_duration (value, 0, LINGER_MAX, &seconds) == 0)
+    params->linger_ms = seconds * (int64_t)1000;
+  else
+    return reason_set (why, EINVAL,
+                       "linger=%s: must be 0 to %u seconds, or -1 (for "
+                       "ever); " TEXT_DURATION_UNITS,
+                       reason_name (shown, value), LINGER_MAX);
+  return 0;
+}
+
 static const struct setting table[] = {
   { "image", SETTING_TEXT, set_image },
   { "key", SETTING_LIST, add_key },
@@ -233,6 +252,7 @@ static const struct setting table[] = {
   { "recheck", SETTING_NUMBER, set_recheck },
   { "grace", SETTING_NUMBER, set_grace },
   { "on-grace", SETTING_TEXT, set_on_grace },
+  { "linger", SETTING_NUMBER, set_linger },
 };
 
 #define NR_SETTINGS (sizeof table / sizeof table[0])

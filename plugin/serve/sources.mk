@@ -26,6 +26,7 @@ serve_sources += \
 	plugin/serve/export_file.c \
 	plugin/serve/export_keys.c \
 	plugin/serve/exposition.c \
+	plugin/serve/linger.c \
 	plugin/serve/logins.c \
 	plugin/serve/losses.c \
 	plugin/serve/merge.c \

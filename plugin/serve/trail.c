@@ -215,6 +215,9 @@ trail_session (struct trail *t, enum session_event event, int r,
   case SESSION_EVENT_UNFLUSHED:
     write_session (t, AUDIT_UNFLUSHED, r, why);
     break;
+  case SESSION_EVENT_IDLE:
+    write_session (t, AUDIT_IDLE, r < 0 ? -EIO : 0, why);
+    break;
   case SESSION_EVENT_CLOSED:
   case SESSION_EVENT_STUCK:
     break; /* the revocation was told */

@@ -82,6 +82,14 @@ key_can_check (struct key *key, struct reason *why)
 }
 
 bool
+key_can_fetch_again (struct key *key, struct reason *why)
+{
+  if (key->once)
+    reason_set (why, 0, "%s can be fetched only once", key->name);
+  return !key->once;
+}
+
+bool
 key_is_none (const struct key *key)
 {
   (void)key;

@@ -11,7 +11,7 @@
 
 struct key {
   const char *name;
-  bool local, image, freed;
+  bool local, image, once, freed;
   const char *value; /* what it is now */
   unsigned version;
   int answer; /* of a check */

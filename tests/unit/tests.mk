@@ -34,6 +34,7 @@ unit_tests = \
 	tests/unit/test-kmip-message \
 	tests/unit/test-kv \
 	tests/unit/test-layout \
+	tests/unit/test-linger \
 	tests/unit/test-login \
 	tests/unit/test-login-life \
 	tests/unit/test-login-server \
@@ -185,6 +186,11 @@ tests_unit_test_secret_CFLAGS = $(unit_cflags)
 tests_unit_test_secret_LDADD = $(unit_ldadd)
 tests_unit_test_secret_LDFLAGS = $(AM_LDFLAGS) \
 	-Wl,--wrap=free -Wl,--wrap=munmap
+session_fakes = tests/unit/session-fakes.c tests/unit/session-fakes.h
+tests_unit_test_linger_SOURCES = $(session_fakes) tests/unit/test-linger.c
+tests_unit_test_linger_CFLAGS = $(unit_cflags)
+tests_unit_test_linger_LDADD = $(unit_ldadd)
+tests_unit_test_sessions_SOURCES = $(session_fakes) tests/unit/test-sessions.c
 tests_unit_test_sessions_CFLAGS = $(unit_cflags)
 tests_unit_test_sessions_LDADD = $(unit_ldadd)
 tests_unit_test_sessions_LDFLAGS = $(AM_LDFLAGS) \

@@ -386,6 +386,23 @@ bao_login_can_check (struct bao_login *l, struct reason *why)
   return true;
 }
 
+bool
+bao_login_works_again (struct bao_login *l, struct reason *why)
+{
+  if (!l->method)
+    return true;
+  SCOPED_LOCK (&l->core.lock);
+  if (l->core.token && l->core.token->life.limited)
+    reason_set (why, 0, "the token has a limited number of uses (%s)",
+                l->core.setting);
+  else if (l->wrapped.path)
+    reason_set (why, 0, "a response-wrapped secret id is single use (%s)",
+                l->core.setting);
+  else
+    return true;
+  return false;
+}
+
 /* ---- the whole ---- */
 
 /* A secret id from a single-use wrapping token goes to the server's process,

@@ -70,6 +70,9 @@ bao_login_learn (struct bao_login *l, struct key_question *question);
 /* As key_can_check. */
 extern bool bao_login_can_check (struct bao_login *l, struct reason *why);
 
+/* As key_can_fetch_again. */
+extern bool bao_login_works_again (struct bao_login *l, struct reason *why);
+
 /* ---- method.c ---- */
 
 struct bao_auth;

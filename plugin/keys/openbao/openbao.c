@@ -180,6 +180,15 @@ openbao_can_check (struct kms *kms, struct reason *why)
   return bao_login_can_check (b->login, why);
 }
 
+static bool
+openbao_can_fetch_again (struct kms *kms, void *state, struct reason *why)
+{
+  const struct openbao *b = kms->state;
+
+  (void)state;
+  return bao_login_works_again (b->login, why);
+}
+
 static void
 openbao_relock_login (struct kms *kms)
 {
@@ -205,5 +214,6 @@ const struct provider openbao_provider = {
   .unwrap = openbao_fetch,
   .check = openbao_fetch,
   .can_check = openbao_can_check,
+  .can_fetch_again = openbao_can_fetch_again,
   .relock_login = openbao_relock_login,
 };
