@@ -27,6 +27,7 @@ from lab import logins as logins_  # noqa: E402
 from lab import qemu, records  # noqa: E402
 from lab import stage as stage_  # noqa: E402
 from lab.openbao import FIELD  # noqa: E402
+from lab.programs import preload  # noqa: E402
 from lab.volume import Volume  # noqa: E402
 
 
@@ -309,6 +310,12 @@ def half(cluster, files):
 def volume(servers, images, bao, files):
     """One whose key can be taken away: see lab/volume.py."""
     return Volume(servers, images, bao, files)
+
+
+@pytest.fixture
+def held(lab_dir, tmp_path):
+    """The environment of a server to be held up: see held.c."""
+    return preload("held", lab_dir, RBDCRYPT_TEST_HELD=str(tmp_path))
 
 
 @pytest.fixture

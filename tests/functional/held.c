@@ -5,6 +5,7 @@
  *
  * "hold": a thread that encrypts or decrypts a sector (not TLS).
  * "hold-look": a call for an image's size, as in each look at it.
+ * "hold-close": the end of the watch on an image that is about to be closed.
  */
 
 #define _GNU_SOURCE
@@ -58,4 +59,17 @@ rbd_get_size (rbd_image_t image, uint64_t *size)
   while (is_held (dir, "hold-look"))
     usleep (10000);
   return next (image, size);
+}
+
+int
+rbd_update_unwatch (rbd_image_t image, uint64_t handle)
+{
+  int (*next) (rbd_image_t, uint64_t) = dlsym (RTLD_NEXT, "rbd_update_unwatch");
+  const char *dir = getenv ("RBDCRYPT_TEST_HELD");
+
+  if (!next || !dir)
+    abort ();
+  while (is_held (dir, "hold-close"))
+    usleep (10000);
+  return next (image, handle);
 }

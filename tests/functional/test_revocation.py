@@ -18,7 +18,6 @@ from lab import MIB
 from lab.client import fails
 from lab.load import Load, Neighbour, check_data
 from lab.memory import buffered, leaves_memory, places
-from lab.programs import preload
 from lab.questions import Questions
 from lab.trail import read, told
 from lab.volume import PASSPHRASE, TIMEOUT, Volume
@@ -296,12 +295,6 @@ def test_revoked_while_a_look_hangs_wipes_the_key_first(
     finally:
         cluster.thaw()
     server.says("to remove the volume key from memory")
-
-
-@pytest.fixture
-def held(lab_dir, tmp_path):
-    """The environment of a server to be held up: see held.c."""
-    return preload("held", lab_dir, RBDCRYPT_TEST_HELD=str(tmp_path))
 
 
 def test_revoked_while_a_look_hangs_wipes_what_was_written(
