@@ -67,8 +67,8 @@ extern int audit_open (const char *target, const struct logger *log,
 extern void audit_write (struct audit *audit, const struct audit_event *event);
 
 /* The file was renamed, or is full: write to the one that has its name now,
- * which is created if it does not exist.  If that cannot be opened, or is not
- * one that audit_open would take, the old one stays in use, and the log says so
+ * which is created if it does not exist.  If that cannot be opened, or
+ * audit_open would refuse it, the old one stays in use, and the log says so
  * once.  Nothing is lost in between.  Any thread; no effect on a journal; AUDIT
  * may be NULL.
  */

@@ -77,6 +77,7 @@ struct volume_params {
 enum volume_mode {
   VOLUME_SERVE,    /* read-write where that is possible */
   VOLUME_REHEARSE, /* read-only, no watch, no costly unlock by librbd */
+  VOLUME_CHECK,    /* read-only, no watch, unlocked whatever that costs */
   VOLUME_TRIAL,    /* read-only, no watch, no wait for a turn, no unlock by
                     * librbd, nor one of more than VOLUME_TRIAL_SECONDS */
 };

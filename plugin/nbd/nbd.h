@@ -53,6 +53,7 @@ struct parameters {
   enum peers peers;
   unsigned shutdown_timeout; /* seconds */
   bool exit_on_failure;      /* with one image only */
+  bool check;                /* say what is wrong, and end */
 };
 extern struct parameters parameters;
 

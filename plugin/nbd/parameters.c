@@ -41,6 +41,7 @@ static const char help_end[] =
     "conf=<FILE>           Ceph configuration.\n"
     "user=<NAME>           Ceph user without \"client.\" (admin).\n"
     "cluster=<NAME>        Name of the Ceph cluster (ceph).\n"
+    "check=no|yes          Try everything, say what is wrong, and end (no).\n"
     "ceph.OPTION=<VALUE>   Set any Ceph option.\n"
     "engine=auto|librbd|openssl\n"
     "                      What decrypts (auto: librbd where it can).\n"
@@ -177,6 +178,19 @@ parse_peers (const char *value)
 }
 
 static int
+parse_check (const char *value)
+{
+  static const char *const words[] = { "no", "yes", NULL };
+  struct reason why;
+  int word = 0;
+
+  if (setting_word ("check", value, words, &word, &why) < 0)
+    return refuse (&why);
+  parameters.check = word == 1;
+  return 0;
+}
+
+static int
 parse_shutdown_timeout (const char *value)
 {
   struct reason why;
@@ -211,6 +225,7 @@ static const struct parameter {
   { "user", parse_user },
   { "cluster", parse_cluster },
   { "peers", parse_peers },
+  { "check", parse_check },
   { "on-failure", parse_on_failure },
   { "shutdown-timeout", parse_shutdown_timeout },
 };

@@ -184,6 +184,21 @@ ask_for_patience (struct child *child, const struct key *key)
   child_patience (child, key_timeout_ms (key));
 }
 
+/* A check must not use up what the start after it needs. */
+static int
+may_fetch (struct key *key, struct reason *why)
+{
+  struct reason once = { "" };
+
+  if (!parameters.check || key_is_local (key) ||
+      key_can_fetch_again (key, &once))
+    return 0;
+  return reason_set (why, EINVAL,
+                     "check=yes does not ask for the key " REASON_QUOTED
+                     ", because the start after it could not: %s",
+                     reason_quoted (key_name (key)), once.text);
+}
+
 static int
 child_key (void *opaque, size_t i, const struct image_identity *identity,
            const struct secret **ret, struct reason *why)
@@ -193,6 +208,8 @@ child_key (void *opaque, size_t i, const struct image_identity *identity,
   struct key_question question = { .identity = identity };
   int r = export_keys_resolve (child->export, i, identity, why);
 
+  if (r == 0)
+    r = may_fetch (key, why);
   if (r == 0) {
     send_reference (child, i);
     ask_for_patience (child, key);
@@ -261,8 +278,9 @@ try_everything (struct child *child, struct reason *why)
   if (r < 0)
     return r;
   send_keyring (child, cluster);
-  r = volume_open (cluster, &child->export->params.volume, VOLUME_REHEARSE,
-                   &hooks, &volume, why);
+  r = volume_open (cluster, &child->export->params.volume,
+                   parameters.check ? VOLUME_CHECK : VOLUME_REHEARSE, &hooks,
+                   &volume, why);
   /* A success is recorded by the server's own unlock. */
   if (r == -EPERM) {
     export_keys_explain (child->export, why);

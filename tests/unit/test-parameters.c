@@ -120,6 +120,9 @@ test_an_image_alone_is_enough (void **state)
   assert_int_equal (e->recheck.grace_ms, 3600 * 1000);
   assert_int_equal (parameters.peers, PEERS_UNIX);
   assert_int_equal (parameters.shutdown_timeout, 30);
+  assert_false (parameters.check);
+  give ("check", "yes");
+  assert_true (parameters.check);
 }
 
 static void
