@@ -63,7 +63,7 @@ def test_jumps_are_not_noticed_by_a_session(volume, bao, clock):
                                    "token_max_ttl": "600s"})
     server = volume.start("grace=30", env=clock.env)
     (accessor, _), = bao.tokens(volume.policy).items()
-    load = Load(server.connect())
+    load = Load(server.connect(), pause=0.02)
 
     def life(off):
         """Until when the one token lives."""
@@ -90,7 +90,7 @@ def test_jumps_are_not_noticed_by_a_session(volume, bao, clock):
 @pytest.mark.parametrize("off", [DAY, -DAY])
 def test_grace_is_counted_in_seconds_that_passed(volume, sealed, clock, off):
     server = volume.start("grace=8", env=clock.env)
-    load = Load(server.connect())
+    load = Load(server.connect(), pause=0.02)
     begin = time.monotonic()
     sealed()
     server.says("continuing for 8 seconds")
@@ -121,7 +121,7 @@ def test_a_server_starts_and_ends_with_a_clock_that_is_off(
 def test_a_certificate_that_the_clock_refuses_is_told(volume, clock, off,
                                                       words):
     server = volume.start("grace=60", env=clock.env)
-    load = Load(server.connect())
+    load = Load(server.connect(), pause=0.02)
     clock.off_by(off)
     server.says("continuing for 60 seconds")
     server.says(words)

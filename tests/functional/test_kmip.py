@@ -564,7 +564,7 @@ def test_outage_within_grace_is_not_noticed_by_clients(servers, images, kmip,
     server = servers.start(
         images.luks(passphrase=SECRET), "key=t:" + ident,
         profile(timeout=6), "recheck=1", "grace=60")
-    load = Load(server.connect())
+    load = Load(server.connect(), pause=0.02)
     with kmip.frozen():
         server.says("continuing for 60 seconds")
     server.says("the key server answers again")

@@ -166,7 +166,7 @@ def test_outage_of_barbican_within_grace_is_not_noticed(
     server = servers.start(
         images.luks(passphrase=PASSPHRASE), "key=t:" + ident,
         profiles_file(t=barbican.profile(timeout=8)), "recheck=1", "grace=60")
-    load = Load(server.connect())
+    load = Load(server.connect(), pause=0.02)
     with barbican.frozen("barbican"):
         server.says("continuing for 60 seconds")
     server.says("the key server answers again")
@@ -361,7 +361,7 @@ def silence(bao):
 def test_outage_within_grace_is_not_noticed_by_clients(volume, bao, sealed):
     server = volume.start("grace=60")
     c = server.connect()
-    load = Load(c)
+    load = Load(c, pause=0.02)
     sealed()
     server.says("continuing for 60 seconds")
     end = time.monotonic() + TIMEOUT + 1
@@ -495,7 +495,7 @@ def test_client_that_was_blocklisted_during_a_pause_does_not_go_on(
 def test_silent_kms_cannot_say_and_delays_nothing(volume, silence):
     server = volume.start("grace=60")
     c = server.connect()
-    load = Load(c)
+    load = Load(c, pause=0.02)
     silence()
     server.says("continuing for 60 seconds")
     load.finish()

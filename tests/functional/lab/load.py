@@ -12,37 +12,45 @@ from lab.settings import pattern
 
 
 class Load:
-    """Reads and writes at a depth of 16 until one fails."""
+    """Reads and writes at a depth of 16 until one fails.  With a PAUSE in
+    seconds after each 16 it takes little of a processor: for what must go on
+    unnoticed, and not for what must meet requests that are in flight."""
 
-    def __init__(self, client):
-        self.client = client
+    def __init__(self, client, pause=0):
+        self.client, self.pause = client, pause
         self.acknowledged = {}  # block: number of the write
         self.errors = []
         self.gone = None  # what hanging up looked like
         self.ended_at = None
         self.count = 0
         self.slowest = 0
-        self.stopping = False
+        self.stopping = threading.Event()
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
 
     def _run(self):
         h, pending = self.client.handle, {}
-        while True:
+        while not self.gone:
             try:
-                while len(pending) < 16 and not self.errors \
-                        and not self.stopping:
-                    self._ask(h, pending)
+                if not pending and self.stopping.wait(self.pause):
+                    break
+                if not self.pause or not pending:
+                    self._fill(h, pending)
                 if pending:
                     h.poll(100)
             except nbd.Error as e:  # hung up, perhaps after some replies
                 self.gone = e.errnum
             self._collect(h, pending)
-            if self.gone or not pending:
+            if self.errors and not pending:
                 break
         if self.gone and not self.errors:
             self.errors.append(self.gone)
         self.ended_at = time.monotonic()
+
+    def _fill(self, h, pending):
+        while len(pending) < 16 and not self.errors \
+                and not self.stopping.is_set():
+            self._ask(h, pending)
 
     def _ask(self, h, pending):
         self.count += 1
@@ -88,7 +96,7 @@ class Load:
         return self.count != before
 
     def finish(self, seconds=30):
-        self.stopping = True
+        self.stopping.set()
         return self.wait(seconds)
 
     def wait(self, seconds):
@@ -103,7 +111,7 @@ class Neighbour:
 
     def __init__(self, server, questions):
         self.server, self.questions = server, questions
-        self.load = Load(server.connect())
+        self.load = Load(server.connect(), pause=0.02)
         await_(lambda: self.load.count > 100, 20, "its load runs")
 
     def goes_on(self):
