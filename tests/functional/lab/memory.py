@@ -1,26 +1,50 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What lies in the memory of a process."""
 
+import array
+import itertools
+import os
 import re
 
 from lab.command import await_
 
+PAGE = os.sysconf("SC_PAGE_SIZE")
+HELD = 1 << 62  # in pagemap: at least in swap
+
+
+def touched(pagemap, begin, end):
+    """Parts of anonymous memory that were ever written to: of the stacks of
+    threads and of malloc's arenas that is a tenth."""
+    pagemap.seek(begin // PAGE * 8)
+    pages = array.array("Q", pagemap.read((end - begin) // PAGE * 8))
+    assert len(pages) == (end - begin) // PAGE
+    for held, run in itertools.groupby(p >= HELD for p in pages):
+        end = begin + PAGE * sum(1 for _ in run)
+        if held:
+            yield begin, end
+        begin = end
+
 
 def memory(pid):
-    """Every readable byte of a process, (address range, bytes)."""
+    """Every readable byte of a process that can be other than zero, (address
+    range, bytes)."""
     with open("/proc/%d/maps" % pid) as maps, \
+            open("/proc/%d/pagemap" % pid, "rb", 0) as pagemap, \
             open("/proc/%d/mem" % pid, "rb", 0) as mem:
         for line in maps:
-            begin, end, mode = re.match(
-                r"([0-9a-f]+)-([0-9a-f]+) (\S+)", line).groups()
+            begin, end, mode, inode = re.match(
+                r"(\w+)-(\w+) (\S+) \w+ \S+ (\d+)", line).groups()
             if mode[0] != "r" or "[vvar" in line or "[vsyscall" in line:
                 continue
-            begin, end = int(begin, 16), int(end, 16)
-            try:
-                mem.seek(begin)
-                yield line.strip(), mem.read(end - begin)
-            except OSError:
-                continue  # guard pages, device memory
+            parts = [(int(begin, 16), int(end, 16))]
+            if mode[3] == "p" and inode == "0" and "[vdso" not in line:
+                parts = touched(pagemap, *parts[0])
+            for at, until in parts:
+                try:
+                    mem.seek(at)
+                    yield line.strip(), mem.read(until - at)
+                except OSError:
+                    continue  # guard pages, device memory
 
 
 def places(pid, needle):
