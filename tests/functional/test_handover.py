@@ -101,7 +101,7 @@ def test_same_header_is_opened_by_the_volume_key_alone(
 
 def after_the_start(server):
     """What systemd runs then, as in the unit of contrib, but for the path."""
-    lines = documents.read("contrib", "systemd", "nbdkit-rbdcrypt@.service"
+    lines = documents.read("contrib", "systemd", "rbdcrypt@.service"
                            ).replace("\\\n", "")
     [command] = re.findall(r"^ExecStartPost=(.*nbdinfo.*)$", lines, re.M)
     command = command.replace("/run/rbdcrypt/%i/nbd.sock", server.socket)

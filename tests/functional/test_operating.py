@@ -15,7 +15,7 @@ import lab
 from lab import MIB
 from lab.documents import read
 
-UNIT = "nbdkit-rbdcrypt@.service"
+UNIT = "rbdcrypt@.service"
 FIRST, SECOND, THIRD = (lab.pattern(MIB, seed) for seed in (31, 32, 33))
 NEW = b"the new passphrase"
 
@@ -73,7 +73,7 @@ def test_the_drop_in_is_one(tmp_path):
     shutil.copy(os.path.join(lab.TOP, "contrib", "systemd", UNIT), tmp_path)
     drop_in = tmp_path / (UNIT + ".d")
     drop_in.mkdir()
-    (drop_in / "libvirt.conf").write_text(examples()["libvirt"])
+    (drop_in / "guests.conf").write_text(examples()["guests"])
     r = lab.run("systemd-analyze", "verify", "--man=no",
                 str(tmp_path / UNIT.replace("@", "@vol-1")),
                 env={"PATH": "/usr/bin:/bin", "SYSTEMD_LOG_TARGET": "console",

@@ -33,12 +33,14 @@ install -m 0400 -o rbdcrypt /etc/rbdcrypt/vol-2.keyring \
         /run/credentials/keyring
 mapfile -t environment < /etc/rbdcrypt/vol-2.env
 cd /
-timeout 30 setpriv --reuid rbdcrypt --regid rbdcrypt --clear-groups \
-  --no-new-privs env -i PATH=/usr/bin:/bin OPTIONS= "${environment[@]}" \
-  CREDENTIALS_DIRECTORY=/run/credentials bash -c 'exec %(start)s'
-pid=$(< /run/rbdcrypt/vol-2/nbdkit.pid)
+setpriv --reuid rbdcrypt --regid rbdcrypt --clear-groups \
+  --no-new-privs env -i PATH=/usr/bin:/bin OPTIONS= \
+  LISTEN="-U /run/rbdcrypt/vol-2/nbd.sock" "${environment[@]}" \
+  CREDENTIALS_DIRECTORY=/run/credentials bash -c 'exec %(start)s' &
+pid=$!
 trap 'kill -KILL $pid 2>/dev/null || :' EXIT
-nbdinfo --size "nbd+unix:///?socket=/run/rbdcrypt/vol-2/nbd.sock"
+timeout 30 sh -c 'until [ -S /run/rbdcrypt/vol-2/nbd.sock ]; do sleep 0.1; done'
+timeout 30 nbdinfo --size "nbd+unix:///?socket=/run/rbdcrypt/vol-2/nbd.sock"
 kill -TERM $pid
 timeout 34 tail --pid=$pid -f /dev/null
 ! kill -0 $pid 2>/dev/null
@@ -258,7 +260,7 @@ def test_the_unit_waits_for_the_longest_start():
         + 10 * unlock
         + number(r"SESSION_PATIENCE_MS (\d+)", "include", "session.h") / 1000
         + unlock)
-    unit = read("contrib", "systemd", "nbdkit-rbdcrypt@.service")
+    unit = read("contrib", "systemd", "rbdcrypt@.service")
     limit = int(re.search(r"^TimeoutStartSec=(\d+)$", unit, re.M).group(1))
     assert longest < limit
     said = "at most %d seconds" % longest
@@ -286,13 +288,13 @@ def test_example_nbdcopy(quickstart):
 
 
 def test_example_systemd(quickstart):
-    unit = read("contrib", "systemd", "nbdkit-rbdcrypt@.service")
+    unit = read("contrib", "systemd", "rbdcrypt@.service")
     start = re.search(r"^ExecStart=((?:.*\\\n)*.*)$", unit, re.M).group(1)
     start = start.replace("\\\n", " ").replace("%i", "vol-2")
     assert "'" not in start and "%" not in start
     more = AS_SYSTEMD % {"start": start}
     if shutil.which("systemd-analyze"):
         more = "systemd-analyze verify --man=no " \
-            "/etc/systemd/system/nbdkit-rbdcrypt@vol-2.service\n" + more
+            "/etc/systemd/system/rbdcrypt@vol-2.service\n" + more
     out = quickstart.run("systemd", more)
     assert out.split()[-1] == str(60 * MIB), out
