@@ -5,6 +5,7 @@ and who never is.  The OpenBaos are three that share what they store."""
 import contextlib
 import os
 import re
+import select
 import signal
 import socket
 
@@ -46,9 +47,23 @@ class Node(lab.Bao):
         finally:
             os.kill(self.pid, signal.SIGCONT)
 
+    @contextlib.contextmanager
+    def killed(self):
+        """It refuses connections."""
+        ended = os.pidfd_open(self.pid)
+        try:
+            signal.pidfd_send_signal(ended, signal.SIGKILL)
+            assert select.select([ended], [], [], 20)[0], "it does not end"
+            yield
+        finally:
+            os.close(ended)
+            lab.run(os.path.join(lab.ENV, "openbao"), "again", self.dir,
+                    timeout=150)
+
 
 class Raft:
-    """Three OpenBaos.  A frozen one is back before the next is frozen."""
+    """Three OpenBaos.  One that was frozen or killed is back before the next
+    is."""
 
     def __init__(self, directory):
         self.dir = str(directory)
@@ -330,9 +345,10 @@ def test_lists_that_are_none(servers, encrypted, profile, members, words):
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.parametrize("lost", ["frozen", "killed"])
 def test_rechecks_outlive_the_address_in_use(servers, images, raft, profile,
-                                             tmp_path):
-    """The leader, which gave the key, freezes under a load."""
+                                             tmp_path, lost):
+    """The leader, which gave the key, freezes or is killed under a load."""
     nodes, image = raft.sorted(), images.luks()
     with contextlib.ExitStack() as stack:
         ways = [stack.enter_context(fake_kms.Way(n.address)) for n in nodes]
@@ -342,8 +358,9 @@ def test_rechecks_outlive_the_address_in_use(servers, images, raft, profile,
         assert ways[1].connections == ways[2].connections == 0
         with Fio(server, tmp_path, 13) as fio:
             written(image)
-            with nodes[0].frozen():
-                lab.await_(lambda: ways[1].connections >= 3, 60,
+            with getattr(nodes[0], lost)():
+                lab.await_(lambda: sum(w.connections for w in ways[1:]) >= 3,
+                           60,
                            "rechecks by another address")
             assert fio.slowest() < 8
         assert server.stop() == 0
@@ -363,23 +380,27 @@ def place(address):
 
 
 def test_kmip_goes_on_with_the_next_address(servers, images, kmip,
-                                            profiles_file):
+                                            profiles_file, tmp_path):
     """Nothing listens at the first; the second, which gave the key, goes
-    while the volume is served."""
-    ident = kmip.key(lab.PASSPHRASE, kind="secret")
-    with fake_kms.Way(kmip.address) as third:
-        with fake_kms.Way(kmip.address) as second:
-            p = kmip.profile(address=..., addresses=[
-                nobody(), place(second.address), place(third.address)])
-            server = servers.start(images.luks(), "key=t:" + ident,
-                                   "recheck=1", "grace=60", profiles_file(t=p))
-            serves(server)
+    under a load."""
+    ident, image = kmip.key(lab.PASSPHRASE, kind="secret"), images.luks()
+    with fake_kms.Way(kmip.address) as third, contextlib.ExitStack() as stack:
+        second = stack.enter_context(fake_kms.Way(kmip.address))
+        p = kmip.profile(address=..., addresses=[
+            nobody(), place(second.address), place(third.address)])
+        server = servers.start(image, "key=t:" + ident, "recheck=1",
+                               "grace=60", profiles_file(t=p))
+        with Fio(server, tmp_path, 13) as fio:
+            written(image)
             assert second.connections > 0 and third.connections == 0
             server.says("warning: not all addresses answer: "
                         + p["addresses"][0])
-        lab.await_(lambda: third.connections >= 2, 30, "rechecks go on")
+            stack.close()
+            lab.await_(lambda: third.connections >= 3, 30, "rechecks go on")
+            assert fio.slowest() < 8
         assert server.stop() == 0
     assert "cannot tell" not in server.stderr()
+    assert "stopping I/O" not in server.stderr()
 
 
 def test_kmip_server_that_says_nothing_is_left(servers, encrypted, kmip,
@@ -444,32 +465,38 @@ def test_kmip_lists_that_are_none(servers, encrypted, kmip, profiles_file,
 
 
 def test_barbican_goes_on_with_the_next_addresses(servers, images, barbican,
-                                                  profiles_file):
-    """Of Keystone and of Barbican; those that gave the key go while the
-    volume is served."""
+                                                  profiles_file, tmp_path):
+    """Of Keystone and of Barbican; those that gave the key go under a
+    load."""
     ident = barbican.secret(lab.PASSPHRASE, kind="passphrase")
+    image = images.luks()
 
     def urls(*ways):
         return ["https://" + nobody() + "/v3"] + [
             re.sub("//[^/]*", "//" + place(w.address), u) for w, u in ways]
     with fake_kms.Way(barbican.keystone[:-3]) as k2, \
-            fake_kms.Way(barbican.address) as b2:
-        with fake_kms.Way(barbican.keystone[:-3]) as k1, \
-                fake_kms.Way(barbican.address) as b1:
-            p = barbican.profile(
-                auth_url=..., auth_urls=urls((k1, barbican.keystone),
-                                             (k2, barbican.keystone)),
-                endpoints=urls((b1, barbican.address),
-                               (b2, barbican.address))[1:])
-            server = servers.start(images.luks(), "key=t:" + ident,
-                                   "recheck=1", "grace=60", profiles_file(t=p))
-            serves(server)
+            fake_kms.Way(barbican.address) as b2, \
+            contextlib.ExitStack() as stack:
+        k1, b1 = [stack.enter_context(fake_kms.Way(a)) for a in (
+            barbican.keystone[:-3], barbican.address)]
+        p = barbican.profile(
+            auth_url=..., auth_urls=urls((k1, barbican.keystone),
+                                         (k2, barbican.keystone)),
+            endpoints=urls((b1, barbican.address),
+                           (b2, barbican.address))[1:])
+        server = servers.start(image, "key=t:" + ident, "recheck=1",
+                               "grace=60", profiles_file(t=p))
+        with Fio(server, tmp_path, 13) as fio:
+            written(image)
             assert k1.connections and b1.connections
             assert not k2.connections and not b2.connections
-        lab.await_(lambda: b2.connections >= 2, 30, "rechecks go on")
+            stack.close()
+            lab.await_(lambda: b2.connections >= 3, 30, "rechecks go on")
+            assert fio.slowest() < 8
         assert server.stop() == 0
         lab.await_(lambda: k2.connections, 10, "the logout")
     assert "cannot tell" not in server.stderr()
+    assert "stopping I/O" not in server.stderr()
 
 
 @pytest.mark.parametrize("members,words", [
