@@ -34,8 +34,9 @@ extern void export_status_clear (struct export_status *status);
 extern const char *export_engine (const struct export_status *status);
 
 /* This process; the owner's, for as long as it is watched. */
+#define DAEMON_NAME_MAX 63
 struct daemon {
-  char name[64]; /* as its metrics are labelled */
+  char name[DAEMON_NAME_MAX + 1]; /* as its metrics are labelled */
   time_t started;
   /* Call FN for each export.  None of them goes away meanwhile. */
   void (*each) (void (*fn) (void *arg, struct export *e), void *arg);

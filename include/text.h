@@ -39,6 +39,11 @@ text_duration (const char *str, unsigned min, unsigned max, unsigned *ret);
 /* The ways to write it, after "must be MIN to MAX seconds", in sentences. */
 #define TEXT_DURATION_UNITS "a number may end in s, m, h or d, as in 5m"
 
+/* A copy, for terminals and others who read UTF-8: controls and what is not
+ * UTF-8 become '?'.  malloc'd, or NULL when memory is short.
+ */
+extern char *text_printable (const char *text);
+
 /* "A, B or C": WORDS ends with NULL.  Returns RET; what does not fit is cut. */
 extern const char *
 text_list_words (const char *const *words, char *ret, size_t size);

@@ -15,9 +15,11 @@
 
 static const char help[] =
     "usage: rbdcrypt bind [OPTION...] [POOL/[NAMESPACE/]]IMAGE PROFILE:REF\n"
+    "       rbdcrypt status [--json] [--watch] SOCKET\n"
     "\n"
-    "Check that a key opens an encrypted image, and record in the image where\n"
-    "that key is: \"nbdkit rbdcrypt IMAGE\" then needs no key=.\n"
+    "bind: check that a key opens an encrypted image, and record in the image\n"
+    "where that key is: \"nbdkit rbdcrypt IMAGE\" then needs no key=.\n"
+    "status: show what a server does that has metrics=unix:SOCKET.\n"
     "\n"
     "  -c, --conf=FILE      Ceph configuration\n"
     "      --user=NAME      Ceph user without \"client.\" (admin)\n"
@@ -29,6 +31,7 @@ static const char help[] =
     "                       (" ADMIN_PROFILES ")\n"
     "      --replace        replace a record that differs\n"
     "      --json           print the result as JSON\n"
+    "      --watch          show the status every two seconds\n"
     "  -h, --help           print this\n"
     "  -V, --version        print the version\n"
     "\n"
@@ -40,7 +43,8 @@ enum {
   OPT_AUDIT,
   OPT_PROFILES,
   OPT_REPLACE,
-  OPT_JSON
+  OPT_JSON,
+  OPT_WATCH
 };
 
 static const struct option options[] = {
@@ -52,6 +56,7 @@ static const struct option options[] = {
   { "profiles", required_argument, NULL, OPT_PROFILES },
   { "replace", no_argument, NULL, OPT_REPLACE },
   { "json", no_argument, NULL, OPT_JSON },
+  { "watch", no_argument, NULL, OPT_WATCH },
   { "help", no_argument, NULL, 'h' },
   { "version", no_argument, NULL, 'V' },
   { NULL, 0, NULL, 0 },
@@ -102,6 +107,9 @@ take_option (int option, struct command *command)
   case OPT_JSON:
     command->json = true;
     return -1;
+  case OPT_WATCH:
+    command->watch = true;
+    return -1;
   case 'h':
     fputs (help, stdout);
     return EXIT_SUCCESS;
@@ -113,9 +121,45 @@ take_option (int option, struct command *command)
   }
 }
 
+static int
+run_bind (const struct command *command, char *const *arguments,
+          struct reason *why)
+{
+  return admin_bind (command, arguments[0], arguments[1], why);
+}
+
+static int
+run_status (const struct command *command, char *const *arguments,
+            struct reason *why)
+{
+  return admin_status (command, arguments[0], why);
+}
+
+static const struct subcommand {
+  const char *name;
+  int arguments;
+  const char *usage;
+  int (*run) (const struct command *command, char *const *arguments,
+              struct reason *why);
+} subcommands[] = {
+  { "bind", 2, "bind takes an image and a key reference", run_bind },
+  { "status", 1, "status takes the path of a server's metrics= socket",
+    run_status },
+};
+
+static const struct subcommand *
+find_subcommand (const char *name)
+{
+  for (size_t i = 0; i < sizeof subcommands / sizeof subcommands[0]; i++)
+    if (strcmp (subcommands[i].name, name) == 0)
+      return &subcommands[i];
+  return NULL;
+}
+
 int
 main (int argc, char *argv[])
 {
+  const struct subcommand *subcommand;
   struct command command = { .profiles = ADMIN_PROFILES };
   struct reason why = { "" };
   int option;
@@ -127,11 +171,12 @@ main (int argc, char *argv[])
       return status;
   }
   if (optind == argc)
-    return wrong_usage ("no subcommand given: the only one is bind");
-  if (strcmp (argv[optind], "bind") != 0)
-    return wrong_usage ("unknown subcommand: the only one is bind");
-  if (argc - optind != 3)
-    return wrong_usage ("bind takes an image and a key reference");
+    return wrong_usage ("no subcommand given: bind or status");
+  subcommand = find_subcommand (argv[optind]);
+  if (!subcommand)
+    return wrong_usage ("unknown subcommand: there are bind and status");
+  if (argc - optind - 1 != subcommand->arguments)
+    return wrong_usage (subcommand->usage);
   secret_harden_process ();
   signal (SIGPIPE,
           SIG_IGN); /* a server that hangs up is an error like others */
@@ -139,7 +184,7 @@ main (int argc, char *argv[])
     fputs ("rbdcrypt: cannot initialise libcurl\n", stderr);
     return EXIT_FAILURE;
   }
-  if (admin_bind (&command, argv[optind + 1], argv[optind + 2], &why) < 0) {
+  if (subcommand->run (&command, argv + optind + 1, &why) < 0) {
     fprintf (stderr, "rbdcrypt: error: %s\n", why.text);
     return EXIT_FAILURE;
   }

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "encoding.h"
 #include "text.h"
 
 bool
@@ -121,4 +122,21 @@ text_list_words (const char *const *words, char *ret, size_t size)
                                   : " or ",
                    words[i]);
   return ret;
+}
+
+char *
+text_printable (const char *text)
+{
+  char *copy = strdup (text);
+  unsigned char *p = (unsigned char *)copy;
+
+  while (p && *p) {
+    uint32_t c;
+    const size_t n = utf8_character (p, &c);
+
+    if (c < 0x20 || (c >= 0x7f && c < 0xa0) || (c == 0xfffd && n == 1))
+      memset (p, '?', n);
+    p += n;
+  }
+  return copy;
 }

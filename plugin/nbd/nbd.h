@@ -43,6 +43,12 @@
 
 enum peers { PEERS_UNIX, PEERS_TLS, PEERS_ANY };
 
+/* Where metrics are shown; NULL: nowhere, or what is usual. */
+struct metrics_params {
+  const char *file, *socket, *name, *group;
+  gid_t gid; /* of GROUP */
+};
+
 /* The face's one global variable. */
 struct parameters {
   struct export_params export; /* until export_new takes its keys */
@@ -50,6 +56,7 @@ struct parameters {
   struct cluster_option options[CEPH_OPTIONS_MAX];
   struct secret *cephx_key; /* what the rehearsal found */
   const char *audit;        /* NULL: whatever is usual on this host */
+  struct metrics_params metrics;
   enum peers peers;
   unsigned shutdown_timeout; /* seconds */
   bool exit_on_failure;      /* with one image only */
@@ -149,6 +156,24 @@ extern void peers_cut (void);
  * answered to them.
  */
 extern void peers_drop (void);
+
+/* FD listens, but not for nbdkit: its clients are not ours. */
+extern void peers_ignore (int fd);
+
+/* --- monitoring.c --- */
+
+/* In get_ready: can the metrics be where they are to be?  0, or -1 after
+ * nbdkit_error.
+ */
+extern int monitoring_check (void);
+
+/* In after_fork, once the exports have started.  What fails is logged, and
+ * keeps no volume from being served.
+ */
+extern void monitoring_start (void);
+
+/* From here on no export is looked at. */
+extern void monitoring_end (void);
 
 /* --- count.c --- */
 

@@ -3,6 +3,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <grp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,8 @@
 #include "compat.h"
 #include "nbd.h"
 #include "settings.h"
+#include "status.h"
+#include "text.h"
 
 #define PROFILES_DEFAULT "/etc/rbdcrypt/profiles.json"
 #define SHUTDOWN_TIMEOUT_DEFAULT 30
@@ -37,6 +40,10 @@ static const char help_end[] =
     "audit=<FILE>|journal|none\n"
     "                      Where to record the key's use and the clients\n"
     "                      (journal, if there is one).\n"
+    "metrics=<FILE>|unix:<PATH>\n"
+    "                      Where to show metrics; once for each kind.\n"
+    "metrics-group=<GROUP> Who else may read them.\n"
+    "metrics-name=<NAME>   The server's name in them (the file's).\n"
     "profiles=<FILE>       Descriptions of KMSes (" PROFILES_DEFAULT ").\n"
     "conf=<FILE>           Ceph configuration.\n"
     "user=<NAME>           Ceph user without \"client.\" (admin).\n"
@@ -125,6 +132,60 @@ parse_audit (const char *value)
     return -1;
   }
   return parse_path (value, &parameters.audit);
+}
+
+static int
+parse_metrics (const char *value)
+{
+  static const char prefix[] = "unix:";
+  const bool is_socket = strncmp (value, prefix, sizeof prefix - 1) == 0;
+  const char *path = is_socket ? value + sizeof prefix - 1 : value;
+  const char **to =
+      is_socket ? &parameters.metrics.socket : &parameters.metrics.file;
+  char shown[REASON_NAME_MAX];
+
+  if (!strchr (path, '/')) {
+    nbdkit_error ("metrics=%s: must be a path that contains \"/\", or "
+                  "unix:PATH",
+                  reason_name (shown, value));
+    return -1;
+  }
+  if (*to) {
+    nbdkit_error ("metrics= is given twice for a %s",
+                  is_socket ? "socket" : "file");
+    return -1;
+  }
+  return parse_path (path, to);
+}
+
+static int
+parse_metrics_group (const char *value)
+{
+  char shown[REASON_NAME_MAX];
+  const struct group *group = getgrnam (value);
+
+  if (!group) {
+    nbdkit_error ("metrics-group=%s: there is no such group",
+                  reason_name (shown, value));
+    return -1;
+  }
+  parameters.metrics.group = value;
+  parameters.metrics.gid = group->gr_gid;
+  return 0;
+}
+
+static int
+parse_metrics_name (const char *value)
+{
+  if (strlen (value) > DAEMON_NAME_MAX ||
+      text_has_controls (value, strlen (value))) {
+    nbdkit_error ("metrics-name: must be at most %d bytes without control "
+                  "characters",
+                  DAEMON_NAME_MAX);
+    return -1;
+  }
+  parameters.metrics.name = value;
+  return 0;
 }
 
 static int
@@ -218,16 +279,20 @@ parse_on_failure (const char *value)
 static const struct parameter {
   const char *name;
   int (*parse) (const char *value);
+  bool repeats;
 } table[] = {
-  { "audit", parse_audit },
-  { "profiles", parse_profiles },
-  { "conf", parse_conf },
-  { "user", parse_user },
-  { "cluster", parse_cluster },
-  { "peers", parse_peers },
-  { "check", parse_check },
-  { "on-failure", parse_on_failure },
-  { "shutdown-timeout", parse_shutdown_timeout },
+  { "audit", parse_audit, false },
+  { "metrics", parse_metrics, true },
+  { "metrics-group", parse_metrics_group, false },
+  { "metrics-name", parse_metrics_name, false },
+  { "profiles", parse_profiles, false },
+  { "conf", parse_conf, false },
+  { "user", parse_user, false },
+  { "cluster", parse_cluster, false },
+  { "peers", parse_peers, false },
+  { "check", parse_check, false },
+  { "on-failure", parse_on_failure, false },
+  { "shutdown-timeout", parse_shutdown_timeout, false },
 };
 
 #define NR_PARAMETERS (sizeof table / sizeof table[0])
@@ -327,7 +392,8 @@ parameters_config (const char *name, const char *value)
     nbdkit_error ("%s= has no value", name);
     return -1;
   }
-  if (given[i] && !(setting && setting->form == SETTING_LIST)) {
+  if (given[i] &&
+      !(setting ? setting->form == SETTING_LIST : table[i].repeats)) {
     nbdkit_error ("%s= is given twice", name);
     return -1;
   }

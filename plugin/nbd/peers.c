@@ -134,13 +134,22 @@ struct listeners {
   struct local_address at[LISTENERS_MAX];
 };
 
+static struct local_address ignored; /* written before clients come */
+
+void
+peers_ignore (int fd)
+{
+  local_address (fd, &ignored);
+}
+
 static void
 note_listener (int fd, void *opaque)
 {
   struct listeners *listeners = opaque;
 
   if (listeners->nr < LISTENERS_MAX && is_listening (fd) &&
-      local_address (fd, &listeners->at[listeners->nr]) == 0)
+      local_address (fd, &listeners->at[listeners->nr]) == 0 &&
+      memcmp (&ignored, &listeners->at[listeners->nr], sizeof ignored) != 0)
     listeners->nr++;
 }
 

@@ -81,6 +81,8 @@ rbdcrypt_get_ready (void)
   struct reason why;
 
   secret_harden_process ();
+  if (monitoring_check () == -1)
+    return -1;
   if (audit_open (parameters.audit, &nbdkit_logger, &audit, &why) < 0) {
     nbdkit_error ("%s", why.text);
     return -1;
@@ -124,12 +126,14 @@ rbdcrypt_after_fork (void)
     nbdkit_error ("cannot start a thread: %s", strerror (-r));
     return -1;
   }
+  monitoring_start ();
   return 0;
 }
 
 static void
 rbdcrypt_cleanup (void)
 {
+  monitoring_end ();
   shutdown_finish ();
 }
 

@@ -134,7 +134,7 @@ session_status (struct session *s, struct session_status *ret)
     .condition = condition_of (s),
     .info = s->info,
     .owns_lock = s->owns_lock,
-    .may_lock = s->may_lock,
+    .may_lock = s->may_lock && s->state == SESSION_OPEN,
   };
   if (!atomic_load (&s->stopping)) /* later it may be gone */
     recheck_status (s->recheck, &ret->recheck);

@@ -8,6 +8,8 @@ serve_sources += \
 	include/export_file.h \
 	include/logins.h \
 	include/metrics.h \
+	include/metrics_file.h \
+	include/metrics_socket.h \
 	include/overlaps.h \
 	include/recheck.h \
 	include/session.h \
@@ -31,6 +33,8 @@ serve_sources += \
 	plugin/serve/losses.c \
 	plugin/serve/merge.c \
 	plugin/serve/metrics.c \
+	plugin/serve/metrics_file.c \
+	plugin/serve/metrics_socket.c \
 	plugin/serve/overlaps.c \
 	plugin/serve/partial.c \
 	plugin/serve/recheck.c \

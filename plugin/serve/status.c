@@ -7,8 +7,8 @@
 #include <string.h>
 
 #include "cleanup.h"
-#include "encoding.h"
 #include "status.h"
+#include "text.h"
 
 const char *
 export_engine (const struct export_status *status)
@@ -24,30 +24,6 @@ export_engine (const struct export_status *status)
 }
 
 /* --- one export --- */
-
-/* What is not printable UTF-8 becomes '?'. */
-static char *
-copy_printable (const char *name)
-{
-  const unsigned char *p = (const unsigned char *)name;
-  char *copy = malloc (strlen (name) + 1), *to = copy;
-
-  while (copy && *p) {
-    uint32_t c;
-    const size_t n = utf8_character (p, &c);
-
-    if (c < 0x20 || (c >= 0x7f && c < 0xa0) || (c == 0xfffd && n == 1))
-      *to++ = '?';
-    else {
-      memcpy (to, p, n);
-      to += n;
-    }
-    p += n;
-  }
-  if (copy)
-    *to = '\0';
-  return copy;
-}
 
 static unsigned
 count_clients (struct export *e)
@@ -66,8 +42,8 @@ export_status (struct export *e, struct export_status *ret)
   char image[IMAGE_SPEC_TEXT_MAX];
   struct export_status s = { .condition = SESSION_IS_IDLE };
 
-  s.name = copy_printable (e->name);
-  s.image = copy_printable (image_spec_text (&e->params.volume.spec, image));
+  s.name = text_printable (e->name);
+  s.image = text_printable (image_spec_text (&e->params.volume.spec, image));
   if (!s.name || !s.image) {
     free (s.name);
     free (s.image);

@@ -74,6 +74,13 @@ compare "lines of --dump-plugin" "plugin/nbd" \
   "the man page" \
   "$(sed -n 's/^=item C<\(rbdcrypt_[a-z0-9_]*=\).*/\1/p' "$pod" | sort -u)"
 
+compare "metrics" "exposition.c" \
+  "$(grep -oh '"rbdcrypt_[a-z_]*"' "$srcdir/plugin/serve/exposition.c" |
+       tr -d '"' | sort -u)" \
+  "the man page" \
+  "$(sed -n '/^=head1 METRICS/,/^=head1 SECRETS/p' "$pod" | grep '^=item' |
+       grep -o 'rbdcrypt_[a-z_]*' | sort -u)"
+
 # What the table of providers feeds: --help, --dump-plugin and the sentences.
 compare "kinds of key references" "plugin/keys" \
   "$(grep -rhoE '\.grammar = "[^"]*"|^KEYFILE_PROVIDER \([a-z]+, "[^"]*"' \

@@ -249,13 +249,38 @@ test_seconds (void **state)
 }
 
 static void
+test_metrics_are_for_a_file_and_a_socket (void **state)
+{
+  (void)state;
+  begin ();
+  give ("metrics", "/m/a.prom");
+  assert_string_equal (parameters.metrics.file, "/m/a.prom");
+  give ("metrics", "unix:/m/socket");
+  give ("metrics-group", "root");
+  give ("metrics-name", "tenant-a");
+  assert_string_equal (parameters.metrics.socket, "/m/socket");
+  assert_string_equal (parameters.metrics.name, "tenant-a");
+  assert_non_null (parameters.metrics.group);
+  assert_int_equal (parameters.metrics.gid, 0);
+  assert_int_equal (parameters_config ("metrics", "unix:/another"), -1);
+  assert_non_null (strstr (error, "twice for a socket"));
+  assert_int_equal (parameters_config ("metrics", "/another"), -1);
+  assert_non_null (strstr (error, "twice for a file"));
+  expect_refused ("metrics", "a.prom", "contains \"/\"");
+  expect_refused ("metrics", "unix:socket", "contains \"/\"");
+  expect_refused ("metrics-group", "no-such-group", "no such group");
+  expect_refused ("metrics-name", "a\nb", "control characters");
+}
+
+static void
 test_only_keys_may_come_again (void **state)
 {
   (void)state;
   for (size_t i = 0; name_of (i); i++) {
     begin ();
     given[i] = true;
-    if (strcmp (name_of (i), "key") == 0)
+    if (strcmp (name_of (i), "key") == 0 ||
+        strcmp (name_of (i), "metrics") == 0)
       continue;
     assert_int_equal (parameters_config (name_of (i), "x"), -1);
     assert_non_null (strstr (error, "is given twice"));
@@ -453,6 +478,7 @@ main (void)
     cmocka_unit_test (test_nothing_is_answered_early_without_a_cache),
     cmocka_unit_test (test_sizes),
     cmocka_unit_test (test_seconds),
+    cmocka_unit_test (test_metrics_are_for_a_file_and_a_socket),
     cmocka_unit_test (test_only_keys_may_come_again),
     cmocka_unit_test (test_a_key_for_each_layer),
     cmocka_unit_test (test_none_is_no_key),
