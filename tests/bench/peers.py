@@ -3,6 +3,7 @@
 started and ended."""
 
 import ctypes
+import functools
 import glob
 import json
 import os
@@ -27,6 +28,13 @@ SETTINGS = "rbd_|rados_|librados_|objecter_|ms_|debug_|osd_"
 
 class Missing(Exception):
     """What this machine has not."""
+
+
+@functools.lru_cache
+def lingers(plugin):
+    """Does it close a volume that waits for its turn?  Older ones do not, and
+    know no such parameter."""
+    return b"linger=" in lab.run("nbdkit", plugin, "--help").stdout
 
 
 def program(name):
@@ -296,9 +304,11 @@ class Rbdcrypt(Nbdkit):
             else "file:" + self.bench.pool.passphrase
 
     def served(self, *more):
-        return [self.plugin or self.bench.plugin, self.image,
+        plugin = self.plugin or self.bench.plugin
+        stay = ["linger=-1"] if lingers(plugin) else []
+        return [plugin, self.image,
                 "key=" + self.key(), "conf=" + self.bench.pool.conf,
-                "audit=none", *self.parameters, *more]
+                "audit=none", *stay, *self.parameters, *more]
 
 
 class LuksFilter(Rbdcrypt):

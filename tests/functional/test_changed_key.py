@@ -21,6 +21,11 @@ def rechecks_told(path, count):
     return of(read(path), "recheck")
 
 
+def start(volume, *arguments, **kwargs):
+    """With rechecks for as long as a test takes, though no client comes."""
+    return volume.start("linger=-1", *arguments, **kwargs)
+
+
 def put(volume, value):
     volume.bao.put(volume.path, {"key": value})
 
@@ -30,7 +35,7 @@ def test_key_that_opens_the_volume_no_more_is_said_once(
         volume, servers, files, engine):
     """And for each value that is new; the volume stays open."""
     trail = files("trail", "")
-    server = volume.start("engine=" + engine, "audit=" + trail)
+    server = start(volume, "engine=" + engine, "audit=" + trail)
     volume.rechecks().go_on(2)
     assert CHANGED not in server.stderr()
     put(volume, "another passphrase")
@@ -56,11 +61,11 @@ def test_key_that_opens_the_volume_no_more_is_said_once(
     assert "the key is t:%s, version 3 (t:%s#version=N" % (
         volume.path, volume.path) in sentence
     volume.path += "#version=1"
-    volume.start().works()
+    start(volume).works()
 
 
 def test_key_that_was_put_back_is_no_news(volume):
-    server = volume.start()
+    server = start(volume)
     put(volume, "another passphrase")
     server.says(CHANGED)
     put(volume, PASSPHRASE.decode())
@@ -81,7 +86,7 @@ def test_key_that_still_opens_the_volume_is_no_news(volume, images, files,
             "--pbkdf-force-iterations", "1000", "--key-file",
             files("old", PASSPHRASE), path, files("new", "a second one"))
     volume.image = images.imported(path)
-    server = volume.start(options=["-v"])
+    server = start(volume, options=["-v"])
     put(volume, "a second one")
     server.says("has changed and still opens the volume")
     volume.rechecks().go_on(2)
@@ -93,7 +98,7 @@ def test_key_that_still_opens_the_volume_is_no_news(volume, images, files,
 def test_costly_header_is_tried_once(volume, images):
     volume.image = images.costly()
     put(volume, lab.PASSPHRASE.decode())
-    server = volume.start()
+    server = start(volume)
     server.works(timeout=lab.UNLOCK_LIMIT)
     put(volume, "another passphrase")
     server.says(CHANGED, 90)
@@ -114,7 +119,7 @@ def test_unlock_of_more_than_5_seconds_is_not_tried(volume, images, files,
         f.write(struct.pack(">II", 0x00ac71f3, 100000000))
     volume.image = images.imported(path)
     trail = files("trail", "")
-    server = volume.start("unlock-limit=3600", "audit=" + trail)
+    server = start(volume, "unlock-limit=3600", "audit=" + trail)
     server.works(timeout=lab.UNLOCK_LIMIT)
     put(volume, "another passphrase")
     server.says("still opens the volume: it would take about")
@@ -128,7 +133,7 @@ def test_unlock_of_more_than_5_seconds_is_not_tried(volume, images, files,
 def test_trial_that_hangs_keeps_no_revocation_from_its_end(volume):
     """No OSD answers it.  The volume cannot be closed then either, which
     ends the process as always."""
-    server = volume.start()
+    server = start(volume)
     server.works(timeout=lab.UNLOCK_LIMIT)
     server.expected_status = None
     cluster = volume.image.cluster
@@ -148,7 +153,7 @@ def test_token_that_is_not_for_this_address_ends_nothing_at_once(volume):
     """token_bound_cidrs of the role names another network: no token is
     called good that is refused, and no policy is blamed."""
     volume.log_in_by_approle()
-    server = volume.start("grace=60")
+    server = start(volume, "grace=60")
     server.works(timeout=lab.UNLOCK_LIMIT)
     volume.bao.must("POST", volume.role, {
         "token_policies": [volume.policy], "token_ttl": "300s",

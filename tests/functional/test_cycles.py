@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What comes and goes leaves nothing behind: clients of a server that
-stays, and a key that is taken away and given back.
+stays, a volume that is closed when the last one leaves, and a key that is taken
+away and given back.
 
 tests/long/opens does the same a thousand times.
 """
@@ -15,6 +16,7 @@ from lab.processes import resident
 
 CYCLES = int(os.environ.get("RBDCRYPT_CYCLES", "100"))
 REOPENS = int(os.environ.get("RBDCRYPT_REOPENS", "1"))
+IDLES = int(os.environ.get("RBDCRYPT_IDLES", "20"))
 WARM_UP = 20
 # A heap is never exactly as it was; a leak of 4 KiB in each of a thousand
 # cycles is more than this.
@@ -117,3 +119,30 @@ def test_a_volume_that_is_taken_away_and_given_back_leaves_nothing_behind(
     for _ in range(REOPENS):
         cycle()
     compare("reopens", REOPENS, before, settled(server.pid))
+
+
+@pytest.mark.timeout(120 + 3 * IDLES)
+@pytest.mark.parametrize("engine", ["librbd", "openssl"])
+def test_a_volume_that_opens_for_each_client_leaves_nothing_behind(
+        servers, images, key, cluster, engine):
+    image = images.luks()
+    server = servers.start(image, key, "linger=0", "engine=" + engine)
+    with server.connect() as c:
+        c.write(lab.pattern(4096), 0)
+        c.flush()
+
+    def closed():
+        lab.await_(lambda: cluster.watchers(image) == [], 20, "it is closed")
+
+    def cycle(i):
+        closed()
+        visit(server, i % 4 == 3)
+    for i in range(max(WARM_UP, IDLES // 5)):
+        cycle(i)
+    closed()
+    before = settled(server.pid)
+    for i in range(IDLES):
+        cycle(i)
+    closed()
+    compare("closed and opened, " + engine, IDLES, before,
+            settled(server.pid))

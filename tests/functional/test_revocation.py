@@ -181,7 +181,7 @@ def test_token_of_few_uses_cannot_ask_again(volume, bao):
     volume.profiles = volume.profile({
         "method": "token_file", "path": volume.files(
             "few-uses", token["client_token"])})
-    server = volume.start()
+    server = volume.start("linger=-1")
     with server.connect() as c:
         volume.remove_policy()
         end = time.monotonic() + 3

@@ -141,6 +141,38 @@ test_nobody_is_asked_about_keys_of_this_host (void **state)
 }
 
 static void
+test_a_key_that_cannot_be_fetched_again_keeps_the_session (void **state)
+{
+  struct export *e = export_make ("p/i", 2);
+
+  (void)state;
+  e->params.linger_ms = 5000;
+  export_begin (e);
+  assert_int_equal (e->session->params.linger_ms, 5000);
+  assert_int_equal (nr_errors, 0);
+  export_finish (e);
+
+  e = export_make ("p/i", 2);
+  e->params.linger_ms = 5000;
+  keys[1].once = true;
+  export_begin (e);
+  assert_true (e->session->params.linger_ms < 0);
+  assert_int_equal (nr_errors, 1);
+  assert_non_null (strstr (last_error, "warning: linger: "));
+  assert_non_null (strstr (last_error, "tenant-a:parent"));
+  export_finish (e);
+
+  /* Where nothing else was asked for, there is nothing to say. */
+  e = export_make ("p/i", 2);
+  e->params.linger_ms = -1;
+  keys[1].once = true;
+  export_begin (e);
+  assert_true (e->session->params.linger_ms < 0);
+  assert_int_equal (nr_errors, 0);
+  export_finish (e);
+}
+
+static void
 test_a_refused_key_is_named_with_its_version (void **state)
 {
   struct export *e = export_make ("p/i", 2);
@@ -198,6 +230,8 @@ main (void)
     cmocka_unit_test (test_a_changed_key_is_tried_once),
     cmocka_unit_test (test_a_trial_takes_keys_of_this_host_as_they_are_now),
     cmocka_unit_test (test_nobody_is_asked_about_keys_of_this_host),
+    cmocka_unit_test (
+        test_a_key_that_cannot_be_fetched_again_keeps_the_session),
     cmocka_unit_test (test_a_refused_key_is_named_with_its_version),
     cmocka_unit_test (test_a_key_that_the_image_records),
   };

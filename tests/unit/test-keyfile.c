@@ -139,6 +139,7 @@ test_a_file_is_read_again_for_a_second_fetch (void **state)
   k = prepared (ref);
   fetches (k, "one", 3);
   write_file ("two", 3, 0600);
+  assert_true (key_can_fetch_again (k, NULL));
   fetches (k, "two", 3);
   key_free (k);
 }
@@ -156,6 +157,8 @@ test_a_file_that_went_away_is_said_at_the_second_fetch (void **state)
   k = prepared (ref);
   fetches (k, "one", 3);
   unlink (path);
+  assert_false (key_can_fetch_again (k, &why));
+  assert_non_null (strstr (why.text, path));
   assert_int_equal (key_fetch (k, &q, &s, &why), -ENOENT);
   assert_null (s);
   assert_non_null (strstr (why.text, "needed again"));
@@ -342,6 +345,9 @@ test_fd_cannot_be_read_twice (void **state)
   fd = open (path, O_RDONLY);
   fd_reference (fd, reference);
   k = prepared (reference);
+  /* It is what the first fetch leaves that counts. */
+  assert_false (key_can_fetch_again (k, &why));
+  assert_non_null (strstr (why.text, "only once"));
   fetches (k, "one", 3);
   assert_int_equal (key_fetch (k, &q, &s, &why), -EINVAL);
   assert_non_null (strstr (why.text, "cannot be read again"));

@@ -75,6 +75,8 @@ test_an_unwrapped_secret_id_that_is_used_up_denies_nothing (void **state)
   asks (0, 200);
   assert_true (bao_login_can_check (&login, &why));
   assert_non_null (strstr (why.text, "single use"));
+  assert_false (bao_login_works_again (&login, &why));
+  assert_non_null (strstr (why.text, "single use"));
   login.core.token->life.end_ms = 1;
   assert_int_equal (ask (&q, &status, &why), -EKEYREJECTED);
   assert_non_null (strstr (why.text, "can be unwrapped only once"));

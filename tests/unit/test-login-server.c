@@ -417,9 +417,12 @@ test_a_limited_token_is_not_looked_up_again (void **state)
   begin (TOKEN_FILE, "s.given");
   asks (0, 200);
   assert_true (bao_login_can_check (&login, NULL));
+  assert_true (bao_login_works_again (&login, NULL));
   bao_login_learn (&login, &q);
   bao_login_learn (&login, &q);
   assert_false (bao_login_can_check (&login, &why));
+  assert_non_null (strstr (why.text, "limited number"));
+  assert_false (bao_login_works_again (&login, &why));
   assert_non_null (strstr (why.text, "limited number"));
   asks (0, 403);
   assert_int_equal (login_tend (&login.core, &q.deadline, &next_ms, NULL), 0);

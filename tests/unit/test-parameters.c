@@ -118,6 +118,7 @@ test_an_image_alone_is_enough (void **state)
   assert_int_equal (e->behind, BEHIND_DEFAULT);
   assert_int_equal (e->recheck.every_ms, 300 * 1000);
   assert_int_equal (e->recheck.grace_ms, 3600 * 1000);
+  assert_int_equal (e->linger_ms, 30 * 1000);
   assert_int_equal (parameters.peers, PEERS_UNIX);
   assert_int_equal (parameters.shutdown_timeout, 30);
   assert_false (parameters.check);
@@ -270,6 +271,27 @@ test_metrics_are_for_a_file_and_a_socket (void **state)
   expect_refused ("metrics", "unix:socket", "contains \"/\"");
   expect_refused ("metrics-group", "no-such-group", "no such group");
   expect_refused ("metrics-name", "a\nb", "control characters");
+}
+
+static void
+test_how_long_a_volume_lingers (void **state)
+{
+  static const struct {
+    const char *text;
+    int64_t ms;
+  } good[] = { { "-1", -1 },     { "0", 0 },          { "90", 90000 },
+               { "5m", 300000 }, { "3600", 3600000 }, { "1h", 3600000 } };
+  static const char *const bad[] = { "-2",  "-1s", "--1", "3601",
+                                     "61m", "x",   "1.5", "0x10" };
+
+  (void)state;
+  for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+    begin ();
+    give ("linger", good[i].text);
+    assert_int_equal (parameters.export.linger_ms, good[i].ms);
+  }
+  for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+    expect_refused ("linger", bad[i], "must be 0 to 3600 seconds, or -1");
 }
 
 static void
@@ -479,6 +501,7 @@ main (void)
     cmocka_unit_test (test_sizes),
     cmocka_unit_test (test_seconds),
     cmocka_unit_test (test_metrics_are_for_a_file_and_a_socket),
+    cmocka_unit_test (test_how_long_a_volume_lingers),
     cmocka_unit_test (test_only_keys_may_come_again),
     cmocka_unit_test (test_a_key_for_each_layer),
     cmocka_unit_test (test_none_is_no_key),
