@@ -146,8 +146,9 @@ def test_a_guest_that_was_shut_off(volume, images, cluster, guest_image,
                                    tmp_path):
     """Its volume is not decrypted; its next start asks the key server, and
     fails once that refuses."""
+    trail = tmp_path / "trail"
     key = images.volume_key(PASSPHRASE)
-    server = volume.start("linger=2")
+    server = volume.start("linger=2", "audit=%s" % trail)
 
     def boot(name):
         return Machine(str(tmp_path / name), guest_image,
@@ -176,7 +177,7 @@ def test_a_guest_that_was_shut_off(volume, images, cluster, guest_image,
     assert machine.process.wait(60) == 1, "QEMU runs"
     with open(machine.log + ".qemu") as f:
         assert "export not available" in f.read()
-    server.says("denied")
+    assert [e["outcome"] for e in of(read(trail), "refusal")] == ["denied"]
     leaves_memory(server.pid, key, key[:32], PASSPHRASE)
     assert server.stop() == 0
 

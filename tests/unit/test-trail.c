@@ -261,6 +261,19 @@ test_a_failed_stop_says_nothing_of_a_key (void **state)
   trail_destroy (&trail);
 }
 
+/* Whatever Ceph's errno is. */
+static void
+test_an_image_that_no_client_uses_is_closed (void **state)
+{
+  (void)state;
+  begin ("p/i", 1);
+  trail_session (&trail, SESSION_EVENT_IDLE, 0, NULL);
+  assert_int_equal (only (AUDIT_IDLE)->err, 0);
+  trail_session (&trail, SESSION_EVENT_IDLE, -EACCES, NULL);
+  assert_int_equal (only (AUDIT_IDLE)->err, -EIO);
+  trail_destroy (&trail);
+}
+
 static void
 test_what_was_told_is_not_told_again (void **state)
 {
@@ -318,6 +331,7 @@ main (void)
     cmocka_unit_test (test_a_changed_key_is_named),
     cmocka_unit_test (test_clients_come_and_go),
     cmocka_unit_test (test_a_failed_stop_says_nothing_of_a_key),
+    cmocka_unit_test (test_an_image_that_no_client_uses_is_closed),
     cmocka_unit_test (test_what_was_told_is_not_told_again),
     cmocka_unit_test (test_an_image_without_a_key_has_none),
   };
