@@ -48,6 +48,13 @@
 #define COMPAT_PEER_TLS_DN 0
 #endif
 
+/* nbdkit >= 1.36 can tell the security label of a client's process. */
+#if HAVE_DECL_NBDKIT_PEER_SECURITY_CONTEXT
+#define COMPAT_PEER_LABEL 1
+#else
+#define COMPAT_PEER_LABEL 0
+#endif
+
 /* nbdkit 1.32.4 to 1.33.9 aborts when two workers answer a client that has
  * gone.
  */

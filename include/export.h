@@ -12,7 +12,9 @@
  *   (rehearsal)     the face tries everything in a child process, and leaves
  *                   what that found in EXPORT->rehearsed
  *   export_settle   warn of keys that cannot be asked for again
- *   export_start    after the fork: open the image in the background
+ *   export_start    after the fork
+ *   export_open     open the image in the background: at once, or when the
+ *                   first client comes
  *   export_attach   a client comes; export_detach: it leaves
  *   export_hold     the end begins: new requests are held
  *   export_stop     flush, release the lock, close
@@ -36,7 +38,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/queue.h>
 
+#include "access.h"
 #include "audit.h"
 #include "cluster.h"
 #include "deadline.h"
@@ -89,6 +93,13 @@ struct export_rehearsed {
 
 /* What only the face can do.  By a task of the session's. */
 struct export_hooks {
+  /* Before the image is opened for the first time: where is what was answered
+   * and is not on the OSDs counted for the next server?  *RET becomes E's;
+   * NULL: nowhere, and nothing is answered before it is there.  0 or -errno.
+   * By the thread that opens.
+   */
+  int (*open_count) (void *opaque, struct export *e, struct unflushed **ret,
+                     struct reason *why);
   /* The image was closed because its key was refused.  Replies to its clients
    * are on the way; nothing else will ever come: hang up.
    */
@@ -120,26 +131,39 @@ struct export_keys {
   pthread_mutex_t lock;
   bool trying; /* a trial is under way */
   struct secret *salt;
-  struct export_value of[VOLUME_LAYERS_MAX];
+  struct export_value *of; /* one for each key */
 };
 
 struct export
 {
   struct export_params params; /* the keys are this export's */
-  char name[IMAGE_SPEC_TEXT_MAX];
+  char *name;                  /* what its clients ask for, or the image */
+  char *image;                 /* as text */
   const struct logger *log;
   struct export_hooks hooks;
   struct trail trail;
   struct export_keys keys;
   struct export_rehearsed rehearsed;
-  bool asks_again; /* whether its keys may still be used */
-  struct session *session;
+  atomic_bool settled;
+  bool asks_again; /* once settled: whether its keys may still be used */
+  struct unflushed *count;
+  struct session *_Atomic session; /* NULL until it is opened first */
   struct metrics *metrics;
   atomic_bool revoked;       /* and not yet closed */
   atomic_bool ending;        /* export_hold was called */
   atomic_uint told_readonly; /* of which generation the log has it */
 
+  /* The registry's, with its lock. */
+  TAILQ_ENTRY (export) link;
+  unsigned generation; /* counts what its name has stood for */
+  unsigned users;
+  bool retired; /* its name stands for another one, or for none */
+  bool stuck;   /* it cannot be closed */
+
   pthread_mutex_t lock;
+  pthread_cond_t changed;
+  bool beginning; /* a thread makes the session */
+  struct access access;
   struct export_client *clients; /* that have not left */
 };
 
@@ -148,16 +172,19 @@ struct export_client {
   struct peer peer;
   struct session_info info;
   struct session_client session;
+  bool attached; /* it has the session */
+  bool barred;   /* its access was withdrawn: it is about to be cut off */
   struct export_client *next;
 };
 
 /* --- export.c --- */
 
-/* PARAMS is copied, and its keys become the export's.  AUDIT, which may be
- * NULL, is borrowed.  NULL when memory is short.
+/* PARAMS is copied, and its keys become the export's.  NAME: NULL where it has
+ * none but its image's.  AUDIT, which may be NULL, is borrowed.  NULL when
+ * memory is short.
  */
 extern struct export *
-export_new (struct export_params *params, struct audit *audit,
+export_new (struct export_params *params, const char *name, struct audit *audit,
             const struct logger *log);
 
 /* See key_prepare. */
@@ -171,17 +198,13 @@ extern void export_settle (struct export *e);
 /* Memory locks survive neither a fork nor a change of user. */
 extern void export_relock (struct export *e);
 
-/* COUNT: see struct session_params, unflushed.  0 or -errno. */
-extern int export_start (struct export *e, struct unflushed *count,
-                         const struct export_hooks *hooks);
+/* Clients may come from here on. */
+extern void export_start (struct export *e, const struct export_hooks *hooks);
 
-/* Wait until the image is open, and let PEER in.  READONLY: it cannot write.
- * 0, or an error of session_wait, and C is unused.
+/* Have the image opened in the background, unless that was begun already.  0 or
+ * -errno; -ESHUTDOWN once E is held.
  */
-extern int
-export_attach (struct export *e, struct export_client *c,
-               const struct peer *peer, bool readonly, struct reason *why);
-extern void export_detach (struct export *e, struct export_client *c);
+extern int export_open (struct export *e, struct reason *why);
 
 /* How is it now?  Any thread, at any time from export_new to export_free. */
 extern enum session_condition export_condition (struct export *e);
@@ -191,11 +214,16 @@ extern enum session_condition export_condition (struct export *e);
  */
 extern const char *export_condition_word (enum session_condition condition);
 
-/* Has a client of E this socket? */
-extern bool export_has_socket (struct export *e, uint64_t socket);
-
 /* New requests are held, and clients that leave are forgotten. */
 extern void export_hold (struct export *e);
+
+/* The same, and begin what export_stop does, in the background. */
+extern void
+export_begin_stop (struct export *e, const struct deadline *deadline);
+
+/* See session_held, session_release. */
+extern size_t export_held (struct export *e);
+extern void export_release (struct export *e, const struct deadline *deadline);
 
 /* See session_stop.  Clients that have not left are told to the trail. */
 extern int export_stop (struct export *e, const struct deadline *deadline,
@@ -211,9 +239,38 @@ extern bool export_free (struct export *e);
 
 extern void export_rehearsed_free (struct export_rehearsed *r);
 
+/* --- export_clients.c --- */
+
+/* Wait until the image is open, and let PEER in, which is copied.  READONLY: it
+ * cannot write.  0, or an error of session_wait, and C is unused.
+ * -ECONNREFUSED: PEER may not have this export; -EUSERS: its user has as many
+ * connections as it may have; -ESHUTDOWN also before a client could be held.
+ */
+extern int
+export_attach (struct export *e, struct export_client *c,
+               const struct peer *peer, bool readonly, struct reason *why);
+extern void export_detach (struct export *e, struct export_client *c);
+
+/* Has a client of E this socket? */
+extern bool export_has_socket (struct export *e, uint64_t socket);
+
+/* May PEER have it? */
+extern bool export_admits (struct export *e, const struct peer *peer);
+
+/* From now on ACCESS says who may, which is taken over.  Requests of clients
+ * that may not any more fail from here on.  True: there are such; hang up on
+ * those that export_bars_socket tells.
+ */
+extern bool export_set_access (struct export *e, struct access *access);
+extern bool export_bars_socket (struct export *e, uint64_t socket);
+
+/* The same for all of its clients. */
+extern bool export_bar (struct export *e);
+
 /* --- export_keys.c --- */
 
-extern void export_keys_init (struct export_keys *keys);
+/* For NR keys.  0 or -ENOMEM. */
+extern int export_keys_init (struct export_keys *keys, size_t nr);
 extern void export_keys_destroy (struct export_keys *keys);
 
 /* Key LAYER, which may be "image": what IDENTITY records for itself becomes
@@ -256,6 +313,9 @@ export_keys_check (struct export *e, const struct image_identity *identity,
  */
 extern void
 export_keys_tried (struct export *e, int r, const struct reason *why);
+
+/* May there be such a key?  Known before any was fetched. */
+extern bool export_keys_may_check (const struct export *e);
 
 /* Is there a key that a KMS can be asked for?  Warns of those which came
  * from one that cannot be asked again, or not for ever.

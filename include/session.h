@@ -29,6 +29,7 @@
 #ifndef RBDCRYPT_SESSION_H
 #define RBDCRYPT_SESSION_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -172,7 +173,7 @@ struct session_info {
 
 /* A connection. */
 struct session_client {
-  unsigned generation;
+  atomic_uint generation; /* that it may use; 0: none */
   struct behind_client behind;
 };
 
@@ -210,6 +211,9 @@ extern void session_status (struct session *s, struct session_status *ret);
 extern void
 session_client_open (struct session *s, const struct session_info *info,
                      bool readonly, struct session_client *c);
+
+/* Its requests fail from now on. */
+extern void session_client_bar (struct session_client *c);
 
 /* It is over: no request of its is left. */
 extern void
@@ -251,6 +255,12 @@ extern enum session_condition session_condition (struct session *s);
 
 /* Begin what session_stop does: new requests are held. */
 extern void session_hold (struct session *s);
+
+/* The same, and all that session_stop does, in the background: it waits for
+ * that later.  Any thread; waits for nothing.
+ */
+extern void
+session_begin_stop (struct session *s, const struct deadline *deadline);
 
 /* Hold new requests, let those in flight finish, flush, release the lock,
  * close, disconnect; all by DEADLINE.  What is held, and what was in flight

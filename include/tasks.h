@@ -20,7 +20,7 @@
  * Only RUN is called on these threads.  Any thread may call task_add and
  * task_wake, librbd's callbacks included, even with a lock held that the
  * task takes.  task_remove waits for the task: call it without such a lock,
- * and not from a task.
+ * and not from a task that may itself be the last one.
  */
 
 #ifndef RBDCRYPT_TASKS_H

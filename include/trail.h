@@ -14,7 +14,6 @@
 
 #include "audit.h"
 #include "image_identity.h"
-#include "image_spec.h"
 #include "key.h"
 #include "reason.h"
 #include "session.h"
@@ -26,29 +25,29 @@
 /* Who is at the other end of a connection; -1 if unknown (TCP). */
 struct peer {
   int64_t uid, pid;
+  char *label;     /* NULL if unknown; the face's */
   uint64_t socket; /* the face's number of it, or 0; not for the trail */
 };
 
 struct trail {
   struct audit *audit;
-  char image[IMAGE_SPEC_TEXT_MAX];
+  const char *image;
   struct key *const *keys;
   size_t nr_keys;
 
   pthread_mutex_t lock;
   char image_id[TRAIL_ID_MAX];
   /* Each key's last recheck, and whose answer decided. */
-  struct {
+  struct trail_asked {
     char request_id[KEY_REQUEST_ID_MAX];
     bool alarm;
-  } asked[VOLUME_LAYERS_MAX];
+  } * asked; /* one for each key */
   size_t decisive;
 };
 
-/* AUDIT, which may be NULL, and KEYS are borrowed. */
-extern void trail_init (struct trail *t, struct audit *audit,
-                        const struct image_spec *image, struct key *const *keys,
-                        size_t nr_keys);
+/* AUDIT, which may be NULL, IMAGE and KEYS are borrowed.  0 or -ENOMEM. */
+extern int trail_init (struct trail *t, struct audit *audit, const char *image,
+                       struct key *const *keys, size_t nr_keys);
 extern void trail_destroy (struct trail *t);
 
 /* From here on the trail knows the image's id.  IDENTITY may be NULL. */

@@ -12,33 +12,69 @@
 
 #include "config.h"
 
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <openssl/sha.h>
+
+#include "cleanup.h"
 #include "nbd.h"
 #include "unflushed.h"
 
-int
-count_open (struct export *e, struct unflushed **ret)
-{
-  const bool make =
-      e->params.behind > 0 && e->params.volume.spec.snap[0] == '\0';
-  struct unflushed *count = NULL;
-  char socket[PEERS_SOCKET_MAX];
-  struct reason why;
+/* A name may be anything of 4 KiB.  Those that are no plain file name, or too
+ * long, are told apart by a hash, whose '%' is in no plain one.
+ */
+#define PLAIN_MAX 64
+#define HASH_BYTES 16
 
-  if (peers_socket (socket)) {
-    if (unflushed_open (socket, make, &count, &why) < 0) {
-      nbdkit_error ("%s", why.text);
-      return -1;
-    }
-    if (make && !count)
-      nbdkit_error ("warning: acknowledging writes as with cache=none: cannot "
-                    "keep a count of unflushed bytes: %s",
-                    why.text);
+static bool
+is_plain (const char *name)
+{
+  const size_t n = strspn (name, "abcdefghijklmnopqrstuvwxyz"
+                                 "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-");
+
+  return n > 0 && n <= PLAIN_MAX && !name[n];
+}
+
+/* Append to BASE what stands for NAME.  0 or -ENOMEM. */
+static int
+append_name (const char *base, const char *name, char **ret)
+{
+  unsigned char hash[SHA256_DIGEST_LENGTH];
+  char text[2 * HASH_BYTES + 2] = "%";
+
+  if (is_plain (name))
+    return asprintf (ret, "%s.%s", base, name) == -1 ? -ENOMEM : 0;
+  SHA256 ((const unsigned char *)name, strlen (name), hash);
+  for (size_t i = 0; i < HASH_BYTES; i++)
+    snprintf (text + 1 + 2 * i, 3, "%02x", hash[i]);
+  return asprintf (ret, "%s.%s", base, text) == -1 ? -ENOMEM : 0;
+}
+
+int
+count_open (const struct export *e, bool named, struct unflushed **ret,
+            struct reason *why)
+{
+  const bool make = e->params.behind > 0 && !e->params.readonly &&
+                    e->params.volume.spec.snap[0] == '\0';
+  char socket[PEERS_SOCKET_MAX];
+  CLEANUP_FREE char *path = NULL;
+  int r;
+
+  *ret = NULL;
+  if (!peers_socket (socket)) {
+    if (make)
+      nbdkit_debug ("acknowledging writes as with cache=none: a count of "
+                    "unflushed bytes is kept only beside a Unix socket");
+    return 0;
   }
-  else if (make)
-    nbdkit_debug ("acknowledging writes as with cache=none: a count of "
-                  "unflushed bytes is kept only beside a Unix socket");
-  if (!count)
-    e->params.behind = 0;
-  *ret = count;
-  return 0;
+  if (named && append_name (socket, e->name, &path) < 0)
+    return reason_no_memory (why);
+  r = unflushed_open (path ? path : socket, make, ret, why);
+  if (r == 0 && make && !*ret)
+    nbdkit_error ("warning: acknowledging writes as with cache=none: cannot "
+                  "keep a count of unflushed bytes: %s",
+                  why->text);
+  return r;
 }

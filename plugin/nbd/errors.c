@@ -64,6 +64,10 @@ client_text (int err)
     return "the storage does not answer";
   case ESHUTDOWN:
     return "the server is shutting down";
+  case ECONNREFUSED:
+    return "there is no such export, or this client may not open it";
+  case EUSERS:
+    return "this user has too many connections to the export";
   default:
     return "the volume cannot be opened: see the server's log";
   }
@@ -82,6 +86,8 @@ client_errno (int err)
   case EOPNOTSUPP:
     return err;
   case EACCES:
+  case ECONNREFUSED:
+  case EUSERS:
     return EPERM;
   case EDQUOT:
     return ENOSPC;

@@ -1,83 +1,139 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* The exports of this process: one, and in tests a second.
+/* The exports of this process: one image, or those of the exports file.
  *
  * What is asked for comes from the parameters.  What an export needs of the
- * others, or of nbdkit, is here: whose clients are hung up on, and when its
- * trouble ends the process.
+ * others, or of nbdkit, is here: where it counts, whose clients are hung up on,
+ * and when its trouble ends the process.
  */
 
 #include "config.h"
 
+#include <errno.h>
+#include <stdatomic.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "compat.h"
+#include "export_file.h"
 #include "nbd.h"
 #include "tasks.h"
 
-static struct export *exports[EXPORTS_MAX];
-static size_t nr_exports;
+static struct registry *registry;
+static struct export *single; /* the one image; NULL: there are names */
 
 /* --- before the fork --- */
 
-/* One more: everything that can be wrong with it is told now. */
 static int
-make (struct export_params *params, struct audit *audit)
+out_of_memory (void)
 {
-  struct export *e = export_new (params, audit, &nbdkit_logger);
-  struct reason why;
-
-  if (!e) {
-    nbdkit_error ("out of memory");
-    return -1;
-  }
-  exports[nr_exports++] = e;
-  if (export_prepare (e, &why) < 0) {
-    nbdkit_error ("%s", why.text);
-    return -1;
-  }
-  return rehearse (e);
+  nbdkit_error ("out of memory");
+  return -1;
 }
 
-/* For tests only, "IMAGE KEY": another one like the first, for clients that
- * ask for it by the image's name.
- */
-static int
-make_second (const char *value, struct audit *audit)
+/* One more.  NULL after nbdkit_error. */
+static struct export *
+make (struct export_params *params, const char *name, struct audit *audit)
 {
-  struct reason why = { "RBDCRYPT_TEST_SECOND_EXPORT is not IMAGE KEY" };
-  struct export_params params = exports[0]->params;
-  const char *key = strchr (value, ' ');
-  char image[IMAGE_SPEC_TEXT_MAX];
+  struct export *e = export_new (params, name, audit, &nbdkit_logger);
 
-  memset (params.keys, 0, sizeof params.keys);
-  params.volume.nr_keys = 1;
-  params.key_by_default = false;
-  snprintf (image, sizeof image, "%.*s", (int)strcspn (value, " "), value);
-  if (!key || image_spec_parse (image, &params.volume.spec, &why) < 0 ||
-      key_parse (key + 1, &params.keys[0], &why) < 0) {
+  if (e && registry_add (registry, e) == 0)
+    return e;
+  export_free (e);
+  out_of_memory ();
+  return NULL;
+}
+
+/* All that can be wrong with the one image is told now. */
+static int
+prepare_image (struct audit *audit)
+{
+  struct reason why;
+
+  single = make (&parameters.export, NULL, audit);
+  if (!single)
+    return -1;
+  if (export_prepare (single, &why) < 0) {
     nbdkit_error ("%s", why.text);
     return -1;
   }
-  return make (&params, audit);
+  if (rehearse (single) == -1)
+    return -1;
+  export_settle (single);
+  return 0;
+}
+
+/* Why ENTRY cannot be served: -1. */
+static int
+refuse_entry (const struct export_entry *entry, struct reason *why)
+{
+  char name[REASON_NAME_MAX];
+
+  reason_prefix (why, "%.256s: export \"%s\"", entry->file,
+                 reason_name (name, entry->name));
+  nbdkit_error ("%s", why->text);
+  return -1;
+}
+
+static int
+prepare_entry (struct export_entry *entry, struct audit *audit)
+{
+  const char *no_labels =
+      entry->access.nr_labels > 0 ? peers_no_labels () : NULL;
+  struct export *e;
+  struct reason why;
+
+  if (no_labels) {
+    reason_set (&why, EINVAL, "\"labels\": %s", no_labels);
+    return refuse_entry (entry, &why);
+  }
+  e = make (&entry->params, entry->name, audit);
+  if (!e)
+    return -1;
+  export_set_access (e, &entry->access);
+  return export_prepare (e, &why) < 0 ? refuse_entry (entry, &why) : 0;
+}
+
+/* Profiles and credentials of all, and the cluster.  An image or a key that is
+ * missing is for the clients of that export.
+ */
+static int
+prepare_exports (struct audit *audit)
+{
+  struct export_list *list = NULL;
+  struct reason why;
+  int r = 0;
+
+  if (export_file_read (parameters.exports, &parameters.export, &list, &why) <
+      0) {
+    nbdkit_error ("%s", why.text);
+    return -1;
+  }
+  for (size_t i = 0; r == 0 && i < list->nr; i++)
+    r = prepare_entry (&list->entries[i], audit);
+  export_list_free (list);
+  return r == 0 ? rehearse (NULL) : r;
 }
 
 int
 exports_prepare (struct audit *audit)
 {
-  const char *second = getenv ("RBDCRYPT_TEST_SECOND_EXPORT");
-
-  if (make (&parameters.export, audit) == -1 ||
-      (second && make_second (second, audit) == -1))
-    return -1;
-  for (size_t i = 0; i < nr_exports; i++)
-    export_settle (exports[i]);
-  return 0;
+  registry = registry_new (&nbdkit_logger);
+  if (!registry)
+    return out_of_memory ();
+  return parameters.exports ? prepare_exports (audit) : prepare_image (audit);
 }
 
 /* --- after it --- */
+
+static int
+open_count (void *opaque, struct export *e, struct unflushed **ret,
+            struct reason *why)
+{
+  (void)opaque;
+  return count_open (e, !single, ret, why);
+}
 
 static bool
 has_socket (void *opaque, uint64_t socket)
@@ -90,83 +146,131 @@ static void
 hang_up (void *opaque, struct export *e)
 {
   (void)opaque;
-  peers_hang_up (nr_exports > 1 ? has_socket : NULL, e);
+  peers_hang_up (single ? NULL : has_socket, e);
+}
+
+static void
+count_served (void *arg, struct export *e)
+{
+  *(unsigned *)arg += e->session != NULL;
 }
 
 static void
 end_process (void *opaque, struct export *e)
 {
+  unsigned nr = 0;
+
   (void)opaque;
-  for (size_t i = 0; i < nr_exports; i++)
-    if (exports[i] != e)
-      nbdkit_error ("%s is no longer served either", exports[i]->name);
+  exports_each (count_served, &nr);
+  if (nr > 1)
+    nbdkit_error ("because of %s, %u other exports are no longer served either",
+                  e->name, nr - 1);
   shutdown_begin ();
 }
 
-/* There is one count beside a socket: the first export's. */
-static int
-start (struct export *e, bool counts)
+static void
+start (void *arg, struct export *e)
 {
   const struct export_hooks hooks = {
+    .open_count = open_count,
     .hang_up = hang_up,
     .stuck = end_process,
-    .others = nr_exports > 1,
+    .others = !single,
   };
-  struct unflushed *count = NULL;
-  int r;
 
-  if (!counts)
-    e->params.behind = 0;
-  else if (count_open (e, &count) == -1)
-    return -1;
-  r = export_start (e, count, &hooks);
-  if (r < 0) {
-    nbdkit_error ("cannot start a thread: %s", strerror (-r));
-    return -1;
-  }
-  return 0;
+  (void)arg;
+  export_relock (e);
+  export_start (e, &hooks);
 }
 
 int
 exports_start (void)
 {
+  struct reason why;
+
   secret_relock (parameters.cephx_key);
   tasks_log (&nbdkit_logger);
-  for (size_t i = 0; i < nr_exports; i++)
-    export_relock (exports[i]);
-  for (size_t i = 0; i < nr_exports; i++)
-    if (start (exports[i], i == 0) == -1)
-      return -1;
+  exports_each (start, NULL);
+  if (single && export_open (single, &why) < 0) {
+    nbdkit_error ("%s", why.text);
+    return -1;
+  }
   return 0;
 }
 
 /* --- at any time --- */
 
-struct export *const *
-exports_all (size_t *nr)
+struct registry *
+exports_all (void)
 {
-  *nr = nr_exports;
-  return exports;
+  return registry;
+}
+
+bool
+exports_single (void)
+{
+  return single != NULL;
 }
 
 struct export *
-exports_find (void)
+exports_get (const char *name)
 {
-  const char *name = nr_exports > 1 ? nbdkit_export_name () : NULL;
+  return registry_get (registry, single ? single->name : name);
+}
 
-  for (size_t i = 1; name && i < nr_exports; i++)
-    if (strcmp (name, exports[i]->name) == 0)
-      return exports[i];
-  return exports[0];
+void
+exports_put (struct export *e)
+{
+  registry_put (registry, e);
+}
+
+void
+exports_each (void (*fn) (void *arg, struct export *e), void *arg)
+{
+  registry_each (registry, fn, arg);
+}
+
+/* nbdkit refuses a list of more. */
+#define LIST_MAX 10000
+
+struct listing {
+  const struct peer *peer;
+  struct nbdkit_exports *list;
+  size_t nr;
+  int r;
+};
+
+static void
+list_one (void *arg, struct export *e)
+{
+  struct listing *l = arg;
+
+  if (l->r == -1 || e->retired || !export_admits (e, l->peer) ||
+      l->nr++ >= LIST_MAX)
+    return;
+  l->r = nbdkit_add_export (l->list, e->name, NULL);
+}
+
+int
+exports_list (const struct peer *peer, struct nbdkit_exports *list)
+{
+  struct listing l = { .peer = peer, .list = list };
+  static atomic_bool told;
+
+  exports_each (list_one, &l);
+  if (l.nr > LIST_MAX && !atomic_exchange (&told, true))
+    nbdkit_error ("warning: a client may open %zu exports: its list shows the "
+                  "first %d",
+                  l.nr, LIST_MAX);
+  return l.r;
 }
 
 bool
 exports_free (void)
 {
-  bool all = true;
-
-  for (size_t i = 0; i < nr_exports; i++)
-    all = export_free (exports[i]) && all;
-  nr_exports = 0;
-  return all;
+  if (!registry_free (registry))
+    return false;
+  registry = NULL;
+  single = NULL;
+  return true;
 }

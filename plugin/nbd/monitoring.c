@@ -42,17 +42,6 @@ monitoring_check (void)
   return r < 0 ? -1 : 0;
 }
 
-static void
-each_export (void (*fn) (void *arg, struct export *e), void *arg)
-{
-  struct export *const *exports;
-  size_t nr;
-
-  exports = exports_all (&nr);
-  for (size_t i = 0; i < nr; i++)
-    fn (arg, exports[i]);
-}
-
 /* The last part of a path without its extension: of the file, which no other
  * server has, or else of a socket.
  */
@@ -84,7 +73,7 @@ monitoring_start (void)
   if (!p->file && !p->socket)
     return;
   monitoring.daemon.started = time (NULL);
-  monitoring.daemon.each = each_export;
+  monitoring.daemon.each = exports_each;
   settle_name ();
   r = p->file ? metrics_file_start (p->file, group, &monitoring.daemon,
                                     &nbdkit_logger, &monitoring.file)

@@ -34,6 +34,7 @@
 #include "export.h"
 #include "logger.h"
 #include "logins.h"
+#include "registry.h"
 #include "trail.h"
 #include "unflushed.h"
 
@@ -55,6 +56,7 @@ struct parameters {
   struct cluster_params cluster;
   struct cluster_option options[CEPH_OPTIONS_MAX];
   struct secret *cephx_key; /* what the rehearsal found */
+  const char *exports;      /* the file or directory; NULL: one image */
   const char *audit;        /* NULL: whatever is usual on this host */
   struct metrics_params metrics;
   enum peers peers;
@@ -74,20 +76,32 @@ extern void parameters_free (void);
 
 /* --- exports.c --- */
 
-#define EXPORTS_MAX 2 /* the second is for tests */
-
 /* In get_ready: make the exports, prepare and rehearse them.  AUDIT, which is
  * borrowed, has their trails.  0, or -1 after nbdkit_error.
  */
 extern int exports_prepare (struct audit *audit);
 
-/* In after_fork: the same, and they open in the background. */
+/* In after_fork: clients may come; the one image is opened in the background.
+ * 0, or -1 after nbdkit_error.
+ */
 extern int exports_start (void);
 
-extern struct export *const *exports_all (size_t *nr);
+extern struct registry *exports_all (void);
 
-/* The one that the client of this connection asks for. */
-extern struct export *exports_find (void);
+/* Is there one image, whatever name clients ask for? */
+extern bool exports_single (void);
+
+/* What a client asks for by NAME, which it uses until exports_put; or NULL. */
+extern struct export *exports_get (const char *name);
+extern void exports_put (struct export *e);
+
+/* The names of those that PEER may open become part of LIST.  0 or -1. */
+extern int exports_list (const struct peer *peer, struct nbdkit_exports *list);
+
+/* Call FN for each, as registry_each does. */
+typedef void
+exports_each_fn (void (*fn) (void *arg, struct export *e), void *arg);
+extern exports_each_fn exports_each;
 
 /* False: a thread of one of them may still use what they borrowed. */
 extern bool exports_free (void);
@@ -108,6 +122,13 @@ extern int client_errno (int err);
 
 /* The peer of this connection; only in its callbacks. */
 extern struct peer peers_identify (void);
+extern void peers_forget (struct peer *peer);
+
+/* The same for PEER's security label, where there are any.  peers_no_labels:
+ * NULL, or why this host has none.
+ */
+extern void peers_label (struct peer *peer);
+extern const char *peers_no_labels (void);
 
 /* The path of the Unix socket that nbdkit listens on.  False where there is
  * none, or another socket, too.
@@ -178,11 +199,11 @@ extern void monitoring_end (void);
 /* --- count.c --- */
 
 /* Open the count of unflushed bytes of E, after the fork and the change of
- * user: *RET stays until the process ends.  Where it has no place, E answers
- * no write before the OSDs have it, and *RET is NULL.  0, or -1 after
- * nbdkit_error.
+ * user.  NAMED: beside others of this socket.  Where it has no place *RET is
+ * NULL.  0 or -errno.
  */
-extern int count_open (struct export *e, struct unflushed **ret);
+extern int count_open (const struct export *e, bool named,
+                       struct unflushed **ret, struct reason *why);
 
 /* --- descriptors.c --- */
 
@@ -204,7 +225,8 @@ extern int descriptors_own_pipe (void);
 
 /* Try everything that a user can get wrong, in a child process that is
  * killed after REHEARSAL_SECONDS and what its key servers and a costly unlock
- * may take.  What it found is left in E->rehearsed.  0, or -1 after
+ * may take.  What it found is left in E->rehearsed, and the cephx key in
+ * PARAMETERS.  Where E is NULL only the cluster is tried.  0, or -1 after
  * nbdkit_error.
  */
 extern int rehearse (struct export *e);
@@ -215,8 +237,7 @@ extern int rehearse (struct export *e);
  * signals that end nbdkit come to us first.  NBDKIT_ENDS, unless it is -1,
  * can be read from once nbdkit ends by itself.  0 or -1 after nbdkit_error.
  */
-extern int
-shutdown_watch (struct export *const *exports, size_t nr, int nbdkit_ends);
+extern int shutdown_watch (struct registry *exports, int nbdkit_ends);
 
 /* End the server.  Any thread. */
 extern void shutdown_begin (void);
@@ -226,6 +247,9 @@ extern void shutdown_fail (int status);
 
 /* Has it begun to end? */
 extern bool shutdown_begun (void);
+
+/* Wait until no client hears an answer any more. */
+extern void shutdown_await_cut (void);
 
 /* The same, when the process has to end by SIGABRT and may only be kept
  * from it until the session is stopped.  For a signal's handler.
@@ -272,11 +296,11 @@ extern void notify_watchdog (void);
  */
 #define EXIT_REFUSED 77
 
-/* The server is ready: say so, and from now on how EXPORTS are.  END_WITH
+/* The server is ready: say so, and from now on how the exports are that EACH tells.  END_WITH
  * ends the process, for on-failure=exit.  After notify_open.  0 or -errno.
  */
-extern int supervision_start (struct export *const *exports, size_t nr,
-                              void (*end_with) (int status));
+extern int
+supervision_start (exports_each_fn *each, void (*end_with) (int status));
 
 /* By the watcher only: answer the watchdog if that is due, and if the tasks
  * still run.  Returns in how many milliseconds to call this again, or -1:

@@ -29,7 +29,9 @@ struct parameters parameters = {
 
 /* One line per parameter; bash completion greps "^name=". */
 static const char help_begin[] =
-    "[image=]<SPEC>        (required) [POOL/[NAMESPACE/]]IMAGE[@SNAP].\n"
+    "[image=]<SPEC>        [POOL/[NAMESPACE/]]IMAGE[@SNAP]; or\n"
+    "exports=<PATH>        A file, or a directory of *.json, that names many\n"
+    "                      images, their keys and who may open them.\n"
     "key=<REF>             Where the key is:\n";
 
 /* Here stand the kinds of keys, as the table of providers has them. */
@@ -113,6 +115,12 @@ static int
 parse_profiles (const char *value)
 {
   return parse_path (value, &parameters.export.profiles);
+}
+
+static int
+parse_exports (const char *value)
+{
+  return parse_path (value, &parameters.exports);
 }
 
 /* A word without a slash is more likely a mistake than a file. */
@@ -282,6 +290,7 @@ static const struct parameter {
   bool repeats;
 } table[] = {
   { "audit", parse_audit, false },
+  { "exports", parse_exports, false },
   { "metrics", parse_metrics, true },
   { "metrics-group", parse_metrics_group, false },
   { "metrics-name", parse_metrics_name, false },
@@ -414,12 +423,30 @@ settle_conf (void)
   return parse_conf (conf);
 }
 
+/* With names, what is for one image stands in the file. */
+static int
+check_alone (void)
+{
+  const struct export_params *e = &parameters.export;
+
+  if (!e->volume.spec.image[0] && e->volume.nr_keys == 0)
+    return 0;
+  nbdkit_error ("%s= and exports= exclude each other: the exports file says "
+                "which images are served, and with which keys",
+                e->volume.spec.image[0] ? "image" : "key");
+  return -1;
+}
+
 int
 parameters_complete (void)
 {
   struct reason why;
 
-  if (settings_complete (&parameters.export, &why) < 0)
+  if (parameters.exports) {
+    if (check_alone () == -1)
+      return -1;
+  }
+  else if (settings_complete (&parameters.export, &why) < 0)
     return refuse (&why);
   return settle_conf ();
 }

@@ -239,6 +239,64 @@ peers_identify (void)
   return peer;
 }
 
+#if COMPAT_PEER_LABEL
+/* Both ends of a socket pair are ours: does it have a label? */
+static const char *
+no_labels (void)
+{
+  char label[1];
+  socklen_t len = sizeof label;
+  int pair[2], r;
+
+  if (socketpair (AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == -1)
+    return strerror (errno);
+  r = getsockopt (pair[0], SOL_SOCKET, SO_PEERSEC, label, &len);
+  if (r == -1 && errno == ERANGE)
+    r = 0; /* it is longer */
+  close (pair[0]);
+  close (pair[1]);
+  return r == 0 ? NULL
+                : "the kernel of this host labels no sockets: it needs a "
+                  "security module such as SELinux or AppArmor";
+}
+
+void
+peers_label (struct peer *peer)
+{
+  static atomic_int known; /* 0: not yet looked */
+
+  if (atomic_load (&known) == 0)
+    atomic_store (&known, no_labels () ? -1 : 1);
+  if (peer->uid >= 0 && atomic_load (&known) == 1)
+    peer->label = nbdkit_peer_security_context ();
+}
+#else
+static const char *
+no_labels (void)
+{
+  return "nbdkit 1.36 or later is needed, which tells a client's label";
+}
+
+void
+peers_label (struct peer *peer)
+{
+  (void)peer;
+}
+#endif
+
+const char *
+peers_no_labels (void)
+{
+  return no_labels ();
+}
+
+void
+peers_forget (struct peer *peer)
+{
+  free (peer->label);
+  peer->label = NULL;
+}
+
 /* Never that of another socket, unlike a descriptor; or 0. */
 static uint64_t
 socket_number (int fd)

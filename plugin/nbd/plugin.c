@@ -24,6 +24,7 @@ static struct audit *audit;
 /* One connection. */
 struct connection {
   struct export *export;
+  struct peer peer;
   struct export_client client;
   atomic_bool complained; /* one error line per connection is enough */
   bool secured;           /* TLS */
@@ -59,6 +60,7 @@ rbdcrypt_dump_plugin (void)
           COMPAT_ENCRYPTION_LOAD2 ? "yes" : "no");
   printf ("rbdcrypt_diff_iterate3=%s\n", COMPAT_DIFF_ITERATE3 ? "yes" : "no");
   printf ("rbdcrypt_peer_tls=%s\n", COMPAT_PEER_TLS_DN ? "yes" : "no");
+  printf ("rbdcrypt_peer_label=%s\n", COMPAT_PEER_LABEL ? "yes" : "no");
   printf ("rbdcrypt_engines=librbd,openssl\n");
   printf ("rbdcrypt_providers=%s\n", key_providers ());
   printf ("rbdcrypt_profile_types=%s\n", key_profile_types ());
@@ -103,8 +105,6 @@ rbdcrypt_after_fork (void)
 {
   /* nbdkit's own, to itself.  Sought before librados makes some. */
   const int nbdkit_ends = descriptors_own_pipe ();
-  struct export *const *exports;
-  size_t nr;
   int r;
 
   /* The change of user and the fork undo part of the protection of secrets. */
@@ -116,12 +116,11 @@ rbdcrypt_after_fork (void)
     nbdkit_error ("cannot start a thread: %s", strerror (-r));
     return -1;
   }
-  exports = exports_all (&nr);
   notify_open ();
-  if (shutdown_watch (exports, nr, nbdkit_ends) == -1)
+  if (shutdown_watch (exports_all (), nbdkit_ends) == -1)
     return -1;
   abort_guard_watch ();
-  r = supervision_start (exports, nr, shutdown_fail);
+  r = supervision_start (exports_each, shutdown_fail);
   if (r < 0) {
     nbdkit_error ("cannot start a thread: %s", strerror (-r));
     return -1;
@@ -141,11 +140,8 @@ rbdcrypt_cleanup (void)
 static int
 rbdcrypt_preconnect (int readonly)
 {
-  size_t nr;
-
   (void)readonly;
-  exports_all (&nr);
-  if (nr > 1)
+  if (!exports_single ())
     peers_note ();
   return shutdown_begun () ? -1 : 0;
 }
@@ -158,45 +154,79 @@ refuse (const char *to_client, int err)
   return -1;
 }
 
+/* There is no such export, and the client learns no more than where it may not
+ * have one.
+ */
+static int
+refuse_name (const struct peer *peer)
+{
+  const struct audit_event event = {
+    .kind = AUDIT_REFUSAL,
+    .err = -ECONNREFUSED,
+    .why = "there is no export of that name",
+    .peer_uid = peer->uid,
+    .peer_pid = peer->pid,
+  };
+
+  audit_write (audit, &event);
+  return refuse (client_text (ECONNREFUSED), client_errno (ECONNREFUSED));
+}
+
 /* 0, or -1 and errno. */
 static int
 attach (struct connection *c, bool readonly)
 {
-  const struct peer peer = peers_identify ();
   const char *refusal = peers_refusal (parameters.peers);
   struct reason why;
   int r;
 
   if (refusal) {
-    trail_refusal (&c->export->trail, &peer, -ECONNREFUSED, refusal);
+    trail_refusal (&c->export->trail, &c->peer, -ECONNREFUSED, refusal);
     return refuse (refusal, EPERM);
   }
-  r = export_attach (c->export, &c->client, &peer, readonly, &why);
-  if (r == -ESHUTDOWN &&
-      shutdown_begun ()) { /* no client hears it: see shutdown.c */
+  r = export_attach (c->export, &c->client, &c->peer, readonly, &why);
+  if (r == -ESHUTDOWN && shutdown_begun ()) { /* see shutdown.c */
+    shutdown_await_cut ();
     errno = ESHUTDOWN;
     return -1;
   }
   if (r < 0) {
     nbdkit_debug ("open: %s", why.text);
-    trail_refusal (&c->export->trail, &peer, r, why.text);
+    trail_refusal (&c->export->trail, &c->peer, r, why.text);
     return refuse (client_text (-r), client_errno (-r));
   }
   return 0;
+}
+
+static void
+free_connection (struct connection *c)
+{
+  if (c->export)
+    exports_put (c->export);
+  peers_forget (&c->peer);
+  free (c);
 }
 
 static void *
 rbdcrypt_open (int readonly)
 {
   struct connection *c = calloc (1, sizeof *c);
+  int r;
 
   if (!c) {
     nbdkit_error ("out of memory");
     return NULL;
   }
-  c->export = exports_find ();
-  if (attach (c, readonly) == -1) {
-    free (c);
+  c->peer = peers_identify ();
+  if (!exports_single ())
+    peers_label (&c->peer);
+  c->export = exports_get (nbdkit_export_name ());
+  r = c->export ? attach (c, readonly) : refuse_name (&c->peer);
+  if (r == -1) {
+    const int saved = errno;
+
+    free_connection (c);
+    errno = saved;
     return NULL;
   }
   c->secured = nbdkit_is_tls () == 1;
@@ -211,7 +241,39 @@ rbdcrypt_close (void *handle)
 
   export_detach (c->export, &c->client);
   peers_secured (-c->secured);
-  free (c);
+  free_connection (c);
+}
+
+/* Only those that this client may open. */
+static int
+rbdcrypt_list_exports (int readonly, int is_tls, struct nbdkit_exports *list)
+{
+  struct peer peer;
+  int r;
+
+  (void)readonly, (void)is_tls;
+  if (exports_single ())
+    return nbdkit_use_default_export (list);
+  if (peers_refusal (parameters.peers))
+    return 0;
+  peer = peers_identify ();
+  peers_label (&peer);
+  r = exports_list (&peer, list);
+  peers_forget (&peer);
+  return r;
+}
+
+/* "" is a name as any other. */
+static const char *
+rbdcrypt_default_export (int readonly, int is_tls)
+{
+  struct export *e = exports_get ("");
+
+  (void)readonly, (void)is_tls;
+  if (!e)
+    return NULL;
+  exports_put (e);
+  return "";
 }
 
 static int64_t
@@ -479,6 +541,8 @@ static struct nbdkit_plugin plugin = {
   .after_fork = rbdcrypt_after_fork,
   .cleanup = rbdcrypt_cleanup,
   .preconnect = rbdcrypt_preconnect,
+  .list_exports = rbdcrypt_list_exports,
+  .default_export = rbdcrypt_default_export,
   .open = rbdcrypt_open,
   .close = rbdcrypt_close,
   .get_size = rbdcrypt_get_size,

@@ -260,7 +260,7 @@ check_opened (const struct child *child, const struct volume *v,
 }
 
 static int
-try_everything (struct child *child, struct reason *why)
+try_volume (struct child *child, struct cluster *cluster, struct reason *why)
 {
   const struct volume_hooks hooks = {
     .step = child_step,
@@ -269,15 +269,9 @@ try_everything (struct child *child, struct reason *why)
     .unlocked = child_unlocked,
     .opaque = child,
   };
-  struct cluster *cluster;
   struct volume *volume;
   int r;
 
-  tell_text (child, STEP, "connecting to the Ceph monitors");
-  r = cluster_connect (child->export->params.cluster, true, &cluster, why);
-  if (r < 0)
-    return r;
-  send_keyring (child, cluster);
   r = volume_open (cluster, &child->export->params.volume,
                    parameters.check ? VOLUME_CHECK : VOLUME_REHEARSE, &hooks,
                    &volume, why);
@@ -290,7 +284,24 @@ try_everything (struct child *child, struct reason *why)
     return r;
   r = check_opened (child, volume, why);
   volume_close (volume, false);
-  cluster_disconnect (cluster);
+  return r;
+}
+
+static int
+try_everything (struct child *child, struct reason *why)
+{
+  struct cluster *cluster;
+  int r;
+
+  tell_text (child, STEP, "connecting to the Ceph monitors");
+  r = cluster_connect (&parameters.cluster, true, &cluster, why);
+  if (r < 0)
+    return r;
+  send_keyring (child, cluster);
+  if (child->export)
+    r = try_volume (child, cluster, why);
+  if (r == 0)
+    cluster_disconnect (cluster);
   return r;
 }
 
@@ -345,7 +356,8 @@ run_child (struct child *child)
   watch_parent (child);
   /* As nbdkit does later: a key server that hangs up is an error. */
   signal (SIGPIPE, SIG_IGN);
-  for (size_t i = 0; i < child->export->params.volume.nr_keys; i++)
+  for (size_t i = 0; child->export && i < child->export->params.volume.nr_keys;
+       i++)
     key_relock (child->export->params.keys[i]);
   r = try_everything (child, &why);
   if (r < 0) {
@@ -407,10 +419,12 @@ keep (struct export *e, const struct message *m, struct secret **body)
 {
   struct secret **slot = NULL;
 
-  if (m->type == KEY && m->index < VOLUME_LAYERS_MAX)
-    slot = &e->rehearsed.keys[m->index];
-  else if (m->type == KEYRING)
+  if (m->type == KEYRING)
     slot = &parameters.cephx_key;
+  else if (!e)
+    return;
+  else if (m->type == KEY && m->index < VOLUME_LAYERS_MAX)
+    slot = &e->rehearsed.keys[m->index];
   else if (m->type == VOLUME_KEY)
     keep_volume_key (&e->rehearsed, *body);
   else if (m->type == LOGIN && m->index < e->params.volume.nr_keys)
@@ -567,7 +581,8 @@ rehearse (struct export *e)
   parameters.cluster.key = parameters.cephx_key;
   if (r == 0)
     return 0;
-  export_rehearsed_free (&e->rehearsed);
+  if (e)
+    export_rehearsed_free (&e->rehearsed);
   nbdkit_error ("%s", why.text);
   if (r == -EACCES && parameters.exit_on_failure)
     exit (EXIT_REFUSED); /* nbdkit would do the same, with 1 */

@@ -67,8 +67,7 @@ static const int signals[] = { SIGTERM, SIGINT, SIGQUIT, SIGHUP };
  * for the life of the server.
  */
 static struct {
-  struct export *const *exports;
-  size_t nr;
+  struct registry *exports;
   pthread_t watcher, stopper;
   bool watching;
   int wake[2];
@@ -79,9 +78,13 @@ static struct {
   atomic_bool cleaning; /* nbdkit has called .cleanup */
   atomic_bool closed;   /* nothing is lost any more */
   atomic_bool aborted;  /* nbdkit has, and waits for us */
-  int err;              /* of export_stop; the stopper's until joined */
-  atomic_int status;    /* of the process, where nothing was lost */
-} watch;
+  pthread_mutex_t lock;
+  pthread_cond_t changed;
+  bool cut;          /* no client hears an answer any more */
+  int err;           /* of export_stop; the stopper's until joined */
+  atomic_int status; /* of the process, where nothing was lost */
+} watch = { .lock = PTHREAD_MUTEX_INITIALIZER,
+            .changed = PTHREAD_COND_INITIALIZER };
 
 static void
 tell_watcher (unsigned char what)
@@ -137,26 +140,26 @@ exit_status (void)
 
 /* --- the stopper: a thread of the end --- */
 
-/* One of the exports. */
-struct stop {
-  struct export *export;
-  struct deadline deadline;
-  pthread_t thread;
-  bool threaded;
-  int err;
-};
-
-static void *
-stop_export (void *arg)
+static struct export *
+next_export (struct export *e)
 {
-  struct stop *stop = arg;
-  struct reason why = { "" };
+  return registry_next (watch.exports, e);
+}
 
-  stop->err = export_stop (stop->export, &stop->deadline, &why);
-  if (stop->err < 0)
-    nbdkit_error ("shutdown: %s%s%s", watch.nr > 1 ? stop->export->name : "",
-                  watch.nr > 1 ? ": " : "", why.text);
-  return NULL;
+/* What could not be closed goes to the log. */
+static void
+await_stop (struct export *e, const struct deadline *deadline)
+{
+  struct reason why = { "" };
+  const int err = export_stop (e, deadline, &why);
+
+  if (err == 0)
+    return;
+  if (strcmp (e->name, e->image) != 0)
+    reason_prefix (&why, "%.256s", e->name);
+  nbdkit_error ("shutdown: %s", why.text);
+  if (watch.err == 0)
+    watch.err = err;
 }
 
 /* All at a time: one that does not end takes no time from the others. */
@@ -166,23 +169,12 @@ stop_exports (void)
   const int64_t all_ms = parameters.shutdown_timeout * (int64_t)1000;
   const struct deadline deadline = deadline_in_ms (
       all_ms > 2 * LEAVE_MS ? all_ms - LEAVE_MS : all_ms / 2, NULL);
-  struct stop stops[EXPORTS_MAX];
+  struct export *e;
 
-  for (size_t i = 0; i < watch.nr; i++)
-    stops[i] =
-        (struct stop){ .export = watch.exports[i], .deadline = deadline };
-  for (size_t i = 1; i < watch.nr; i++)
-    stops[i].threaded =
-        pthread_create (&stops[i].thread, NULL, stop_export, &stops[i]) == 0;
-  for (size_t i = 0; i < watch.nr; i++)
-    if (!stops[i].threaded) /* short of threads, one after the other */
-      stop_export (&stops[i]);
-  for (size_t i = 0; i < watch.nr; i++) {
-    if (stops[i].threaded)
-      pthread_join (stops[i].thread, NULL);
-    if (watch.err == 0)
-      watch.err = stops[i].err;
-  }
+  for (e = next_export (NULL); e; e = next_export (e))
+    export_begin_stop (e, &deadline);
+  for (e = next_export (NULL); e; e = next_export (e))
+    await_stop (e, &deadline);
   atomic_store (&watch.closed, watch.err == 0);
 }
 
@@ -215,8 +207,8 @@ held (void)
 {
   size_t nr = 0;
 
-  for (size_t i = 0; i < watch.nr; i++)
-    nr += session_held (watch.exports[i]->session);
+  for (struct export *e = next_export (NULL); e; e = next_export (e))
+    nr += export_held (e);
   return nr;
 }
 
@@ -243,6 +235,18 @@ await_quiet (const struct deadline *deadline)
   }
 }
 
+/* Requests that are held, and clients that came too late for that. */
+static void
+let_go (const struct deadline *deadline)
+{
+  pthread_mutex_lock (&watch.lock);
+  watch.cut = true;
+  pthread_cond_broadcast (&watch.changed);
+  pthread_mutex_unlock (&watch.lock);
+  for (struct export *e = next_export (NULL); e; e = next_export (e))
+    export_release (e, deadline);
+}
+
 /* Make clients leave until nbdkit has noticed that all of them did.  Else
  * the process ends under them: all that matters is flushed and closed, or
  * is known to be lost.
@@ -258,8 +262,7 @@ send_clients_away (void)
   await_quiet (&half);
   peers_cut ();
   nbdkit_shutdown ();
-  for (size_t i = 0; i < watch.nr; i++)
-    session_release (watch.exports[i]->session, &half);
+  let_go (&half);
   do {
     peers_drop ();
     peers_cut (); /* clients that were just accepted */
@@ -313,8 +316,9 @@ static void __attribute__ ((noreturn)) end_at_once (int signum)
                   "since the last flush may be lost",
                   signum);
   nbdkit_error ("shutdown: %s", why.text);
-  for (size_t i = 0; i < watch.nr; i++)
-    trail_stop_failed (&watch.exports[i]->trail, r, &why);
+  for (struct export *e = next_export (NULL); e; e = next_export (e))
+    if (e->session)
+      trail_stop_failed (&e->trail, r, &why);
   exit_at_once (EXIT_FAILURE);
 }
 
@@ -345,8 +349,9 @@ static void
 begin (int signum)
 {
   atomic_store (&watch.begun, true);
-  for (size_t i = 0; i < watch.nr; i++)
-    export_hold (watch.exports[i]);
+  registry_end (watch.exports);
+  for (struct export *e = next_export (NULL); e; e = next_export (e))
+    export_hold (e);
   nbdkit_debug ("shutdown: new requests are held (signal %d)", signum);
   supervision_end ();
   /* Short of threads, do it here: a second signal cannot hurry it then. */
@@ -380,12 +385,11 @@ watch_main (void *arg)
 /* --- called by others --- */
 
 int
-shutdown_watch (struct export *const *exports, size_t nr, int nbdkit_ends)
+shutdown_watch (struct registry *exports, int nbdkit_ends)
 {
   int err;
 
   watch.exports = exports;
-  watch.nr = nr;
   watch.nbdkit_ends = nbdkit_ends;
   err = pipe2 (watch.wake, O_CLOEXEC) == -1 ? errno : 0;
   if (err == 0 && fcntl (watch.wake[1], F_SETFL, O_NONBLOCK) == -1)
@@ -427,6 +431,15 @@ shutdown_begun (void)
   return atomic_load (&watch.begun);
 }
 
+void
+shutdown_await_cut (void)
+{
+  pthread_mutex_lock (&watch.lock);
+  while (!watch.cut)
+    pthread_cond_wait (&watch.changed, &watch.lock);
+  pthread_mutex_unlock (&watch.lock);
+}
+
 /* librados still runs threads of its own, or data may be lost, or the server
  * has failed: end after nbdkit's own clean-up, before any destructor, and not
  * with 0.  .cleanup returns nothing, and an _exit there would leave nbdkit's
@@ -451,6 +464,6 @@ shutdown_finish (void)
   if (exit_status () != EXIT_SUCCESS)
     atexit (exit_with_failure);
   if (watch.err == 0)
-    for (size_t i = 0; i < watch.nr; i++)
-      export_end (watch.exports[i]);
+    for (struct export *e = next_export (NULL); e; e = next_export (e))
+      export_end (e);
 }

@@ -37,8 +37,7 @@
 #define END_MS 2000
 
 static struct {
-  struct export *const *exports;
-  size_t nr;
+  exports_each_fn *each;
   void (*end_with) (int status);
   struct task task;
   atomic_bool watched;        /* the task is added, and must run */
@@ -105,12 +104,21 @@ supervision_words (const size_t of[NR_SESSION_CONDITIONS],
 
 /* --- looking --- */
 
+/* One that retires is not what its name stands for. */
+static void
+count_one (void *arg, struct export *e)
+{
+  size_t *of = arg;
+
+  if (!e->retired)
+    of[export_condition (e)]++;
+}
+
 static void
 count (size_t of[NR_SESSION_CONDITIONS])
 {
   memset (of, 0, NR_SESSION_CONDITIONS * sizeof of[0]);
-  for (size_t i = 0; i < supervision.nr; i++)
-    of[export_condition (supervision.exports[i])]++;
+  supervision.each (count_one, of);
 }
 
 static void
@@ -170,14 +178,12 @@ look (void *opaque)
 /* --- called by others --- */
 
 int
-supervision_start (struct export *const *exports, size_t nr,
-                   void (*end_with) (int status))
+supervision_start (exports_each_fn *each, void (*end_with) (int status))
 {
   char text[NOTIFY_STATUS_MAX];
   int r;
 
-  supervision.exports = exports;
-  supervision.nr = nr;
+  supervision.each = each;
   supervision.end_with = end_with;
   if (notify_wanted () || parameters.exit_on_failure) {
     supervision.task = (struct task){ .run = look, .bounded = true };

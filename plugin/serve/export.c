@@ -6,29 +6,46 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cleanup.h"
 #include "export.h"
 
+/* What may fail. */
+static int
+make_parts (struct export *e, const char *name, struct audit *audit)
+{
+  const size_t nr_keys = e->params.volume.nr_keys;
+  char image[IMAGE_SPEC_TEXT_MAX];
+
+  image_spec_text (&e->params.volume.spec, image);
+  e->image = strdup (image);
+  e->name = strdup (name ? name : image);
+  e->metrics = metrics_new ();
+  if (!e->image || !e->name || !e->metrics)
+    return -ENOMEM;
+  if (trail_init (&e->trail, audit, e->image, e->params.keys, nr_keys) < 0)
+    return -ENOMEM;
+  return export_keys_init (&e->keys, nr_keys);
+}
+
 struct export *
-export_new (struct export_params *params, struct audit *audit,
+export_new (struct export_params *params, const char *name, struct audit *audit,
             const struct logger *log)
 {
   struct export *e = calloc (1, sizeof *e);
 
   if (!e)
     return NULL;
-  e->metrics = metrics_new ();
-  if (!e->metrics) {
-    free (e);
+  e->params = *params;
+  e->log = log;
+  e->generation = 1;
+  pthread_mutex_init (&e->lock, NULL);
+  monotonic_cond_init (&e->changed);
+  if (make_parts (e, name, audit) < 0) {
+    memset (e->params.keys, 0, sizeof e->params.keys); /* the caller's */
+    export_free (e);
     return NULL;
   }
-  e->params = *params;
   memset (params->keys, 0, sizeof params->keys);
-  e->log = log;
-  image_spec_text (&e->params.volume.spec, e->name);
-  trail_init (&e->trail, audit, &e->params.volume.spec, e->params.keys,
-              e->params.volume.nr_keys);
-  export_keys_init (&e->keys);
-  pthread_mutex_init (&e->lock, NULL);
   return e;
 }
 
@@ -53,8 +70,13 @@ export_free (struct export *e)
   trail_destroy (&e->trail);
   for (size_t i = 0; i < VOLUME_LAYERS_MAX; i++)
     key_free (e->params.keys[i]);
+  unflushed_free (e->count);
+  access_free (&e->access);
+  pthread_cond_destroy (&e->changed);
   pthread_mutex_destroy (&e->lock);
   metrics_unref (e->metrics);
+  free (e->image);
+  free (e->name);
   free (e);
   return true;
 }
@@ -74,6 +96,8 @@ export_prepare (struct export *e, struct reason *why)
 void
 export_settle (struct export *e)
 {
+  if (atomic_exchange (&e->settled, true))
+    return;
   e->asks_again = export_keys_can_check (e);
 }
 
@@ -188,6 +212,8 @@ take_event (void *opaque, enum session_event event, int err,
   trail_session (&e->trail, event, err, why);
   switch (event) {
   case SESSION_EVENT_UNLOCKED:
+    export_settle (e); /* by now it is known */
+    /* fall through */
   case SESSION_EVENT_UNLOCK_FAILED:
     metrics_count (event == SESSION_EVENT_UNLOCKED
                        ? &e->metrics->opened
@@ -209,9 +235,22 @@ take_event (void *opaque, enum session_event event, int err,
   }
 }
 
-int
-export_start (struct export *e, struct unflushed *count,
-              const struct export_hooks *hooks)
+void
+export_start (struct export *e, const struct export_hooks *hooks)
+{
+  e->hooks = *hooks;
+}
+
+/* Not before a key was fetched is it known which can be asked for again. */
+static bool
+wants_checks (struct export *e)
+{
+  return atomic_load (&e->settled) ? e->asks_again : export_keys_may_check (e);
+}
+
+/* With the lock held, once there is a COUNT. */
+static int
+begin_session (struct export *e, struct unflushed *count, struct reason *why)
 {
   const struct session_params params = {
     .cluster = e->params.cluster,
@@ -220,95 +259,73 @@ export_start (struct export *e, struct unflushed *count,
     .fetch = fetch,
     .volume_key = take_volume_key,
     .explain = explain,
-    .check = e->asks_again ? check : NULL,
+    .check = wants_checks (e) ? check : NULL,
     .tried = tried,
     .recheck = e->params.recheck,
     .linger_ms = e->params.linger_ms >= 0 && export_keys_come_again (e)
                      ? e->params.linger_ms
                      : -1,
-    .behind = e->params.behind,
+    .behind = count ? e->params.behind : 0,
     .unflushed = count,
     .metrics = e->metrics,
     .event = take_event,
     .opaque = e,
   };
+  struct session *s = session_new (&params);
+  int r = s ? session_start (s) : -ENOMEM;
 
-  e->hooks = *hooks;
-  e->session = session_new (&params);
-  if (!e->session)
-    return -ENOMEM;
-  return session_start (e->session);
-}
-
-/* --- clients --- */
-
-/* Once for each time that the image was opened: without -r, which is not
- * known any earlier, writing was expected.
- */
-static void
-tell_readonly (struct export *e, const struct session_info *info)
-{
-  if (info->may_not_write &&
-      atomic_exchange (&e->told_readonly, info->generation) != info->generation)
-    e->log->error ("warning: serving %s read-only: the Ceph user's "
-                   "capabilities do not let it write",
-                   e->name);
-}
-
-int
-export_attach (struct export *e, struct export_client *c,
-               const struct peer *peer, bool readonly, struct reason *why)
-{
-  int r = session_wait (e->session, &c->info, why);
-
-  if (r < 0)
-    return r;
-  if (!readonly) /* else it cannot write in any case */
-    tell_readonly (e, &c->info);
-  session_client_open (e->session, &c->info, readonly, &c->session);
-  c->peer = *peer;
-  metrics_count (&e->metrics->connections);
-  trail_attach (&e->trail, peer);
-  pthread_mutex_lock (&e->lock);
-  c->next = e->clients;
-  e->clients = c;
-  pthread_mutex_unlock (&e->lock);
+  if (r < 0) {
+    session_free (s);
+    return reason_set (why, -r, "cannot start a thread: %s", strerror (-r));
+  }
+  e->count = count;
+  atomic_store (&e->session, s);
   return 0;
 }
 
-/* Take C off the list of those that have not left.  False: it was not there
- * any more.
- */
-static bool
-forget (struct export *e, const struct export_client *c)
+/* Opening the count may wait for another server: without the lock. */
+static int
+begin (struct export *e, struct reason *why)
 {
-  struct export_client **p;
-  bool found;
+  struct unflushed *count = NULL;
+  int r;
 
-  pthread_mutex_lock (&e->lock);
-  p = &e->clients;
-  while (*p && *p != c)
-    p = &(*p)->next;
-  found = *p != NULL;
-  if (found)
-    *p = c->next;
+  e->beginning = true;
   pthread_mutex_unlock (&e->lock);
-  return found;
+  r = e->hooks.open_count (e->hooks.opaque, e, &count, why);
+  pthread_mutex_lock (&e->lock);
+  e->beginning = false;
+  pthread_cond_broadcast (&e->changed);
+  if (r == 0 && atomic_load (&e->ending))
+    r = reason_set (why, ESHUTDOWN, "the server is shutting down");
+  if (r == 0)
+    r = begin_session (e, count, why);
+  if (r < 0)
+    unflushed_free (count);
+  return r;
 }
 
-void
-export_detach (struct export *e, struct export_client *c)
+int
+export_open (struct export *e, struct reason *why)
 {
-  if (!atomic_load (&e->ending)) /* else the session may be gone */
-    session_client_close (e->session, &c->session);
-  if (forget (e, c))
-    trail_detach (&e->trail, &c->peer, 0);
+  SCOPED_LOCK (&e->lock);
+  while (e->beginning)
+    pthread_cond_wait (&e->changed, &e->lock);
+  if (atomic_load (&e->session))
+    return 0;
+  if (atomic_load (&e->ending))
+    return reason_set (why, ESHUTDOWN, "the server is shutting down");
+  return begin (e, why);
 }
+
+/* --- how it is --- */
 
 enum session_condition
 export_condition (struct export *e)
 {
-  return e->session ? session_condition (e->session) : SESSION_IS_IDLE;
+  struct session *s = e->session;
+
+  return s ? session_condition (s) : SESSION_IS_IDLE;
 }
 
 const char *
@@ -326,32 +343,25 @@ export_condition_word (enum session_condition condition)
   return words[condition];
 }
 
-bool
-export_has_socket (struct export *e, uint64_t socket)
-{
-  const struct export_client *c;
-  bool found;
+/* --- the end --- */
 
-  pthread_mutex_lock (&e->lock);
-  for (c = e->clients; c && c->peer.socket != socket; c = c->next)
-    ;
-  found = c && socket != 0;
-  pthread_mutex_unlock (&e->lock);
-  return found;
-}
-
-/* At the end, when nbdkit calls no .close. */
+/* When nbdkit calls no .close: tell the trail that all have left.  Those that
+ * still wait for their session leave by themselves.
+ */
 static void
 detach_all (struct export *e)
 {
-  struct export_client *c;
+  struct export_client **p, *c;
   struct peer peer;
 
   do {
     pthread_mutex_lock (&e->lock);
-    c = e->clients;
+    p = &e->clients;
+    while (*p && !(*p)->attached)
+      p = &(*p)->next;
+    c = *p;
     if (c) {
-      e->clients = c->next;
+      *p = c->next;
       peer = c->peer;
     }
     pthread_mutex_unlock (&e->lock);
@@ -360,25 +370,55 @@ detach_all (struct export *e)
   } while (c);
 }
 
-/* --- the end --- */
-
 void
 export_hold (struct export *e)
 {
+  struct session *s;
+
+  pthread_mutex_lock (&e->lock); /* none begins from here on */
   atomic_store (&e->ending, true);
-  session_hold (e->session);
+  s = e->session;
+  pthread_mutex_unlock (&e->lock);
+  if (s)
+    session_hold (s);
+}
+
+void
+export_begin_stop (struct export *e, const struct deadline *deadline)
+{
+  export_hold (e);
+  if (e->session)
+    session_begin_stop (e->session, deadline);
 }
 
 int
 export_stop (struct export *e, const struct deadline *deadline,
              struct reason *why)
 {
-  const int r = session_stop (e->session, deadline, why);
+  int r = 0;
 
+  export_begin_stop (e, deadline);
+  if (e->session)
+    r = session_stop (e->session, deadline, why);
   detach_all (e);
   if (r < 0)
     trail_stop_failed (&e->trail, r, why);
   return r;
+}
+
+size_t
+export_held (struct export *e)
+{
+  struct session *s = e->session;
+
+  return s ? session_held (s) : 0;
+}
+
+void
+export_release (struct export *e, const struct deadline *deadline)
+{
+  if (e->session)
+    session_release (e->session, deadline);
 }
 
 void

@@ -78,17 +78,22 @@ export_keys_come_again (struct export *e)
 
 /* ---- what the keys are ---- */
 
-void
-export_keys_init (struct export_keys *keys)
+int
+export_keys_init (struct export_keys *keys, size_t nr)
 {
   memset (keys, 0, sizeof *keys);
+  keys->of = calloc (nr + 1, sizeof *keys->of);
+  if (!keys->of)
+    return -ENOMEM;
   pthread_mutex_init (&keys->lock, NULL);
+  return 0;
 }
 
 void
 export_keys_destroy (struct export_keys *keys)
 {
   secret_free (keys->salt);
+  free (keys->of);
   pthread_mutex_destroy (&keys->lock);
 }
 
@@ -340,6 +345,15 @@ export_keys_check (struct export *e, const struct image_identity *identity,
   for (size_t i = 0; i < VOLUME_LAYERS_MAX; i++)
     secret_free (now[i]);
   return result;
+}
+
+bool
+export_keys_may_check (const struct export *e)
+{
+  for (size_t i = 0; i < e->params.volume.nr_keys; i++)
+    if (!key_is_local (e->params.keys[i]))
+      return e->params.recheck.every_ms > 0;
+  return false;
 }
 
 bool

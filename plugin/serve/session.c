@@ -481,8 +481,14 @@ void
 session_client_open (struct session *s, const struct session_info *info,
                      bool readonly, struct session_client *c)
 {
-  c->generation = info->generation;
+  atomic_store (&c->generation, info->generation);
   behind_client_open (&s->behind, readonly || info->readonly, &c->behind);
+}
+
+void
+session_client_bar (struct session_client *c)
+{
+  atomic_store (&c->generation, 0);
 }
 
 void
@@ -495,31 +501,38 @@ session_client_close (struct session *s, const struct session_client *c)
   pthread_mutex_unlock (&s->lock);
 }
 
+void
+session_begin_stop (struct session *s, const struct deadline *deadline)
+{
+  SCOPED_LOCK (&s->lock);
+  if (atomic_load (&s->stopping))
+    return;
+  s->stop_by = *deadline;
+  atomic_store (&s->stopping, true);
+  requests_hold (&s->requests);
+  recheck_end (s->recheck);
+  atomic_store (&s->task.bounded, true); /* DEADLINE is its limit */
+  session_changed (s);
+  if (!s->started)
+    s->state = SESSION_STOPPED;
+}
+
 int
 session_stop (struct session *s, const struct deadline *deadline,
               struct reason *why)
 {
   const struct timespec abstime = deadline_timespec (deadline);
-  bool first, finish;
+  bool finish;
   int err = 0;
 
+  session_begin_stop (s, deadline);
   pthread_mutex_lock (&s->lock);
-  first = !atomic_load (&s->stopping);
-  if (first) {
-    s->stop_by = *deadline;
-    atomic_store (&s->stopping, true);
-    requests_hold (&s->requests);
-    recheck_end (s->recheck);
-    atomic_store (&s->task.bounded, true); /* DEADLINE is its limit */
-    session_changed (s);
-    if (!s->started)
-      s->state = SESSION_STOPPED;
-  }
   while (s->state != SESSION_STOPPED && !s->given_up && err == 0)
     err = pthread_cond_timedwait (&s->changed, &s->lock, &abstime);
   if (s->state != SESSION_STOPPED && !s->given_up)
     session_give_up (s, may_be_open (s));
-  finish = first && s->started && s->state == SESSION_STOPPED;
+  finish = s->started && s->state == SESSION_STOPPED && !s->finished;
+  s->finished = s->finished || finish;
   err = s->err;
   *why = s->why;
   pthread_mutex_unlock (&s->lock);

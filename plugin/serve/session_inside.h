@@ -68,6 +68,7 @@ struct session {
   unsigned users; /* connections, and threads that wait for the session */
   int64_t unused_since_ms; /* while USERS is 0 */
   bool given_up;
+  bool finished;    /* one call of session_stop ends the tasks */
   bool lost;        /* this client was blocklisted */
   bool look_failed; /* and the log says so */
   bool owns_lock;   /* the image's, when it was looked at last */

@@ -301,7 +301,8 @@ settings_complete (struct export_params *params, struct reason *why)
   if (params->volume.spec.image[0] == '\0')
     return reason_set (why, EINVAL,
                        "image= is missing: write it as "
-                       "[POOL/[NAMESPACE/]]IMAGE[@SNAP]");
+                       "[POOL/[NAMESPACE/]]IMAGE[@SNAP] (exports= serves "
+                       "many)");
   /* Another engine, at another start, would read noise from the holes. */
   if (params->punch && params->volume.engine != ENGINE_OPENSSL)
     return reason_set (why, EINVAL,

@@ -12,6 +12,7 @@ serve_sources += \
 	include/metrics_socket.h \
 	include/overlaps.h \
 	include/recheck.h \
+	include/registry.h \
 	include/session.h \
 	include/settings.h \
 	include/status.h \
@@ -24,6 +25,7 @@ serve_sources += \
 	plugin/serve/debts.c \
 	plugin/serve/crash_loss.c \
 	plugin/serve/export.c \
+	plugin/serve/export_clients.c \
 	plugin/serve/export_entry.c \
 	plugin/serve/export_file.c \
 	plugin/serve/export_keys.c \
@@ -39,6 +41,7 @@ serve_sources += \
 	plugin/serve/partial.c \
 	plugin/serve/recheck.c \
 	plugin/serve/refresh.c \
+	plugin/serve/registry.c \
 	plugin/serve/revocation.c \
 	plugin/serve/room.c \
 	plugin/serve/session.c \

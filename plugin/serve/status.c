@@ -32,7 +32,7 @@ count_clients (struct export *e)
 
   SCOPED_LOCK (&e->lock);
   for (const struct export_client *c = e->clients; c; c = c->next)
-    nr++;
+    nr += c->attached;
   return nr;
 }
 
@@ -49,7 +49,7 @@ export_status (struct export *e, struct export_status *ret)
     free (s.image);
     return -ENOMEM;
   }
-  if (e->session) {
+  if (e->session) { /* that stays once it is there */
     session_status (e->session, &s.session);
     s.condition = s.session.condition;
     s.opened = s.session.info.generation > 0;

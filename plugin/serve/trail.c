@@ -4,27 +4,32 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "trail.h"
 
-void
-trail_init (struct trail *t, struct audit *audit,
-            const struct image_spec *image, struct key *const *keys,
-            size_t nr_keys)
+int
+trail_init (struct trail *t, struct audit *audit, const char *image,
+            struct key *const *keys, size_t nr_keys)
 {
   memset (t, 0, sizeof *t);
+  t->asked = calloc (nr_keys + 1, sizeof *t->asked);
+  if (!t->asked)
+    return -ENOMEM;
   t->audit = audit;
-  image_spec_text (image, t->image);
+  t->image = image;
   t->keys = keys;
   t->nr_keys = nr_keys;
   pthread_mutex_init (&t->lock, NULL);
+  return 0;
 }
 
 void
 trail_destroy (struct trail *t)
 {
   pthread_mutex_destroy (&t->lock);
+  free (t->asked);
 }
 
 void

@@ -183,6 +183,33 @@ session_client_close (struct session *s, const struct session_client *c)
 }
 
 void
+session_client_bar (struct session_client *c)
+{
+  atomic_store (&c->generation, 0);
+}
+
+size_t
+session_held (struct session *s)
+{
+  (void)s;
+  return 0;
+}
+
+int
+session_release (struct session *s, const struct deadline *deadline)
+{
+  (void)s, (void)deadline;
+  return 0;
+}
+
+void
+session_begin_stop (struct session *s, const struct deadline *deadline)
+{
+  (void)deadline;
+  s->held = true;
+}
+
+void
 session_hold (struct session *s)
 {
   s->held = true;
@@ -217,7 +244,7 @@ session_keeps_key (struct session *s)
 bool
 session_free (struct session *s)
 {
-  if (s->busy)
+  if (s && s->busy)
     return false;
   free (s);
   return true;
@@ -265,6 +292,18 @@ static const struct logger logger = { .error = log_error,
 
 struct heard heard;
 
+static int
+open_count (void *opaque, struct export *e, struct unflushed **ret,
+            struct reason *why)
+{
+  (void)opaque, (void)e;
+  *ret = NULL;
+  heard.counts++;
+  return heard.count_answer < 0
+             ? reason_set (why, -heard.count_answer, "no count")
+             : 0;
+}
+
 static void
 hang_up (void *opaque, struct export *e)
 {
@@ -300,22 +339,38 @@ export_make (const char *image, size_t nr)
   params.volume.nr_keys = nr;
   for (size_t i = 0; i < nr; i++)
     params.keys[i] = &keys[i];
-  e = export_new (&params, NULL, &logger);
+  e = export_new (&params, NULL, NULL, &logger);
   assert_non_null (e);
   assert_null (params.keys[0]); /* they are the export's */
   return e;
 }
 
 static void
-begin (struct export *e, bool others)
+start (struct export *e, bool others)
 {
-  const struct export_hooks hooks = { .hang_up = hang_up,
+  const struct export_hooks hooks = { .open_count = open_count,
+                                      .hang_up = hang_up,
                                       .stuck = stuck,
                                       .others = others };
 
-  export_settle (e);
   export_relock (e);
-  assert_int_equal (export_start (e, NULL, &hooks), 0);
+  export_start (e, &hooks);
+}
+
+static void
+begin (struct export *e, bool others)
+{
+  struct reason why;
+
+  export_settle (e);
+  start (e, others);
+  assert_int_equal (export_open (e, &why), 0);
+}
+
+void
+export_wait_for_clients (struct export *e)
+{
+  start (e, true);
 }
 
 void

@@ -45,7 +45,8 @@ extern char last_error[1024];
 
 /* What the face was asked for, and by which export. */
 extern struct heard {
-  unsigned hung_up, stuck;
+  unsigned hung_up, stuck, counts;
+  int count_answer; /* of open_count */
   struct export *export;
 } heard;
 
@@ -55,6 +56,9 @@ extern void export_begin (struct export *e);
 
 /* The same, where the process serves others as well. */
 extern void export_begin_beside_others (struct export *e);
+
+/* The same, and its first client opens it. */
+extern void export_wait_for_clients (struct export *e);
 
 /* Stop it if it has begun, and free it. */
 extern void export_finish (struct export *e);

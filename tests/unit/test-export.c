@@ -9,6 +9,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -225,6 +226,154 @@ test_a_stop_that_fails_is_in_the_trail (void **state)
   export_finish (e);
 }
 
+/* --- who may have it --- */
+
+static int
+try_attach (struct export *e, struct export_client *c, int64_t uid, char *label)
+{
+  const struct peer peer = {
+    .uid = uid, .pid = 1, .socket = uid, .label = label
+  };
+  struct reason why;
+
+  return export_attach (e, c, &peer, false, &why);
+}
+
+/* Let in only those of the user UID. */
+static bool
+allow (struct export *e, int64_t uid, unsigned connections)
+{
+  struct access access = { .uids = malloc (sizeof (int64_t)),
+                           .nr_uids = 1,
+                           .connections = connections };
+
+  assert_non_null (access.uids);
+  access.uids[0] = uid;
+  return export_set_access (e, &access);
+}
+
+static void
+test_only_those_on_the_list_are_let_in (void **state)
+{
+  struct export *e = export_make ("p/i", 1);
+  const struct peer seven = { .uid = 7 }, eight = { .uid = 8 };
+  struct export_client c[2];
+
+  (void)state;
+  export_begin (e);
+  assert_false (allow (e, 7, 0));
+  assert_true (export_admits (e, &seven));
+  assert_false (export_admits (e, &eight));
+  assert_int_equal (try_attach (e, &c[0], 8, NULL), -ECONNREFUSED);
+  assert_int_equal (try_attach (e, &c[0], -1, NULL), -ECONNREFUSED);
+  assert_null (e->clients);
+  assert_int_equal (try_attach (e, &c[0], 7, NULL), 0);
+  export_finish (e);
+}
+
+static void
+test_a_user_has_so_many_connections (void **state)
+{
+  struct export *e = export_make ("p/i", 1);
+  struct access two = { .connections = 2 };
+  struct export_client c[4];
+
+  (void)state;
+  export_begin (e);
+  export_set_access (e, &two);
+  assert_int_equal (try_attach (e, &c[0], 7, NULL), 0);
+  assert_int_equal (try_attach (e, &c[1], 7, NULL), 0);
+  assert_int_equal (try_attach (e, &c[2], 7, NULL), -EUSERS);
+  assert_int_equal (try_attach (e, &c[2], 8, NULL), 0); /* another one */
+  export_detach (e, &c[0]);
+  assert_int_equal (try_attach (e, &c[3], 7, NULL), 0);
+  export_finish (e);
+}
+
+static void
+test_access_that_is_withdrawn (void **state)
+{
+  struct export *e = export_make ("p/i", 1);
+  struct export_client stays, goes;
+
+  (void)state;
+  export_begin (e);
+  assert_int_equal (try_attach (e, &stays, 7, NULL), 0);
+  assert_int_equal (try_attach (e, &goes, 8, NULL), 0);
+  assert_false (export_bars_socket (e, 8));
+  assert_true (allow (e, 7, 0));
+  assert_true (export_bars_socket (e, 8));
+  assert_false (export_bars_socket (e, 7));
+  assert_int_equal (goes.session.generation, 0); /* its requests fail */
+  assert_int_equal (stays.session.generation, e->session->info.generation);
+  assert_false (allow (e, 7, 0)); /* told once */
+  assert_true (export_bar (e));
+  assert_int_equal (stays.session.generation, 0);
+  assert_true (export_bars_socket (e, 7));
+  export_detach (e, &goes);
+  export_detach (e, &stays);
+  assert_false (export_bar (e));
+  export_finish (e);
+}
+
+static void
+test_nobody_writes_where_all_may_only_read (void **state)
+{
+  struct export *e = export_make ("p/i", 1);
+  struct export_client c;
+
+  (void)state;
+  e->params.readonly = true;
+  export_begin (e);
+  e->session->info.may_not_write = true;
+  attach (e, &c, 1);
+  assert_true (c.info.readonly);
+  assert_int_equal (nr_errors, 0); /* it was asked for */
+  export_finish (e);
+}
+
+/* --- the first client --- */
+
+static void
+test_the_first_client_opens_it (void **state)
+{
+  struct export *e = export_make ("p/i", 1);
+  struct export_client c[2];
+
+  (void)state;
+  export_wait_for_clients (e);
+  assert_null (e->session);
+  assert_int_equal (export_condition (e), SESSION_IS_IDLE);
+  heard.count_answer = -EINVAL;
+  assert_int_equal (try_attach (e, &c[0], 7, NULL), -EINVAL);
+  assert_null (e->session);
+  assert_null (e->clients);
+  heard.count_answer = 0;
+  assert_int_equal (try_attach (e, &c[0], 7, NULL), 0);
+  assert_int_equal (try_attach (e, &c[1], 7, NULL), 0);
+  assert_int_equal (heard.counts, 2);
+  assert_non_null (e->session);
+  export_finish (e);
+}
+
+static void
+test_nothing_opens_once_it_ends (void **state)
+{
+  const struct deadline now = deadline_in_ms (0, NULL);
+  struct export *e = export_make ("p/i", 1);
+  struct export_client c;
+  struct reason why;
+
+  (void)state;
+  export_wait_for_clients (e);
+  export_hold (e);
+  assert_int_equal (try_attach (e, &c, 7, NULL), -ESHUTDOWN);
+  assert_null (e->session);
+  assert_int_equal (export_stop (e, &now, &why), 0);
+  export_end (e);
+  assert_true (export_free (e));
+}
+
 /* A question to a KMS may hang until the process ends. */
 static void
 test_nothing_is_freed_under_a_thread_of_the_session (void **state)
@@ -258,6 +407,12 @@ main (void)
     cmocka_unit_test (
         test_a_user_who_may_not_write_is_told_once_for_each_opening),
     cmocka_unit_test (test_a_stop_that_fails_is_in_the_trail),
+    cmocka_unit_test (test_only_those_on_the_list_are_let_in),
+    cmocka_unit_test (test_a_user_has_so_many_connections),
+    cmocka_unit_test (test_access_that_is_withdrawn),
+    cmocka_unit_test (test_nobody_writes_where_all_may_only_read),
+    cmocka_unit_test (test_the_first_client_opens_it),
+    cmocka_unit_test (test_nothing_opens_once_it_ends),
     cmocka_unit_test (test_nothing_is_freed_under_a_thread_of_the_session),
   };
 

@@ -72,10 +72,7 @@ static struct trail trail;
 static void
 begin (const char *image, size_t nr)
 {
-  struct image_spec spec;
-
-  assert_int_equal (image_spec_parse (image, &spec, NULL), 0);
-  trail_init (&trail, audit, &spec, keys, nr);
+  assert_int_equal (trail_init (&trail, audit, image, keys, nr), 0);
   nr_written = 0;
 }
 

@@ -55,6 +55,7 @@ unit_tests = \
 	tests/unit/test-reason \
 	tests/unit/test-record \
 	tests/unit/test-recheck \
+	tests/unit/test-registry \
 	tests/unit/test-rehearsal \
 	tests/unit/test-secret \
 	tests/unit/test-sessions \
@@ -256,6 +257,9 @@ tests_unit_test_export_keys_SOURCES = \
 	tests/unit/test-export-keys.c
 tests_unit_test_export_keys_CFLAGS = $(unit_cflags)
 tests_unit_test_export_keys_LDADD = $(unit_ldadd)
+tests_unit_test_registry_SOURCES = $(export_fakes) tests/unit/test-registry.c
+tests_unit_test_registry_CFLAGS = $(unit_cflags)
+tests_unit_test_registry_LDADD = $(unit_ldadd)
 tests_unit_test_rehearsal_SOURCES = \
 	$(export_fakes) \
 	tests/unit/test-rehearsal.c
