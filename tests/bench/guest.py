@@ -162,6 +162,13 @@ class Machine:
                     text.append(f.read()[-1500:])
         return GuestError("the guest: %s\n%s" % (what, "\n".join(text)))
 
+    def ended(self):
+        """QEMU's exit status, once its port is closed; None: it runs."""
+        try:
+            return self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            return None
+
     def connect(self):
         self.attach()
         self.until("ready", self.boot_seconds)
@@ -204,8 +211,11 @@ class Machine:
                 more = self.port.recv(65536)
             except socket.timeout:
                 raise self.trouble("no answer in %g s" % seconds) from None
+            except ConnectionResetError:
+                more = b""
             if not more:
-                raise self.trouble("ended")
+                raise self.trouble("QEMU ended with status %s"
+                                   % self.ended())
             self.buffer += more
 
     def call(self, argv, seconds):

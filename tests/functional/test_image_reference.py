@@ -127,7 +127,7 @@ def test_a_reference_outside_its_prefix(servers, images, profiles, reference):
 
 @pytest.mark.parametrize("text, word", [
     ("", "JSON"), ("{", "JSON"), ("[]", "object"), ("null", "JSON"),
-    ("{}", "missing"), ("[" * 10000, "deeper"), ("\x80", "JSON"),
+    ("{}", "missing"), ("[" * 10000, "nested"), ("\x80", "JSON"),
     ('{"version":1,"version":1}', "twice"),
     ('{"address":"https://evil.example"}', "address"),
     ('{"namespace":"x"}', "namespace"), ('{"ca_file":"/x"}', "ca_file"),
