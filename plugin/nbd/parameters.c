@@ -423,12 +423,19 @@ settle_conf (void)
   return parse_conf (conf);
 }
 
-/* With names, what is for one image stands in the file. */
+/* With names, what is for one image stands in the file; and the trouble of one
+ * must not end the others.
+ */
 static int
 check_alone (void)
 {
   const struct export_params *e = &parameters.export;
 
+  if (parameters.exit_on_failure) {
+    nbdkit_error ("on-failure=exit is for image=: with exports= the failure "
+                  "of one image would end the others");
+    return -1;
+  }
   if (!e->volume.spec.image[0] && e->volume.nr_keys == 0)
     return 0;
   nbdkit_error ("%s= and exports= exclude each other: the exports file says "

@@ -274,6 +274,18 @@ test_metrics_are_for_a_file_and_a_socket (void **state)
 }
 
 static void
+test_a_server_of_several_images_outlives_one (void **state)
+{
+  (void)state;
+  expect_refused ("on-failure", "restart", "must be stay or exit");
+  begin ();
+  give ("on-failure", "exit");
+  assert_true (parameters.exit_on_failure);
+  give ("exports", "/etc/rbdcrypt/exports.json");
+  expect_incomplete ("on-failure=exit is for image=");
+}
+
+static void
 test_how_long_a_volume_lingers (void **state)
 {
   static const struct {
@@ -501,6 +513,7 @@ main (void)
     cmocka_unit_test (test_sizes),
     cmocka_unit_test (test_seconds),
     cmocka_unit_test (test_metrics_are_for_a_file_and_a_socket),
+    cmocka_unit_test (test_a_server_of_several_images_outlives_one),
     cmocka_unit_test (test_how_long_a_volume_lingers),
     cmocka_unit_test (test_only_keys_may_come_again),
     cmocka_unit_test (test_a_key_for_each_layer),
