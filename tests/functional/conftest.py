@@ -27,6 +27,7 @@ from lab import logins as logins_  # noqa: E402
 from lab import qemu, records  # noqa: E402
 from lab import stage as stage_  # noqa: E402
 from lab.openbao import FIELD  # noqa: E402
+from lab.turns import Turns  # noqa: E402
 from lab.programs import preload  # noqa: E402
 from lab.volume import Volume  # noqa: E402
 
@@ -323,6 +324,13 @@ def sealed(bao):
     """sealed() seals; it is unsealed at the end in any case."""
     yield bao.seal
     bao.unseal()
+
+
+@pytest.fixture
+def turns():
+    """The host's, for costly unlocks: see lab/turns.py."""
+    with Turns() as t:
+        yield t
 
 
 @pytest.fixture

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Servers that start together do not take all of a host's memory."""
 
-import contextlib
 import os
-import socket
 import time
 
 import pytest
@@ -23,38 +21,9 @@ def hungry(images):
         "--pbkdf-force-iterations", "4", "--pbkdf-parallel", "1"))
 
 
-def bound(name):
-    """A socket that holds the abstract NAME, or None."""
-    s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        s.bind("\0" + name)
-        return s
-    except OSError:
-        s.close()
-        return None
-
-
-@pytest.fixture
-def hold():
-    """hold(FIRST): take the turns from number FIRST on.
-
-    The turns are the host's: two runs of these tests go one by one.
-    """
-    with contextlib.ExitStack() as stack:
-        def take_name(name, seconds):
-            stack.enter_context(
-                lab.await_(lambda: bound(name), seconds, name))
-
-        def take(first):
-            for n in range(first, max(os.cpu_count(), first) + 1):
-                take_name("rbdcrypt-unlock-%d" % n, 60)
-        take_name("rbdcrypt-tests-unlock-turns", 150)
-        yield take
-
-
 @pytest.mark.timeout(300)
-def test_unlocks_take_turns(servers, hungry, hold, key):
-    hold(1)  # one is left
+def test_unlocks_take_turns(servers, hungry, turns, key):
+    turns.hold(1)  # one is left
     started = [servers.begin(hungry(), key, options=[
         "-v", "-D", "rbdcrypt.session=1"]) for _ in range(4)]
     most, waiting = 0, list(started)
@@ -77,8 +46,8 @@ def test_unlocks_take_turns(servers, hungry, hold, key):
 
 
 @pytest.mark.timeout(300)
-def test_the_wait_is_bounded_and_can_be_ended(servers, hungry, hold, key):
-    hold(0)  # none is left
+def test_the_wait_is_bounded_and_can_be_ended(servers, hungry, turns, key):
+    turns.hold(0)  # none is left
     verbose = ["-v", "-D", "rbdcrypt.session=1"]
     patient = servers.start(hungry(), key, options=verbose)
     other = servers.start(hungry(), key)
