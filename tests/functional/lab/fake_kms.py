@@ -189,20 +189,22 @@ def after_the_first(first, later):
     return reply
 
 
-def _copy(source, sink):
+def _copy(source, sink, delay=0):
     with contextlib.suppress(OSError):
         while True:
             data = source.recv(65536)
             if not data:
                 break
+            time.sleep(delay)
             sink.sendall(data)
     with contextlib.suppress(OSError):
         sink.shutdown(socket.SHUT_WR)
 
 
-def join(a, b):
-    """Carry bytes both ways until both ends have closed."""
-    back = threading.Thread(target=_copy, args=(b, a), daemon=True)
+def join(a, b, delay=0):
+    """Carry bytes both ways until both ends have closed; those of B take
+    DELAY seconds."""
+    back = threading.Thread(target=_copy, args=(b, a, delay), daemon=True)
     back.start()
     _copy(a, b)
     back.join(15)
@@ -210,11 +212,13 @@ def join(a, b):
 
 class Way:
     """The way to a real server at ADDRESS.  The connections in HELD (the
-    first is 1) get nowhere until release()."""
+    first is 1) get nowhere until release(), and answers take DELAY
+    seconds."""
 
-    def __init__(self, address, held=()):
+    def __init__(self, address, held=(), delay=0):
         self.target = ("127.0.0.1", int(address.rsplit(":", 1)[1]))
         self.held = held
+        self.delay = delay
         self.waiting = 0
         self.connections = 0
         self.released = threading.Event()
@@ -255,7 +259,7 @@ class Way:
             if self.ending.is_set():
                 return
             with socket.create_connection(self.target, 10) as server:
-                join(connection, server)
+                join(connection, server, self.delay)
 
 
 class Proxy:
