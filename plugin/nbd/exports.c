@@ -274,3 +274,48 @@ exports_free (void)
   single = NULL;
   return true;
 }
+
+/* --- instead of serving --- */
+
+struct checked {
+  struct export **all;
+  size_t nr, room;
+};
+
+static void
+count_one (void *arg, struct export *e)
+{
+  (void)e;
+  ((struct checked *)arg)->room++;
+}
+
+static void
+note_one (void *arg, struct export *e)
+{
+  struct checked *c = arg;
+
+  if (c->nr < c->room)
+    c->all[c->nr++] = e;
+}
+
+int
+exports_check (void)
+{
+  struct checked c = { .all = NULL };
+  int r = 0;
+
+  if (single) /* was rehearsed */
+    return 0;
+  exports_each (count_one, &c);
+  c.all = calloc (c.room + 1, sizeof *c.all);
+  if (!c.all)
+    return out_of_memory ();
+  exports_each (note_one, &c);
+  for (size_t i = 0; i < c.nr; i++) {
+    if (rehearse (c.all[i]) == -1)
+      r = -1;
+    export_rehearsed_free (&c.all[i]->rehearsed);
+  }
+  free (c.all);
+  return r;
+}

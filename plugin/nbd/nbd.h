@@ -106,6 +106,12 @@ extern exports_each_fn exports_each;
 /* False: a thread of one of them may still use what they borrowed. */
 extern bool exports_free (void);
 
+/* Of check=yes, after exports_prepare: what a start leaves to the clients of each
+ * export is tried for all of them.  0, or -1 after nbdkit_error for each that
+ * fails.
+ */
+extern int exports_check (void);
+
 /* --- errors.c --- */
 
 extern const struct logger nbdkit_logger;

@@ -66,15 +66,18 @@ rbdcrypt_dump_plugin (void)
   printf ("rbdcrypt_profile_types=%s\n", key_profile_types ());
 }
 
-/* Nothing was wrong.  nbdkit has opened no socket yet, and itself ends from
- * here, by exit, when something was; logins_guard ends the logins then.
+/* nbdkit has opened no socket yet, and itself ends from here, by exit, when
+ * something is wrong; logins_guard ends the logins then.
  */
 static void
 end_check (void)
 {
-  puts ("rbdcrypt: check: nothing is wrong");
+  const int r = exports_check ();
+
+  if (r == 0)
+    puts ("rbdcrypt: check: nothing is wrong");
   audit_close (audit);
-  exit (EXIT_SUCCESS);
+  exit (r == 0 ? EXIT_SUCCESS : EXIT_FAILURE);
 }
 
 static int

@@ -553,6 +553,7 @@ rehearse (struct export *e)
 {
   const int64_t limit_ms = REHEARSAL_SECONDS * 1000;
   struct child child = { .export = e, .parent = getpid () };
+  char name[REASON_NAME_MAX];
   struct reason why;
   int socks[2], r;
   pid_t pid;
@@ -583,6 +584,8 @@ rehearse (struct export *e)
     return 0;
   if (e)
     export_rehearsed_free (&e->rehearsed);
+  if (e && parameters.exports)
+    reason_prefix (&why, "export \"%s\"", reason_name (name, e->name));
   nbdkit_error ("%s", why.text);
   if (r == -EACCES && parameters.exit_on_failure)
     exit (EXIT_REFUSED); /* nbdkit would do the same, with 1 */

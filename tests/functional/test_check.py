@@ -3,11 +3,12 @@
 nothing is served."""
 
 import os
+import re
 
 import pytest
 
 import lab
-from lab import fake_kms
+from lab import exports, fake_kms
 from lab.servers import names, served
 from lab.trail import of, read
 
@@ -125,6 +126,31 @@ def test_warnings_are_told_and_are_no_errors(servers, encrypted, bao, logins,
     warning, last = server.lines()
     assert "warning: not all addresses of OpenBao answer: " + nobody in warning
     assert last == WELL
+
+
+def test_each_export_is_tried(servers, images, key, files):
+    """A start leaves an image that is missing to its clients."""
+    ref, wrong = key[len("key="):], "file:" + files("wrong", "wrong")
+    entries = {"good": {"image": str(images.luks()), "key": ref},
+               "plain": {"image": str(images.luks()), "key": "none"}}
+
+    def parameters():
+        return "exports=" + files("exports.json", exports.text(entries))
+    well(servers, parameters())
+    entries.update({"gone": {"image": "rbd/no-such-image", "key": ref},
+                    "shut": {"image": str(images.costly()), "key": wrong}})
+    server = servers.begin(parameters(), "check=yes")
+    assert server.wait(lab.UNLOCK_LIMIT) == 1, server.stderr()
+    told = {re.search('export "(.*?)"', s).group(1): s
+            for s in server.lines()}
+    assert sorted(told) == ["gone", "shut"], server.stderr()
+    assert "no-such-image" in told["gone"] and "keyslot" in told["shut"]
+    servers.forget(server)
+
+
+def test_broken_exports_file(servers, files):
+    names(servers.refused("exports=" + files("exports.json", '{"exports": '),
+                          "check=yes"), "exports.json")
 
 
 # ---------------------------------------------------------------------
