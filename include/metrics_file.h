@@ -5,8 +5,8 @@
  * that nobody reads half of it.
  *
  * A file that cannot be written is logged once, and tried again; nothing else
- * waits for it.  An orderly end removes the file.  A server that is killed
- * leaves it: its age must be watched.
+ * waits for it.  A server that is killed leaves the file: its age must be
+ * watched.
  */
 
 #ifndef RBDCRYPT_METRICS_FILE_H
@@ -33,8 +33,8 @@ extern int
 metrics_file_start (const char *path, gid_t group, const struct daemon *daemon,
                     const struct logger *log, struct metrics_file **ret);
 
-/* From here on no export is looked at.  Remove the file and free F.  A disk
- * that hangs beyond DEADLINE keeps both.  NULL is allowed.
+/* From here on no export is looked at.  Write no more, and free F, unless a
+ * disk hangs beyond DEADLINE.  The file stays.  NULL is allowed.
  */
 extern void
 metrics_file_end (struct metrics_file *f, const struct deadline *deadline);

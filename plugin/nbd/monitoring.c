@@ -99,3 +99,11 @@ monitoring_end (void)
   metrics_file_end (monitoring.file, &deadline);
   monitoring.file = NULL;
 }
+
+/* What a failure leaves grows old, and is noticed by that. */
+void
+monitoring_remove (void)
+{
+  if (parameters.metrics.file)
+    unlink (parameters.metrics.file);
+}

@@ -202,6 +202,9 @@ extern void monitoring_start (void);
 /* From here on no export is looked at. */
 extern void monitoring_end (void);
 
+/* After a good end: nothing is left that could be taken for news. */
+extern void monitoring_remove (void);
+
 /* --- count.c --- */
 
 /* Open the count of unflushed bytes of E, after the fork and the change of
@@ -263,9 +266,9 @@ extern void shutdown_await_cut (void);
 extern void shutdown_before_abort (void);
 
 /* Stop the exports if that has not happened, and end the watch.  When
- * data may be lost the process will exit with a failure.
+ * data may be lost the process will exit with a failure.  True: all is well.
  */
-extern void shutdown_finish (void);
+extern bool shutdown_finish (void);
 
 /* --- notify.c --- */
 

@@ -136,7 +136,8 @@ static void
 rbdcrypt_cleanup (void)
 {
   monitoring_end ();
-  shutdown_finish ();
+  if (shutdown_finish ())
+    monitoring_remove ();
 }
 
 /* A client that is closed before it has asked for anything comes again. */

@@ -451,11 +451,11 @@ exit_with_failure (void)
   exit_at_once (exit_status ());
 }
 
-void
+bool
 shutdown_finish (void)
 {
   if (!watch.watching)
-    return;
+    return false;
   atomic_store (&watch.cleaning, true);
   shutdown_begin (); /* "nbdkit -s" and exitlast send no signal */
   pthread_join (watch.watcher, NULL);
@@ -466,4 +466,5 @@ shutdown_finish (void)
   if (watch.err == 0)
     for (struct export *e = next_export (NULL); e; e = next_export (e))
       export_end (e);
+  return exit_status () == EXIT_SUCCESS;
 }

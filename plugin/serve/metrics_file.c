@@ -196,8 +196,6 @@ metrics_file_end (struct metrics_file *f, const struct deadline *deadline)
   pthread_mutex_lock (&f->lock);
   f->ended = true;
   pthread_mutex_unlock (&f->lock);
-  if (task_remove (&f->task, deadline) < 0)
-    return;
-  unlink (f->path);
-  free_file (f);
+  if (task_remove (&f->task, deadline) == 0)
+    free_file (f);
 }

@@ -357,6 +357,18 @@ def test_a_killed_server_leaves_the_file(servers, plain, tmp_path):
     assert path.exists()
 
 
+def test_a_server_that_failed_leaves_the_file(volume, tmp_path):
+    """on-failure=exit: a volume whose key was revoked does not vanish from
+    what is watched."""
+    path = tmp_path / "a.prom"
+    server = volume.start("metrics=%s" % path, "on-failure=exit")
+    server.expected_status = None
+    lab.await_(path.exists, 10, "the file")
+    volume.remove_policy()
+    assert server.wait(30) == 77
+    assert path.exists()
+
+
 @pytest.fixture
 def full(tmp_path):
     """A file system of one page, which is full."""

@@ -13,6 +13,7 @@ Each file is one of these things:
     classes questions hostile                    what they answer, and when
     logins castellan ceph_csi records bound      how a key is found
     volume load fio                              a key that is taken away
+    metrics prometheus                           those who watch a server
     documents stage                              examples, and where they run
 
 What nearly every test needs is here under a short name; the rest is imported
