@@ -19,6 +19,8 @@
  */
 struct export_status {
   char *name, *image;
+  unsigned generation; /* of those that its name has stood for */
+  bool retired;        /* the name stands for another one, or for none */
   enum session_condition condition;
   bool opened; /* once at least: the rest is known */
   struct session_status session;

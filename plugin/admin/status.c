@@ -189,6 +189,17 @@ sum_requests (const json_t *export, const char *member)
   return json_real (sum);
 }
 
+/* Its name stands for another one, or for none: its clients still have it. */
+static void
+print_former (char cell[CELL_MAX], const json_t *export)
+{
+  char name[CELL_MAX], generation[CELL_MAX];
+
+  snprintf (name, sizeof name, "%s", cell);
+  print_cell (generation, json_object_get (export, "generation"), NUMBER);
+  snprintf (cell, CELL_MAX, "%.20s (former %.8s)", name, generation);
+}
+
 static void
 print_row (const json_t *export, const int widths[NR_COLUMNS],
            int longest[NR_COLUMNS])
@@ -206,6 +217,8 @@ print_row (const json_t *export, const int widths[NR_COLUMNS],
     snprintf (cell, sizeof cell, "%s", c->title);
     if (export)
       print_cell (cell, value, c->form);
+    if (i == 0 && json_is_true (json_object_get (export, "retired")))
+      print_former (cell, export);
     length = strlen (cell);
     if (longest)
       longest[i] = length > longest[i] ? length : longest[i];

@@ -32,9 +32,56 @@ struct text {
   FILE *out;
   bool openmetrics;
   const struct daemon_status *status;
-  char **labels; /* of each export: daemon="...",export="..." */
-  size_t nr;     /* exports that fit */
+  struct export_status *exports; /* one for each name, borrowed */
+  size_t nr_names;
+  char **labels; /* of each: daemon="...",export="..." */
+  size_t nr;     /* of those that fit */
 };
+
+/* --- one export for each name --- */
+
+/* The youngest first. */
+static int
+compare (const void *one, const void *other)
+{
+  const struct export_status *a = one, *b = other;
+  const int by_name = strcmp (a->name, b->name);
+
+  return by_name != 0 ? by_name
+                      : (a->generation < b->generation) -
+                            (a->generation > b->generation);
+}
+
+/* Generations of a name share their counters, and no sample may come twice:
+ * the youngest tells its state, and what clients the others still have is
+ * added.  0 or -1: memory is short.
+ */
+static int
+merge_generations (struct text *t)
+{
+  const struct daemon_status *s = t->status;
+  struct export_status *to;
+
+  t->exports = calloc (s->nr + 1, sizeof *t->exports);
+  if (!t->exports)
+    return -1;
+  if (s->nr > 0)
+    memcpy (t->exports, s->exports, s->nr * sizeof *t->exports);
+  qsort (t->exports, s->nr, sizeof *t->exports, compare);
+  for (size_t i = 0; i < s->nr; i++) {
+    const struct export_status *e = &t->exports[i];
+
+    to = t->nr_names > 0 ? &t->exports[t->nr_names - 1] : NULL;
+    if (!to || strcmp (to->name, e->name) != 0)
+      t->exports[t->nr_names++] = *e;
+    else {
+      to->clients += e->clients;
+      to->session.unflushed += e->session.unflushed;
+      to->opened = to->opened || e->opened;
+    }
+  }
+  return 0;
+}
 
 /* --- labels --- */
 
@@ -95,26 +142,26 @@ make_labels (const struct daemon *daemon, const char *export)
 static void
 free_labels (struct text *t)
 {
-  for (size_t i = 0; t->labels && i < t->status->nr; i++)
+  for (size_t i = 0; t->labels && i < t->nr_names; i++)
     free (t->labels[i]);
   free (t->labels);
+  free (t->exports);
 }
 
 /* 0 or -1: memory is short. */
 static int
 make_all_labels (struct text *t)
 {
-  const struct daemon_status *s = t->status;
   size_t room = TEXT_MAX;
 
-  t->labels = calloc (s->nr + 1, sizeof *t->labels);
-  for (size_t i = 0; t->labels && i < s->nr; i++) {
+  t->labels = calloc (t->nr_names + 1, sizeof *t->labels);
+  for (size_t i = 0; t->labels && i < t->nr_names; i++) {
     size_t cost;
 
-    t->labels[i] = make_labels (s->daemon, s->exports[i].name);
+    t->labels[i] = make_labels (t->status->daemon, t->exports[i].name);
     if (!t->labels[i])
       return -1;
-    cost = (s->exports[i].opened ? LINES_OF_EXPORT : 6) *
+    cost = (t->exports[i].opened ? LINES_OF_EXPORT : 6) *
            (LINE_MAX_BYTES + strlen (t->labels[i]));
     if (cost > room)
       break;
@@ -258,7 +305,7 @@ print_families (struct text *t)
   for (size_t f = 0; f < sizeof families / sizeof families[0]; f++) {
     begin (t, families[f].name, families[f].type, families[f].help);
     for (size_t i = 0; i < t->nr; i++) {
-      const struct sample s = families[f].of (&t->status->exports[i]);
+      const struct sample s = families[f].of (&t->exports[i]);
 
       if (s.none)
         continue;
@@ -278,7 +325,7 @@ print_unlocks (struct text *t)
   begin (t, name, "histogram",
          "What unlocking the volume took, without the wait for a turn.");
   for (size_t i = 0; i < t->nr; i++) {
-    const struct export_status *e = &t->status->exports[i];
+    const struct export_status *e = &t->exports[i];
     const struct histogram_view h = histogram_view (&e->metrics->unlocks);
 
     if (e->opened)
@@ -313,7 +360,7 @@ static void
 print_number (struct text *t, const char *name, enum number which)
 {
   for (size_t i = 0; i < t->nr; i++) {
-    const struct export_status *e = &t->status->exports[i];
+    const struct export_status *e = &t->exports[i];
 
     for (size_t op = 0; e->opened && op < METRICS_OPS; op++)
       fprintf (t->out, "%s{%s,op=\"%s\"} %" PRIu64 "\n", name, t->labels[i],
@@ -326,7 +373,7 @@ static void
 print_durations (struct text *t, const char *name)
 {
   for (size_t i = 0; i < t->nr; i++) {
-    const struct export_status *e = &t->status->exports[i];
+    const struct export_status *e = &t->exports[i];
 
     for (size_t op = 0; e->opened && op < METRICS_OPS; op++) {
       const struct histogram_view h =
@@ -411,11 +458,12 @@ print_daemon (struct text *t, const char *daemon)
   fprintf (t->out, "rbdcrypt_start_time_seconds{%s} %lld\n", daemon,
            (long long)s->daemon->started);
   begin (t, "rbdcrypt_exports", "gauge", "Exports that are configured.");
-  fprintf (t->out, "rbdcrypt_exports{%s} %zu\n", daemon, s->nr + s->left_out);
+  fprintf (t->out, "rbdcrypt_exports{%s} %zu\n", daemon,
+           t->nr_names + s->left_out);
   begin (t, "rbdcrypt_exports_left_out", "gauge",
          "Exports for which there was no room here.");
   fprintf (t->out, "rbdcrypt_exports_left_out{%s} %zu\n", daemon,
-           s->nr + s->left_out - t->nr);
+           t->nr_names + s->left_out - t->nr);
 }
 
 char *
@@ -426,7 +474,7 @@ exposition (const struct daemon_status *status, bool openmetrics)
   size_t length;
   bool failed;
 
-  if (daemon && make_all_labels (&t) == 0)
+  if (daemon && merge_generations (&t) == 0 && make_all_labels (&t) == 0)
     t.out = open_memstream (&text, &length);
   failed = !t.out;
   if (t.out) {

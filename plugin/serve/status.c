@@ -54,6 +54,8 @@ export_status (struct export *e, struct export_status *ret)
     s.condition = s.session.condition;
     s.opened = s.session.info.generation > 0;
   }
+  s.generation = e->generation;
+  s.retired = e->retired;
   s.clients = count_clients (e);
   s.metrics = metrics_ref (e->metrics);
   *ret = s;

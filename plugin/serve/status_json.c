@@ -63,8 +63,9 @@ export_json (const struct export_status *e)
 {
   struct metrics *m = e->metrics;
   json_t *o = json_pack (
-      "{s:s, s:s, s:s, s:i, s:I, s:I, s:I}", "name", e->name, "image", e->image,
-      "state", export_condition_word (e->condition), "clients", e->clients,
+      "{s:s, s:s, s:i, s:b, s:s, s:i, s:I, s:I, s:I}", "name", e->name, "image",
+      e->image, "generation", e->generation, "retired", e->retired, "state",
+      export_condition_word (e->condition), "clients", e->clients,
       "connections", (json_int_t)atomic_load (&m->connections), "opens",
       (json_int_t)atomic_load (&m->opened), "open_failures",
       (json_int_t)atomic_load (&m->open_failures));

@@ -14,6 +14,7 @@ import nbd
 import pytest
 
 import lab
+from lab import exports
 from lab.client import fails
 from lab.metrics import Metrics, ask, parse
 
@@ -185,6 +186,29 @@ def test_a_revoked_key_is_seen(volume, metrics):
         return metrics.value("open_failures_total") >= 1
     lab.await_(asked_again, 20, "another attempt", every=0.5)
     assert metrics.value("state", "state=revoked") == 1
+
+
+def test_each_export_has_its_own(servers, images, tmp_path, command, metrics):
+    """What was never opened is two words."""
+    file = tmp_path / "exports.json"
+    file.write_text(exports.text({
+        name: {"image": images.plain().spec, "key": "none"}
+        for name in ("one", "other")}))
+    server = servers.start("exports=%s" % file, metrics.argument)
+    assert metrics.value("exports") == 2
+    with server.connect(export="one") as c:
+        c.read(512, 0)
+        assert metrics.value("requests_total", "op=read") == 1
+        assert metrics.value("state", "export=one", "state=serving") == 1
+        assert metrics.value("state", "export=other", "state=idle") == 1
+        assert metrics.values("clients", "export=other") == [0]
+        assert [k for k in parse(metrics.text()) if "export=other" in k
+                and k[0] in ("rbdcrypt_engine", "rbdcrypt_requests_total")] \
+            == []
+        out = lab.run(command, "status", metrics.path).stdout.decode()
+        states = {row.split()[0]: row.split()[1]
+                  for row in out.splitlines()[-2:]}
+        assert states == {"one": "serving", "other": "idle"}, out
 
 
 def test_a_login_that_ends_is_seen_coming(volume, metrics):

@@ -24,13 +24,23 @@
 static struct export *exports[2];
 static size_t nr_exports;
 static size_t repeated = 1;
+static bool former; /* all but the last have retired */
 
 static void
 each (void (*fn) (void *arg, struct export *e), void *arg)
 {
   for (size_t n = 0; n < repeated; n++)
-    for (size_t i = 0; i < nr_exports; i++)
+    for (size_t i = 0; i < nr_exports; i++) {
+      if (former) {
+        exports[i]->generation = n + 1;
+        exports[i]->retired = n == 0;
+        exports[i]->session->status.condition =
+            n == 0 ? SESSION_IS_SERVING : SESSION_IS_OPENING;
+      }
+      else if (repeated > 1)
+        snprintf (exports[i]->name, strlen (exports[i]->name) + 1, "%06zu", n);
       fn (arg, exports[i]);
+    }
 }
 
 static const struct daemon a_daemon = { .name = "tenant-a",
@@ -264,13 +274,44 @@ test_openmetrics_names_families_without_total (void **state)
   end ();
 }
 
+/* Prometheus refuses a sample that comes twice. */
+static void
+test_generations_of_a_name_are_one (void **state)
+{
+  struct daemon_status s;
+  char *t;
+
+  (void)state;
+  begin (NULL);
+  exports[0]->session->status.info.generation = 1;
+  exports[0]->session->status.unflushed = 10;
+  former = true;
+  repeated = 2;
+  t = text (false);
+  assert_line (t, "rbdcrypt_exports{daemon=\"tenant-a\"} 1");
+  assert_line (t, "rbdcrypt_unflushed_bytes{daemon=\"tenant-a\",export=\"p/i\"}"
+                  " 20");
+  assert_lacks (t, "state=\"serving\"");
+  assert_line (t, "rbdcrypt_state{daemon=\"tenant-a\",export=\"p/i\","
+                  "state=\"opening\"} 1");
+  free (t);
+  assert_int_equal (daemon_status (&a_daemon, &s), 0);
+  t = status_json (&s);
+  daemon_status_clear (&s);
+  assert_non_null (strstr (t, "\"generation\":1,\"retired\":true"));
+  assert_non_null (strstr (t, "\"generation\":2,\"retired\":false"));
+  free (t);
+  former = false;
+  end ();
+}
+
 static void
 test_too_many_exports_are_left_out_and_counted (void **state)
 {
   char *t;
 
   (void)state;
-  begin (NULL);
+  begin ("number");
   repeated = STATUS_EXPORTS_MAX + 5;
   t = text (false);
   assert_line (t, "rbdcrypt_exports{daemon=\"tenant-a\"} 10005");
@@ -346,6 +387,7 @@ main (void)
     cmocka_unit_test (test_a_hostile_name_stays_inside_its_label),
     cmocka_unit_test (test_long_names_are_cut_and_stay_different),
     cmocka_unit_test (test_openmetrics_names_families_without_total),
+    cmocka_unit_test (test_generations_of_a_name_are_one),
     cmocka_unit_test (test_too_many_exports_are_left_out_and_counted),
     cmocka_unit_test (test_json_tells_the_same),
   };
