@@ -27,14 +27,14 @@ def test_unlocks_take_turns(servers, hungry, turns, key):
     started = [servers.begin(hungry(), key, options=[
         "-v", "-D", "rbdcrypt.session=1"]) for _ in range(4)]
     most, waiting = 0, list(started)
-    end = time.monotonic() + 150
-    while waiting and time.monotonic() < end:
+
+    def opened():
+        nonlocal most
         most = max(most, sum(resident(s.pid) for s in started))
-        for s in list(waiting):
-            if os.path.exists(s.pidfile) and os.path.getsize(s.pidfile) \
-                    and "session open" in s.stderr():
-                waiting.remove(s)
-    assert waiting == []
+        waiting[:] = [s for s in waiting if not os.path.exists(s.pidfile)
+                      or "session open" not in s.stderr()]
+        return waiting == []
+    lab.await_(opened, 150, "each has had its turn")
     for s in started:
         with s.connect() as c:
             c.read(4096, 0)
