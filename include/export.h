@@ -139,7 +139,8 @@ struct export
   struct export_params params; /* the keys are this export's */
   char *name;                  /* what its clients ask for, or the image */
   char *image;                 /* as text */
-  const struct logger *log;
+  struct logger logger;
+  const struct logger *log; /* that one */
   struct export_hooks hooks;
   struct trail trail;
   struct export_keys keys;

@@ -10,12 +10,16 @@
 #ifndef RBDCRYPT_LOGGER_H
 #define RBDCRYPT_LOGGER_H
 
+/* LOG is the logger itself. */
 struct logger {
-  void (*error) (const char *fmt, ...) __attribute__ ((format (printf, 1, 2)));
+  void (*error) (const struct logger *log, const char *fmt, ...)
+      __attribute__ ((format (printf, 2, 3)));
   /* For nbdkit -v, and for -D rbdcrypt.session=1 in addition. */
-  void (*verbose) (const char *fmt, ...)
-      __attribute__ ((format (printf, 1, 2)));
-  void (*debug) (const char *fmt, ...) __attribute__ ((format (printf, 1, 2)));
+  void (*verbose) (const struct logger *log, const char *fmt, ...)
+      __attribute__ ((format (printf, 2, 3)));
+  void (*debug) (const struct logger *log, const char *fmt, ...)
+      __attribute__ ((format (printf, 2, 3)));
+  const char *of; /* which of several exports this is about, or NULL */
 };
 
 #endif /* RBDCRYPT_LOGGER_H */

@@ -32,20 +32,21 @@ admin_step (const struct command *command, const char *fmt, ...)
   va_end (args);
 }
 
-static void __attribute__ ((format (printf, 1, 2)))
-log_error (const char *fmt, ...)
+static void __attribute__ ((format (printf, 2, 3)))
+log_error (const struct logger *log, const char *fmt, ...)
 {
   va_list args;
 
+  (void)log;
   va_start (args, fmt);
   say (fmt, args, "\n");
   va_end (args);
 }
 
-static void __attribute__ ((format (printf, 1, 2)))
-log_nothing (const char *fmt, ...)
+static void __attribute__ ((format (printf, 2, 3)))
+log_nothing (const struct logger *log, const char *fmt, ...)
 {
-  (void)fmt;
+  (void)log, (void)fmt;
 }
 
 const struct logger admin_logger = { .error = log_error,

@@ -400,7 +400,8 @@ lose (struct audit *a, int err)
 {
   atomic_store (&a->losses->err, err);
   if (atomic_fetch_add (&a->losses->lines, 1) == 0)
-    a->log->error ("audit: cannot write to %s (%s): the server continues and "
+    a->log->error (a->log,
+                   "audit: cannot write to %s (%s): the server continues and "
                    "counts the lost lines",
                    a->name, strerror (err));
 }
@@ -422,7 +423,8 @@ tell_losses (struct audit *a)
   if (r < 0)
     return r;
   atomic_store (&a->losses->lines, 0);
-  a->log->error ("recovered: audit: %s is writable again; lines lost "
+  a->log->error (a->log,
+                 "recovered: audit: %s is writable again; lines lost "
                  "meanwhile: %llu",
                  a->name, (unsigned long long)lost);
   return 0;
@@ -587,11 +589,13 @@ audit_reopen (struct audit *audit)
     audit->regular = regular;
   }
   if (fd < 0 && !kept)
-    audit->log->error ("%s: cannot reopen it: the file that was open before "
+    audit->log->error (audit->log,
+                       "%s: cannot reopen it: the file that was open before "
                        "stays in use",
                        why.text);
   else if (fd >= 0 && kept)
-    audit->log->error ("recovered: audit: %s is reopened", audit->name);
+    audit->log->error (audit->log, "recovered: audit: %s is reopened",
+                       audit->name);
   pthread_mutex_unlock (&audit->lock);
 }
 

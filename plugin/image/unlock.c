@@ -259,7 +259,7 @@ settle_engine (struct volume *v, const struct layers *layers,
   v->engine = choice.engine;
   v->warning = choice.warning;
   if (hooks->log)
-    hooks->log->debug ("engine: %s, because %s",
+    hooks->log->debug (hooks->log, "engine: %s, because %s",
                        v->engine == ENGINE_OPENSSL ? "openssl" : "librbd",
                        choice.because);
   settle_abilities (v, &choice);
@@ -358,7 +358,8 @@ load_in_turn (struct volume *v, struct unlock *u, enum volume_mode mode,
   if (slot == -ETIMEDOUT && mode == VOLUME_TRIAL)
     return reason_set (why, EAGAIN, "other servers are unlocking volumes");
   if (slot < 0 && hooks->log)
-    hooks->log->debug ("unlocking out of turn: %s", strerror (-slot));
+    hooks->log->debug (hooks->log, "unlocking out of turn: %s",
+                       strerror (-slot));
   r = load_with (v, u, mode, hooks, why);
   heap_give_back (); /* what Argon2id took */
   unlock_turn_give (slot);

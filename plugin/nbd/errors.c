@@ -4,41 +4,68 @@
 
 #include <errno.h>
 #include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "nbd.h"
 
-static void
-log_error (const char *fmt, ...)
+static void __attribute__ ((format (printf, 2, 3)))
+print_named (void (*to) (const char *fmt, va_list args), const char *fmt, ...)
 {
   va_list args;
 
   va_start (args, fmt);
-  nbdkit_verror (fmt, args);
+  to (fmt, args);
   va_end (args);
 }
 
-static void
-log_verbose (const char *fmt, ...)
+/* In a server with many exports, each line says which it is about. */
+static void __attribute__ ((format (printf, 3, 0)))
+print (const struct logger *log, void (*to) (const char *fmt, va_list args),
+       const char *fmt, va_list args)
+{
+  char of[REASON_NAME_MAX], *text;
+
+  if (!log->of)
+    to (fmt, args);
+  else if (vasprintf (&text, fmt, args) != -1) {
+    print_named (to, "%s: %s", reason_name (of, log->of), text);
+    free (text);
+  }
+}
+
+static void __attribute__ ((format (printf, 2, 3)))
+log_error (const struct logger *log, const char *fmt, ...)
 {
   va_list args;
 
   va_start (args, fmt);
-  nbdkit_vdebug (fmt, args);
+  print (log, nbdkit_verror, fmt, args);
+  va_end (args);
+}
+
+static void __attribute__ ((format (printf, 2, 3)))
+log_verbose (const struct logger *log, const char *fmt, ...)
+{
+  va_list args;
+
+  va_start (args, fmt);
+  print (log, nbdkit_vdebug, fmt, args);
   va_end (args);
 }
 
 NBDKIT_DLL_PUBLIC int rbdcrypt_debug_session = 0;
 
-static void
-log_debug (const char *fmt, ...)
+static void __attribute__ ((format (printf, 2, 3)))
+log_debug (const struct logger *log, const char *fmt, ...)
 {
   va_list args;
 
   if (!rbdcrypt_debug_session)
     return;
   va_start (args, fmt);
-  nbdkit_vdebug (fmt, args);
+  print (log, nbdkit_vdebug, fmt, args);
   va_end (args);
 }
 

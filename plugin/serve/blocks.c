@@ -133,7 +133,8 @@ static int
 change_end (struct block_op *b, int r)
 {
   if (r == -EAGAIN) {
-    b->session->params.log->error ("gave up a write: another client keeps "
+    b->session->params.log->error (b->session->params.log,
+                                   "gave up a write: another client keeps "
                                    "changing the same 512 bytes");
     r = -EIO;
   }

@@ -20,6 +20,8 @@ make_parts (struct export *e, const char *name, struct audit *audit)
   e->image = strdup (image);
   e->name = strdup (name ? name : image);
   e->metrics = metrics_new ();
+  if (name)
+    e->logger.of = e->name;
   if (!e->image || !e->name || !e->metrics)
     return -ENOMEM;
   if (trail_init (&e->trail, audit, e->image, e->params.keys, nr_keys) < 0)
@@ -36,7 +38,8 @@ export_new (struct export_params *params, const char *name, struct audit *audit,
   if (!e)
     return NULL;
   e->params = *params;
-  e->log = log;
+  e->logger = *log;
+  e->log = &e->logger;
   e->generation = 1;
   pthread_mutex_init (&e->lock, NULL);
   monotonic_cond_init (&e->changed);
@@ -136,7 +139,7 @@ fetch (void *opaque, size_t i, const struct image_identity *identity,
   if (r == 0)
     export_keys_took (e, i, *ret, question.version);
   if (r == 0 && question.warning.text[0])
-    e->log->error ("warning: %s", question.warning.text);
+    e->log->error (e->log, "warning: %s", question.warning.text);
   return r;
 }
 
@@ -192,13 +195,15 @@ static void
 take_stuck (struct export *e)
 {
   if (e->hooks.others && !session_keeps_key (e->session)) {
-    e->log->error ("cannot close %s: restart this server to serve it again; "
+    e->log->error (e->log,
+                   "cannot close %s: restart this server to serve it again; "
                    "its volume key was wiped",
                    e->name);
     e->hooks.hang_up (e->hooks.opaque, e);
     return;
   }
-  e->log->error ("cannot close the image: exiting, to remove the volume key "
+  e->log->error (e->log,
+                 "cannot close the image: exiting, to remove the volume key "
                  "from memory");
   e->hooks.stuck (e->hooks.opaque, e);
 }

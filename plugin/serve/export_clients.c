@@ -18,7 +18,8 @@ tell_readonly (struct export *e, const struct session_info *info)
 {
   if (info->may_not_write &&
       atomic_exchange (&e->told_readonly, info->generation) != info->generation)
-    e->log->error ("warning: serving %s read-only: the Ceph user's "
+    e->log->error (e->log,
+                   "warning: serving %s read-only: the Ceph user's "
                    "capabilities do not let it write",
                    e->name);
 }

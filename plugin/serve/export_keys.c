@@ -67,6 +67,7 @@ export_keys_come_again (struct export *e)
   for (size_t i = 0; i < e->params.volume.nr_keys; i++)
     if (!key_can_fetch_again (e->params.keys[i], &why)) {
       e->log->error (
+          e->log,
           "warning: linger: the volume stays unlocked when no client "
           "is connected: %s (linger=-1 keeps it open without this "
           "warning)",
@@ -255,7 +256,7 @@ say_changed (struct export *e, size_t layer, unsigned version, int r,
                 "the stored key %.256s has changed%s; cannot check whether it "
                 "still opens the volume: %.512s",
                 name, in, why->text);
-  e->log->error ("warning: %s", sentence.text);
+  e->log->error (e->log, "warning: %s", sentence.text);
   trail_changed (&e->trail, layer, r, &sentence);
 }
 
@@ -267,7 +268,7 @@ export_keys_tried (struct export *e, int r, const struct reason *why)
   unsigned version = 0;
 
   if (unknown)
-    e->log->verbose ("did not try a changed key: %s", why->text);
+    e->log->verbose (e->log, "did not try a changed key: %s", why->text);
   pthread_mutex_lock (&e->keys.lock);
   e->keys.trying = false;
   for (size_t i = 0; !unknown && i < e->params.volume.nr_keys; i++) {
@@ -287,7 +288,8 @@ export_keys_tried (struct export *e, int r, const struct reason *why)
   if (first == VOLUME_LAYERS_MAX)
     return;
   if (r == 0)
-    e->log->verbose ("the stored key %s has changed and still opens the volume",
+    e->log->verbose (e->log,
+                     "the stored key %s has changed and still opens the volume",
                      key_name (e->params.keys[first]));
   else
     say_changed (e, first, version, r, why);
@@ -374,10 +376,11 @@ export_keys_can_check (struct export *e)
     /* The image may record another key by the time it is opened again. */
     possible = possible || can || key_is_image (key);
     if (!can)
-      e->log->error ("warning: recheck: this key cannot be rechecked: %s",
+      e->log->error (e->log,
+                     "warning: recheck: this key cannot be rechecked: %s",
                      why.text);
     else if (why.text[0])
-      e->log->error ("warning: recheck: %s", why.text);
+      e->log->error (e->log, "warning: recheck: %s", why.text);
   }
   return possible;
 }

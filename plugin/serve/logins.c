@@ -45,11 +45,13 @@ report (int r, const struct reason *why, bool *failing)
   if (r == -ESHUTDOWN)
     return;
   if (r < 0 && !*failing)
-    logins.log->error ("the login to a key server: %s", why->text);
+    logins.log->error (logins.log, "the login to a key server: %s", why->text);
   else if (r < 0)
-    logins.log->verbose ("the login to a key server: %s", why->text);
+    logins.log->verbose (logins.log, "the login to a key server: %s",
+                         why->text);
   else if (*failing)
-    logins.log->error ("recovered: the login to a key server works again");
+    logins.log->error (logins.log,
+                       "recovered: the login to a key server works again");
   *failing = r < 0;
 }
 

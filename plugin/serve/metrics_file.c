@@ -109,10 +109,11 @@ static void
 tell (struct metrics_file *f, int r)
 {
   if (r < 0 && !f->failing)
-    f->log->error ("cannot write the metrics to %s: %s", f->path,
+    f->log->error (f->log, "cannot write the metrics to %s: %s", f->path,
                    strerror (-r));
   else if (r == 0 && f->failing)
-    f->log->error ("recovered: the metrics are written to %s again", f->path);
+    f->log->error (f->log, "recovered: the metrics are written to %s again",
+                   f->path);
   f->failing = r < 0;
 }
 

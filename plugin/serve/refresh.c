@@ -104,7 +104,8 @@ look_again (struct session *s, bool *lost, struct reason *why)
     if (r == 0)
       look_at_lock (s);
     if (r == 0 && atomic_exchange (&s->size, size) != size)
-      s->params.log->debug ("the size is now %llu", (unsigned long long)size);
+      s->params.log->debug (s->params.log, "the size is now %llu",
+                            (unsigned long long)size);
     *lost = r == -ESHUTDOWN; /* as in requests_result () */
   }
   if (*lost)
@@ -120,7 +121,7 @@ static void
 tell_failure (struct session *s, int r, const struct reason *why)
 {
   if (r < 0 && !s->look_failed)
-    s->params.log->error ("%s", why->text);
+    s->params.log->error (s->params.log, "%s", why->text);
   s->look_failed = r < 0;
 }
 
@@ -176,7 +177,7 @@ refresh_run (struct session *s)
   pthread_mutex_unlock (&s->lock);
   if (resumed) {
     s->params.log->error (
-        "recovered: the key may still be used: I/O continues");
+        s->params.log, "recovered: the key may still be used: I/O continues");
     session_tell (s, SESSION_EVENT_RESUMED, 0, NULL);
   }
   if (!ends)
@@ -214,6 +215,7 @@ name_others (struct session *s)
   for (size_t i = 0; i < nr; i++)
     if ((uint64_t)others[i].id != own) {
       s->params.log->error (
+          s->params.log,
           "warning: another client has %s open for writing: client.%" PRId64
           " at %s%s (or it crashed less than 30 seconds ago); see LOCKING AND "
           "SHARING in the manual",
@@ -231,6 +233,7 @@ refresh_tell_start (struct session *s)
 
   if (v->facts.demoted)
     s->params.log->error (
+        s->params.log,
         "warning: %s is a non-primary mirror image: it is read-only until "
         "promoted (rbd mirror image promote)",
         v->image_name);

@@ -92,7 +92,7 @@ close_export (struct registry *r, struct export *e)
   pthread_mutex_unlock (&r->lock);
   err = export_stop (e, &deadline, &why);
   if (err < 0)
-    r->log->error ("the former export %s: %s", e->name, why.text);
+    r->log->error (r->log, "the former export %s: %s", e->name, why.text);
   pthread_mutex_lock (&r->lock);
   if (r->ended) /* it is another's to free */
     return;

@@ -197,7 +197,7 @@ stop (struct session *s, int answer, const struct reason *why)
   pthread_mutex_unlock (&s->lock);
   if (!closing)
     return;
-  s->params.log->error ("%s", sentence.text);
+  s->params.log->error (s->params.log, "%s", sentence.text);
   session_tell (s, SESSION_EVENT_REVOKED, refused ? answer : err, &sentence);
   pthread_mutex_lock (&s->lock);
   s->untold = false;
@@ -229,7 +229,8 @@ pause_io (struct session *s, int err, const struct reason *why)
   pthread_mutex_unlock (&s->lock);
   if (!paused)
     return;
-  s->params.log->error ("the key server has not confirmed the key for "
+  s->params.log->error (s->params.log,
+                        "the key server has not confirmed the key for "
                         "grace=%lld s: pausing I/O until it does: %s",
                         (long long)s->params.recheck.grace_ms / 1000,
                         why->text);
@@ -271,7 +272,8 @@ warn (struct session *s, int err, const struct reason *why)
   if (!is_open (s))
     return;
   set_in_grace (s, true);
-  s->params.log->error ("warning: cannot tell whether the key may still be "
+  s->params.log->error (s->params.log,
+                        "warning: cannot tell whether the key may still be "
                         "used; continuing for %lld seconds: %s",
                         (long long)s->params.recheck.grace_ms / 1000,
                         why->text);
@@ -292,7 +294,8 @@ take_step (void *opaque, enum recheck_step step, int err,
     break;
   case RECHECK_WORKS:
     set_in_grace (s, false);
-    s->params.log->error ("recovered: the key server answers again: the key "
+    s->params.log->error (s->params.log,
+                          "recovered: the key server answers again: the key "
                           "may still be used");
     session_tell (s, SESSION_EVENT_RECHECK_WORKS, 0, NULL);
     break;

@@ -98,7 +98,7 @@ do_open (struct session *s)
   r = session_volume_open (s, &why);
   if (r < 0) {
     session_volume_close (s);
-    s->params.log->error ("%s", why.text);
+    s->params.log->error (s->params.log, "%s", why.text);
   }
   else
     refresh_tell_start (s);
@@ -124,7 +124,7 @@ do_open (struct session *s)
   s->state = SESSION_OPEN;
   if (s->recheck)
     recheck_begin (s->recheck);
-  s->params.log->debug ("session open: size=%llu generation=%u",
+  s->params.log->debug (s->params.log, "session open: size=%llu generation=%u",
                         (unsigned long long)s->info.size, s->info.generation);
   session_changed (s);
 }
@@ -163,7 +163,7 @@ do_close (struct session *s)
 
   pthread_mutex_unlock (&s->lock);
   if (!revoked)
-    s->params.log->error ("the session ends: %s", why.text);
+    s->params.log->error (s->params.log, "the session ends: %s", why.text);
   if (revoked)
     session_volume_wipe (s); /* its requests were abandoned */
   behind_wipe (&s->behind);
@@ -176,7 +176,8 @@ do_close (struct session *s)
     int r = session_volume_close (s);
 
     if (r < 0)
-      s->params.log->error ("could not close the image cleanly: %s",
+      s->params.log->error (s->params.log,
+                            "could not close the image cleanly: %s",
                             strerror (-r));
     tell_closed (s, r);
   }
@@ -204,8 +205,8 @@ do_close_unused (struct session *s)
   session_report_lost (s);
   r = session_volume_close (s);
   if (r < 0)
-    s->params.log->error ("could not close the image cleanly: %s",
-                          strerror (-r));
+    s->params.log->error (
+        s->params.log, "could not close the image cleanly: %s", strerror (-r));
   pthread_mutex_lock (&s->lock);
   unused = s->unused; /* else its key was refused meanwhile */
   if (unused) {
@@ -401,6 +402,7 @@ tell_refusal (struct session *s, const struct reason *why)
   const int64_t ago_ms = monotonic_ms () - s->failed_at_ms;
 
   (s->refusal_told ? log->debug : log->error) (
+      log,
       "refusing a client without another attempt: the last one failed %lld s "
       "ago: %s",
       (long long)(ago_ms / 1000), why->text);

@@ -68,7 +68,7 @@ tell_found (struct session *s, const struct unflushed_found *found)
                       "socket acknowledged since %s may be lost; that server "
                       "had another volume, or ran before the last boot",
                       (unsigned long long)found->bytes, text);
-  s->params.log->error ("%s", why.text);
+  s->params.log->error (s->params.log, "%s", why.text);
   session_tell (s, SESSION_EVENT_UNFLUSHED, err, &why);
 }
 
@@ -102,7 +102,8 @@ session_watch_count (struct session *s)
     return;
   s->count_gone = true;
   behind_answer_late (&s->behind);
-  s->params.log->error ("the count of unflushed bytes beside the socket was "
+  s->params.log->error (s->params.log,
+                        "the count of unflushed bytes beside the socket was "
                         "removed: until this server is restarted, writes are "
                         "acknowledged only once the OSDs have them");
 }

@@ -192,7 +192,8 @@ session_volume_leave (struct session *s)
   session_abandon (s, EIO);
   behind_forsake (&s->behind);
   session_volume_wipe (s);
-  s->params.log->error ("requests have not completed: the image stays open "
+  s->params.log->error (s->params.log,
+                        "requests have not completed: the image stays open "
                         "until this server exits");
   pthread_mutex_lock (&s->lock);
   s->left_open = true;

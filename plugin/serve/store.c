@@ -152,7 +152,7 @@ session_report_lost (struct session *s)
         (unsigned long long)range.nr, (unsigned long long)(range.start - base),
         (unsigned long long)(range.end - base), strerror (-range.err));
 
-    s->params.log->error ("%s", why.text);
+    s->params.log->error (s->params.log, "%s", why.text);
     session_tell (s, SESSION_EVENT_LOST_WRITES, err, &why);
   }
 }

@@ -118,11 +118,12 @@ tell (void)
   threads.told = err != 0;
   pthread_mutex_unlock (&threads.lock);
   if (log && err != 0)
-    log->error ("cannot start a thread: %s: what hangs now holds up other "
+    log->error (log,
+                "cannot start a thread: %s: what hangs now holds up other "
                 "images, too: raise TasksMax= of the unit, or ulimit -u",
                 strerror (err));
   else if (log)
-    log->error ("recovered: threads can be started again");
+    log->error (log, "recovered: threads can be started again");
   pthread_mutex_lock (&threads.lock);
 }
 

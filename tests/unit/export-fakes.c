@@ -269,11 +269,12 @@ audit_write (struct audit *audit, const struct audit_event *event)
 unsigned nr_errors;
 char last_error[1024];
 
-static void __attribute__ ((format (printf, 1, 2)))
-log_error (const char *fmt, ...)
+static void __attribute__ ((format (printf, 2, 3)))
+log_error (const struct logger *log, const char *fmt, ...)
 {
   va_list args;
 
+  (void)log;
   va_start (args, fmt);
   vsnprintf (last_error, sizeof last_error, fmt, args);
   va_end (args);
@@ -281,9 +282,9 @@ log_error (const char *fmt, ...)
 }
 
 static void
-log_nothing (const char *fmt, ...)
+log_nothing (const struct logger *log, const char *fmt, ...)
 {
-  (void)fmt;
+  (void)log, (void)fmt;
 }
 
 static const struct logger logger = { .error = log_error,

@@ -256,12 +256,14 @@ hear (void *opaque, enum session_event event, int err, const struct reason *why)
 }
 
 static void
-log_nothing (const char *fmt, ...)
+log_nothing (const struct logger *log, const char *fmt, ...)
 {
-  (void)fmt;
+  (void)log, (void)fmt;
 }
 
-static const struct logger quiet = { log_nothing, log_nothing, log_nothing };
+static const struct logger quiet = { .error = log_nothing,
+                                     .verbose = log_nothing,
+                                     .debug = log_nothing };
 
 int
 one_start_by (struct one *o, const struct recheck_rules *rules,

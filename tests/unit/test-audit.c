@@ -29,11 +29,12 @@ static char path[64];
 static int logged;
 static char last_log[2048];
 
-static void __attribute__ ((format (printf, 1, 2)))
-log_error (const char *fmt, ...)
+static void __attribute__ ((format (printf, 2, 3)))
+log_error (const struct logger *log, const char *fmt, ...)
 {
   va_list args;
 
+  (void)log;
   va_start (args, fmt);
   vsnprintf (last_log, sizeof last_log, fmt, args);
   va_end (args);
