@@ -263,6 +263,9 @@ extern bool export_admits (struct export *e, const struct peer *peer);
  * those that export_bars_socket tells.
  */
 extern bool export_set_access (struct export *e, struct access *access);
+
+/* The same for clients that it has already: ACCESS is the caller's. */
+extern bool export_review (struct export *e, const struct access *access);
 extern bool export_bars_socket (struct export *e, uint64_t socket);
 
 /* The same for all of its clients. */

@@ -24,6 +24,10 @@ export_entry_parse (const char *file, const char *name, json_t *value,
 extern bool export_entry_same_keys (const struct export_params *a,
                                     const struct export_params *b);
 
+/* The same in all that an open image depends on? */
+extern bool export_entry_same (const struct export_params *a,
+                               const struct export_params *b);
+
 extern void export_entry_free (struct export_entry *entry);
 
 #endif /* RBDCRYPT_EXPORT_ENTRY_H */

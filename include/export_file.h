@@ -54,6 +54,10 @@ extern int export_file_parse (const char *file, const char *text, size_t length,
                               const struct export_params *defaults,
                               struct export_list **ret, struct reason *why);
 
+/* The entry of that name, or NULL. */
+extern struct export_entry *
+export_list_find (const struct export_list *list, const char *name);
+
 /* NULL is allowed. */
 extern void export_list_free (struct export_list *list);
 

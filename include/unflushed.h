@@ -55,7 +55,7 @@ struct unflushed_found {
 /* Open the file beside SOCKET and lock it; with MAKE, create a missing one.
  * Returns 0 and *RET, which is NULL if there is no file: WHY gives the reason.
  * Returns -errno if the file exists but cannot be used, so that its content is
- * unknown.  Waits up to 3 seconds for a server that is about to end.
+ * unknown; -EWOULDBLOCK: it is in use.  Waits up to 3 seconds for a server that is about to end.
  */
 extern int unflushed_open (const char *socket, bool make,
                            struct unflushed **ret, struct reason *why);

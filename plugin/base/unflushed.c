@@ -214,8 +214,10 @@ unflushed_open (const char *socket, bool make, struct unflushed **ret,
   u->fd = open_locked (u->path, make);
   if (u->fd >= 0)
     r = use_file (u, why);
-  else if (u->fd == -EWOULDBLOCK)
-    r = refuse (u, "is in use by another server", why);
+  else if (u->fd == -EWOULDBLOCK) {
+    refuse (u, "is in use by another server", why);
+    r = -EWOULDBLOCK;
+  }
   else if (exists (u->path))
     r = refuse (u, "cannot be opened", why);
   else {

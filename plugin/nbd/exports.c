@@ -20,6 +20,7 @@
 #include "nbd.h"
 #include "tasks.h"
 
+static struct audit *audit; /* borrowed */
 static struct registry *registry;
 static struct export *single; /* the one image; NULL: there are names */
 
@@ -32,28 +33,15 @@ out_of_memory (void)
   return -1;
 }
 
-/* One more.  NULL after nbdkit_error. */
-static struct export *
-make (struct export_params *params, const char *name, struct audit *audit)
-{
-  struct export *e = export_new (params, name, audit, &nbdkit_logger);
-
-  if (e && registry_add (registry, e) == 0)
-    return e;
-  export_free (e);
-  out_of_memory ();
-  return NULL;
-}
-
 /* All that can be wrong with the one image is told now. */
 static int
-prepare_image (struct audit *audit)
+prepare_image (void)
 {
   struct reason why;
 
-  single = make (&parameters.export, NULL, audit);
-  if (!single)
-    return -1;
+  single = export_new (&parameters.export, NULL, audit, &nbdkit_logger);
+  if (!single || registry_add (registry, single) < 0)
+    return out_of_memory ();
   if (export_prepare (single, &why) < 0) {
     nbdkit_error ("%s", why.text);
     return -1;
@@ -64,65 +52,74 @@ prepare_image (struct audit *audit)
   return 0;
 }
 
-/* Why ENTRY cannot be served: -1. */
-static int
-refuse_entry (const struct export_entry *entry, struct reason *why)
-{
-  char name[REASON_NAME_MAX];
-
-  reason_prefix (why, "%.256s: export \"%s\"", entry->file,
-                 reason_name (name, entry->name));
-  nbdkit_error ("%s", why->text);
-  return -1;
-}
-
-static int
-prepare_entry (struct export_entry *entry, struct audit *audit)
+int
+exports_make (struct export_entry *entry, struct export **ret,
+              struct reason *why)
 {
   const char *no_labels =
       entry->access.nr_labels > 0 ? peers_no_labels () : NULL;
-  struct export *e;
-  struct reason why;
+  char name[REASON_NAME_MAX];
+  struct export *e = NULL;
+  int r = 0;
 
-  if (no_labels) {
-    reason_set (&why, EINVAL, "\"labels\": %s", no_labels);
-    return refuse_entry (entry, &why);
+  if (no_labels)
+    r = reason_set (why, EINVAL, "\"labels\": %s", no_labels);
+  if (r == 0) {
+    e = export_new (&entry->params, entry->name, audit, &nbdkit_logger);
+    r = e ? export_prepare (e, why) : reason_no_memory (why);
   }
-  e = make (&entry->params, entry->name, audit);
-  if (!e)
-    return -1;
+  if (r < 0) {
+    export_free (e);
+    return reason_context (r, why, "%.256s: export \"%s\"", entry->file,
+                           reason_name (name, entry->name));
+  }
+  *ret = e;
+  return 0;
+}
+
+static int
+add (struct export_entry *entry, struct reason *why)
+{
+  struct export *e;
+  int r = exports_make (entry, &e, why);
+
+  if (r < 0)
+    return r;
   export_set_access (e, &entry->access);
-  return export_prepare (e, &why) < 0 ? refuse_entry (entry, &why) : 0;
+  if (registry_add (registry, e) == 0)
+    return 0;
+  export_free (e);
+  return reason_no_memory (why);
 }
 
 /* Profiles and credentials of all, and the cluster.  An image or a key that is
  * missing is for the clients of that export.
  */
 static int
-prepare_exports (struct audit *audit)
+prepare_exports (void)
 {
   struct export_list *list = NULL;
   struct reason why;
-  int r = 0;
+  int r =
+      export_file_read (parameters.exports, &parameters.export, &list, &why);
 
-  if (export_file_read (parameters.exports, &parameters.export, &list, &why) <
-      0) {
-    nbdkit_error ("%s", why.text);
-    return -1;
-  }
   for (size_t i = 0; r == 0 && i < list->nr; i++)
-    r = prepare_entry (&list->entries[i], audit);
+    r = add (&list->entries[i], &why);
   export_list_free (list);
-  return r == 0 ? rehearse (NULL) : r;
+  if (r == 0)
+    return rehearse (NULL);
+  nbdkit_error ("%s", why.text);
+  return -1;
 }
 
 int
-exports_prepare (struct audit *audit)
+exports_prepare (struct audit *trail)
 {
+  audit = trail;
   registry = registry_new (&nbdkit_logger);
   if (!registry)
     return out_of_memory ();
-  return parameters.exports ? prepare_exports (audit) : prepare_image (audit);
+  return parameters.exports ? prepare_exports () : prepare_image ();
 }
 
 /* --- after it --- */
@@ -168,8 +165,8 @@ end_process (void *opaque, struct export *e)
   shutdown_begin ();
 }
 
-static void
-start (void *arg, struct export *e)
+void
+exports_begin (struct export *e)
 {
   const struct export_hooks hooks = {
     .open_count = open_count,
@@ -178,9 +175,15 @@ start (void *arg, struct export *e)
     .others = !single,
   };
 
-  (void)arg;
   export_relock (e);
   export_start (e, &hooks);
+}
+
+static void
+begin (void *arg, struct export *e)
+{
+  (void)arg;
+  exports_begin (e);
 }
 
 int
@@ -190,7 +193,7 @@ exports_start (void)
 
   secret_relock (parameters.cephx_key);
   tasks_log (&nbdkit_logger);
-  exports_each (start, NULL);
+  exports_each (begin, NULL);
   if (single && export_open (single, &why) < 0) {
     nbdkit_error ("%s", why.text);
     return -1;

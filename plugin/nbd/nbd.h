@@ -32,6 +32,7 @@
 
 #include "cluster.h"
 #include "export.h"
+#include "export_file.h"
 #include "logger.h"
 #include "logins.h"
 #include "registry.h"
@@ -88,6 +89,15 @@ extern int exports_start (void);
 
 extern struct registry *exports_all (void);
 
+/* What ENTRY describes, whose parameters it takes over, with its files read.
+ * Not yet in the registry, and *RET is the caller's.  0 or -errno.
+ */
+extern int exports_make (struct export_entry *entry, struct export **ret,
+                         struct reason *why);
+
+/* Clients may come to E. */
+extern void exports_begin (struct export *e);
+
 /* Is there one image, whatever name clients ask for? */
 extern bool exports_single (void);
 
@@ -111,6 +121,35 @@ extern bool exports_free (void);
  * fails.
  */
 extern int exports_check (void);
+
+/* --- refusals.c --- */
+
+/* One more client was refused for what it may not have: is there room for it in
+ * the log?  Any thread.
+ */
+extern bool refusals_may_tell (void);
+
+/* --- reload.c --- */
+
+/* From now on read the exports again when their file changes.  0 or -errno. */
+extern int reload_start (void);
+
+/* Read them now.  Any thread. */
+extern void reload_want (void);
+
+/* False: a reading still hangs, and uses the exports. */
+extern bool reload_end (void);
+
+/* --- hangups.c --- */
+
+/* In get_ready: a SIGHUP waits until the server is ready for it.  0 or -errno. */
+extern int hangups_delay (void);
+
+/* The forks from here on are nbdkit's: their children are the server. */
+extern void hangups_follow_forks (void);
+
+/* Those that have come are delivered. */
+extern void hangups_take (void);
 
 /* --- errors.c --- */
 
@@ -244,9 +283,12 @@ extern int rehearse (struct export *e);
 
 /* Wait for the end of the server and then stop all EXPORTS: from here on the
  * signals that end nbdkit come to us first.  NBDKIT_ENDS, unless it is -1,
- * can be read from once nbdkit ends by itself.  0 or -1 after nbdkit_error.
+ * can be read from once nbdkit ends by itself.  HANGUP, unless it is NULL, is
+ * what a SIGHUP is for that no terminal has caused: the watcher calls it.  0 or
+ * -1 after nbdkit_error.
  */
-extern int shutdown_watch (struct registry *exports, int nbdkit_ends);
+extern int shutdown_watch (struct registry *exports, int nbdkit_ends,
+                           void (*hangup) (void));
 
 /* End the server.  Any thread. */
 extern void shutdown_begin (void);

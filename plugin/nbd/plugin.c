@@ -43,7 +43,7 @@ rbdcrypt_load (void)
 static void
 rbdcrypt_unload (void)
 {
-  if (!exports_free ())
+  if (!reload_end () || !exports_free ())
     return; /* the process ends */
   audit_close (audit);
   parameters_free ();
@@ -81,11 +81,41 @@ end_check (void)
 }
 
 static int
+out_of_memory (void)
+{
+  nbdkit_error ("out of memory");
+  return -1;
+}
+
+static int
+no_thread (int r)
+{
+  nbdkit_error ("cannot start a thread: %s", strerror (-r));
+  return -1;
+}
+
+/* Is there anything to read, or to open, again? */
+static bool
+takes_hangups (void)
+{
+  return parameters.exports || (parameters.audit && parameters.audit[0] == '/');
+}
+
+static void
+hangup (void)
+{
+  audit_reopen (audit);
+  reload_want ();
+}
+
+static int
 rbdcrypt_get_ready (void)
 {
   struct reason why;
 
   secret_harden_process ();
+  if (takes_hangups () && hangups_delay () < 0)
+    return out_of_memory ();
   if (monitoring_check () == -1)
     return -1;
   if (audit_open (parameters.audit, &nbdkit_logger, &audit, &why) < 0) {
@@ -94,12 +124,11 @@ rbdcrypt_get_ready (void)
   }
   if (exports_prepare (audit) == -1)
     return -1;
-  if (logins_guard () < 0) {
-    nbdkit_error ("out of memory");
-    return -1;
-  }
+  if (logins_guard () < 0)
+    return out_of_memory ();
   if (parameters.check)
     end_check ();
+  hangups_follow_forks ();
   return 0;
 }
 
@@ -115,19 +144,18 @@ rbdcrypt_after_fork (void)
   if (exports_start () == -1)
     return -1;
   r = logins_start (&nbdkit_logger);
-  if (r < 0) {
-    nbdkit_error ("cannot start a thread: %s", strerror (-r));
-    return -1;
-  }
+  if (r < 0)
+    return no_thread (r);
   notify_open ();
-  if (shutdown_watch (exports_all (), nbdkit_ends) == -1)
+  if (shutdown_watch (exports_all (), nbdkit_ends,
+                      takes_hangups () ? hangup : NULL) == -1)
     return -1;
   abort_guard_watch ();
   r = supervision_start (exports_each, shutdown_fail);
-  if (r < 0) {
-    nbdkit_error ("cannot start a thread: %s", strerror (-r));
-    return -1;
-  }
+  if (r == 0 && parameters.exports)
+    r = reload_start ();
+  if (r < 0)
+    return no_thread (r);
   monitoring_start ();
   return 0;
 }
@@ -172,8 +200,12 @@ refuse_name (const struct peer *peer)
     .peer_pid = peer->pid,
   };
 
-  audit_write (audit, &event);
-  return refuse (client_text (ECONNREFUSED), client_errno (ECONNREFUSED));
+  if (refusals_may_tell ()) {
+    audit_write (audit, &event);
+    return refuse (client_text (ECONNREFUSED), client_errno (ECONNREFUSED));
+  }
+  errno = client_errno (ECONNREFUSED);
+  return -1;
 }
 
 /* 0, or -1 and errno. */
@@ -197,7 +229,10 @@ attach (struct connection *c, bool readonly)
   if (r < 0) {
     nbdkit_debug ("open: %s", why.text);
     trail_refusal (&c->export->trail, &c->peer, r, why.text);
-    return refuse (client_text (-r), client_errno (-r));
+    if ((r != -ECONNREFUSED && r != -EUSERS) || refusals_may_tell ())
+      return refuse (client_text (-r), client_errno (-r));
+    errno = client_errno (-r);
+    return -1;
   }
   return 0;
 }

@@ -55,6 +55,7 @@
 
 /* Bytes in the pipe to the watcher: a signal's number, or one of these. */
 #define BEGIN 0
+#define HANGUP 253 /* a SIGHUP that is no end */
 #define ABORTED 254
 #define STOPPED 255
 
@@ -68,6 +69,7 @@ static const int signals[] = { SIGTERM, SIGINT, SIGQUIT, SIGHUP };
  */
 static struct {
   struct registry *exports;
+  void (*hangup) (void); /* what SIGHUP is for; NULL: the end */
   pthread_t watcher, stopper;
   bool watching;
   int wake[2];
@@ -96,17 +98,23 @@ tell_watcher (unsigned char what)
   errno = saved;
 }
 
+/* The kernel sends SIGHUP when a terminal hangs up; a user or a service manager
+ * to have files read again.
+ */
 static void
-take_signal (int signum)
+take_signal (int signum, siginfo_t *info, void *context)
 {
-  tell_watcher (signum);
+  (void)context;
+  tell_watcher (
+      signum == SIGHUP && watch.hangup && info->si_code <= 0 ? HANGUP : signum);
 }
 
 /* Signals that nbdkit leaves alone are left alone here. */
 static void
 catch_signals (void)
 {
-  struct sigaction ours = { .sa_handler = take_signal, .sa_flags = SA_RESTART };
+  struct sigaction ours = { .sa_sigaction = take_signal,
+                            .sa_flags = SA_RESTART | SA_SIGINFO };
 
   sigfillset (&ours.sa_mask);
   for (size_t i = 0; i < NR_SIGNALS; i++) {
@@ -368,7 +376,14 @@ watch_main (void *arg)
 
   (void)arg;
   while ((what = next_task ()) != STOPPED) {
-    const bool impatience = is_impatience (what);
+    bool impatience;
+
+    if (what == HANGUP) {
+      if (!atomic_load (&watch.begun))
+        watch.hangup ();
+      continue;
+    }
+    impatience = is_impatience (what);
 
     if (what == ABORTED)
       atomic_store (&watch.aborted, true);
@@ -385,11 +400,13 @@ watch_main (void *arg)
 /* --- called by others --- */
 
 int
-shutdown_watch (struct registry *exports, int nbdkit_ends)
+shutdown_watch (struct registry *exports, int nbdkit_ends,
+                void (*hangup) (void))
 {
   int err;
 
   watch.exports = exports;
+  watch.hangup = hangup;
   watch.nbdkit_ends = nbdkit_ends;
   err = pipe2 (watch.wake, O_CLOEXEC) == -1 ? errno : 0;
   if (err == 0 && fcntl (watch.wake[1], F_SETFL, O_NONBLOCK) == -1)
@@ -403,6 +420,7 @@ shutdown_watch (struct registry *exports, int nbdkit_ends)
   }
   watch.watching = true;
   catch_signals ();
+  hangups_take ();
   return 0;
 }
 

@@ -171,19 +171,33 @@ bar (struct export_client *c)
     session_client_bar (&c->session);
 }
 
-bool
-export_set_access (struct export *e, struct access *access)
+/* With the lock held. */
+static bool
+bar_others (struct export *e, const struct access *a)
 {
   bool any = false;
 
-  SCOPED_LOCK (&e->lock);
-  access_move (&e->access, access);
   for (struct export_client *c = e->clients; c; c = c->next)
-    if (!c->barred && !access_allows (&e->access, c->peer.uid, c->peer.label)) {
+    if (!c->barred && !access_allows (a, c->peer.uid, c->peer.label)) {
       bar (c);
       any = true;
     }
   return any;
+}
+
+bool
+export_set_access (struct export *e, struct access *access)
+{
+  SCOPED_LOCK (&e->lock);
+  access_move (&e->access, access);
+  return bar_others (e, &e->access);
+}
+
+bool
+export_review (struct export *e, const struct access *access)
+{
+  SCOPED_LOCK (&e->lock);
+  return bar_others (e, access);
 }
 
 bool

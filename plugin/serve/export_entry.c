@@ -327,6 +327,38 @@ export_entry_same_keys (const struct export_params *a,
   return true;
 }
 
+static bool
+same_image (const struct image_spec *a, const struct image_spec *b)
+{
+  return strcmp (a->pool, b->pool) == 0 &&
+         strcmp (a->namespace, b->namespace) == 0 &&
+         strcmp (a->image, b->image) == 0 && strcmp (a->snap, b->snap) == 0;
+}
+
+static bool
+same_limits (const struct export_params *a, const struct export_params *b)
+{
+  const struct unlock_limit *x = &a->volume.unlock_limit,
+                            *y = &b->volume.unlock_limit;
+
+  return x->seconds == y->seconds && x->mib == y->mib &&
+         x->pbkdf2_seconds == y->pbkdf2_seconds &&
+         a->recheck.every_ms == b->recheck.every_ms &&
+         a->recheck.grace_ms == b->recheck.grace_ms &&
+         a->recheck.pause == b->recheck.pause && a->linger_ms == b->linger_ms;
+}
+
+bool
+export_entry_same (const struct export_params *a, const struct export_params *b)
+{
+  return same_image (&a->volume.spec, &b->volume.spec) &&
+         export_entry_same_keys (a, b) && same_limits (a, b) &&
+         a->key_by_default == b->key_by_default &&
+         a->volume.engine == b->volume.engine && a->readonly == b->readonly &&
+         a->trim == b->trim && a->extents == b->extents &&
+         a->punch == b->punch && a->behind == b->behind;
+}
+
 void
 export_entry_free (struct export_entry *e)
 {

@@ -77,6 +77,20 @@ by_name (const void *a, const void *b)
   return strcmp (x->name, y->name);
 }
 
+static int
+is_named (const void *name, const void *entry)
+{
+  return strcmp (name, ((const struct export_entry *)entry)->name);
+}
+
+struct export_entry *
+export_list_find (const struct export_list *list, const char *name)
+{
+  return list->nr == 0 ? NULL
+                       : bsearch (name, list->entries, list->nr,
+                                  sizeof *list->entries, is_named);
+}
+
 /* The entries of an image are neighbours, those that write come first. */
 static int
 by_image (const void *a, const void *b)

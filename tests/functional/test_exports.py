@@ -3,6 +3,7 @@
 own."""
 
 import json
+import os
 import time
 
 import nbd
@@ -140,3 +141,241 @@ def test_image_that_is_gone_ends_only_its_own_export(two, cluster):
     idle[FIRST].read(4096, 0)
     assert not idle[FIRST].gone()
     assert two.server.stop() == 0
+
+
+# --- who may have what ---
+
+LIST = """
+import nbd, sys
+h = nbd.NBD()
+h.set_opt_mode(True)
+h.connect_unix(sys.argv[1])
+h.opt_list(lambda name, description: print(name))
+h.opt_abort()
+"""
+
+OPEN = """
+import nbd, sys
+h = nbd.NBD()
+h.set_export_name(sys.argv[2])
+try:
+    h.connect_unix(sys.argv[1])
+except nbd.Error as e:
+    sys.exit("refused: %s" % e)
+h.pread(512, 0)
+"""
+
+NOBODY = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
+
+
+@pytest.fixture
+def named(servers, files, images, key):
+    """named(NAMES, *ARGUMENTS) -> a server of exports, of which each without
+    an image gets a new one."""
+    def start(names, *arguments, **kwargs):
+        for entry in names.values():
+            if "image" not in entry:
+                entry["image"] = images.luks().spec
+            entry.setdefault("key", key[len("key="):])
+        server = servers.start("exports=" + files(
+            "names.json", exports.text(names)), *arguments, **kwargs)
+        os.chmod(server.socket, 0o777)
+        return server
+    return start
+
+
+def listed(server, prefix=()):
+    out = lab.run(*prefix, "/usr/bin/python3", "-c", LIST, server.socket,
+                  timeout=60).stdout.decode()
+    return out.splitlines()
+
+
+def opens(server, name, prefix=()):
+    r = lab.run(*prefix, "/usr/bin/python3", "-c", OPEN, server.socket, name,
+                timeout=60, check=False)
+    return r.returncode == 0
+
+
+def test_each_user_sees_and_opens_its_own(named):
+    server = named({"a": {"uids": ["root"]}, "b": {"uids": ["nobody"]},
+                    "c": {"uids": [0, "nobody"]}, "d": {}})
+    assert listed(server) == ["a", "c", "d"]
+    assert listed(server, NOBODY) == ["b", "c", "d"]
+    for prefix, may in ((), "acd"), (NOBODY, "bcd"):
+        for name in "abcd":
+            assert opens(server, name, prefix) == (name in may), name
+    assert server.stop() == 0
+
+
+def test_a_client_learns_nothing_of_what_it_may_not_open(named):
+    server = named({"there": {"uids": ["nobody"]}})
+    words = set()
+    for name in "there", "not-there", "":
+        with pytest.raises(lab.Refused) as e:
+            server.connect(export=name)
+        words.add(str(e.value).replace(name, "NAME") if name
+                  else str(e.value))
+    assert server.stop() == 0
+    assert not any("there" in w.replace("there is no", "") for w in words), \
+        words
+
+
+def test_the_default_export_is_the_one_without_a_name(named):
+    server = named({"": {}, "a": {}})
+    with server.connect() as c:
+        c.write(lab.pattern(4096), 0)
+    assert listed(server) == ["", "a"]
+    assert server.stop() == 0
+
+
+NAMES_OF_ALL_KINDS = ["/", "..", "../../../etc/passwd", "%s%n%00", "a b",
+                      "\u00e4\u20ac", "n" * 4096]
+
+
+def test_names_of_all_kinds(named, images):
+    """They lead nowhere, and each is itself."""
+    server = named({name: {} for name in NAMES_OF_ALL_KINDS})
+    for n, name in enumerate(NAMES_OF_ALL_KINDS):
+        with server.connect(export=name) as c:
+            c.flush()
+            c.write(lab.pattern(4096, n), 0)
+    for n, name in enumerate(NAMES_OF_ALL_KINDS):
+        with server.connect(export=name) as c:
+            assert c.read(4096, 0) == lab.pattern(4096, n)
+    beside = os.listdir(os.path.dirname(server.socket))
+    assert all("/" not in f and f.isascii() for f in beside)
+    for name in "", "/a", "...", "n" * 4095:
+        with pytest.raises(lab.Refused):
+            server.connect(export=name)
+    assert server.stop() == 0
+
+
+def test_wrong_names_do_not_fill_the_log(named, tmp_path):
+    audit = tmp_path / "audit.json"
+    server = named({"a": {}}, "audit=%s" % audit)
+    lab.run("/usr/bin/python3", "-c", """
+import nbd, sys
+for n in range(400):
+    h = nbd.NBD()
+    h.set_opt_mode(True)
+    h.connect_unix(sys.argv[1])
+    for more in range(25):  # nbdkit takes 32 options of a connection
+        h.set_export_name("wrong-%d-%d" % (n, more))
+        try:
+            h.opt_go()
+            sys.exit("it was opened")
+        except nbd.Error:
+            pass
+    h.opt_abort()
+""", server.socket, timeout=120)
+    with server.connect(export="a") as c:
+        c.read(4096, 0)
+    assert len(server.lines()) < 40, "\n".join(server.lines()[:60])
+    assert len(audit.read_text().splitlines()) < 40
+    assert server.stop() == 0
+
+
+def test_a_user_has_so_many_connections(named):
+    server = named({"a": {"max-connections": 2}, "b": {}})
+    two = [server.connect(export="a") for _ in range(2)]
+    with pytest.raises(lab.Refused):
+        server.connect(export="a")
+    assert opens(server, "a", NOBODY)  # another user
+    assert opens(server, "b")  # another export
+    two[0].close()
+    lab.await_(lambda: opens(server, "a"), 20, "there is room again")
+    assert server.stop() == 0
+
+
+def test_what_cannot_be_opened_is_there_and_is_tried_again(named, images,
+                                                           bao, files):
+    path = "exports/late"
+    profiles = files("profiles.json", json.dumps({
+        "profiles": {"t": bao.profile(timeout=2, **FIELD)}}))
+    late = images.luks(passphrase=b"late")
+    server = named({"no-key": {"image": late.spec, "key": "t:" + path},
+                    "no-image": {"image": "rbd/there-is-none"}, "good": {}},
+                   "profiles=" + profiles)
+    assert listed(server) == ["good", "no-image", "no-key"]
+    for name in "no-key", "no-image":
+        with pytest.raises(lab.Refused):
+            server.connect(export=name)
+    server.connect(export="good").read(4096, 0)
+    bao.put(path, {"key": "late"})
+    lab.await_(lambda: opens(server, "no-key"), 30, "it is tried again")
+    assert server.stop() == 0
+
+
+REFUSED = [
+    ({"a": {"imgae": "i"}}, ["imgae", 'export "a"']),
+    ({"a": {"key": "t:x"}}, ['export "a"', "profile"]),
+    ({"a": {"key": "file:/nowhere"}}, ['export "a"', "/nowhere"]),
+    ({"a": {"uids": ["no-such-user"]}}, ['export "a"', "no-such-user"]),
+]
+
+
+@pytest.mark.parametrize("names,says", REFUSED)
+def test_a_start_with_a_mistake_is_refused(servers, files, names, says,
+                                           profiles_file):
+    for entry in names.values():
+        entry.setdefault("image", "rbd/i")
+    refusal = servers.refused(
+        "exports=" + files("names.json", exports.text(names)),
+        profiles_file())
+    for word in says + ["names.json"]:
+        assert word in refusal.sentence, refusal.sentence
+
+
+def test_image_and_exports_exclude_each_other(servers, files, encrypted, key):
+    path = files("names.json", exports.text({}))
+    for arguments in [encrypted], [key]:
+        refusal = servers.refused("exports=" + path, *arguments)
+        assert "exclude each other" in refusal.sentence
+
+
+def test_labels(named, servers, files, dump, encrypted):
+    """Where no label can be known, nothing is served that demands one."""
+    if dump["rbdcrypt_peer_label"] == "yes":
+        return
+    refusal = servers.refused("exports=" + files("names.json", exports.text(
+        {"a": {"image": "i", "key": "none", "labels": ["l"]}})))
+    assert "nbdkit 1.36" in refusal.sentence
+
+
+# --- many ---
+
+def many(count, image="rbd/none-", **members):
+    return exports.text({"vm%05d" % n: {
+        "image": image + str(n), "key": "none", **members}
+        for n in range(count)})
+
+
+def test_ten_thousand_and_one_exports_for_one_user(servers, files):
+    server = servers.start("exports=" + files("names.json", many(10001)))
+    names = listed(server)
+    assert len(names) == 10000
+    assert names[0] == "vm00000" and names[-1] == "vm09999"
+    server.says("its list shows the first 10000")
+    with pytest.raises(lab.Refused):
+        server.connect(export="vm10000")  # it is there, its image is not
+    server.says("none-10000")
+    assert server.stop() == 0
+
+
+def test_a_thousand_exports_start_in_a_second(servers, files, encrypted, key):
+    """Beyond what the start takes with one."""
+    def seconds(count):
+        path = files("names-%d.json" % count, many(count))
+        begin = time.monotonic()
+        server = servers.start("exports=" + path)
+        took = time.monotonic() - begin
+        rss = [s for s in open("/proc/%d/status" % server.pid)
+               if s.startswith("VmRSS")][0].split()[1]
+        assert server.stop() == 0
+        return took, int(rss)
+    one, memory_of_one = min(seconds(1) for _ in range(3))
+    thousand, memory_of_all = min(seconds(1000) for _ in range(3))
+    print("start: %.3f s with 1, %.3f s with 1000; %.1f KiB each"
+          % (one, thousand, (memory_of_all - memory_of_one) / 999))
+    assert thousand - one < 1
+    assert (memory_of_all - memory_of_one) / 999 < 8

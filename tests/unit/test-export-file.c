@@ -118,7 +118,8 @@ test_all_members (void **state)
       "\"max-connections\": 16, \"disconnect\": true, \"engine\": "
       "\"openssl\", \"trim\": \"off\", \"zero\": \"punch\", \"extents\": "
       "\"on\", \"behind\": 65536, \"cache\": \"auto\", \"recheck\": \"5m\", "
-      "\"grace\": 60, \"on-grace\": \"pause\", \"linger\": -1, \"unlock-limit\": \"20,2048\"},"
+      "\"grace\": 60, \"on-grace\": \"pause\", \"linger\": -1, "
+      "\"unlock-limit\": \"20,2048\"},"
       "\"a\": {\"image\": \"i\"}"));
   const struct export_entry *a = &list->entries[0], *b = a + 1;
 
