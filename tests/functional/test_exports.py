@@ -13,6 +13,7 @@ import lab
 from lab import MIB, exports, trail
 from lab.load import Load
 from lab.openbao import FIELD
+from lab.programs import preload
 
 FIRST, SECOND = 0, 1
 NAMES = ["first", "second"]
@@ -333,13 +334,33 @@ def test_image_and_exports_exclude_each_other(servers, files, encrypted, key):
         assert "exclude each other" in refusal.sentence
 
 
-def test_labels(named, servers, files, dump, encrypted):
+LABELLED = """
+import os, sys
+with open(os.path.join(sys.argv[3], str(os.getpid())), "w") as f:
+    f.write(sys.argv[4])
+""" + OPEN
+
+
+def test_guests_of_one_user_are_told_apart_by_their_labels(
+        named, servers, files, dump, lab_dir, tmp_path):
     """Where no label can be known, nothing is served that demands one."""
-    if dump["rbdcrypt_peer_label"] == "yes":
+    names = {"a": {"labels": ["guest-1"]}, "b": {"labels": ["guest-2"]},
+             "c": {"labels": ["guest-1"], "uids": ["nobody"]}, "d": {}}
+    if dump["rbdcrypt_peer_label"] == "no":
+        refusal = servers.refused("exports=" + files(
+            "names.json", exports.text({"a": {
+                "image": "i", "key": "none", "labels": ["l"]}})))
+        assert "nbdkit 1.36" in refusal.sentence
         return
-    refusal = servers.refused("exports=" + files("names.json", exports.text(
-        {"a": {"image": "i", "key": "none", "labels": ["l"]}})))
-    assert "nbdkit 1.36" in refusal.sentence
+    server = named(names, env=preload("labels", lab_dir,
+                                      RBDCRYPT_TEST_LABELS=str(tmp_path)))
+    for label, may in ("guest-1", "ad"), ("guest-2", "bd"), ("guest", "d"):
+        for name in "abcd":
+            r = lab.run("/usr/bin/python3", "-c", LABELLED, server.socket,
+                        name, str(tmp_path), label, timeout=60, check=False)
+            assert (r.returncode == 0) == (name in may), (label, name)
+    assert listed(server) == ["d"]
+    assert server.stop() == 0
 
 
 # --- many ---

@@ -440,6 +440,31 @@ test_the_environment_names_a_configuration (void **state)
 }
 
 static void
+test_many_exports_or_one_image (void **state)
+{
+  static const struct {
+    const char *name, *value, *says;
+  } bad[] = {
+    { "image", "i", "image= and exports= exclude each other" },
+    { "key", "file:/x", "key= and exports= exclude each other" },
+    { "on-failure", "exit", "on-failure=exit is for image=" },
+  };
+
+  (void)state;
+  begin ();
+  give ("exports", "e.json");
+  give ("recheck", "5m"); /* for all of them */
+  expect_complete ();
+  assert_string_equal (parameters.exports, "/here/e.json");
+  for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+    begin ();
+    give ("exports", "e.json");
+    give (bad[i].name, bad[i].value);
+    expect_incomplete (bad[i].says);
+  }
+}
+
+static void
 test_names_of_ceph (void **state)
 {
   static const char *const users[] = { "client.", "a b[", "x=y", "[x]" };
@@ -523,6 +548,7 @@ main (void)
     cmocka_unit_test (test_holes_for_zeros_need_the_engine_that_reads_them),
     cmocka_unit_test (test_paths_are_those_of_the_start),
     cmocka_unit_test (test_the_environment_names_a_configuration),
+    cmocka_unit_test (test_many_exports_or_one_image),
     cmocka_unit_test (test_names_of_ceph),
     cmocka_unit_test (test_options_of_ceph),
     cmocka_unit_test (test_help_names_each_parameter),
