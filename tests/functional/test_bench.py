@@ -465,7 +465,8 @@ def test_guest_s_answers_are_told_apart():
     theirs.sendall(b"27\n")
     assert machine.until(None, 5) == (127, "bad\n")
     theirs.close()
-    with pytest.raises(guest.GuestError, match="ended"):
+    with subprocess.Popen(["false"]) as machine.process, \
+            pytest.raises(guest.GuestError, match="ended with status 1"):
         machine.until(None, 5)
     ours.close()
 
