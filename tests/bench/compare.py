@@ -14,6 +14,8 @@ MEASURES = {
     "remote-guest": (("rate", True),),
     "copies": (("rate", True),),
     "crowd": (("rate", True), ("rss", False)),
+    "fleet": (("rate", True), ("p99", False), ("mib", False),
+              ("threads", False), ("seconds", False)),
     "trim": (("trimmed", False), ("exact", False)),
     "attach": (("seconds", False), ("peak", False), ("steady", False)),
     "memory": (("steady", False), ("peak", False)),

@@ -55,8 +55,8 @@ FLUSHES = """- Each client's connection begins with a flush, as a virtual machin
 README_ROWS = workloads.QUICK + [
     workloads.Workload("1M", "read", 1), workloads.Workload("1M", "write", 1),
     workloads.Workload("16K", "write", 1), workloads.Workload("4K", "read", 1)]
-SECTIONS = ("remote", "cells", "attach", "copies", "crowd", "guest", "trim",
-            "remote-guest")
+SECTIONS = ("remote", "cells", "attach", "copies", "crowd", "fleet", "guest",
+            "trim", "remote-guest")
 UNITS = """CPU: in seconds per GiB for rows in MiB/s, in microseconds per
 operation for the others."""
 
@@ -222,6 +222,34 @@ def crowd_table(figures):
     return table(["workload", "a server for each image"] + [
         "%d; resident, each; CPU" % n for n in crowd.COUNTS], rows) \
         if rows else ""
+
+
+def fleet_table(figures):
+    import fleet
+    rows = []
+
+    def row(what, name, key, scale=1.0, digits=0):
+        some = figures.of("fleet", name, key, scale)
+        if some:
+            rows.append([what, some.text(digits)])
+    row("start with %d exports, s" % fleet.CONFIGURED, fleet.START,
+        "seconds", digits=2)
+    row("open and idle, beyond the first: MiB each", fleet.IDLE, "mib",
+        digits=2)
+    row("open and idle, beyond the first: threads each", fleet.IDLE,
+        "threads", digits=2)
+    row("opened one after the other, ms each", fleet.IDLE, "open", 1000)
+    for w in fleet.RATES:
+        for count in (1, fleet.BUSY):
+            row("%s, %s, %s" % (w.name, "%d together" % count if count > 1
+                                else "one export", w.unit),
+                "%s|%d" % (w.name, count), "rate", w.rate(1))
+    for name in fleet.NEIGHBOURS:
+        row("%s, %s: p99, ms" % (fleet.QUIET.name, {
+            "alone": "alone", "noisy": "beside another's " + fleet.NOISE.name
+        }[name]), name, "p99", 1e-3, 2)
+    return table(["one server of many exports (%d open)" % fleet.OPEN, ""],
+                 rows) if rows else ""
 
 
 def place_rate(figures, place, w, peer):
@@ -435,6 +463,7 @@ def sections(results):
             ("Attach", attach_table(figures)),
             ("Whole images", copies_table(figures)),
             ("Several images at once", crowd_table(figures)),
+            ("Many exports of one server", fleet_table(figures)),
             ("In a guest", guest_table(figures)),
             ("CPU in a guest", guest_costs(figures)),
             ("In a guest, the cluster beyond a link",

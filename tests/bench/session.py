@@ -26,6 +26,7 @@ from attach import Attach
 from bench import say
 from copies import Copies
 from crowd import Crowd
+from fleet import Fleet
 from guest import Guest, GuestError
 from ledger import Ledger
 from pool import Pool, Refused, check_pool
@@ -34,10 +35,11 @@ from remote import Remote, RemoteGuest
 from trim import Trim
 from workloads import MIB
 
-PARTS = {"remote": Remote, "cells": None, "attach": Attach, "copies": Copies, "crowd": Crowd,
-         "guest": Guest, "trim": Trim, "remote-guest": RemoteGuest}
+PARTS = {"remote": Remote, "cells": None, "attach": Attach, "copies": Copies,
+         "crowd": Crowd, "fleet": Fleet, "guest": Guest, "trim": Trim,
+         "remote-guest": RemoteGuest}
 # What a whole run has no time for.
-BY_NAME = ("remote-guest",)
+BY_NAME = ("fleet", "remote-guest")
 DEFAULT_CONF = "/etc/ceph/ceph.conf"
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -179,7 +179,7 @@ def openssl(figures, subject):
                                 needed, only(w)))
     return found + in_a_guest(figures, READ8, "guest-cinder", "guest-luks",
                               1.8) + space(figures) \
-        + on_a_link(figures, subject)
+        + on_a_link(figures, subject) + fleet(figures)
 
 
 def space(figures):
@@ -284,6 +284,34 @@ def copies(figures):
                    "from librbd LUKS2", ours / theirs, 1.5,
                    "tests/bench/run --sections copies")] \
         if ours and theirs else []
+
+
+def fleet(figures):
+    import fleet as fleet_
+    command = "tests/bench/run --sections fleet"
+    found = []
+
+    def most(what, got, needed):
+        if got:
+            found.append(Target(what, got, needed, command, most=True))
+    most("start with %d configured exports, s" % fleet_.CONFIGURED,
+         figures.of("fleet", fleet_.START, "seconds"), 1)
+    most("an export that is open and idle, MiB",
+         figures.of("fleet", fleet_.IDLE, "mib"), 5)
+    most("an export that is open and idle, threads",
+         figures.of("fleet", fleet_.IDLE, "threads"), 0.2)
+    for w in fleet_.RATES:
+        one, many = [figures.of("fleet", "%s|%d" % (w.name, n), "rate")
+                     for n in (1, fleet_.BUSY)]
+        if one and many:
+            found.append(Target("%s, %d exports together against one" % (
+                w.name, fleet_.BUSY), many / one, OF_LIMIT, command))
+    alone, noisy = [figures.of("fleet", name, "p99")
+                    for name in fleet_.NEIGHBOURS]
+    if alone and noisy:
+        most("p99 of %s beside a noisy export, against alone"
+             % fleet_.QUIET.name, noisy / alone, 3)
+    return found
 
 
 def evaluate(results, subject=peers_.PLUGIN):

@@ -21,6 +21,7 @@ import build  # noqa: E402
 import compare  # noqa: E402
 import figures  # noqa: E402
 import fio  # noqa: E402
+import fleet  # noqa: E402
 import guest  # noqa: E402
 import lab  # noqa: E402
 import link  # noqa: E402
@@ -519,3 +520,23 @@ def test_results_of_the_first_version_are_not_compared(tmp_path):
     r = run("--here", "--from", str(old), RBDCRYPT_TEST_DIR=str(tmp_path))
     assert r.returncode == 1
     assert "another version" in r.stderr and "Traceback" not in r.stderr
+
+
+def test_fleets_targets_are_of_exports_beyond_the_first():
+    data = results(rbdcrypt_luks2=[500] * 3)
+    small, large = fleet.RATES
+    data["fleet"] = {
+        "start": [{"seconds": 0.4}] * 3,
+        "idle": [{"mib": 6, "threads": 0.1, "open": 0.01, "rss": 700,
+                  "all_threads": 40}] * 3,
+        "%s|1" % small.name: [sample(100 * MIB)] * 3,
+        "%s|%d" % (small.name, fleet.BUSY): [sample(96 * MIB)] * 3,
+        "%s|1" % large.name: [sample(100 * MIB)] * 3,
+        "%s|%d" % (large.name, fleet.BUSY): [sample(94 * MIB)] * 3,
+        "alone": [sample(MIB, p99=1000)] * 3,
+        "noisy": [sample(MIB, p99=2900)] * 3}
+    met = [t.met for t in targets.fleet(figures.Figures(data))]
+    assert met == [True, False, True, True, False, True]
+    text = report.text(data)
+    assert "## Many exports of one server" in text
+    assert "p99, ms | 2.90" in text and "threads each | 0.10" in text

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Many exports of one server: what each costs while it is open and idle, what
+many move together, and what an idle one notices of a noisy neighbour."""
+
+import copy
+import json
+import os
+import threading
+import time
+
+import nbd
+
+import fio
+import lab
+import peers as peers_
+from bench import Part, say
+from workloads import MIB, Workload
+
+SIZE = 64 * MIB
+CONFIGURED, OPEN, BUSY = 1000, 100, 16
+RATES = [Workload("4K", "randread", 16), Workload("1M", "read", 8)]
+QUIET = Workload("4K", "randread", 1)
+NOISE = Workload("1M", "write", 16)
+START, IDLE = "start", "idle"
+NEIGHBOURS = ("alone", "noisy")
+LIMIT = 60
+
+
+class Exports(peers_.Nbdkit):
+    """This plugin with an exports file.  Those that are not of IMAGES are of
+    images that do not exist."""
+
+    def __init__(self, bench, images):
+        super().__init__("fleet", "rbdcrypt")
+        self.bench = bench
+        self.file = os.path.join(bench.directory, "exports.json")
+        key = "file:" + bench.pool.passphrase
+        with open(self.file, "w", encoding="utf-8") as f:
+            json.dump({"exports": {
+                "vol-%d" % n: {"image": images[n] if n < len(images)
+                               else "%s/no-%d" % (bench.pool.name, n),
+                               "key": key} for n in range(CONFIGURED)}}, f)
+
+    def served(self):
+        # They stay open without clients.
+        return [self.bench.plugin, "exports=" + self.file,
+                "conf=" + self.bench.pool.conf, "audit=none", "linger=-1"]
+
+    def uri(self, n):
+        return self.server.uri.replace(":///", ":///vol-%d" % n)
+
+    def open(self, n):
+        h = nbd.NBD()
+        h.connect_uri(self.uri(n))
+        h.pread(4096, 0)
+        h.shutdown()
+
+    def engine(self, n):
+        return ["--ioengine=nbd", "--uri=" + self.uri(n)]
+
+    def now(self):
+        """(KiB of memory, threads), when nbdkit's workers have gone."""
+        last = []
+
+        def steady():
+            last.append(fio.status_number(self.pid, "Threads"))
+            return len(last) > 10 and len(set(last[-10:])) == 1
+        lab.await_(steady, LIMIT, "as many threads for a while", 0.1)
+        return fio.status_number(self.pid, "VmRSS"), last[-1]
+
+
+class Fleet(Part):
+    section = "fleet"
+
+    def __init__(self, bench):
+        super().__init__(copy.copy(bench))
+        self.bench.image = SIZE
+        self.images = []
+        self.server = None
+
+    def needs(self):
+        peers_.program("fio")
+        peers_.program("nbdkit")
+
+    def keys(self):
+        return [START, IDLE, *("%s|%d" % (w.name, n) for w in RATES
+                               for n in (1, BUSY)), *NEIGHBOURS]
+
+    def estimate(self, name):
+        return {START: 1, IDLE: 30}.get(name, self.bench.seconds + 1)
+
+    def prepare(self):
+        say("%d images of %d MiB, of which %d are written in full" % (
+            OPEN, SIZE // MIB, BUSY))
+        self.images = [self.bench.pool.luks(2, SIZE) for _ in range(OPEN)]
+        self.server = Exports(self.bench, self.images)
+        self.server.begin()
+        try:
+            for n in range(BUSY):
+                lab.run("nbdcopy", "--flush", self.bench.pool.content(SIZE),
+                        self.server.uri(n), timeout=600)
+        finally:
+            self.server.stop()
+
+    def stop(self):
+        if self.server:
+            self.server.stop()
+
+    def remove(self):
+        for image in self.images:
+            self.bench.pool.remove(image)
+
+    def begin(self):
+        begin = time.monotonic()
+        self.server.begin()
+        return {"seconds": time.monotonic() - begin}
+
+    def idle(self):
+        """What each takes beyond the first."""
+        self.server.open(0)
+        memory, threads = self.server.now()
+        begin = time.monotonic()
+        for n in range(1, OPEN):
+            self.server.open(n)
+        seconds = time.monotonic() - begin
+        more, busy = self.server.now()
+        return {"mib": (more - memory) / 1024 / (OPEN - 1),
+                "threads": (busy - threads) / (OPEN - 1),
+                "open": seconds / (OPEN - 1),
+                "rss": more / 1024, "all_threads": busy}
+
+    def jobs(self, w, numbers, turn, seconds):
+        args = w.fio(SIZE, turn, seconds)
+        found = []
+        for n in numbers:
+            found += ["--name=job%d" % n, *self.server.engine(n), *args]
+        return found
+
+    def rate(self, w, count, turn):
+        before = fio.cpu_seconds(self.server.pid)
+        sample = fio.run(self.jobs(w, range(count), turn,
+                                   self.bench.seconds),
+                         self.bench.env, self.bench.seconds)
+        sample["server_cpu"] = fio.cpu_seconds(self.server.pid) - before
+        return sample
+
+    def neighbour(self, noisy, turn):
+        seconds = self.bench.seconds
+        noise, failed = None, []
+
+        def make():
+            try:
+                fio.run(self.jobs(NOISE, [1], turn, seconds + 2),
+                        self.bench.env, seconds + 2)
+            except BaseException as e:
+                failed.append(e)
+        if noisy:
+            noise = threading.Thread(target=make)
+            noise.start()
+            time.sleep(1)
+        try:
+            return fio.run(self.jobs(QUIET, [0], turn, seconds),
+                           self.bench.env, seconds)
+        finally:
+            if noise:
+                noise.join()
+            if failed:
+                raise failed[0]
+
+    def round(self, ledger, turn):
+        started = []
+        self.record(ledger, START, turn,
+                    lambda: started.append(1) or self.begin())
+        if not started:
+            self.begin()
+        self.record(ledger, IDLE, turn, self.idle)
+        for w in RATES:
+            for count in (1, BUSY):
+                self.record(ledger, "%s|%d" % (w.name, count), turn,
+                            lambda: self.rate(w, count, turn))
+        for name in NEIGHBOURS:
+            self.record(ledger, name, turn,
+                        lambda: self.neighbour(name == "noisy", turn))
+        self.progress(turn, "many exports of one server")
