@@ -129,6 +129,7 @@ struct export_value {
 /* Fetches and rechecks may come at once. */
 struct export_keys {
   pthread_mutex_t lock;
+  bool told;   /* that one cannot be fetched again; the session's task's */
   bool trying; /* a trial is under way */
   struct secret *salt;
   struct export_value *of; /* one for each key */
@@ -298,8 +299,8 @@ export_keys_took_version (struct export *e, size_t layer, unsigned version);
  */
 extern void export_keys_explain (struct export *e, struct reason *why);
 
-/* Can all keys be fetched again?  Warns of the first that cannot.  After the
- * fork, as the user who would fetch it.
+/* Can all keys be fetched again?  Warns once of the first that cannot.  After
+ * a fetch, as the user who would fetch it.
  */
 extern bool export_keys_come_again (struct export *e);
 

@@ -134,7 +134,11 @@ struct session_params {
    */
   void (*tried) (void *opaque, int r, const struct reason *why);
   struct recheck_rules recheck; /* every_ms 0: never asked */
-  int64_t linger_ms; /* how long it stays open for nobody; < 0: for ever */
+  int64_t linger_ms; /* how long it stays open unused; < 0: for ever */
+  /* Can the keys be fetched again?  Else the session stays open.  By its task,
+   * each time that it has opened the volume.  May be NULL: yes.
+   */
+  bool (*comes_again) (void *opaque);
   /* How many bytes of writes may be answered before the OSDs have them;
    * 0: none.  See behind.h.
    */

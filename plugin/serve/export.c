@@ -171,6 +171,12 @@ check (void *opaque, const struct image_identity *identity,
   return export_keys_check (opaque, identity, deadline, values, why);
 }
 
+static bool
+comes_again (void *opaque)
+{
+  return export_keys_come_again (opaque);
+}
+
 static void
 tried (void *opaque, int r, const struct reason *why)
 {
@@ -267,9 +273,8 @@ begin_session (struct export *e, struct unflushed *count, struct reason *why)
     .check = wants_checks (e) ? check : NULL,
     .tried = tried,
     .recheck = e->params.recheck,
-    .linger_ms = e->params.linger_ms >= 0 && export_keys_come_again (e)
-                     ? e->params.linger_ms
-                     : -1,
+    .linger_ms = e->params.linger_ms,
+    .comes_again = comes_again,
     .behind = count ? e->params.behind : 0,
     .unflushed = count,
     .metrics = e->metrics,

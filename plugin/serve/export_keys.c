@@ -64,16 +64,18 @@ export_keys_come_again (struct export *e)
 {
   struct reason why;
 
-  for (size_t i = 0; i < e->params.volume.nr_keys; i++)
-    if (!key_can_fetch_again (e->params.keys[i], &why)) {
-      e->log->error (
-          e->log,
-          "warning: linger: the volume stays unlocked when no client "
-          "is connected: %s (linger=-1 keeps it open without this "
-          "warning)",
-          why.text);
-      return false;
-    }
+  for (size_t i = 0; i < e->params.volume.nr_keys; i++) {
+    if (key_can_fetch_again (e->params.keys[i], &why))
+      continue;
+    if (!e->keys.told)
+      e->log->error (e->log,
+                     "warning: linger: the volume stays unlocked when no "
+                     "client is connected: %s (linger=-1 keeps it open "
+                     "without this warning)",
+                     why.text);
+    e->keys.told = true;
+    return false;
+  }
   return true;
 }
 

@@ -28,6 +28,13 @@ linger_reset (struct session *s)
   s->unused_since_ms = monotonic_ms ();
 }
 
+bool
+linger_possible (const struct session *s)
+{
+  return s->params.linger_ms >= 0 &&
+         (!s->params.comes_again || s->params.comes_again (s->params.opaque));
+}
+
 void
 linger_enter (struct session *s)
 {
@@ -47,8 +54,8 @@ linger_leave (struct session *s)
 static int64_t
 due_ms (const struct session *s)
 {
-  const bool may =
-      s->state == SESSION_OPEN && s->users == 0 && s->params.linger_ms >= 0;
+  const bool may = s->state == SESSION_OPEN && s->users == 0 && !s->stays &&
+                   s->params.linger_ms >= 0;
 
   return may ? s->unused_since_ms + s->params.linger_ms : INT64_MAX;
 }

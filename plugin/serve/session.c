@@ -90,6 +90,7 @@ static void
 do_open (struct session *s)
 {
   struct reason why = { "" };
+  bool stays = false;
   int r;
 
   s->err = 0;
@@ -100,8 +101,10 @@ do_open (struct session *s)
     session_volume_close (s);
     s->params.log->error (s->params.log, "%s", why.text);
   }
-  else
+  else {
     refresh_tell_start (s);
+    stays = !linger_possible (s);
+  }
   session_tell (s, r < 0 ? SESSION_EVENT_UNLOCK_FAILED : SESSION_EVENT_UNLOCKED,
                 r, r < 0 ? &why : NULL);
   pthread_mutex_lock (&s->lock);
@@ -120,6 +123,7 @@ do_open (struct session *s)
   s->looks_done = s->looks_wanted;
   s->looked_at_ms = monotonic_ms ();
   session_volume_admit (s);
+  s->stays = stays;
   linger_reset (s);
   s->state = SESSION_OPEN;
   if (s->recheck)

@@ -64,6 +64,7 @@ struct session {
   bool untold;  /* and SESSION_EVENT_REVOKED is still to be told */
   bool in_grace;
   bool keyless;   /* the last opening, or the end, was for want of the key */
+  bool stays;     /* a key could not be fetched again */
   bool unused;    /* of CLOSING: because it was not in use */
   unsigned users; /* connections, and threads that wait for the session */
   int64_t unused_since_ms; /* while USERS is 0 */
@@ -156,7 +157,14 @@ extern int session_lend_payload (struct session *s, struct payload *payload);
  */
 extern void session_wipe_payload (struct session *s);
 
-/* --- linger.c: all of it with the lock held --- */
+/* --- linger.c --- */
+
+/* In the session's task, without the lock: may the volume that it has opened be
+ * closed when it is unused?
+ */
+extern bool linger_possible (const struct session *s);
+
+/* The rest with the lock held. */
 
 /* A thread comes that is to use the session, and keeps it open; it leaves. */
 extern void linger_enter (struct session *s);

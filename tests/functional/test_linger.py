@@ -10,7 +10,7 @@ import time
 import pytest
 
 import lab
-from lab import MIB
+from lab import MIB, exports
 from lab.load import Neighbour
 from lab.machines import Disk, Machine
 from lab.memory import leaves_memory, places
@@ -432,6 +432,48 @@ def test_a_token_of_few_uses_keeps_it_open(volume, bao, cluster):
             "few-uses", token["client_token"])})
     keeps(volume.start("linger=0"), cluster, volume.image, "warning",
           "limited number of uses")
+
+
+def test_a_token_of_few_uses_keeps_an_export_open(volume, bao, cluster, files,
+                                                  servers):
+    """Whose key is fetched for its first client, not at the start."""
+    token = bao.must("POST", "auth/token/create", {
+        "policies": [volume.policy], "num_uses": 8, "ttl": "1h"})["auth"]
+    profiles = volume.profile({
+        "method": "token_file", "path": files("few-uses",
+                                              token["client_token"])})
+    server = servers.start("linger=0", "profiles=" + profiles, "exports="
+                           + files("exports.json", exports.text({
+                               "": {"image": volume.image.spec,
+                                    "key": "t:" + volume.path}})))
+    keeps(server, cluster, volume.image, "warning", "limited number of uses")
+
+
+# ---------------------------------------------------------------------
+# Several exports.
+
+def test_each_export_is_closed_by_itself(servers, images, key, files, cluster):
+    here, there = images.luks(), images.luks()
+    server = servers.start("linger=-1", "exports=" + files(
+        "exports.json", exports.text({
+            "here": {"image": here.spec, "key": key.partition("=")[2],
+                     "linger": 0},
+            "there": {"image": there.spec, "key": key.partition("=")[2]}})))
+    with server.connect(export="there") as other:
+        for n in range(3):
+            with server.connect(export="here") as c:
+                c.write(lab.pattern(4096, n), n * 4096)
+            lab.await_(lambda: cluster.watchers(here) == [], 20,
+                       "it is closed")
+            other.write(lab.pattern(4096, n), n * 4096)
+            other.flush()
+        assert cluster.watchers(there)
+    assert cluster.watchers(there)
+    with server.connect(export="here") as c:
+        for n in range(3):
+            assert c.read(4096, n * 4096) == lab.pattern(4096, n)
+    assert server.stop() == 0
+    assert server.lines() == []
 
 
 # ---------------------------------------------------------------------

@@ -243,6 +243,12 @@ check (void *opaque, const struct image_identity *identity,
   return atomic_load (&o->refused) ? reason_set (why, EACCES, "no") : 0;
 }
 
+static bool
+comes_again (void *opaque)
+{
+  return !atomic_load (&((struct one *)opaque)->once);
+}
+
 static void
 hear (void *opaque, enum session_event event, int err, const struct reason *why)
 {
@@ -276,6 +282,7 @@ one_start_by (struct one *o, const struct recheck_rules *rules,
     .check = check,
     .recheck = *rules,
     .linger_ms = linger_ms,
+    .comes_again = comes_again,
     .behind = 1 << 20,
     .event = hear,
     .opaque = o,

@@ -27,6 +27,7 @@ struct one {
   atomic_bool frozen;    /* its cluster does not answer */
   atomic_bool forgotten; /* nor its key server */
   atomic_bool refused;   /* its key */
+  atomic_bool once;      /* its key cannot be fetched again */
   atomic_bool removed;   /* its image, a look says */
   atomic_bool silent;    /* its key server cannot say */
   atomic_bool keyless;   /* it does not give the key either */

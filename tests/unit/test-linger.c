@@ -89,6 +89,23 @@ test_it_stays_open_for_ever (void **state)
   one_end (&o);
 }
 
+/* Which is known when it was fetched. */
+static void
+test_it_stays_open_if_its_key_cannot_be_fetched_again (void **state)
+{
+  static struct one o;
+  struct session_client c;
+
+  (void)state;
+  atomic_store (&o.once, true);
+  assert_int_equal (one_start (&o, NEVER, 0), 0);
+  assert_int_equal (one_enter (&o, &c), 0);
+  one_leave (&o, &c);
+  nap (WHILE_MS);
+  assert_int_equal (atomic_load (&o.closing), 0);
+  one_end (&o);
+}
+
 /* Between session_wait and session_client_open, too. */
 static void
 test_who_has_waited_keeps_it_open (void **state)
@@ -400,6 +417,7 @@ main (void)
   const struct CMUnitTest tests[] = {
     cmocka_unit_test (test_it_closes_for_nobody_and_opens_again),
     cmocka_unit_test (test_it_stays_open_for_ever),
+    cmocka_unit_test (test_it_stays_open_if_its_key_cannot_be_fetched_again),
     cmocka_unit_test (test_who_has_waited_keeps_it_open),
     cmocka_unit_test (test_who_comes_while_it_closes_waits_and_gets_it),
     cmocka_unit_test (test_what_was_answered_is_never_given_up),
