@@ -82,7 +82,7 @@ class Tenants:
         self.before = 'bao () { timeout 30 %s "$@"; }\n' \
             'systemctl () { echo "$@" >> %s; }\n' % (program, self.asked)
 
-    def sh(self, name, tenant=""):
+    def sh(self, name, tenant="", **variables):
         """Run an example there; returns what it printed."""
         script = os.path.join(self.host.dir, name + ".sh")
         with open(script, "w", encoding="utf-8") as f:
@@ -90,7 +90,7 @@ class Tenants:
         return self.host.run(
             "env", "-C", os.path.join(self.work, "tenants"), "bash", "-e",
             "-u", "-o", "pipefail", script, timeout=170,
-            env={**self.env, "TENANT": tenant}).stdout.decode()
+            env={**self.env, "TENANT": tenant, **variables}).stdout.decode()
 
     def told(self):
         """The units that systemctl was told to start."""
@@ -374,6 +374,33 @@ def test_exports_that_name_what_is_anothers_refuse_and_others_serve(
     with tenants.connect("globex", "vol-1") as c:
         c.write(mine("globex", "vol-1"), 0)
         assert c.read(MIB, 0) == mine("globex", "vol-1")
+
+
+def test_a_new_volume_is_served_without_a_restart(tenants, cluster, images):
+    pid = tenants.units["acme"].pid
+    tenants.bao.put("tenants/acme/vol-11", {"key": lab.PASSPHRASE.decode()})
+    cluster.rbd("import", "--no-progress", images.header(),
+                "volumes/acme/vol-11")
+    before = tenants.host.read("/etc/rbdcrypt/acme/exports.json")
+
+    def opened():
+        with contextlib.suppress(lab.Refused):
+            return tenants.connect("acme", "vol-11")
+    assert not opened()
+    with tenants.connect("acme", "vol-1") as old:
+        tenants.sh("new-volume", "acme", VOLUME="vol-11")
+        with lab.await_(opened, 20, "the new volume is served") as new:
+            new.write(mine("acme", "vol-1"), 0)
+            assert new.read(MIB, 0) == mine("acme", "vol-1")
+            tenants.host.write("/etc/rbdcrypt/acme/exports.json", before)
+            lab.await_(lambda: "vol-11" not in tenants.names("acme"), 20,
+                       "the volume is taken away")
+            assert not opened()
+            assert new.read(MIB, 0) == mine("acme", "vol-1")
+        assert len(old.read(4096, 0)) == 4096
+    assert tenants.units["acme"].pid == pid
+    with tenants.connect("acme", "vol-2") as c:
+        assert len(c.read(4096, 0)) == 4096
 
 
 def test_one_daemon_per_volume(tenants):
