@@ -301,3 +301,32 @@ def test_one_image_that_is_missing_leaves_the_unit_active(manager, tenant):
         lab.await_(lambda: manager.show(EXPORTS, "StatusText") == [
             "2 volumes: 1 failed, 1 serving"], 20, "the status says it")
     assert manager.state(EXPORTS) == "active/running/success"
+
+
+def test_a_reload_takes_new_exports_and_keeps_the_process(manager, tenant,
+                                                          images):
+    start(manager, EXPORTS)
+    pid = manager.show(EXPORTS, "MainPID")
+    one = {"image": images.luks().spec, "key": "cred:vol"}
+
+    def serves(name):
+        try:
+            with Client.connect(manager.path(tenant), export=name) as c:
+                return len(c.read(4096, 0)) == 4096
+        except lab.Refused:
+            return False
+    assert not serves("late")
+    manager.put(TENANT + "exports.json", exports.text({"late": one}))
+    manager.call("reload", EXPORTS)
+    lab.await_(lambda: serves("late"), 20, "the new export is served")
+    assert not serves("there")
+    # A broken file changes nothing.
+    manager.put(TENANT + "exports.json", "{")
+    manager.call("reload", EXPORTS)
+    lab.await_(lambda: "the exports stay as they were" in
+               manager.journal(EXPORTS), 20,
+               "the journal says what is wrong")
+    manager.await_state(EXPORTS, "active/running/success", 20)
+    assert serves("late")
+    assert manager.show(EXPORTS, "MainPID", "NRestarts") == [*pid, "0"]
+    assert "Reloaded " in manager.journal(EXPORTS)
