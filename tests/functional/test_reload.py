@@ -2,6 +2,7 @@
 """The exports file is read again when it changes, and on SIGHUP; what is open
 keeps what it has, unless it must not."""
 
+import concurrent.futures
 import os
 import signal
 import time
@@ -103,6 +104,22 @@ def test_a_withdrawn_peer_is_hung_up_on_at_once(reloading, entry):
     other.read(4096, 0)
     r.change({"a": a, "b": b})
     r.server.connect(export="a").read(4096, 0)
+    assert r.server.stop() == 0
+
+
+def test_connections_that_came_at_once_are_cut_off_too(reloading, entry):
+    """The kernel does not tell which socket is whose: requests fail then."""
+    a = entry()
+    r = reloading({"a": a})
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        clients = list(pool.map(lambda _: r.server.connect(export="a"),
+                                range(8)))
+    for c in clients:
+        c.read(4096, 0)
+    r.change({"a": dict(a, uids=["nobody"])})
+    for c in clients:
+        with pytest.raises(nbd.Error):
+            c.read(4096, 0)
     assert r.server.stop() == 0
 
 
