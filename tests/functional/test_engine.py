@@ -94,8 +94,8 @@ def test_any_layout_of_objects_will_do(servers, images, key, layout):
 # --- requests of every kind ---
 
 def sound(left, before):
-    """Of what is LEFT by a trim: is each byte as BEFORE, or zero?  Most of
-    it is the one or the other, which is soon compared."""
+    """LEFT by a trim: is each byte as BEFORE, or zero?  In most
+    blocks all are the one or the other, which is soon compared."""
     for at in range(0, len(left), KIB):
         some, old = left[at:at + KIB], before[at:at + KIB]
         yield some == old or not any(some) or all(
