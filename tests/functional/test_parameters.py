@@ -82,7 +82,7 @@ def test_parameter_given_twice_is_refused(servers, name):
 
 @pytest.mark.parametrize("name", [
     pytest.param("n" * 4096, id="4-KiB"), "unknown", "Image", "a.b-c_d",
-    "lock", "exports"])
+    "lock", "export"])
 def test_unknown_parameter_is_refused(servers, key, name):
     refusal = servers.refused("rbd/x", key, name + "=1")
     names(refusal, "unknown", name[:32])
