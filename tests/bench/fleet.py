@@ -2,10 +2,10 @@
 """Many exports of one server: what each costs while it is open and idle, what
 many move together, and what an idle one notices of a noisy neighbour."""
 
+import concurrent.futures
 import copy
 import json
 import os
-import threading
 import time
 
 import nbd
@@ -22,7 +22,9 @@ RATES = [Workload("4K", "randread", 16), Workload("1M", "read", 8)]
 QUIET = Workload("4K", "randread", 1)
 NOISE = Workload("1M", "write", 16)
 START, IDLE = "start", "idle"
-NEIGHBOURS = ("alone", "noisy")
+# Beside nothing, an export of the same server, one of another server: what
+# processors and OSDs that all share do to it.
+NEIGHBOURS = ("alone", "noisy", "apart")
 LIMIT = 60
 
 
@@ -30,10 +32,10 @@ class Exports(peers_.Nbdkit):
     """This plugin with an exports file.  Those that are not of IMAGES are of
     images that do not exist."""
 
-    def __init__(self, bench, images):
-        super().__init__("fleet", "rbdcrypt")
+    def __init__(self, bench, ident, images):
+        super().__init__(ident, "rbdcrypt")
         self.bench = bench
-        self.file = os.path.join(bench.directory, "exports.json")
+        self.file = os.path.join(bench.directory, ident + ".json")
         key = "file:" + bench.pool.passphrase
         with open(self.file, "w", encoding="utf-8") as f:
             json.dump({"exports": {
@@ -76,7 +78,7 @@ class Fleet(Part):
         super().__init__(copy.copy(bench))
         self.bench.image = SIZE
         self.images = []
-        self.server = None
+        self.server = self.other = None
 
     def needs(self):
         peers_.program("fio")
@@ -92,19 +94,24 @@ class Fleet(Part):
     def prepare(self):
         say("%d images of %d MiB, of which %d are written in full" % (
             OPEN, SIZE // MIB, BUSY))
-        self.images = [self.bench.pool.luks(2, SIZE) for _ in range(OPEN)]
-        self.server = Exports(self.bench, self.images)
-        self.server.begin()
-        try:
-            for n in range(BUSY):
-                lab.run("nbdcopy", "--flush", self.bench.pool.content(SIZE),
-                        self.server.uri(n), timeout=600)
-        finally:
-            self.server.stop()
+        self.images = [self.bench.pool.luks(2, SIZE)
+                       for _ in range(OPEN + 1)]
+        self.server = Exports(self.bench, "fleet", self.images[:OPEN])
+        self.other = Exports(self.bench, "apart", self.images[OPEN:])
+        for server, count in ((self.server, BUSY), (self.other, 1)):
+            server.begin()
+            try:
+                for n in range(count):
+                    lab.run("nbdcopy", "--flush",
+                            self.bench.pool.content(SIZE), server.uri(n),
+                            timeout=600)
+            finally:
+                server.stop()
 
     def stop(self):
-        if self.server:
-            self.server.stop()
+        for server in (self.server, self.other):
+            if server:
+                server.stop()
 
     def remove(self):
         for image in self.images:
@@ -129,43 +136,34 @@ class Fleet(Part):
                 "open": seconds / (OPEN - 1),
                 "rss": more / 1024, "all_threads": busy}
 
-    def jobs(self, w, numbers, turn, seconds):
+    def fio(self, w, server, numbers, turn, seconds):
         args = w.fio(SIZE, turn, seconds)
-        found = []
+        jobs = []
         for n in numbers:
-            found += ["--name=job%d" % n, *self.server.engine(n), *args]
-        return found
+            jobs += ["--name=job%d" % n, *server.engine(n), *args]
+        return fio.run(jobs, self.bench.env, seconds)
 
     def rate(self, w, count, turn):
         before = fio.cpu_seconds(self.server.pid)
-        sample = fio.run(self.jobs(w, range(count), turn,
-                                   self.bench.seconds),
-                         self.bench.env, self.bench.seconds)
+        sample = self.fio(w, self.server, range(count), turn,
+                          self.bench.seconds)
         sample["server_cpu"] = fio.cpu_seconds(self.server.pid) - before
         return sample
 
-    def neighbour(self, noisy, turn):
+    def neighbour(self, which, turn):
+        """What is read of the first export, while another is written."""
         seconds = self.bench.seconds
-        noise, failed = None, []
-
-        def make():
-            try:
-                fio.run(self.jobs(NOISE, [1], turn, seconds + 2),
-                        self.bench.env, seconds + 2)
-            except BaseException as e:
-                failed.append(e)
-        if noisy:
-            noise = threading.Thread(target=make)
-            noise.start()
+        quiet = [QUIET, self.server, [0], turn, seconds]
+        if which == "alone":
+            return self.fio(*quiet)
+        noise = [NOISE, self.server, [1]] if which == "noisy" \
+            else [NOISE, self.other, [0]]
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            made = pool.submit(self.fio, *noise, turn, seconds + 2)
             time.sleep(1)
-        try:
-            return fio.run(self.jobs(QUIET, [0], turn, seconds),
-                           self.bench.env, seconds)
-        finally:
-            if noise:
-                noise.join()
-            if failed:
-                raise failed[0]
+            sample = self.fio(*quiet)
+            made.result()
+        return sample
 
     def round(self, ledger, turn):
         started = []
@@ -178,7 +176,8 @@ class Fleet(Part):
             for count in (1, BUSY):
                 self.record(ledger, "%s|%d" % (w.name, count), turn,
                             lambda: self.rate(w, count, turn))
+        self.other.begin()
         for name in NEIGHBOURS:
             self.record(ledger, name, turn,
-                        lambda: self.neighbour(name == "noisy", turn))
+                        lambda: self.neighbour(name, turn))
         self.progress(turn, "many exports of one server")

@@ -246,8 +246,10 @@ def fleet_table(figures):
                 "%s|%d" % (w.name, count), "rate", w.rate(1))
     for name in fleet.NEIGHBOURS:
         row("%s, %s: p99, ms" % (fleet.QUIET.name, {
-            "alone": "alone", "noisy": "beside another's " + fleet.NOISE.name
-        }[name]), name, "p99", 1e-3, 2)
+            "alone": "alone",
+            "noisy": "beside another export's " + fleet.NOISE.name,
+            "apart": "beside the same of another server"}[name]),
+            name, "p99", 1e-3, 2)
     return table(["one server of many exports (%d open)" % fleet.OPEN, ""],
                  rows) if rows else ""
 

@@ -307,7 +307,7 @@ def fleet(figures):
             found.append(Target("%s, %d exports together against one" % (
                 w.name, fleet_.BUSY), many / one, OF_LIMIT, command))
     alone, noisy = [figures.of("fleet", name, "p99")
-                    for name in fleet_.NEIGHBOURS]
+                    for name in ("alone", "noisy")]
     if alone and noisy:
         most("p99 of %s beside a noisy export, against alone"
              % fleet_.QUIET.name, noisy / alone, 3)

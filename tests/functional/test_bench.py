@@ -534,7 +534,8 @@ def test_fleets_targets_are_of_exports_beyond_the_first():
         "%s|1" % large.name: [sample(100 * MIB)] * 3,
         "%s|%d" % (large.name, fleet.BUSY): [sample(94 * MIB)] * 3,
         "alone": [sample(MIB, p99=1000)] * 3,
-        "noisy": [sample(MIB, p99=2900)] * 3}
+        "noisy": [sample(MIB, p99=2900)] * 3,
+        "apart": [sample(MIB, p99=2800)] * 3}
     met = [t.met for t in targets.fleet(figures.Figures(data))]
     assert met == [True, False, True, True, False, True]
     text = report.text(data)
