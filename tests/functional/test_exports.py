@@ -245,6 +245,8 @@ def test_names_of_all_kinds(named, images):
             assert c.read(4096, 0) == lab.pattern(4096, n)
     beside = os.listdir(os.path.dirname(server.socket))
     assert all("/" not in f and f.isascii() for f in beside)
+    assert len([f for f in beside if f.endswith(".unflushed")]) == \
+        len(NAMES_OF_ALL_KINDS), beside
     for name in "", "/a", "...", "n" * 4095:
         with pytest.raises(lab.Refused):
             server.connect(export=name)
