@@ -138,7 +138,7 @@ class Machine:
                 "-m", "1024", "-display", "none", "-nodefaults",
                 "-no-reboot", "-kernel", os.path.join(image, "vmlinuz"),
                 "-initrd", os.path.join(image, "initramfs"),
-                "-append", "console=ttyS0 panic=-1 quiet",
+                "-append", "console=ttyS0 panic=-1 quiet no_timer_check",
                 "-serial", "file:" + self.log,
                 "-chardev", "socket,id=c,server=on,wait=off,path="
                 + self.path, "-serial", "chardev:c",

@@ -62,6 +62,14 @@ nbdkit_peer_tls_dn (void)
 }
 #endif
 
+#if COMPAT_PEER_LABEL
+char *
+nbdkit_peer_security_context (void)
+{
+  return NULL;
+}
+#endif
+
 /* --- connections --- */
 
 static int listener;
