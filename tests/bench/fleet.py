@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Many exports of one server: what each costs while it is open and idle, what
-many move together, and what an idle one notices of a noisy neighbour."""
+"""Many exports of one server: the cost of each while it is open and idle, the
+rate of many together, and the effect of a noisy neighbour on a quiet one."""
 
 import concurrent.futures
 import copy
@@ -29,8 +29,8 @@ LIMIT = 60
 
 
 class Exports(peers_.Nbdkit):
-    """This plugin with an exports file.  Those that are not of IMAGES are of
-    images that do not exist."""
+    """This plugin with an exports file.  Exports beyond IMAGES name images
+    that do not exist."""
 
     def __init__(self, bench, ident, images):
         super().__init__(ident, "rbdcrypt")
@@ -123,7 +123,7 @@ class Fleet(Part):
         return {"seconds": time.monotonic() - begin}
 
     def idle(self):
-        """What each takes beyond the first."""
+        """What each export takes beyond the first."""
         self.server.open(0)
         memory, threads = self.server.now()
         begin = time.monotonic()
@@ -151,7 +151,7 @@ class Fleet(Part):
         return sample
 
     def neighbour(self, which, turn):
-        """What is read of the first export, while another is written."""
+        """Read the first export lightly while another one is written to."""
         seconds = self.bench.seconds
         quiet = [QUIET, self.server, [0], turn, seconds]
         if which == "alone":

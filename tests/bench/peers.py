@@ -32,8 +32,8 @@ class Missing(Exception):
 
 @functools.lru_cache
 def lingers(plugin):
-    """Does it close a volume that waits for its turn?  Older ones do not, and
-    know no such parameter."""
+    """Does this plugin close a volume that waits for its turn?  Older ones do
+    not, and do not know the parameter."""
     return b"linger=" in lab.run("nbdkit", plugin, "--help").stdout
 
 

@@ -28,8 +28,8 @@ def application(name):
 
 
 def keep_connections():
-    """For a file SQLAlchemy 1.4 opens a new one for each transaction, and
-    oslo.db sets it up: a third of what Keystone does."""
+    """Keep database connections: for a file, SQLAlchemy 1.4 opens one for each
+    transaction and oslo.db sets it up, a third of Keystone's work."""
     from sqlalchemy import pool
     from sqlalchemy.dialects.sqlite import pysqlite
     pysqlite.SQLiteDialect_pysqlite.get_pool_class = \

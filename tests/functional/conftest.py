@@ -66,8 +66,9 @@ KEY_SERVERS = {"bao", "barbican", "kmip", "classes"}
 
 
 def part_of(path, fixtures):
-    """The part of the suite that a file belongs to.  They can run side by
-    side, and take about as long; what fills the class table is one."""
+    """The part of the suite that a file belongs to.  Parts can run side by
+    side and take about equally long; tests that fill the class table are one
+    part."""
     if "classes" in fixtures:
         return "classes"
     if KEY_SERVERS.intersection(fixtures):
@@ -76,7 +77,7 @@ def part_of(path, fixtures):
 
 
 def in_part(items, part):
-    """Those of a PART.  A file is not divided: its fixtures are made once."""
+    """The items of a PART.  A file is not divided: its fixtures are made once."""
     assert part in ("classes", "keys-a-n", "keys-o-z", "a-h", "i-z"), part
     fixtures = {}
     for item in items:
@@ -315,7 +316,7 @@ def volume(servers, images, bao, files):
 
 @pytest.fixture
 def held(lab_dir, tmp_path):
-    """The environment of a server to be held up: see held.c."""
+    """The environment that lets a test hold up a server: see held.c."""
     return preload("held", lab_dir, RBDCRYPT_TEST_HELD=str(tmp_path))
 
 
@@ -328,7 +329,7 @@ def sealed(bao):
 
 @pytest.fixture
 def turns():
-    """The host's, for costly unlocks: see lab/turns.py."""
+    """The host's turns for costly unlocks: see lab/turns.py."""
     with Turns() as t:
         yield t
 

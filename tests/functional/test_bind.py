@@ -231,7 +231,7 @@ def test_images_that_cannot_be_bound(images, bind, cluster):
 
 
 def test_a_demoted_image_is_bound_where_it_is_primary(images, bind, cluster):
-    """What the user may do is not what keeps it from being written."""
+    """The user's rights do not prevent the write: the image is not primary."""
     pool = "bind-mirrored"
     cluster.ceph("osd", "pool", "create", pool, "8")
     cluster.rbd("pool", "init", pool)

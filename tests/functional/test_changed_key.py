@@ -22,7 +22,7 @@ def rechecks_told(path, count):
 
 
 def start(volume, *arguments, **kwargs):
-    """With rechecks for as long as a test takes, though no client comes."""
+    """Start a server that rechecks throughout the test, without a client."""
     return volume.start("linger=-1", *arguments, **kwargs)
 
 

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""check=yes: everything is tried as at a start, what is wrong is said, and
-nothing is served."""
+"""check=yes rehearses a start, says what is wrong, and serves nothing."""
 
 import os
 import re
@@ -16,7 +15,7 @@ WELL = "rbdcrypt: check: nothing is wrong"
 
 
 def well(servers, *arguments, **kwargs):
-    """A check that must find nothing: it has ended, and left nothing."""
+    """Run a check that must find nothing wrong and leave nothing behind."""
     server = servers.begin(*arguments, "check=yes", **kwargs)
     status = server.wait(lab.START_LIMIT)
     assert (status, server.lines()) == (0, [WELL]), server.stderr()
@@ -51,8 +50,8 @@ def test_no_means_no(servers, encrypted, key):
 
 
 def test_beside_the_server_whose_configuration_it_is(servers, images, key):
-    """With its socket, and the image that it serves; it serves on, and keeps
-    the lock."""
+    """The check uses the server's socket and image; the server goes on serving
+    and keeps the lock."""
     image = images.luks()
     server = servers.start(image, key)
     with server.connect() as c:
@@ -95,7 +94,7 @@ def test_bad_profile(servers, encrypted, bao, by_auth):
 @pytest.mark.parametrize("engine", ["librbd", "openssl"])
 @pytest.mark.parametrize("make", ["luks", "costly"])
 def test_wrong_passphrase(servers, images, files, make, engine):
-    """A start leaves to the server what costs librbd much; a check does it."""
+    """A start leaves a costly unlock by librbd to the server; a check does it."""
     names(servers.refused(
         getattr(images, make)(), "key=file:" + files("wrong", "wrong"),
         "check=yes", "engine=" + engine, limit=lab.UNLOCK_LIMIT), "keyslot")
@@ -129,7 +128,7 @@ def test_warnings_are_told_and_are_no_errors(servers, encrypted, bao, logins,
 
 
 def test_each_export_is_tried(servers, images, key, files):
-    """A start leaves an image that is missing to its clients."""
+    """A missing image fails a check; a start refuses only its clients."""
     ref, wrong = key[len("key="):], "file:" + files("wrong", "wrong")
     entries = {"good": {"image": str(images.luks()), "key": ref},
                "plain": {"image": str(images.luks()), "key": "none"}}
@@ -166,7 +165,7 @@ def test_login_is_revoked(servers, encrypted, bao, logins, approle, by_auth):
 
 def test_wrapped_secret_id_is_not_used_up(servers, encrypted, logins, approle,
                                           by_auth):
-    """The start after it can unwrap it."""
+    """A start after the check can still unwrap the secret id."""
     role = logins.role("approle")
     profiles = by_auth(approle(role, wrapped=True))
     names(servers.refused(encrypted, "key=t:vol", profiles, "check=yes"),

@@ -128,7 +128,7 @@ def test_what_the_unit_has_not_is_named(servers, encrypted, unit, approle,
 
 def test_login_that_changes_is_read_at_a_restart(servers, images, logins,
                                                  approle, unit, bao):
-    """systemd makes the directory anew for each start."""
+    """systemd makes the credentials directory anew for each start."""
     role = logins.role("approle", token_ttl="6s", token_max_ttl="8s")
     image = images.luks()
     profiles, env = unit(bao.profile(**FIELD, prefix="logins/",

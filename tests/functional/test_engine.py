@@ -94,8 +94,8 @@ def test_any_layout_of_objects_will_do(servers, images, key, layout):
 # --- requests of every kind ---
 
 def sound(left, before):
-    """LEFT by a trim: is each byte as BEFORE, or zero?  In most
-    blocks all are the one or the other, which is soon compared."""
+    """Is each byte that a trim LEFT zero or as BEFORE?  Most blocks are wholly
+    one or the other, which is quick to compare."""
     for at in range(0, len(left), KIB):
         some, old = left[at:at + KIB], before[at:at + KIB]
         yield some == old or not any(some) or all(

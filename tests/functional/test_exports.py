@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Several exports in one process: who gets which, and trouble of one stays its
-own."""
+"""Several exports in one process: who may open which; trouble with one does
+not affect the others."""
 
 import json
 import os
@@ -20,8 +20,7 @@ NAMES = ["first", "second"]
 
 
 class Two:
-    """A server of two images, "first" and "second", whose keys lie in
-    OpenBao."""
+    """A server of two images, "first" and "second", whose keys are in OpenBao."""
 
     numbers = iter(range(1 << 30))
 
@@ -234,7 +233,7 @@ NAMES_OF_ALL_KINDS = ["/", "..", "../../../etc/passwd", "%s%n%00", "a b",
 
 
 def test_names_of_all_kinds(named, images):
-    """They lead nowhere, and each is itself."""
+    """Odd names lead to no file, and each opens its own export."""
     server = named({name: {} for name in NAMES_OF_ALL_KINDS})
     for n, name in enumerate(NAMES_OF_ALL_KINDS):
         with server.connect(export=name) as c:
@@ -345,7 +344,7 @@ with open(os.path.join(sys.argv[3], str(os.getpid())), "w") as f:
 
 def test_guests_of_one_user_are_told_apart_by_their_labels(
         named, servers, files, dump, lab_dir, tmp_path):
-    """Where no label can be known, nothing is served that demands one."""
+    """If labels cannot be known, no export that demands one is served."""
     names = {"a": {"labels": ["guest-1"]}, "b": {"labels": ["guest-2"]},
              "c": {"labels": ["guest-1"], "uids": ["nobody"]}, "d": {}}
     if dump["rbdcrypt_peer_label"] == "no":
@@ -368,7 +367,7 @@ def test_guests_of_one_user_are_told_apart_by_their_labels(
 # --- many ---
 
 def many(count, key=lambda n: "none"):
-    """Their images do not exist."""
+    """Many exports, whose images do not exist."""
     return exports.text({"vm%05d" % n: {
         "image": "rbd/none-%d" % n, "key": key(n), "uids": ["root"]}
         for n in range(count)})
@@ -388,7 +387,7 @@ def test_ten_thousand_and_one_exports_for_one_user(servers, files):
 
 def test_a_thousand_exports_start_in_a_second(servers, files, profiles_file,
                                               bao):
-    """With keys in a key server; beyond what the start takes with one."""
+    """Keys are in a key server; the time is beyond a start with one export."""
     profiles = profiles_file(t=bao.profile(**FIELD))
 
     def seconds(count):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Nothing stays decrypted for nobody: what becomes of a volume that no
-client uses, and of the next client."""
+"""An unused volume does not stay decrypted: what happens to it, and to the
+next client."""
 
 import os
 import random
@@ -31,7 +31,7 @@ def closed(cluster, volume, seconds=20):
 
 
 def idle(trail, times=1):
-    """It was told so often that nobody uses the volume."""
+    """Wait until the trail has so many records of an unused volume's closing."""
     lab.await_(lambda: len(of(read(trail), "idle")) >= times, 20,
                "idle is told %d times" % times)
 
@@ -120,7 +120,7 @@ def test_a_key_that_was_revoked_meanwhile_opens_nothing(
 
 def test_the_image_is_free_for_others_meanwhile(volume, cluster, servers,
                                                 files):
-    """They may write to it, and even remove it."""
+    """Other clients may write to the image, and even remove it."""
     server = volume.start("linger=0")
     server.works()
     closed(cluster, volume)
@@ -144,8 +144,8 @@ def test_the_image_is_free_for_others_meanwhile(volume, cluster, servers,
 @pytest.mark.timeout(900)
 def test_a_guest_that_was_shut_off(volume, images, cluster, guest_image,
                                    tmp_path):
-    """Its volume is not decrypted; its next start asks the key server, and
-    fails once that refuses."""
+    """A shut-off guest's volume is not decrypted; its next start asks the key
+    server, and fails once the key server refuses."""
     trail = tmp_path / "trail"
     key = images.volume_key(PASSPHRASE)
     server = volume.start("linger=2", "audit=%s" % trail)
@@ -186,7 +186,7 @@ def test_a_guest_that_was_shut_off(volume, images, cluster, guest_image,
 # Nothing is lost.
 
 class Caller(threading.Thread):
-    """Comes, writes, leaves, and finds it there when it comes again."""
+    """A client that connects, writes, leaves, and finds its data on its return."""
 
     def __init__(self, server, number):
         super().__init__(daemon=True)
@@ -221,8 +221,8 @@ class Caller(threading.Thread):
 @pytest.mark.parametrize("engine", ENGINES)
 def test_many_that_come_and_go_lose_nothing(servers, images, key, tmp_path,
                                             engine):
-    """Alone, when each visit opens and closes it; and several at once, when
-    one comes just while it is closed."""
+    """A lone client, whose visits each open and close the volume; and several
+    at once, some of which come while it is being closed."""
     trail = tmp_path / "trail"
     server = servers.start(images.luks(), key, "linger=0",
                            "engine=" + engine, "audit=%s" % trail)
@@ -276,7 +276,7 @@ def test_writes_on_their_way_keep_it_open(volume, cluster, tmp_path):
 
 @pytest.fixture
 def closing(volume, held, tmp_path):
-    """A server that hangs while it closes an image for nobody."""
+    """A server that hangs while it closes an unused image."""
     server = volume.start("linger=0", "shutdown-timeout=5",
                           "engine=librbd", env=held)
     with server.connect() as c:
@@ -341,7 +341,7 @@ def test_revoked_while_the_closing_hangs_ends_the_process(
 @pytest.mark.parametrize("off", [86400, -86400])
 def test_it_is_counted_in_seconds_that_passed(volume, cluster, lab_dir,
                                               tmp_path, off):
-    """And not by a wall clock that jumps."""
+    """Linger ignores a wall clock that jumps."""
     (tmp_path / "clock").write_bytes(bytes(8))
     server = volume.start("linger=4", env=preload(
         "clock", lab_dir, RBDCRYPT_TEST_CLOCK=str(tmp_path / "clock")))
@@ -360,7 +360,7 @@ def test_it_is_counted_in_seconds_that_passed(volume, cluster, lab_dir,
 # Keys that can be fetched only once.
 
 def keeps(server, cluster, image, *words):
-    """The volume stays open for nobody, and the log says why, once."""
+    """The volume stays open without a client, and the log says why, once."""
     server.works()
     end = time.monotonic() + 3
     while time.monotonic() < end:
@@ -436,7 +436,7 @@ def test_a_token_of_few_uses_keeps_it_open(volume, bao, cluster):
 
 def test_a_token_of_few_uses_keeps_an_export_open(volume, bao, cluster, files,
                                                   servers):
-    """Whose key is fetched for its first client, not at the start."""
+    """An export's key is fetched for its first client, not at the start."""
     token = bao.must("POST", "auth/token/create", {
         "policies": [volume.policy], "num_uses": 8, "ttl": "1h"})["auth"]
     profiles = volume.profile({

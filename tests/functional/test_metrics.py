@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What operators watch: each series is made to change, and only those who
-may ask get an answer."""
+"""The metrics: the tests make each series change, and only those who may ask
+get an answer."""
 
 import grp
 import json
@@ -126,7 +126,7 @@ def test_bytes_that_no_osd_has_are_told(servers, cluster, plain, metrics):
 
 
 def test_the_lock_is_told(servers, cluster, plain, metrics):
-    """The first write takes it; a change of the header has us look."""
+    """The first write takes the lock; a changed header makes the server look."""
     server = servers.start(plain, "key=none", metrics.argument)
     metrics.await_state("serving")
     assert metrics.value("lock_owner") == 0
@@ -138,7 +138,7 @@ def test_the_lock_is_told(servers, cluster, plain, metrics):
 
 
 def test_an_outage_of_the_key_server_is_seen_coming(volume, bao, metrics):
-    """grace, paused, serving again: and how long each has left."""
+    """grace, paused, serving again, and how much time each has left."""
     server = volume.start("grace=6", "on-grace=pause", metrics.argument)
     metrics.await_state("serving")
     metrics.await_value(lambda v: v > 0,
@@ -233,7 +233,7 @@ def test_no_key_or_client_is_named(volume, metrics):
 # The socket.
 
 def curl(metrics, url="/metrics", uid=NOBODY, gid=NOBODY, groups=()):
-    """As another user."""
+    """Ask as another user."""
     return lab.run(
         "setpriv", "--reuid=%d" % uid, "--regid=%d" % gid,
         *(["--groups=" + ",".join(map(str, groups))] if groups
@@ -243,7 +243,7 @@ def curl(metrics, url="/metrics", uid=NOBODY, gid=NOBODY, groups=()):
 
 
 def test_only_those_who_may_ask_get_an_answer(servers, plain, metrics):
-    """Whatever the mode of the socket becomes."""
+    """The socket's mode does not matter."""
     server = servers.start(plain, "key=none", metrics.argument,
                            "metrics-group=daemon")
     daemon = grp.getgrnam("daemon").gr_gid
@@ -382,8 +382,8 @@ def test_a_killed_server_leaves_the_file(servers, plain, tmp_path):
 
 
 def test_a_server_that_failed_leaves_the_file(volume, tmp_path):
-    """on-failure=exit: a volume whose key was revoked does not vanish from
-    what is watched."""
+    """on-failure=exit: a volume whose key was revoked does not vanish from the
+    metrics."""
     path = tmp_path / "a.prom"
     server = volume.start("metrics=%s" % path, "on-failure=exit")
     server.expected_status = None
@@ -395,7 +395,7 @@ def test_a_server_that_failed_leaves_the_file(volume, tmp_path):
 
 @pytest.fixture
 def full(tmp_path):
-    """A file system of one page, which is full."""
+    """A full file system of one page."""
     directory = tmp_path / "full"
     directory.mkdir()
     lab.run("mount", "-t", "tmpfs", "-o", "size=4k", "none", directory)

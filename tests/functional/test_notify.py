@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a service manager is told, and what it sees of a volume that cannot
-be served any more."""
+"""What the server tells a service manager, also when it can no longer serve
+its volume."""
 
 import signal
 

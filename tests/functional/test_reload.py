@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The exports file is read again when it changes, and on SIGHUP; what is open
-keeps what it has, unless it must not."""
+"""The server reads the exports file again when it changes and on SIGHUP; open
+exports keep what they have, unless they must not."""
 
 import concurrent.futures
 import os
@@ -125,7 +125,7 @@ def test_connections_that_came_at_once_are_cut_off_too(reloading, entry):
 
 def test_another_image_is_for_the_next_open(reloading, entry, images,
                                             cluster):
-    """Both generations are served, each to its own clients."""
+    """The server serves both generations, each to its own clients."""
     first, second = images.luks(), images.luks()
     r = reloading({"a": entry(first)})
     old = r.server.connect(export="a")
@@ -160,7 +160,7 @@ def test_other_settings_are_for_the_next_open(reloading, entry, images):
 
 
 def test_an_unused_former_key_is_gone(reloading, entry, images):
-    """What is retired and closed leaves no volume key."""
+    """An export that is retired and closed leaves no volume key in memory."""
     image = images.luks()
     r = reloading({"a": entry(image)}, "linger=-1", "engine=openssl")
     key = images.volume_key()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The audit file is rotated by logrotate, as contrib/logrotate has it."""
+"""logrotate rotates the audit file with the snippet of contrib/logrotate."""
 
 import os
 
@@ -74,14 +74,14 @@ def test_trail_goes_on_in_the_new_file(servers, images, key, rotate, tmp_path,
 
 
 def files_of(server):
-    """What it has open."""
+    """The files that a server has open."""
     fds = "/proc/%d/fd" % server.pid
     return {os.readlink(os.path.join(fds, fd)) for fd in os.listdir(fds)}
 
 
 def test_new_file_that_cannot_be_opened_leaves_the_old_one(
         servers, encrypted, key, tmp_path):
-    """It is told once, and again when that is mended."""
+    """The log says so once, and once more when that is over."""
     trail, old = tmp_path / "audit.json", tmp_path / "audit.json.1"
     server = servers.start(encrypted, key, "audit=%s" % trail)
     trail.rename(old)

@@ -25,7 +25,7 @@ ROLE = "storm"
 
 @pytest.fixture
 def login(bao, files):
-    """The member "auth" of a login of its own, by AppRole."""
+    """The member "auth" of a separate AppRole login."""
     if "approle/" not in bao.must("GET", "sys/auth"):
         bao.must("POST", "sys/auth/approle", {"type": "approle"})
     bao.must("PUT", "sys/policies/acl/storm", {
@@ -56,7 +56,7 @@ def fleet(servers, bao, login, files, profiles_file, entered):
 
 
 def boots(server, n):
-    """As a guest does: two connections, of which one reads; they stay."""
+    """Boot as a guest does: two connections, which stay; one of them reads."""
     opened = [server.connect(export="vol-%d" % n, timeout=lab.UNLOCK_LIMIT)
               for _ in range(2)]
     assert len(opened[0].read(4096, 0)) == 4096

@@ -85,7 +85,7 @@ Volume.drop_in = drop_in
 
 
 def start(manager, unit=SERVICE):
-    """May it start?  With its journal where it may not."""
+    """Start the unit; a failure shows its journal."""
     r = manager.call("start", unit, check=False, timeout=120)
     assert r.returncode == 0, manager.journal(unit)
 
@@ -95,7 +95,7 @@ def connect(manager):
 
 
 def has_limit(manager, pid, name, which, wanted):
-    """Or the most that this systemd may have itself."""
+    """The unit has this limit, or the most that this systemd may have itself."""
     most = resource.getrlimit(which)[1]
     if most != resource.RLIM_INFINITY:
         wanted = min(most, wanted)
@@ -196,7 +196,7 @@ def test_a_watchdog_is_answered_while_it_serves(manager, unit):
 
 
 def test_a_killed_server_is_followed_by_another(manager, unit):
-    """Its socket is in the way, and its count must stay."""
+    """The killed server's socket is in the way, and its count must stay."""
     unit.drop_in(SERVICE, "[Service]\nRestartSec=1\n")
     start(manager)
     pid = manager.show(SERVICE, "MainPID")[0]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """contrib/tenants, by its own commands and files: two tenants with twenty
 volumes on one host, as two users, with OpenBao's policies and cephx users.
-Then one tenant tries to get at what is the other's."""
+Then one tenant tries to reach what belongs to the other."""
 
 import contextlib
 import errno
@@ -126,7 +126,7 @@ class Tenants:
         return lab.Client.connect(self.units[tenant].socket, export=export)
 
     def names(self, tenant):
-        """What its server lists."""
+        """The names that the tenant's server lists."""
         h = nbd.NBD()
         h.set_opt_mode(True)
         h.connect_unix(self.units[tenant].socket)
@@ -139,13 +139,13 @@ class Tenants:
         return "rbdcrypt-" + tenant
 
     def python(self, user, program, *arguments, groups=()):
-        """What it prints, as numbers."""
+        """Run a PROGRAM as a user; returns the numbers that it prints."""
         out = self.host.run("/usr/bin/python3", "-c", program, *arguments,
                             user=user, groups=groups).stdout
         return [int(word) for word in out.split()]
 
     def files(self, tenant):
-        """Every file that is this tenant's alone, as the host names it."""
+        """Every file that belongs to this tenant alone, by its path on the host."""
         unit = self.units[tenant]
         found = []
         for top in ("/etc/rbdcrypt/" + tenant, unit.credentials,
@@ -157,7 +157,7 @@ class Tenants:
         return [f for f in found if not f.endswith(".sock")]
 
     def token(self, tenant):
-        """By the login that lies on the host."""
+        """A token from the login that is stored on the host."""
         def said(name):
             return self.host.read("/etc/rbdcrypt/%s/%s" % (tenant, name))
         return self.bao.must("POST", "auth/approle/login", {
@@ -290,7 +290,7 @@ def test_the_other_tenants_images_are_denied(tenants):
 
 
 def test_ceph_lets_a_tenant_blocklist_any_client(tenants, cluster):
-    """As the example says, and SECURITY.md: no promise of ours."""
+    """The example and SECURITY.md say so: we make no promise here."""
     client = "192.0.2.1:0/12345"
     r = cephx(tenants, "ceph", "osd", "blocklist", "add", client)
     assert r.returncode == 0, r.stderr
@@ -326,8 +326,8 @@ def test_the_other_tenants_process_is_closed(tenants):
 
 @contextlib.contextmanager
 def changed(tenants, tenant, **files):
-    """NAME=change: the tenant's NAME.json is what change() makes of it, and
-    its server was started again."""
+    """NAME=change: with the tenant's NAME.json changed by change(), and its
+    server started again."""
     unit = tenants.units[tenant]
     before = {}
     for name, change in files.items():
@@ -427,7 +427,7 @@ def test_one_daemon_per_volume(tenants):
 
 
 def sockets_have_labels():
-    """Does this kernel tell whose process is at the other end?"""
+    """Does this kernel report the label of a peer's process?"""
     a, b = socket.socketpair()
     with a, b:
         try:
@@ -438,8 +438,8 @@ def sockets_have_labels():
 
 
 def test_labels_admit_nobody_who_has_none(tenants, dump):
-    """Where sockets have labels; else the server says that they have not, and
-    does not start."""
+    """A peer without a label is refused.  Where sockets have no labels, the
+    server says so and does not start."""
     def label(exports):
         exports["vol-1"]["labels"] = ["system_u:system_r:svirt_t:s0:c392,c662"]
     if dump["rbdcrypt_peer_label"] == "yes" and sockets_have_labels():

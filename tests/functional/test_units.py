@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The units of contrib/systemd: what systemd's own tools say of them, and
-whether their limits are those that a server needs."""
+"""The units of contrib/systemd: systemd's own tools accept them, and their
+limits are large enough for a server."""
 
 import collections
 import os
@@ -103,7 +103,7 @@ def test_a_refused_key_is_not_tried_again_and_an_outage_for_ever():
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_a_watchdog_kills_at_once(name):
-    """SIGABRT, its default, is what nbdkit's own abort sends us."""
+    """The default is SIGABRT, which nbdkit's own abort sends us."""
     has = settings(name)
     assert has["Type"] == ["notify"] and int(has["WatchdogSec"][0]) >= 10
     assert has["WatchdogSignal"] == ["SIGKILL"]

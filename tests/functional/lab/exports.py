@@ -6,12 +6,12 @@ import os
 
 
 def text(exports):
-    """The text of a file with them."""
+    """The text of an exports file with these entries."""
     return json.dumps({"exports": exports}, indent=1)
 
 
 def replace(path, content):
-    """As an editor or a configuration tool does: at once."""
+    """Replace the file at once, as an editor or a configuration tool does."""
     new = path + ".new"
     with open(new, "w", encoding="utf-8") as f:
         f.write(content if isinstance(content, str) else text(content))

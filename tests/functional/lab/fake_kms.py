@@ -202,8 +202,8 @@ def _copy(source, sink, delay=0):
 
 
 def join(a, b, delay=0):
-    """Carry bytes both ways until both ends have closed; those of B take
-    DELAY seconds."""
+    """Carry bytes both ways until both ends have closed; bytes of B arrive
+    DELAY seconds later."""
     back = threading.Thread(target=_copy, args=(b, a, delay), daemon=True)
     back.start()
     _copy(a, b)

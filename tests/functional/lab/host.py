@@ -44,12 +44,12 @@ class Host:
 
     @property
     def inside(self):
-        """The beginning of a command that runs there.  In a chroot, the root
-        of that, too."""
+        """A command prefix that runs a command there; in a chroot, below its
+        root, too."""
         return ["nsenter", "-t", str(self.process.pid), "-m", "-r", "-w"]
 
     def path(self, path):
-        """What is PATH there, for a process of here."""
+        """Where a process outside finds the host's PATH."""
         return "/proc/%d/root%s" % (self.process.pid, path)
 
     def read(self, path):
@@ -57,7 +57,7 @@ class Host:
             return f.read()
 
     def write(self, path, text):
-        """In place of what is there, with its owner and mode."""
+        """Replace the text of a file; its owner and mode stay."""
         path = self.path(path)
         before = os.stat(path)
         with open(path + ".new", "w", encoding="utf-8") as f:
@@ -67,7 +67,7 @@ class Host:
         os.rename(path + ".new", path)
 
     def ids(self, user):
-        """(uid, gid) of a user there."""
+        """(uid, gid) of one of the host's users."""
         for line in self.read("/etc/passwd").splitlines():
             fields = line.split(":")
             if fields[0] == user:
@@ -75,7 +75,7 @@ class Host:
         raise AssertionError("no user %s" % user)
 
     def as_user(self, user, groups=()):
-        """The beginning of a command that runs there as this user, in these
+        """A command prefix that runs a command there as this user, in these
         groups only."""
         uid, gid = self.ids(user)
         more = ["--groups", ",".join(str(self.ids(g)[1]) for g in groups)] \

@@ -12,9 +12,9 @@ from lab.settings import pattern
 
 
 class Load:
-    """Reads and writes at a depth of 16 until one fails.  With a PAUSE in
-    seconds after each 16 it takes little of a processor: for what must go on
-    unnoticed, and not for what must meet requests that are in flight."""
+    """Reads and writes at a depth of 16 until one fails.  A PAUSE
+    (seconds) after each 16 saves processor time: right where I/O only has to
+    continue, wrong where a test must meet requests in flight."""
 
     def __init__(self, client, pause=0):
         self.client, self.pause = client, pause

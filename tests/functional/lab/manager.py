@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a service manager hears: its side of sd_notify's protocol."""
+"""A service manager's side of the sd_notify protocol."""
 
 import os
 import select
@@ -8,7 +8,7 @@ import time
 
 
 class Manager:
-    """A socket that NOTIFY_SOCKET names.  A path, or an abstract name."""
+    """The socket that NOTIFY_SOCKET names: a path or an abstract name."""
 
     def __init__(self, directory, abstract=False):
         path = os.path.join(str(directory), "notify")
@@ -24,14 +24,14 @@ class Manager:
         self.socket.close()
 
     def environment(self, watchdog=None):
-        """For a server; WATCHDOG: so many seconds."""
+        """The environment of a server; WATCHDOG is in seconds."""
         env = {"NOTIFY_SOCKET": self.name}
         if watchdog:
             env["WATCHDOG_USEC"] = str(int(watchdog * 1e6))
         return env
 
     def hear(self, seconds):
-        """The next message, or None after so many seconds."""
+        """The next message; None if none comes within SECONDS."""
         if not select.select([self.socket], [], [], max(0, seconds))[0]:
             return None
         text = self.socket.recv(4096).decode()
@@ -40,7 +40,7 @@ class Manager:
         return message
 
     def await_(self, seconds=20, **members):
-        """Hear until a message says that, and return it."""
+        """Wait for a message with these MEMBERS, and return it."""
         end = time.monotonic() + seconds
         while True:
             message = self.hear(end - time.monotonic())
@@ -50,7 +50,7 @@ class Manager:
                 return message
 
     def watchdogs(self, seconds):
-        """How many answers to the watchdog come in that time."""
+        """Count the watchdog messages that come within SECONDS."""
         end = time.monotonic() + seconds
         n = 0
         while True:

@@ -13,8 +13,8 @@ HELD = 1 << 62  # in pagemap: at least in swap
 
 
 def touched(pagemap, begin, end):
-    """Parts of anonymous memory that were ever written to: of the stacks of
-    threads and of malloc's arenas that is a tenth."""
+    """The parts of anonymous memory that were ever written to: only a tenth of
+    threads' stacks and malloc's arenas."""
     pagemap.seek(begin // PAGE * 8)
     pages = array.array("Q", pagemap.read((end - begin) // PAGE * 8))
     assert len(pages) == (end - begin) // PAGE

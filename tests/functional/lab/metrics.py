@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a server shows to those who watch it."""
+"""Read the metrics that a server publishes."""
 
 import http.client
 import json
@@ -21,7 +21,7 @@ class Connection(http.client.HTTPConnection):
         self.path = path
 
     def connect(self):
-        """A server listens for NBD a moment before."""
+        """Connect; the server listens for NBD a moment before it does here."""
         def connected():
             self.sock = socket.socket(socket.AF_UNIX)
             self.sock.settimeout(self.timeout)
@@ -67,7 +67,7 @@ def parse(text):
 
 
 class Metrics:
-    """A server's: metrics=unix:PATH in DIRECTORY."""
+    """The metrics of a server: metrics=unix:PATH in DIRECTORY."""
 
     def __init__(self, directory, number):
         self.path = os.path.join(directory, "m%d" % number)
@@ -85,7 +85,7 @@ class Metrics:
         return json.loads(text)
 
     def values(self, name, *labels):
-        """All samples of that name that have these labels."""
+        """The values of all samples of NAME that have these labels."""
         return [v for k, v in parse(self.text()).items()
                 if k[0] == "rbdcrypt_" + name and set(labels) <= set(k[1:])]
 
@@ -95,7 +95,7 @@ class Metrics:
         return values[0]
 
     def await_value(self, condition, name, *labels, seconds=20):
-        """Until CONDITION of that sample, which may be missing before."""
+        """Wait until a sample, which may be missing at first, meets CONDITION."""
         seen = []
 
         def good():

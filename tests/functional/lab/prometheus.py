@@ -22,7 +22,7 @@ scrape_configs:
 
 
 class Prometheus:
-    """COLLECTED is the directory of the textfile collector."""
+    """Both processes; COLLECTED is the textfile collector's directory."""
 
     def __init__(self, directory, collected):
         self.dir, self.collected = str(directory), str(collected)

@@ -46,7 +46,7 @@ def header(directory):
 
 
 def volume(images, path, size):
-    """PATH: of a volume with that header, and a payload of SIZE."""
+    """Make a volume at PATH with that header and a payload of SIZE."""
     shutil.copyfile(header(images.dir), path)
     os.truncate(path, OFFSET + size)
     return path

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A real systemd as PID 1 of namespaces of its own.
 
-A system manager that boots cleans /tmp, makes devices and mounts what it
-likes.  So it gets a root of its own: a tmpfs, an overlay over /usr whose
-changes go there, and, read-only, what a test lends it.  It is not started
-if anything else could be written to (SEAL, INSIDE).
+A booting system manager cleans /tmp, makes devices and mounts what it
+likes.  So it gets its own root: a tmpfs, an overlay over /usr whose changes
+go there, and, read-only, what a test lends it.  It is not started
+if it could write to anything else (SEAL, INSIDE).
 """
 
 import contextlib
@@ -191,7 +191,7 @@ class Systemd:
         return self.run("systemctl", *argv, **kwargs)
 
     def put(self, path, data, mode=0o644, owner="root"):
-        """A file: through this process's view of that root."""
+        """Write a file through this process's view of that root."""
         if isinstance(data, str):
             data = data.encode()
         there = "/proc/%d/root%s" % (self.pid, path)
@@ -216,7 +216,7 @@ class Systemd:
         return "/".join(self.show(unit, "ActiveState", "SubState", "Result"))
 
     def await_state(self, unit, pattern, seconds=30):
-        """ActiveState/SubState/Result."""
+        """Wait for ActiveState/SubState/Result."""
         try:
             await_(lambda: re.fullmatch(pattern, self.state(unit)), seconds,
                    "%s is %s" % (unit, pattern))

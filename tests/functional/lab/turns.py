@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The turns of costly unlocks, which all servers of a host share: a socket
-that has one keeps it from them."""
+that holds a turn keeps the servers from taking it."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ from lab.command import await_
 
 
 def bound(name):
-    """A socket that holds the abstract NAME, or None."""
+    """A socket bound to the abstract NAME, or None."""
     s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         s.bind("\0" + name)
@@ -21,7 +21,7 @@ def bound(name):
 
 
 class Turns:
-    """Two runs of tests that hold some go one by one."""
+    """Holds turns; two test runs that hold turns wait for each other."""
 
     def __enter__(self):
         self.held = contextlib.ExitStack()
@@ -34,7 +34,7 @@ class Turns:
         self.alone.close()
 
     def hold(self, first):
-        """All from number FIRST on."""
+        """Hold all turns from number FIRST on."""
         for n in range(first, max(os.cpu_count(), first) + 1):
             name = "rbdcrypt-unlock-%d" % n
             self.held.enter_context(

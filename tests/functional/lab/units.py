@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Services of a host (lab/host.py), started from their unit files as systemd
-would: its user, credentials, directories, limits, environment and commands.
-Not what takes a namespace or a control group: ProtectSystem= and the like."""
+would: with its user, credentials, directories, limits, environment and
+commands, but without settings that need a namespace or a control group, such
+as ProtectSystem=."""
 
 import glob
 import os
@@ -24,7 +25,7 @@ LIMITS = {"LimitNOFILE": "nofile", "LimitCORE": "core",
 
 
 def limit(name, value):
-    """An argument of prlimit.  No more than this root may set."""
+    """An argument for prlimit, lowered to what this root may set."""
     number = int(value.removesuffix("M")) << (20 if value[-1] == "M" else 0)
     hard = resource.getrlimit(getattr(resource, "RLIMIT_" + name.upper()))[1]
     if hard != resource.RLIM_INFINITY:
@@ -33,7 +34,7 @@ def limit(name, value):
 
 
 def settings(texts):
-    """{NAME: value} of the [Service] sections, and a list for some."""
+    """{NAME: value} of the [Service] sections; some values are lists."""
     found = {name: [] for name in LISTS}
     for text in texts:
         section = ""
@@ -51,7 +52,8 @@ def settings(texts):
 
 
 def words(command, environment):
-    """$NAME is any number of words, ${NAME} part of one."""
+    """Expand a command line: $NAME to any number of words, ${NAME} to part of
+    one."""
     for word in shlex.split(command):
         whole = re.fullmatch(r"\$(\w+)", word)
         if whole:
@@ -86,7 +88,7 @@ class Unit:
 
     @property
     def socket(self):
-        """As a process of here finds it."""
+        """Where a process outside finds the socket."""
         return self.host.path(self.runtime + "/nbd.sock")
 
     @property
@@ -144,8 +146,7 @@ class Unit:
                 % (self.name, self.stderr())
 
     def start(self):
-        """Returns when it has said that it is ready, and what follows is
-        done."""
+        """Returns when the server is ready and ExecStartPost= has run."""
         self._directories()
         env = self._environment()
         for command in self.settings["ExecStartPre"]:
@@ -169,7 +170,7 @@ class Unit:
         self.process.send_signal(signal.SIGHUP)
 
     def stop(self):
-        """Its exit status."""
+        """Stop the server, and return its exit status."""
         if self.process is None:
             return 0
         if self.process.poll() is None:
