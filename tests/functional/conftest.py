@@ -77,7 +77,7 @@ def part_of(path, fixtures):
 
 
 def in_part(items, part):
-    """The items of a PART.  A file is not divided: its fixtures are made once."""
+    """The items of a PART.  No file is divided: its fixtures are made once."""
     assert part in ("classes", "keys-a-n", "keys-o-z", "a-h", "i-z"), part
     fixtures = {}
     for item in items:

@@ -94,7 +94,7 @@ def test_bad_profile(servers, encrypted, bao, by_auth):
 @pytest.mark.parametrize("engine", ["librbd", "openssl"])
 @pytest.mark.parametrize("make", ["luks", "costly"])
 def test_wrong_passphrase(servers, images, files, make, engine):
-    """A start leaves a costly unlock by librbd to the server; a check does it."""
+    """A check also does a costly unlock, which a start leaves to the server."""
     names(servers.refused(
         getattr(images, make)(), "key=file:" + files("wrong", "wrong"),
         "check=yes", "engine=" + engine, limit=lab.UNLOCK_LIMIT), "keyslot")

@@ -20,7 +20,7 @@ NAMES = ["first", "second"]
 
 
 class Two:
-    """A server of two images, "first" and "second", whose keys are in OpenBao."""
+    """A server of two images, "first" and "second"; OpenBao has their keys."""
 
     numbers = iter(range(1 << 30))
 

@@ -62,8 +62,8 @@ class Node(lab.Bao):
 
 
 class Raft:
-    """Three OpenBaos.  A frozen or killed one is back before the next is frozen
-    or killed."""
+    """Three OpenBaos.  A frozen or killed one is back before the next one
+    goes."""
 
     def __init__(self, directory):
         self.dir = str(directory)
@@ -466,7 +466,7 @@ def test_kmip_lists_that_are_none(servers, encrypted, kmip, profiles_file,
 
 def test_barbican_goes_on_with_the_next_addresses(servers, images, barbican,
                                                   profiles_file, tmp_path):
-    """The Keystone and the Barbican that gave the key disappear under a load."""
+    """Keystone and Barbican that gave the key disappear under a load."""
     ident = barbican.secret(lab.PASSPHRASE, kind="passphrase")
     image = images.luks()
 

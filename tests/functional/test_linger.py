@@ -31,7 +31,7 @@ def closed(cluster, volume, seconds=20):
 
 
 def idle(trail, times=1):
-    """Wait until the trail has so many records of an unused volume's closing."""
+    """Wait until the trail records TIMES closings of an unused volume."""
     lab.await_(lambda: len(of(read(trail), "idle")) >= times, 20,
                "idle is told %d times" % times)
 
@@ -186,7 +186,7 @@ def test_a_guest_that_was_shut_off(volume, images, cluster, guest_image,
 # Nothing is lost.
 
 class Caller(threading.Thread):
-    """A client that connects, writes, leaves, and finds its data on its return."""
+    """A client that writes, leaves, and finds its data when it returns."""
 
     def __init__(self, server, number):
         super().__init__(daemon=True)

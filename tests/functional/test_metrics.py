@@ -126,7 +126,7 @@ def test_bytes_that_no_osd_has_are_told(servers, cluster, plain, metrics):
 
 
 def test_the_lock_is_told(servers, cluster, plain, metrics):
-    """The first write takes the lock; a changed header makes the server look."""
+    """The first write takes the lock; a changed header is a reason to look."""
     server = servers.start(plain, "key=none", metrics.argument)
     metrics.await_state("serving")
     assert metrics.value("lock_owner") == 0

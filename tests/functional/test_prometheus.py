@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A real node_exporter reads what two tenants' servers write; a real Prometheus
-stores it and evaluates the rules and the dashboard of contrib/."""
+"""A real node_exporter reads what two tenants' servers write; a real
+Prometheus stores it and evaluates the rules and the dashboard of contrib/."""
 
 import json
 import os
@@ -20,7 +20,7 @@ RULES = os.path.join(CONTRIB, "prometheus", "rbdcrypt.rules.yml")
 
 
 def test_rules_fire_for_what_they_are_for():
-    """Each rule fires for its own case only: rbdcrypt.test.yml has the cases."""
+    """Each rule fires for its own case only; rbdcrypt.test.yml has them."""
     directory = os.path.dirname(RULES)
     lab.run("promtool", "check", "rules", RULES)
     lab.run("promtool", "test", "rules", "rbdcrypt.test.yml", cwd=directory)
@@ -40,8 +40,8 @@ def collected(tmp_path):
 
 @pytest.fixture
 def tenants(servers, images, volume, key, collected):
-    """Two servers, one with a key server, and clients that have made every kind
-    of request."""
+    """Two servers, one with a key server, and clients that have made every
+    kind of request."""
     volume.log_in_by_approle()
     started = {"a": volume.start("metrics=%s" % (collected / "rbdcrypt-a.prom")),
                "b": servers.start(images.luks(offset=4 * lab.MIB), key,

@@ -95,7 +95,7 @@ def connect(manager):
 
 
 def has_limit(manager, pid, name, which, wanted):
-    """The unit has this limit, or the most that this systemd may have itself."""
+    """The process has this limit, or the most that systemd has here."""
     most = resource.getrlimit(which)[1]
     if most != resource.RLIM_INFINITY:
         wanted = min(most, wanted)

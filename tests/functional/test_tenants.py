@@ -145,7 +145,7 @@ class Tenants:
         return [int(word) for word in out.split()]
 
     def files(self, tenant):
-        """Every file that belongs to this tenant alone, by its path on the host."""
+        """Every file that is this tenant's alone, by its path on the host."""
         unit = self.units[tenant]
         found = []
         for top in ("/etc/rbdcrypt/" + tenant, unit.credentials,

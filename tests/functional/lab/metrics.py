@@ -95,7 +95,7 @@ class Metrics:
         return values[0]
 
     def await_value(self, condition, name, *labels, seconds=20):
-        """Wait until a sample, which may be missing at first, meets CONDITION."""
+        """Wait until a sample, perhaps missing at first, meets CONDITION."""
         seen = []
 
         def good():
