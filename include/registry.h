@@ -25,8 +25,9 @@ struct registry;
 extern struct registry *registry_new (const struct logger *log);
 
 /* E, which becomes the registry's, is what its name stands for from now on; the
- * one before it retires, and its counters become E's.  0, -ENOMEM, or
- * -ESHUTDOWN: E is the caller's still.
+ * one before it retires, and its counters become E's; so do those of one that
+ * has retired, and still has clients.  0, -ENOMEM, or -ESHUTDOWN: E is the
+ * caller's still.
  */
 extern int registry_add (struct registry *r, struct export *e);
 

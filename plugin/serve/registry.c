@@ -23,6 +23,7 @@ struct registry {
   pthread_mutex_t lock;
   void *names; /* a tree (tsearch) of those that have not retired */
   TAILQ_HEAD (, export) all;
+  size_t nr_retired;
   struct task closer; /* added when the first retires */
   bool has_closer;
   bool ended;
@@ -103,6 +104,7 @@ close_export (struct registry *r, struct export *e)
     return;
   }
   TAILQ_REMOVE (&r->all, e, link);
+  r->nr_retired--;
   export_free (e);
 }
 
@@ -140,11 +142,36 @@ static void
 retire (struct registry *r, struct export *e)
 {
   e->retired = true;
+  r->nr_retired++;
   if (e->users == 0)
     begin_closing (r, e);
 }
 
 /* --- those that come and go --- */
+
+/* With the lock held: the last that NAME stood for, if it is still there: its
+ * name was taken away, and comes back.
+ */
+static struct export *
+find_retired (struct registry *r, const char *name)
+{
+  struct export *e, *last = NULL;
+
+  if (r->nr_retired > 0)
+    TAILQ_FOREACH (e, &r->all, link)
+      if (e->retired && strcmp (e->name, name) == 0)
+        last = e;
+  return last;
+}
+
+/* With the lock held: E is the next generation of BEFORE's name. */
+static void
+succeed (struct export *e, const struct export *before)
+{
+  metrics_unref (e->metrics);
+  e->metrics = metrics_ref (before->metrics);
+  e->generation = before->generation + 1;
+}
 
 int
 registry_add (struct registry *r, struct export *e)
@@ -160,11 +187,11 @@ registry_add (struct registry *r, struct export *e)
   before = *node;
   if (before != e) {
     *node = e;
-    metrics_unref (e->metrics);
-    e->metrics = metrics_ref (before->metrics);
-    e->generation = before->generation + 1;
+    succeed (e, before);
     retire (r, before);
   }
+  else if ((before = find_retired (r, e->name)))
+    succeed (e, before);
   TAILQ_INSERT_TAIL (&r->all, e, link);
   return 0;
 }

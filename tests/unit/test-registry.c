@@ -139,6 +139,26 @@ test_what_is_removed_and_unused_goes_at_once (void **state)
   assert_int_equal (nr_exports (), 2);
 }
 
+/* Its count of unflushed bytes is still the old one's: see count.c. */
+static void
+test_a_name_that_comes_back_is_the_next_generation (void **state)
+{
+  struct export *old = add ("p/a"), *new;
+  struct metrics *metrics = old->metrics;
+
+  (void)state;
+  assert_ptr_equal (registry_get (registry, "p/a"), old);
+  registry_remove (registry, old);
+  add ("p/b");
+  new = add ("p/a");
+  assert_int_equal (new->generation, 2);
+  assert_ptr_equal (new->metrics, metrics); /* one name, one series */
+  registry_remove (registry, new);
+  registry_put (registry, old);
+  await_exports (1); /* p/b */
+  assert_int_equal (add ("p/a")->generation, 1);
+}
+
 static void
 test_many (void **state)
 {
@@ -187,6 +207,7 @@ main (void)
     TEST (test_a_name_is_compared_byte_by_byte),
     TEST (test_a_new_generation_waits_for_the_last_client_of_the_old),
     TEST (test_what_is_removed_and_unused_goes_at_once),
+    TEST (test_a_name_that_comes_back_is_the_next_generation),
     TEST (test_many),
     TEST (test_nothing_comes_or_goes_at_the_end),
   };
