@@ -70,10 +70,8 @@ rbdcrypt_dump_plugin (void)
  * something is wrong; logins_guard ends the logins then.
  */
 static void
-end_check (void)
+end_check (int r)
 {
-  const int r = exports_check ();
-
   if (r == 0)
     puts ("rbdcrypt: check: nothing is wrong");
   audit_close (audit);
@@ -112,6 +110,7 @@ static int
 rbdcrypt_get_ready (void)
 {
   struct reason why;
+  int checked = 0;
 
   secret_harden_process ();
   if (takes_hangups () && hangups_delay () < 0)
@@ -124,10 +123,12 @@ rbdcrypt_get_ready (void)
   }
   if (exports_prepare (audit) == -1)
     return -1;
+  if (parameters.check) /* forks, after which logins_guard guards no more */
+    checked = exports_check ();
   if (logins_guard () < 0)
     return out_of_memory ();
   if (parameters.check)
-    end_check ();
+    end_check (checked);
   hangups_follow_forks ();
   return 0;
 }

@@ -163,6 +163,18 @@ def test_login_is_revoked(servers, encrypted, bao, logins, approle, by_auth):
     lab.await_(lambda: bao.tokens(role) == {}, 20, "no token is left")
 
 
+def test_login_of_exports_is_revoked(servers, images, logins, approle, by_auth,
+                                     bao, files):
+    """Each export is tried in a process of its own; all share one login."""
+    role = logins.role("approle")
+    answers = bao.answers("auth/approle/login", role)
+    entries = {n: {"image": str(images.luks()), "key": "t:vol"} for n in "ab"}
+    well(servers, "exports=" + files("exports.json", exports.text(entries)),
+         by_auth(approle(role)))
+    assert answers.asked() == 1
+    lab.await_(lambda: bao.tokens(role) == {}, 20, "no token is left")
+
+
 def test_wrapped_secret_id_is_not_used_up(servers, encrypted, logins, approle,
                                           by_auth):
     """A start after the check can still unwrap the secret id."""
