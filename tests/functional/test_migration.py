@@ -4,6 +4,7 @@ QEMU, whose disk is served by another server of the same image."""
 
 import hashlib
 import os
+import re
 
 import pytest
 
@@ -61,56 +62,79 @@ def quiet(server):
     assert bad == [], server.stderr()
 
 
+def damaged(machine):
+    """With QEMU 7.2, on a busy machine, the kernel of an emulated guest was
+    now and then damaged after it had migrated (a return to address 1, a list
+    that leads nowhere); with QEMU 10 never.  That tells nothing of its
+    disk."""
+    major, minor = re.match(rb"QEMU emulator version (\d+)\.(\d+)", lab.run(
+        "qemu-system-x86_64", "--version").stdout).groups()
+    with open(machine.log, errors="replace") as f:
+        log = f.read()
+    return (int(major), int(minor)) < (10, 0) and re.search(
+        r"RIP: 0010|corruption|BUG: ", log)
+
+
 def owner(cluster, image):
     [lock] = cluster.lockers(image)
     return lock["locker"]
 
 
-@pytest.mark.timeout(600 + 300 * MIGRATIONS)
+@pytest.mark.timeout(900 + 300 * MIGRATIONS)
 @pytest.mark.parametrize("engine", ["librbd", "openssl"])
 def test_live_migration_loses_nothing(servers, images, key, cluster, engine,
                                       guest_image, tmp_path):
-    image = images.luks()
-    running = []
+    for attempt in range(3):
+        place, running = tmp_path / str(attempt), []
+        try:
+            moves(servers, images.luks(), key, cluster, engine, guest_image,
+                  place, running)
+            return
+        except machines.GuestError:
+            if attempt == 2 or not damaged(running[-1]):
+                raise
+        finally:
+            for m in running:
+                m.end()
 
+
+def moves(servers, image, key, cluster, engine, guest_image, place, running):
+    """MIGRATIONS times, from server to server; RUNNING: the machines."""
     def machine(server, *extra):
         running.append(machines.Machine(
-            str(tmp_path / str(len(running))), guest_image,
+            str(place / str(len(running))), guest_image,
             [machines.Disk(server.socket)], *extra))
         return running[-1]
     a = servers.start(image, key, "engine=" + engine)
     source = machine(a).connect()
-    try:
-        source.background(WRITER)
-        source.wait("[ -e /tmp/failed -o -e /tmp/rounds ]")
-        well(source)
-        for i in range(MIGRATIONS):
-            b = servers.start(image, key, "engine=" + engine)
-            with b.connect() as c:  # what it must not remember
-                c.read(SIZE, 0)
-            path = str(tmp_path / ("migration-%d" % i))
-            destination = machine(b, "-incoming", "unix:" + path)
-            before = owner(cluster, image)
-            migrate(source, destination, path)
-            assert source.wrote()[0] > 0
-            goes_on(destination)
-            assert destination.wrote()[0] > 0
-            # Handed over, by a server that still runs and serves QEMU.
-            assert owner(cluster, image) != before
-            source.end()
-            assert a.stop() == 0, a.stderr()
-            quiet(a)
-            a, source = b, destination
-        source.shell("touch /tmp/stop")
-        source.wait("[ -e /tmp/over ]")
-        well(source)
-        seen = source.shell("dd if=/dev/vda iflag=direct bs=1M count=%d "
-                            "2> /dev/null | md5sum" % (SIZE // MIB))
-        log = source.call(["dmesg"], 60)
-        assert "error" not in log, log
-    finally:
-        for m in running:
-            m.end()
+    source.background(WRITER)
+    source.wait("[ -e /tmp/failed -o -e /tmp/rounds ]")
+    well(source)
+    for i in range(MIGRATIONS):
+        b = servers.start(image, key, "engine=" + engine)
+        with b.connect() as c:  # what it must not remember
+            c.read(SIZE, 0)
+        path = str(place / ("migration-%d" % i))
+        destination = machine(b, "-incoming", "unix:" + path)
+        before = owner(cluster, image)
+        migrate(source, destination, path)
+        assert source.wrote()[0] > 0
+        goes_on(destination)
+        assert destination.wrote()[0] > 0
+        # Handed over, by a server that still runs and serves QEMU.
+        assert owner(cluster, image) != before
+        source.end()
+        assert a.stop() == 0, a.stderr()
+        quiet(a)
+        a, source = b, destination
+    source.shell("touch /tmp/stop")
+    source.wait("[ -e /tmp/over ]")
+    well(source)
+    seen = source.shell("dd if=/dev/vda iflag=direct bs=1M count=%d "
+                        "2> /dev/null | md5sum" % (SIZE // MIB))
+    log = source.call(["dmesg"], 60)
+    assert "error" not in log, log
+    source.end()
     assert a.stop() == 0, a.stderr()
     quiet(a)
     other = {"librbd": "openssl", "openssl": "librbd"}[engine]
