@@ -2,9 +2,9 @@
 
 /* Which clients may open an export.
  *
- * An empty list allows any client that the other list allows.  With
- * both, a client needs a user id of the one and a label of the other: guests of
- * one host have the same user, and each a security label of its own.
+ * An empty list allows any client that the other list allows.  If both lists
+ * have entries, a client needs a listed user id and a listed label, because the
+ * guests of one host run as the same user, each with its own security label.
  */
 
 #ifndef RBDCRYPT_ACCESS_H
@@ -20,17 +20,17 @@
 struct access {
   int64_t *uids;
   size_t nr_uids;
-  char **labels; /* as SO_PEERSEC has them */
+  char **labels; /* in the form of SO_PEERSEC */
   size_t nr_labels;
-  unsigned connections; /* at a time, of one user; 0: any number */
-  bool disconnect;      /* clients, when the export is taken away */
+  unsigned connections; /* at a time, of one user; 0: no limit */
+  bool disconnect;      /* cut clients off when the export is removed */
 };
 
-/* UID is -1, and LABEL NULL, where it is not known. */
+/* UID is -1 if unknown; LABEL is NULL if unknown. */
 extern bool
 access_allows (const struct access *a, int64_t uid, const char *label);
 
-/* Take what FROM has, which is empty then; what A had is freed. */
+/* Move the contents of FROM to A, and free what A had.  FROM is then empty. */
 extern void access_move (struct access *a, struct access *from);
 
 extern void access_free (struct access *a);

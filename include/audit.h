@@ -31,7 +31,7 @@ enum audit_kind {
   AUDIT_LOST_WRITES, /* writes failed after they were acknowledged */
   AUDIT_UNFLUSHED,   /* a server that was killed had acknowledged writes */
   AUDIT_STOP,        /* the server ended uncleanly */
-  AUDIT_IDLE,        /* a volume was closed because nobody used it */
+  AUDIT_IDLE,        /* a volume was closed because no client used it */
 };
 
 /* Strings may be NULL, numbers -1, where there is nothing to say. */
@@ -66,11 +66,11 @@ extern int audit_open (const char *target, const struct logger *log,
  */
 extern void audit_write (struct audit *audit, const struct audit_event *event);
 
-/* The file was renamed, or is full: write to the one that has its name now,
- * which is created if it does not exist.  If that cannot be opened, or
- * audit_open would refuse it, the old one stays in use, and the log says so
- * once.  Nothing is lost in between.  Any thread; no effect on a journal; AUDIT
- * may be NULL.
+/* Call this after the file was renamed, or is full: open the file that has its
+ * name now, or create it.  If the new file cannot be opened, or audit_open
+ * would refuse it, the old file stays in use and the log says so once.  No
+ * event is lost in between.  Any thread; no effect on a journal; AUDIT may be
+ * NULL.
  */
 extern void audit_reopen (struct audit *audit);
 

@@ -7,16 +7,17 @@
  * and handed to the store, which completes it whenever it likes.  Meanwhile
  * the client has its answer, unless too much is in flight.
  *
- * Order.  The store keeps no order.  So only one of the operations that
- * overlap, in whole sectors, is inside it; the next follows when it
- * completes.  Where a part of a sector makes the store read and write a
- * whole object, such an operation counts as all of its object.  A read
- * waits for what overlaps and was answered before; nothing else waits.
+ * Order.  The store keeps no order.  So of the operations whose sectors
+ * overlap, only one is inside the store; the next follows when it completes.
+ * If a partial sector makes the store read and write a whole object, the
+ * operation counts as covering that object.  A read waits for overlapping
+ * operations that were answered earlier; nothing else waits.
  *
  * Small adjacent writes are merged: see merge.c.
  *
- * Errors.  A flush waits for all that was answered before it.  What failed
- * after it was answered is reported as debts.h says, by flushes only.
+ * Errors.  A flush waits for every operation that was answered before it.  Only
+ * flushes report an operation that failed after its answer, as debts.h
+ * describes.
  *
  * Until a connection's first flush, and where the limit is 0, an operation
  * is answered only when the store has completed it.  Writes with FUA, and
@@ -153,7 +154,7 @@ struct behind {
   TAILQ_HEAD (, behind_waiter) sleepers;
   TAILQ_HEAD (, behind_reader) readers;
   TAILQ_HEAD (, behind_flush) flushes;
-  struct overlaps ranges; /* at the end: most of it is seldom touched */
+  struct overlaps ranges; /* last, because most of it is seldom touched */
 };
 
 /* A connection. */
@@ -174,8 +175,9 @@ extern void behind_destroy (struct behind *b);
 extern void
 behind_admit (struct behind *b, const struct behind_geometry *geometry);
 
-/* Count in COUNT, which outlives B, from now on.  An earlier server has lost
- * BYTES, and COUNT says so: see crash_loss.h.  Once, before any operation.
+/* From now on, keep the count in COUNT, which outlives B.  COUNT also says how
+ * many BYTES an earlier server has lost: see crash_loss.h.  Call this once,
+ * before any operation.
  */
 extern void
 behind_count (struct behind *b, struct unflushed_count *count, uint64_t bytes);
@@ -209,7 +211,7 @@ extern int behind_begin (struct behind *b, unsigned generation,
 extern int
 behind_end (struct behind_op *op, struct behind_client *client, bool fua);
 
-/* Give up OP, which the store does not have yet. */
+/* Give up OP, which was not handed to the store yet. */
 extern void behind_cancel (struct behind_op *op);
 
 /* Wait until the store has completed all that was answered and overlaps.
@@ -243,13 +245,13 @@ extern void behind_abandon (struct behind *b, int err);
  */
 extern void behind_forsake (struct behind *b);
 
-/* What is gathered to be merged goes to the store now.  For this, and for
- * the next, no lock of the store's may be held.
+/* Send the gathered writes to the store now.  The caller of this function, or
+ * of the next, must hold none of the store's locks.
  */
 extern void behind_send_gathered (struct behind *b);
 
-/* And nothing is gathered until behind_admit: what is under way is waited
- * for.
+/* The same, and gather nothing until behind_admit, because a caller waits for
+ * the writes under way.
  */
 extern void behind_hurry (struct behind *b);
 
@@ -259,7 +261,7 @@ extern void behind_wipe (struct behind *b);
 /* Give the memory back that is not needed now. */
 extern void behind_give_back (struct behind *b);
 
-/* Bytes that were answered and are on their way. */
+/* Bytes that were answered and that the store has not completed. */
 extern uint64_t behind_answered (struct behind *b);
 
 /* Is there a loss that some client was not told of?  See debts.h. */

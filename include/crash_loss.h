@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* What a killed server had answered but not written, and which clients to
- * tell: its clients connect again, but are not known.
+/* What a killed server had answered but not written, and which clients to tell.
+ * Its clients connect again, but cannot be recognised.
  *
- * So the first flush of every connection fails, once, until one was told and
- * CRASH_LOSS_MS have passed since: by then the old clients are back.  Nor does
- * it end while a connection of that time is open that has not flushed.
- * Until then the count of unflushed.h has it, so that another crash does not
- * forget it.  A planned stop after a client was told ends it, so that it
- * stays invisible.
+ * So the first flush of every connection fails, once, until a client was told
+ * and CRASH_LOSS_MS have passed since: by then the old clients are back.  The
+ * loss stays open while a connection from that time has not flushed.  Until
+ * then the count of unflushed.h includes the loss, so that it survives another
+ * crash.  A planned stop ends the loss once a client was told, and so stays
+ * invisible to clients.
  *
- * No locks: the caller has one.
+ * No locks: the caller holds one.
  */
 
 #ifndef RBDCRYPT_CRASH_LOSS_H
@@ -22,7 +22,7 @@
 #define CRASH_LOSS_MS (10 * 60 * 1000)
 
 struct crash_loss {
-  uint64_t bytes;   /* that may be lost; 0: nothing was */
+  uint64_t bytes;   /* that may be lost; 0: no loss */
   bool told;        /* a client was */
   int64_t told_ms;  /* when that was for the first time */
   uint64_t to_tell; /* connections */

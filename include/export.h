@@ -2,9 +2,9 @@
 
 /* An export: one image, served to its clients, with all of its state.
  *
- * An export has no state at file scope, so a process can serve several.
- * What they share is the process's own: the logins of its keys (logins.h),
- * the audit file, the socket, and the end.
+ * An export has no state at file scope, so a process can serve several.  All
+ * exports share what belongs to the process: the logins for keys (logins.h),
+ * the audit file, the socket, and the shutdown.
  *
  * Life:
  *   export_new      its parameters are complete
@@ -21,13 +21,13 @@
  *   export_end      the session is gone
  *   export_free
  *
- * An export's trouble stays its own: when its key is refused, only its
- * clients are cut off.  An image that cannot be closed then ends the process
- * if it is the only one, or if librbd has its volume key: nothing else
- * removes that from memory.
+ * A failure stays within its export: when a key is refused, only that export's
+ * clients are cut off.  If the image then cannot be closed, the process ends if
+ * this is its only image, or if librbd has the volume key, because nothing else
+ * removes that key from memory.
  *
  * Functions may be called from any thread once export_start has returned;
- * before that from one only.
+ * before that, only from one thread.
  */
 
 #ifndef RBDCRYPT_EXPORT_H
@@ -76,7 +76,7 @@ struct export_params {
   bool key_by_default;  /* none was named: what the image records */
   const char *profiles; /* the file; borrowed */
   enum tristate trim, extents;
-  bool readonly; /* nobody may write */
+  bool readonly; /* no client may write */
   bool punch;    /* zero=punch */
   enum cache cache;
   uint64_t behind; /* see struct session_params */
@@ -93,10 +93,11 @@ struct export_rehearsed {
 
 /* What only the face can do.  By a task of the session's. */
 struct export_hooks {
-  /* Before the image is opened for the first time: where is what was answered
-   * and is not on the OSDs counted for the next server?  *RET becomes E's;
-   * NULL: nowhere, and nothing is answered before it is there.  0 or -errno.
-   * By the thread that opens.
+  /* Before the image is opened for the first time: open the count of bytes that
+   * were answered and are not on the OSDs, which the next server reads.  *RET
+   * becomes E's.  NULL means that there is no place for a count, and no write
+   * is answered early.  0 or -errno.  The thread that opens the image calls
+   * this.
    */
   int (*open_count) (void *opaque, struct export *e, struct unflushed **ret,
                      struct reason *why);
@@ -129,7 +130,7 @@ struct export_value {
 /* Fetches and rechecks may come at once. */
 struct export_keys {
   pthread_mutex_t lock;
-  bool told;   /* that one cannot be fetched again; the session's task's */
+  bool told;   /* a key cannot be fetched again; the session's task's */
   bool trying; /* a trial is under way */
   struct secret *salt;
   struct export_value *of; /* one for each key */
@@ -138,7 +139,7 @@ struct export_keys {
 struct export
 {
   struct export_params params; /* the keys are this export's */
-  char *name;                  /* what its clients ask for, or the image */
+  char *name;                  /* the name that clients ask for, or the image */
   char *image;                 /* as text */
   struct logger logger;
   const struct logger *log; /* that one */
@@ -155,12 +156,12 @@ struct export
   atomic_bool ending;        /* export_hold was called */
   atomic_uint told_readonly; /* of which generation the log has it */
 
-  /* The registry's, with its lock. */
+  /* Owned by the registry, under its lock. */
   TAILQ_ENTRY (export) link;
   unsigned generation; /* counts what its name has stood for */
   unsigned users;
-  bool retired; /* its name stands for another one, or for none */
-  bool stuck;   /* it cannot be closed */
+  bool retired; /* its name stands for another export, or for none */
+  bool stuck;   /* its image cannot be closed */
 
   pthread_mutex_t lock;
   pthread_cond_t changed;
@@ -181,9 +182,9 @@ struct export_client {
 
 /* --- export.c --- */
 
-/* PARAMS is copied, and its keys become the export's.  NAME: NULL where it has
- * none but its image's.  AUDIT, which may be NULL, is borrowed.  NULL when
- * memory is short.
+/* Copy PARAMS and take over its keys.  NAME is NULL if the export has only its
+ * image's name.  AUDIT, which may be NULL, is borrowed.  NULL when memory is
+ * short.
  */
 extern struct export *
 export_new (struct export_params *params, const char *name, struct audit *audit,
@@ -200,26 +201,28 @@ extern void export_settle (struct export *e);
 /* Memory locks survive neither a fork nor a change of user. */
 extern void export_relock (struct export *e);
 
-/* Clients may come from here on. */
+/* From here on clients may connect. */
 extern void export_start (struct export *e, const struct export_hooks *hooks);
 
-/* Have the image opened in the background, unless that was begun already.  0 or
+/* Open the image in the background, unless that has already begun.  0 or
  * -errno; -ESHUTDOWN once E is held.
  */
 extern int export_open (struct export *e, struct reason *why);
 
-/* How is it now?  Any thread, at any time from export_new to export_free. */
+/* The condition of E now.  Any thread, at any time from export_new to
+ * export_free.
+ */
 extern enum session_condition export_condition (struct export *e);
 
-/* The same in one word, such as "serving" or "no-key", which monitoring may
- * look for: it stays the same in all releases.
+/* The same as a single word, such as "serving" or "no-key".  Monitoring may
+ * look for these words: they stay the same in all releases.
  */
 extern const char *export_condition_word (enum session_condition condition);
 
 /* New requests are held, and clients that leave are forgotten. */
 extern void export_hold (struct export *e);
 
-/* The same, and begin what export_stop does, in the background. */
+/* The same, and begin in the background what export_stop does. */
 extern void
 export_begin_stop (struct export *e, const struct deadline *deadline);
 
@@ -243,43 +246,44 @@ extern void export_rehearsed_free (struct export_rehearsed *r);
 
 /* --- export_clients.c --- */
 
-/* Wait until the image is open, and let PEER in, which is copied.  READONLY: it
- * cannot write.  0, or an error of session_wait, and C is unused.
- * -ECONNREFUSED: PEER may not have this export; -EUSERS: its user has as many
- * connections as it may have; -ESHUTDOWN also before a client could be held.
+/* Wait until the image is open, then admit PEER, which is copied.  READONLY:
+ * the client cannot write.  0, or an error of session_wait; C is then unused.
+ * -ECONNREFUSED: PEER may not have this export.  -EUSERS: its user already has
+ * the maximum number of connections.  -ESHUTDOWN also before a client could be
+ * held.
  */
 extern int
 export_attach (struct export *e, struct export_client *c,
                const struct peer *peer, bool readonly, struct reason *why);
 extern void export_detach (struct export *e, struct export_client *c);
 
-/* Has a client of E this socket? */
+/* Does this socket belong to a client of E? */
 extern bool export_has_socket (struct export *e, uint64_t socket);
 
-/* May PEER have it? */
+/* May PEER open E? */
 extern bool export_admits (struct export *e, const struct peer *peer);
 
-/* From now on ACCESS says who may, which is taken over.  Requests of clients
- * that may not any more fail from here on.  True: there are such; hang up on
- * those that export_bars_socket tells.
+/* Take over ACCESS, which says from now on which clients E may have.  Requests
+ * of clients that it bars fail from here on.  True: E has such clients; hang up
+ * on the sockets that export_bars_socket names.
  */
 extern bool export_set_access (struct export *e, struct access *access);
 
-/* The same for clients that it has already: ACCESS is the caller's. */
+/* The same for present clients only: ACCESS stays the caller's. */
 extern bool export_review (struct export *e, const struct access *access);
 extern bool export_bars_socket (struct export *e, uint64_t socket);
 
-/* The same for all of its clients. */
+/* The same for all clients of E. */
 extern bool export_bar (struct export *e);
 
 /* --- export_keys.c --- */
 
-/* For NR keys.  0 or -ENOMEM. */
+/* Make room for NR keys.  0 or -ENOMEM. */
 extern int export_keys_init (struct export_keys *keys, size_t nr);
 extern void export_keys_destroy (struct export_keys *keys);
 
-/* Key LAYER, which may be "image": what IDENTITY records for itself becomes
- * its reference, and it is prepared.  Errors of record_find and
+/* Resolve key LAYER if it is "image": the reference that IDENTITY records
+ * becomes the key's, and the key is prepared.  Errors of record_find and
  * key_adopt.
  */
 extern int
@@ -299,8 +303,8 @@ export_keys_took_version (struct export *e, size_t layer, unsigned version);
  */
 extern void export_keys_explain (struct export *e, struct reason *why);
 
-/* Can all keys be fetched again?  Warns once of the first that cannot.  After
- * a fetch, as the user who would fetch it.
+/* Can all keys be fetched again?  Logs once the first key that cannot.  Call
+ * this after a fetch, as the user who would fetch again.
  */
 extern bool export_keys_come_again (struct export *e);
 
@@ -319,7 +323,7 @@ export_keys_check (struct export *e, const struct image_identity *identity,
 extern void
 export_keys_tried (struct export *e, int r, const struct reason *why);
 
-/* May there be such a key?  Known before any was fetched. */
+/* May there be such a key?  This is known before any key was fetched. */
 extern bool export_keys_may_check (const struct export *e);
 
 /* Is there a key that a KMS can be asked for?  Warns of those which came

@@ -11,20 +11,20 @@
 
 #include "export_file.h"
 
-/* Fill *RET from VALUE, which FILE calls NAME.  FILE is borrowed.  USERS, an
- * object, keeps the ids of users that were looked up.  0, -EINVAL, -ENOMEM; on
- * failure *RET is undefined, and nothing is left to free.
+/* Fill *RET from VALUE, the entry NAME of FILE.  FILE is borrowed.  USERS is
+ * an object that caches the ids of users that were looked up.  0, -EINVAL,
+ * -ENOMEM; on failure *RET is undefined, and there is nothing to free.
  */
 extern int
 export_entry_parse (const char *file, const char *name, json_t *value,
                     const struct export_params *defaults, json_t *users,
                     struct export_entry *ret, struct reason *why);
 
-/* Do they name the same keys? */
+/* Do both name the same keys? */
 extern bool export_entry_same_keys (const struct export_params *a,
                                     const struct export_params *b);
 
-/* The same in all that an open image depends on? */
+/* Are both the same in every setting that an open image depends on? */
 extern bool export_entry_same (const struct export_params *a,
                                const struct export_params *b);
 

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* exports=FILE, or a directory of such files: which images are served under
- * which names, with which keys, and to whom.
+/* The file of exports=FILE, or a directory of such files.  It says which images
+ * are served under which names, with which keys, and to which clients.
  *
  *     { "exports": { NAME: { "image": SPEC, "key": REF, ... }, ... } }
  *
- * A list of what is allowed: a name is compared byte by byte, and is never part
- * of a path.  Only root or the server's user may write the files.  They are
- * read whole, and one mistake refuses all of them: nothing is half-done.
+ * The list says what is allowed: a name is compared byte by byte, and never
+ * becomes part of a path.  Only root or the server's user may write the files.
+ * All files are read before any is used, and one mistake refuses them all.
  */
 
 #ifndef RBDCRYPT_EXPORT_FILE_H
@@ -28,7 +28,7 @@
 
 struct export_entry {
   char *name;
-  const char *file; /* where it stands */
+  const char *file; /* the file that has it */
   struct export_params params;
   struct access access;
 };
@@ -41,24 +41,24 @@ struct export_list {
   size_t nr_files;
 };
 
-/* Read PATH.  What an entry does not set is as in DEFAULTS, which has no image
- * and no keys.  On success *RET is the caller's.  -EINVAL, -ENOENT, -EACCES,
- * -ENOMEM: the sentence names the file, the export and the member.
+/* Read PATH.  DEFAULTS has the values that an entry does not set; it has no
+ * image and no keys.  On success *RET is the caller's.  -EINVAL, -ENOENT,
+ * -EACCES, -ENOMEM: the sentence names the file, the export and the member.
  */
 extern int
 export_file_read (const char *path, const struct export_params *defaults,
                   struct export_list **ret, struct reason *why);
 
-/* The same from a TEXT in memory, which FILE names in sentences. */
+/* The same from TEXT in memory; sentences name FILE. */
 extern int export_file_parse (const char *file, const char *text, size_t length,
                               const struct export_params *defaults,
                               struct export_list **ret, struct reason *why);
 
-/* The entry of that name, or NULL. */
+/* The entry NAME, or NULL. */
 extern struct export_entry *
 export_list_find (const struct export_list *list, const char *name);
 
-/* NULL is allowed. */
+/* LIST may be NULL. */
 extern void export_list_free (struct export_list *list);
 
 #endif /* RBDCRYPT_EXPORT_FILE_H */

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* How long something took, counted as Prometheus counts: how many took no
- * longer than each of a few bounds, and all of it together.
+/* A histogram of durations, as Prometheus defines it: how many events took no
+ * longer than each bound, and the sum of all durations.
  *
- * Any thread may add at any time, without a lock: who reads meanwhile may
- * miss what is just being added, but never sees a number go down.
+ * Any thread may add at any time, without a lock.  A concurrent reader may miss
+ * an addition, but never sees a number go down.
  */
 
 #ifndef RBDCRYPT_HISTOGRAM_H
@@ -13,18 +13,18 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-/* 0.1 ms to 10 s: what block requests, key servers and unlocks take. */
+/* 0.1 ms to 10 s: the range of block requests, key servers and unlocks. */
 #define HISTOGRAM_BOUNDS 13
 extern const int64_t histogram_bounds_ns[HISTOGRAM_BOUNDS];
 
-/* Zeroed at first.  The last class is what exceeds all bounds. */
+/* Zero it first.  The last class counts what exceeds all bounds. */
 struct histogram {
   _Atomic uint64_t classes[HISTOGRAM_BOUNDS + 1];
   _Atomic uint64_t sum_ns;
 };
 
-/* What it was at one moment: NOT_ABOVE counts those within each bound, and
- * COUNT all.
+/* A snapshot: NOT_ABOVE counts the events within each bound, and COUNT counts
+ * all events.
  */
 struct histogram_view {
   uint64_t not_above[HISTOGRAM_BOUNDS];
@@ -32,7 +32,7 @@ struct histogram_view {
   uint64_t sum_ns;
 };
 
-/* It took so long; less than nothing counts as nothing. */
+/* Add a duration; a negative one counts as 0. */
 extern void histogram_add (struct histogram *h, int64_t ns);
 
 extern struct histogram_view histogram_view (struct histogram *h);

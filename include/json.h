@@ -60,15 +60,16 @@ extern int
 json_word (const char *where, const char *member, const json_t *value,
            const char *const *words, struct reason *why);
 
-/* The time VALUE of "MEMBER" in the object WHERE, MIN to MAX seconds; a
- * JSON_DURATION.  -EINVAL: another, or not written as text_duration has it.
+/* Read "MEMBER" of the object WHERE as a duration: VALUE is a JSON_DURATION of
+ * MIN to MAX seconds.  -EINVAL: it is out of range, or text_duration does not
+ * accept its form.
  */
 extern int
 json_duration (const char *where, const char *member, const json_t *value,
                unsigned min, unsigned max, unsigned *ret, struct reason *why);
 
-/* The string that a way of names, the last of which is NULL, leads to from JSON,
- * or NULL: not there.
+/* The string that a way of names, the last of which is NULL, leads to from
+ * JSON, or NULL: not there.
  */
 extern const char *json_text_at (json_t *json, ...) __attribute__ ((sentinel));
 

@@ -208,8 +208,8 @@ extern int key_global_init (void);
 
 /* ---- statistics ---- */
 
-/* What questions to key servers of one kind have cost in this process: each
- * try counts, logins included.
+/* What requests to key servers of one kind have cost in this process.  Each try
+ * counts, logins included.
  */
 #define KEY_STATISTICS_MAX 16
 #define KEY_FAILURES 5
@@ -218,13 +218,13 @@ struct key_statistics {
   const char *kms; /* "openbao" */
   struct histogram_view took;
   uint64_t failures[KEY_FAILURES];
-  int64_t token_ms; /* the life left of the token that ends first; -1: none */
+  int64_t token_ms; /* remaining life of the token that ends first; -1: none */
 };
 
-/* The class of failures I: as in the audit trail. */
+/* The name of failure class I, as in the audit trail. */
 extern const char *key_failure (size_t i);
 
-/* How many kinds were asked, in LIST.  Waits for no question. */
+/* Fill LIST; returns how many kinds were asked.  Never waits for a request. */
 extern size_t key_statistics (struct key_statistics list[KEY_STATISTICS_MAX]);
 
 #endif /* RBDCRYPT_KEY_H */

@@ -124,12 +124,12 @@ extern int kms_ask (struct kms *kms, const struct kms_call *call,
                     struct key_question *question, struct secret **ret,
                     struct reason *why);
 
-/* A question to a KMS of PROVIDER, one try of it, took so long and ended in R
- * (meter.c).  What is local is not counted.
+/* Count one try of a request to a KMS of PROVIDER: how long it took, and its
+ * result R (meter.c).  Does not count local providers.
  */
 extern void meter_add (const struct provider *provider, int64_t ns, int r);
 
-/* What was counted, without the tokens: how many kinds. */
+/* Fill in the counts, without the tokens; returns how many kinds there are. */
 extern size_t meter_read (struct key_statistics list[KEY_STATISTICS_MAX]);
 
 /* The code for one kind of KMS: the same few functions for each.
@@ -236,22 +236,22 @@ pem_check (const struct pem *pem, const char *where, struct reason *why);
 extern void pem_free (struct pem *pem);
 #define CLEANUP_PEM __attribute__ ((cleanup (pem_free)))
 
-/* What goes before the name of a systemd credential. */
+/* The prefix of the name of a systemd credential. */
 #define CREDENTIAL_SCHEME "cred:"
 
-/* Can NAME be that of a systemd credential: a file, and not one elsewhere? */
+/* Can NAME be the name of a systemd credential: a file name, not a path? */
 extern bool credential_is_name (const char *name);
 
-/* Where the credential NAME of this systemd unit is (CREDENTIALS_DIRECTORY);
- * SETTING names it in sentences.  *RET is malloc'd.  -EINVAL, -ENOENT: the
- * unit has none, or not this one.
+/* Find the credential NAME of this systemd unit (CREDENTIALS_DIRECTORY).
+ * Sentences name SETTING.  *RET is malloc'd.  -EINVAL, -ENOENT: the unit has no
+ * credentials, or not this one.
  */
 extern int credential_find (const char *name, const char *setting, char **ret,
                             struct reason *why);
 
-/* The file that MEMBER in WHERE of a profile names: VALUE is a full path, or
- * cred:NAME.  *RET is malloc'd.  RULES, to read it by, become those that
- * systemd's own files keep.  Errors of credential_find.
+/* Find the file that MEMBER of WHERE in a profile names: VALUE is a full path,
+ * or cred:NAME.  *RET is malloc'd.  For a credential, RULES then also allows the
+ * mode of systemd's files.  Errors of credential_find.
  */
 extern int
 credential_member_path (const char *value, const char *member,

@@ -150,8 +150,8 @@ extern void login_refuse (struct login *l, const struct login_token *t,
 extern void login_put (struct login *l, struct login_token *token);
 extern void login_look (struct login *l);
 
-/* What the token has left of its life.  -1: there is no token, or its end is
- * not known, or another thread is busy with it.
+/* How long the token still lives.  -1: there is no token, its end is unknown,
+ * or another thread is using the login.
  */
 extern int64_t login_left_ms (struct login *l);
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* What an export counts: the requests of its clients, and its openings.
+/* An export's counters: its clients' requests, and how often it was opened.
  *
- * A request costs two looks at the clock and four additions, without a lock.
- * The numbers of one export name outlive its sessions and, when its settings
- * change, its struct export: they only ever grow.
+ * A request costs two readings of the clock and four additions, without a lock.
+ * The counters of an export name outlive its sessions and, when its settings
+ * change, its struct export.  They only ever grow.
  */
 
 #ifndef RBDCRYPT_METRICS_H
@@ -28,7 +28,9 @@ enum metrics_op {
 /* As operators read them: "read", ... */
 extern const char *const metrics_op_names[METRICS_OPS];
 
-/* Each beside no other's: threads that read do not hold up those that write. */
+/* Each on a cache line of its own, so that reading threads do not slow writing
+ * threads.
+ */
 struct metrics_requests {
   _Alignas(64) _Atomic uint64_t begun;
   _Atomic uint64_t errors;
@@ -43,14 +45,16 @@ struct metrics {
   atomic_uint users;
 };
 
-/* With one user, all zero.  NULL when memory is short. */
+/* All counters are zero, and the caller has the only reference.  NULL when
+ * memory is short.
+ */
 extern struct metrics *metrics_new (void);
 extern struct metrics *metrics_ref (struct metrics *m);
 
-/* NULL is allowed. */
+/* M may be NULL. */
 extern void metrics_unref (struct metrics *m);
 
-/* A request, from its begin to its end. */
+/* A request, from its start to its end. */
 struct metrics_request {
   struct metrics_requests *of; /* NULL: not counted */
   int64_t began_ns;
@@ -60,11 +64,11 @@ struct metrics_request {
 extern struct metrics_request
 metrics_begin (struct metrics *m, enum metrics_op op);
 
-/* It has ended: R is 0 or -errno, and is returned. */
+/* End the request with R, 0 or -errno, and return R. */
 extern int
 metrics_end (const struct metrics_request *request, int r, uint64_t bytes);
 
-/* One more, of opened, open_failures or connections. */
+/* Add 1 to opened, open_failures or connections. */
 static inline void
 metrics_count (_Atomic uint64_t *counter)
 {

@@ -5,11 +5,11 @@
  *   GET /metrics   Prometheus' text, or OpenMetrics where that is accepted
  *   GET /status    JSON, for "rbdcrypt status"
  *
- * Only this process's user, root, and members of one group get an answer:
- * each connection's peer is looked at, whatever the socket's mode is.
+ * Only this process's user, root, and members of one group get an answer: the
+ * server checks each connection's peer, whatever the socket's mode is.
  *
- * One thread of libmicrohttpd's answers all.  It waits for nothing that may
- * hang, and a client that does not read is hung up on.
+ * A single libmicrohttpd thread answers all clients.  It never waits for
+ * anything that may hang, and it hangs up on clients that do not read.
  */
 
 #ifndef RBDCRYPT_METRICS_SOCKET_H
@@ -21,15 +21,15 @@
 
 struct metrics_socket;
 
-/* Can a server listen on PATH?  USED: another may answer there now.
+/* Can a server listen on PATH?  USED: another server may still answer there.
  * 0 or -EINVAL.
  */
 extern int
 metrics_socket_check (const char *path, bool used, struct reason *why);
 
-/* Listen on PATH, for GROUP too unless it is -1.  What a killed server left
- * there is removed.  DAEMON is borrowed.  *FD, which stays S's, is the socket
- * that listens.  0 or -errno.
+/* Listen on PATH, for members of GROUP too unless it is -1.  Removes the socket
+ * of a killed server.  DAEMON is borrowed.  *FD, which stays S's, is the
+ * listening socket.  0 or -errno.
  */
 extern int
 metrics_socket_start (const char *path, gid_t group,
@@ -37,7 +37,7 @@ metrics_socket_start (const char *path, gid_t group,
                       int *fd, struct reason *why);
 
 /* Hang up, remove the socket, and free S.  Waits for an answer that is being
- * made.  NULL is allowed.
+ * made.  S may be NULL.
  */
 extern void metrics_socket_end (struct metrics_socket *s);
 

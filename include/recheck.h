@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* May the key of a served volume still be used?  Asking again and again,
- * and what the answers mean.
+/* Ask at intervals whether the key of a served volume may still be used, and
+ * act on the answers.
  *
- * A definite no stops.  While the KMS cannot say, everything goes on for
- * a time of grace, in which it is asked more often, so that the end of
- * the outage is seen soon; after that I/O stops, or pauses until the KMS
- * answers.
+ * A definite no stops I/O.  While the KMS cannot say, I/O continues for a time
+ * of grace, in which the KMS is asked more often so that the end of an outage
+ * is noticed soon.  After that I/O stops, or pauses until the KMS answers.
  *
  * recheck_take and what belongs to it is the whole of these rules,
  * without threads, clocks or chance.  struct recheck is the task (tasks.h)
@@ -88,7 +87,7 @@ recheck_start (const struct recheck_params *params, struct recheck **ret);
 /* A volume was opened: ask from now on.  Any thread. */
 extern void recheck_begin (struct recheck *r);
 
-/* How it stands now: see struct session_status. */
+/* The state of the recheck now: see struct session_status. */
 struct recheck_status {
   bool active;          /* questions are asked */
   int64_t confirmed_ms; /* so long ago the key was found good */

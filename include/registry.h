@@ -2,11 +2,11 @@
 
 /* The exports of this process, by the names that clients ask for.
  *
- * A name stands for one export.  When its settings change in what is open, or
- * when it is taken away, the export retires: its clients keep it, no other
- * gets it, and once the last has left it is stopped, closed and freed in the
- * background.  So a name may have had several generations, of which more than
- * one may be in use.
+ * A name stands for one export.  When a setting changes that an open image
+ * depends on, or when the name is removed, the export retires: its clients keep
+ * it, new clients cannot open it, and once the last client has left, a task
+ * stops, closes and frees it in the background.  So a name may have had several
+ * generations, and more than one of them may be in use.
  *
  * Any thread.
  */
@@ -24,37 +24,40 @@ struct registry;
 /* NULL when memory is short. */
 extern struct registry *registry_new (const struct logger *log);
 
-/* E, which becomes the registry's, is what its name stands for from now on; the
- * one before it retires, and its counters become E's; so do those of one that
- * has retired, and still has clients.  0, -ENOMEM, or -ESHUTDOWN: E is the
- * caller's still.
+/* Make E what its name stands for, and take it over.  The export that had the
+ * name retires.  E takes over its counters, or those of an export of that name
+ * that has retired and still has clients.  0, -ENOMEM, or -ESHUTDOWN: E is
+ * still the caller's.
  */
 extern int registry_add (struct registry *r, struct export *e);
 
-/* What NAME stands for, which stays until registry_put; or NULL. */
+/* The export that NAME stands for, or NULL.  It stays until registry_put. */
 extern struct export *registry_get (struct registry *r, const char *name);
 extern void registry_put (struct registry *r, struct export *e);
 
-/* The same without a promise: only for the one thread that adds and removes. */
+/* The same without a reference: only for the one thread that adds and removes
+ * exports.
+ */
 extern struct export *registry_find (struct registry *r, const char *name);
 
-/* E's name stands for nothing any more. */
+/* Retire E: its name stands for no export any more. */
 extern void registry_remove (struct registry *r, struct export *e);
 
-/* Call FN for each, retired ones that are still there included.  FN must not
- * wait, nor call the registry.
+/* Call FN for each export, including retired ones that still exist.  FN must
+ * not wait, nor call the registry.
  */
 extern void registry_each (struct registry *r,
                            void (*fn) (void *arg, struct export *e), void *arg);
 
-/* The process ends: none comes or goes any more.  From here on the exports are
- * the caller's to stop: the one after E, or the first where E is NULL.
+/* The process ends: no export is added or removed any more.  From here on the
+ * caller stops the exports: returns the export after E, or the first if E is
+ * NULL.
  */
 extern void registry_end (struct registry *r);
 extern struct export *registry_next (struct registry *r, struct export *e);
 
-/* After registry_end.  False: see export_free; nothing that is still looked at
- * is freed.  NULL is allowed.
+/* Call this after registry_end.  False: see export_free; an export that is
+ * still being looked at is not freed.  NULL is allowed.
  */
 extern bool registry_free (struct registry *r);
 

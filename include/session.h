@@ -11,10 +11,10 @@
  *       |         FAILED <------------+  |
  *       +--------------------------------+
  *
- * When it was unused for LINGER_MS, it closes: volume key, lock and cluster
- * connection are gone until a connection comes, for which it opens again, with
- * keys that are fetched again.  It is in use while there are connections, and
- * threads that wait for it.
+ * A session that was unused for LINGER_MS closes: the volume key, the lock and
+ * the cluster connection are gone.  The next connection opens it again, and its
+ * keys are fetched again.  A session is in use while it has connections, or
+ * while threads wait for it.
  *
  * While it is open a second task asks whether the key may still be used
  * (recheck.h).  What it finds acts at once on the requests; the session's
@@ -80,7 +80,7 @@ enum session_event {
   SESSION_EVENT_RESUMED,
   SESSION_EVENT_REVOKED,     /* requests fail from now on */
   SESSION_EVENT_CLOSED,      /* the image is; ERR is what closing it said */
-  SESSION_EVENT_IDLE,        /* the same, because nobody uses it */
+  SESSION_EVENT_IDLE,        /* the same, because no client uses it */
   SESSION_EVENT_LOST_WRITES, /* writes failed after they were answered */
   SESSION_EVENT_UNFLUSHED,   /* a server before this one lost answered writes */
   /* A key was refused, and its image cannot be closed: it will never be open
@@ -89,7 +89,7 @@ enum session_event {
   SESSION_EVENT_STUCK,
 };
 
-/* How a session is, for people and their monitoring. */
+/* The condition of a session, for operators and their monitoring. */
 enum session_condition {
   SESSION_IS_IDLE, /* closed: no client wants it */
   SESSION_IS_OPENING,
@@ -198,7 +198,7 @@ extern int session_start (struct session *s);
 extern int
 session_wait (struct session *s, struct session_info *info, struct reason *why);
 
-/* What there is to see of it. */
+/* What monitoring can see of a session. */
 struct session_status {
   enum session_condition condition;
   struct session_info info; /* of the volume that was opened last */
@@ -208,7 +208,7 @@ struct session_status {
   struct recheck_status recheck;
 };
 
-/* Any thread; waits for nothing that may hang. */
+/* Any thread; never waits for anything that may hang. */
 extern void session_status (struct session *s, struct session_status *ret);
 
 /* A connection begins, which has got INFO.  READONLY: it cannot write. */
@@ -254,7 +254,8 @@ session_extents (struct session *s, struct session_client *c, uint64_t count,
  */
 extern bool session_keeps_key (struct session *s);
 
-/* How is it now?  Any thread; waits for nothing that may hang. */
+/* The condition of S now.  Any thread; never waits for anything that may hang.
+ */
 extern enum session_condition session_condition (struct session *s);
 
 /* Begin what session_stop does: new requests are held. */

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* What can be set for an export: one table for the command line, where it is
- * said once for all exports, and for the export file, where it is said for one
- * of them.
+/* The settings of an export.  One table serves both the command line, which
+ * sets the values of all exports, and the export file, which sets those of a
+ * single export.
  *
- * Values are text in both.  The sentence of a refusal has the form
- * "NAME=VALUE: must be ...".
+ * Values are text in both places.  A refusal reads "NAME=VALUE: must be ...".
  */
 
 #ifndef RBDCRYPT_SETTINGS_H
@@ -17,7 +16,7 @@
 #include "export.h"
 #include "reason.h"
 
-/* What JSON has in the place of a VALUE of text. */
+/* The JSON types that a setting accepts. */
 enum setting_form {
   SETTING_TEXT,
   SETTING_NUMBER, /* or a number */
@@ -32,13 +31,13 @@ struct setting {
               struct reason *why);
 };
 
-/* NULL: there is no such setting. */
+/* The setting of that name, or NULL. */
 extern const struct setting *setting_find (const char *name);
 
-/* All of them, in the order of their table; NULL after the last. */
+/* All settings, in the order of their table; NULL after the last. */
 extern const struct setting *setting_at (size_t i);
 
-/* What an export has that nothing was set for: members of an initialiser. */
+/* The defaults of an export: members of an initialiser. */
 #define SETTINGS_DEFAULT                                                       \
   .volume.unlock_limit = UNLOCK_LIMIT_DEFAULT, .behind = BEHIND_DEFAULT,       \
   .recheck = {                                                                 \
@@ -46,8 +45,8 @@ extern const struct setting *setting_at (size_t i);
     .grace_ms = 3600 * 1000,                                                   \
   }, .linger_ms = 30 * 1000
 
-/* Everything was set: do the values go together?  A key that nobody named
- * becomes "image".  0, -EINVAL, -ENOMEM.
+/* Call this once everything is set: do the values go together?  A key that was
+ * not given becomes "image".  0, -EINVAL, -ENOMEM.
  */
 extern int settings_complete (struct export_params *params, struct reason *why);
 
@@ -56,12 +55,12 @@ extern void settings_free_keys (struct export_params *params);
 
 /* --- for other parameters --- */
 
-/* Which of WORDS, the last of which is NULL, is VALUE?  0 and its index. */
+/* Find VALUE in WORDS, which ends with NULL.  0 and its index, or -EINVAL. */
 extern int
 setting_word (const char *name, const char *value, const char *const words[],
               int *ret, struct reason *why);
 
-/* MIN to MAX seconds, as text_duration reads them. */
+/* Read a duration of MIN to MAX seconds, as text_duration does. */
 extern int setting_seconds (const char *name, const char *value, unsigned min,
                             unsigned max, unsigned *ret, struct reason *why);
 

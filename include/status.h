@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* What this process does at one moment, for those who watch it: operators,
- * Prometheus, a service manager.  Never a key, its reference, or a client.
+/* The state of this process at one moment, for its observers: operators,
+ * Prometheus, a service manager.  It never includes a key, a key's reference,
+ * or a client.
  */
 
 #ifndef RBDCRYPT_STATUS_H
@@ -14,13 +15,13 @@
 
 #include "export.h"
 
-/* An export.  The strings, which are printable UTF-8, and a reference to the
- * counters are the status's own.
+/* One export.  The status owns its strings, which are printable UTF-8, and a
+ * reference to the counters.
  */
 struct export_status {
   char *name, *image;
   unsigned generation; /* of those that its name has stood for */
-  bool retired;        /* the name stands for another one, or for none */
+  bool retired;        /* the name stands for another export, or for none */
   enum session_condition condition;
   bool opened; /* once at least: the rest is known */
   struct session_status session;
@@ -28,23 +29,23 @@ struct export_status {
   struct metrics *metrics;
 };
 
-/* 0 or -ENOMEM.  E does not go away meanwhile. */
+/* 0 or -ENOMEM.  The caller keeps E alive meanwhile. */
 extern int export_status (struct export *e, struct export_status *ret);
 extern void export_status_clear (struct export_status *status);
 
 /* What decrypts an export that was opened: "librbd", "openssl", "none". */
 extern const char *export_engine (const struct export_status *status);
 
-/* This process; the owner's, for as long as it is watched. */
+/* This process.  The owner keeps it for as long as it is observed. */
 #define DAEMON_NAME_MAX 63
 struct daemon {
   char name[DAEMON_NAME_MAX + 1]; /* as its metrics are labelled */
   time_t started;
-  /* Call FN for each export.  None of them goes away meanwhile. */
+  /* Call FN for each export.  Each export stays alive meanwhile. */
   void (*each) (void (*fn) (void *arg, struct export *e), void *arg);
 };
 
-/* What is too much for one answer is left out: so many exports are shown. */
+/* How many exports an answer shows: the others are left out. */
 #define STATUS_EXPORTS_MAX 10000
 
 struct daemon_status {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* Slow work for all sessions of this process, on as few threads as possible:
- * opening, closing, looking again, asking whether keys may still be used.
+/* Slow work for all sessions of this process, on as few threads as possible: to
+ * open, close and refresh images, and to recheck keys.
  *
  * A task runs when it is due or when it is woken, and never twice at the same
  * time: its steps keep the order that a thread of its own would give them.

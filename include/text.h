@@ -30,17 +30,18 @@ extern int text_copy_secret (struct secret **ret, const void *bytes,
 extern int text_format (char **ret, struct reason *why, const char *fmt, ...)
     __attribute__ ((format (printf, 3, 4)));
 
-/* How long, in seconds, as people write it: "90", "90s", "5m", "1h", "1d".
- * -EINVAL: not such, or not MIN to MAX seconds; *RET is untouched then.
+/* Parse a duration as people write it, in seconds: "90", "90s", "5m", "1h",
+ * "1d".  -EINVAL: it has another form, or is not MIN to MAX seconds; *RET is
+ * then untouched.
  */
 extern int
 text_duration (const char *str, unsigned min, unsigned max, unsigned *ret);
 
-/* The ways to write it, after "must be MIN to MAX seconds", in sentences. */
+/* The units to name in sentences, after "must be MIN to MAX seconds". */
 #define TEXT_DURATION_UNITS "a number may end in s, m, h or d, as in 5m"
 
-/* A copy, for terminals and others who read UTF-8: controls and what is not
- * UTF-8 become '?'.  malloc'd, or NULL when memory is short.
+/* A copy for terminals and other readers of UTF-8: control characters and bytes
+ * that are not UTF-8 become '?'.  malloc'd, or NULL when memory is short.
  */
 extern char *text_printable (const char *text);
 

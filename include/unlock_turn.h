@@ -2,13 +2,12 @@
 
 /* How many costly unlocks a host does at a time.
  *
- * A header's Argon2id takes up to a GiB for some seconds: when a host
- * starts, twenty servers at once would take all of its memory.  So each
- * takes a turn first.  A turn is a name in the abstract namespace of Unix
- * sockets: no file, no privilege, and it is free again when its process is
- * gone, however it went.  Another network namespace (a container) counts for
- * itself.  Any user of the host can hold the names: what is won by that is a
- * delay, which is bounded.
+ * A header's Argon2id takes up to a GiB for some seconds: when a host starts,
+ * twenty servers at once would take all of its memory.  So each takes a turn
+ * first.  A turn is a name in the abstract namespace of Unix sockets: no file,
+ * no privilege, and it is free again when its process is gone, however it went.
+ * Another network namespace (a container) counts for itself.  Any user of the
+ * host can hold the names, but that only causes a bounded delay.
  */
 
 #ifndef RBDCRYPT_UNLOCK_TURN_H

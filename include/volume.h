@@ -168,8 +168,8 @@ volume_resized (struct volume *volume, uint64_t *size, struct reason *why);
  */
 extern int volume_look (struct volume *volume, struct reason *why);
 
-/* Has this handle the image's exclusive lock?  If it seems so, an OSD is
- * asked.
+/* Does this handle have the image's exclusive lock?  If it seems to, ask an
+ * OSD.
  */
 extern bool volume_owns_lock (const struct volume *volume);
 

@@ -20,7 +20,7 @@ struct command {
   const char *audit; /* see audit_open */
   bool json;         /* results for programs */
   bool replace;      /* what is there already */
-  bool watch;        /* again and again */
+  bool watch;        /* repeat */
 };
 
 #define ADMIN_PROFILES "/etc/rbdcrypt/profiles.json"
@@ -38,8 +38,8 @@ extern const struct logger admin_logger;
 extern int admin_bind (const struct command *command, const char *image,
                        const char *key, struct reason *why);
 
-/* status.c: print what the server says that listens on SOCKET.  0, or -errno
- * and the sentence.
+/* status.c: print the status of the server that listens on SOCKET.  0, or
+ * -errno and the sentence.
  */
 extern int admin_status (const struct command *command, const char *socket,
                          struct reason *why);

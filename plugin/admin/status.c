@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* "rbdcrypt status": what a server says of itself on its metrics= socket.
+/* "rbdcrypt status": print the status that a server reports on its metrics=
+ * socket.
  *
- * The server may be another user's, and hostile: what it says is bounded,
- * parsed strictly and printed without control characters.
+ * The server may be another user's, and hostile: its answer is bounded, parsed
+ * strictly, and printed without control characters.
  */
 
 #include "config.h"
@@ -189,7 +190,7 @@ sum_requests (const json_t *export, const char *member)
   return json_real (sum);
 }
 
-/* Its name stands for another one, or for none: its clients still have it. */
+/* Its name stands for another export, or for none; its clients keep it. */
 static void
 print_former (char cell[CELL_MAX], const json_t *export)
 {

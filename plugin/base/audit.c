@@ -567,8 +567,8 @@ audit_open (const char *target, const struct logger *log, struct audit **ret,
   return 0;
 }
 
-/* The file is opened without the lock: a file system may be slow, and events
- * must not wait for it.
+/* Open the file without the lock: a file system may be slow, and events must
+ * not wait for it.
  */
 void
 audit_reopen (struct audit *audit)

@@ -7,7 +7,7 @@
 
 #include "deadline.h"
 
-/* A wait notices its cancellation within this time: asleep, or at a condition.
+/* A wait notices its cancellation within this time, asleep or at a condition.
  */
 #define SLICE_MS 50
 #define WAIT_MS 100

@@ -83,8 +83,8 @@ unit_seconds (char c)
   }
 }
 
-/* nbdkit_parse_unsigned and strtoul would take " 1", "+1" and "0x10", and 010
- * for 8.
+/* Not nbdkit_parse_unsigned or strtoul: both accept " 1", "+1" and "0x10", and
+ * read 010 as 8.
  */
 int
 text_duration (const char *str, unsigned min, unsigned max, unsigned *ret)

@@ -316,7 +316,7 @@ explain_connect (const struct cluster *cluster, int err,
                      mon_host, user, strerror (err));
 }
 
-/* Log in with the key that is known, or with the one that is found. */
+/* Log in with the key that was handed over, or with the key that is found. */
 static int
 connect_as (struct cluster *cluster, const char *name, struct reason *why)
 {

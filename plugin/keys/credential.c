@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* Files with one credential, read again when they changed; and where those are
- * that systemd gives to a unit.
+/* Files that hold one credential each, read again when they change.  Also finds
+ * the credential files that systemd gives to a unit.
  *
- * What was read before the change of user stays when the file cannot be
- * read later: a login that works is not given up for a file that is
- * gone.
+ * If a file cannot be read after the change of user, what was read before stays
+ * in use: a missing file must not end a login that works.
  */
 
 #include "config.h"
@@ -57,7 +56,7 @@ credential_find (const char *name, const char *setting, char **ret,
   r = text_format (&path, why, "%s/%s", dir, name);
   if (r < 0)
     return r;
-  /* What else is wrong with it is said by who reads it. */
+  /* The reader reports whatever else is wrong with it. */
   if (stat (path, &st) == -1 && errno == ENOENT)
     return reason_set (why, ENOENT,
                        "%s: there is no such credential in " REASON_QUOTED
@@ -68,8 +67,8 @@ credential_find (const char *name, const char *setting, char **ret,
   return 0;
 }
 
-/* systemd: 0400, or 0440 where an access list names the user, which
- * hostfile.c looks at.
+/* systemd gives it mode 0400, or 0440 if an access list names the user, which
+ * hostfile.c checks.
  */
 #define SYSTEMD_MODE 0440
 

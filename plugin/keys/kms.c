@@ -379,7 +379,7 @@ key_tend_logins (const struct deadline *deadline, int64_t *next_ms,
   return ret;
 }
 
-/* When the first known token of KIND ends; or -1. */
+/* When the first known token of KIND ends, or -1. */
 static int64_t
 shortest_token_ms (const char *kind)
 {

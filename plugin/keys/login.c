@@ -267,7 +267,7 @@ login_left_ms (struct login *l)
 {
   int64_t left = -1;
 
-  /* A token file may be read under the lock, and hang. */
+  /* The holder of the lock may hang while it reads a token file. */
   if (pthread_mutex_trylock (&l->lock) != 0)
     return -1;
   if (l->token && l->token->life.end_ms != 0) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* What questions to key servers have cost: the process's, by the kind of
- * server.  Not by profile or key: the numbers go to people who may know
+/* What requests to key servers have cost this process, by the kind of server.
+ * Not by profile or key: people who read the numbers may be allowed to know
  * neither.
  */
 
@@ -13,7 +13,7 @@
 
 #include "keys.h"
 
-/* In the words of the audit trail (audit_outcome).  The last one stands for
+/* Uses the words of the audit trail (audit_outcome).  The last word stands for
  * all others.
  */
 static const struct {
@@ -40,7 +40,7 @@ key_failure (size_t i)
   return classes[i].word;
 }
 
-/* NULL where the table is full. */
+/* NULL if the table is full. */
 static struct meter *
 find_or_add (const struct provider *provider)
 {

@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
+/* Parse unlock-limit=, and refuse a header whose key derivation would take more
+ * time or memory.  The header comes from outside, so this check comes before
+ * any derivation.
+ */
+
 #include "config.h"
 
 #include <errno.h>

@@ -22,8 +22,9 @@
 #include "nbd.h"
 #include "unflushed.h"
 
-/* A name may be anything of 4 KiB.  Those that are no plain file name, or too
- * long, are told apart by a hash, whose '%' is in no plain one.
+/* A name may be any string of up to 4 KiB.  A name that is no plain file name,
+ * or too long, is replaced by its hash, which begins with '%': no plain name
+ * has one.
  */
 #define PLAIN_MAX 64
 #define HASH_BYTES 16

@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
+/* Send log lines to nbdkit, and choose what a client reads in an error.  A line
+ * carries the export's name if the server has many.  What a client reads names
+ * no key, path or address.
+ */
+
 #include "config.h"
 
 #include <errno.h>

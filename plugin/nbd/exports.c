@@ -2,9 +2,9 @@
 
 /* The exports of this process: one image, or those of the exports file.
  *
- * What is asked for comes from the parameters.  What an export needs of the
- * others, or of nbdkit, is here: where it counts, whose clients are hung up on,
- * and when its trouble ends the process.
+ * The parameters say which exports to serve.  This file handles what an export
+ * needs of the others, or of nbdkit: where its count lives, which clients to
+ * hang up on, and when a failure ends the process.
  */
 
 #include "config.h"
@@ -33,7 +33,7 @@ out_of_memory (void)
   return -1;
 }
 
-/* All that can be wrong with the one image is told now. */
+/* Report now everything that can be wrong with the one image. */
 static int
 prepare_image (void)
 {
@@ -92,8 +92,8 @@ add (struct export_entry *entry, struct reason *why)
   return reason_no_memory (why);
 }
 
-/* Profiles and credentials of all, and the cluster.  An image or a key that is
- * missing is for the clients of that export.
+/* Check the profiles and credentials of all exports, and the cluster.  A
+ * missing image or key is reported to the clients of that export.
  */
 static int
 prepare_exports (void)
@@ -233,7 +233,7 @@ exports_each (void (*fn) (void *arg, struct export *e), void *arg)
   registry_each (registry, fn, arg);
 }
 
-/* nbdkit refuses a list of more. */
+/* nbdkit refuses a longer list. */
 #define LIST_MAX 10000
 
 struct listing {

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* SIGHUP, before there is a server to read its files again.
+/* Hold back SIGHUP until there is a server to read its files again.
  *
- * By default it ends a process, and once nbdkit has its handlers it ends
- * nbdkit.  So it is blocked from get_ready on until shutdown.c has taken over:
- * what comes in between waits.  A blocked signal stays so across fork and exec:
- * in those that are no server it must not.
+ * By default SIGHUP ends a process, and once nbdkit has its handlers it ends
+ * nbdkit.  So SIGHUP is blocked from get_ready until shutdown.c has taken over,
+ * and a signal that comes in between waits.  A blocked signal stays blocked
+ * across fork and exec; processes that are not the server must unblock it.
  */
 
 #include "config.h"

@@ -14,7 +14,7 @@
 #include "metrics_socket.h"
 #include "nbd.h"
 
-/* What the end waits for a disk that takes the last metrics. */
+/* How long the end waits for a disk that takes the last metrics. */
 #define END_MS 2000
 
 static struct {
@@ -42,8 +42,8 @@ monitoring_check (void)
   return r < 0 ? -1 : 0;
 }
 
-/* The last part of a path without its extension: of the file, which no other
- * server has, or else of a socket.
+/* The last part of a path without its extension: of the metrics file, which no
+ * other server has, or else of a socket.
  */
 static void
 settle_name (void)
@@ -100,7 +100,7 @@ monitoring_end (void)
   monitoring.file = NULL;
 }
 
-/* What a failure leaves grows old, and is noticed by that. */
+/* After a failure the file stays and grows old, which monitoring notices. */
 void
 monitoring_remove (void)
 {

@@ -45,7 +45,7 @@
 
 enum peers { PEERS_UNIX, PEERS_TLS, PEERS_ANY };
 
-/* Where metrics are shown; NULL: nowhere, or what is usual. */
+/* Where to show metrics; NULL: nowhere, or the default. */
 struct metrics_params {
   const char *file, *socket, *name, *group;
   gid_t gid; /* of GROUP */
@@ -89,26 +89,28 @@ extern int exports_start (void);
 
 extern struct registry *exports_all (void);
 
-/* What ENTRY describes, whose parameters it takes over, with its files read.
- * Not yet in the registry, and *RET is the caller's.  0 or -errno.
+/* Make the export of ENTRY, take over its parameters, and read its files.  It
+ * is not yet in the registry, and *RET is the caller's.  0 or -errno.
  */
 extern int exports_make (struct export_entry *entry, struct export **ret,
                          struct reason *why);
 
-/* Clients may come to E. */
+/* From here on clients may open E. */
 extern void exports_begin (struct export *e);
 
 /* Is there one image, whatever name clients ask for? */
 extern bool exports_single (void);
 
-/* What a client asks for by NAME, which it uses until exports_put; or NULL. */
+/* The export that a client asks for by NAME, or NULL.  The client uses it until
+ * exports_put.
+ */
 extern struct export *exports_get (const char *name);
 extern void exports_put (struct export *e);
 
-/* The names of those that PEER may open become part of LIST.  0 or -1. */
+/* Add to LIST the names of the exports that PEER may open.  0 or -1. */
 extern int exports_list (const struct peer *peer, struct nbdkit_exports *list);
 
-/* Call FN for each, as registry_each does. */
+/* Call FN for each export, as registry_each does. */
 typedef void
 exports_each_fn (void (*fn) (void *arg, struct export *e), void *arg);
 extern exports_each_fn exports_each;
@@ -116,16 +118,16 @@ extern exports_each_fn exports_each;
 /* False: a thread of one of them may still use what they borrowed. */
 extern bool exports_free (void);
 
-/* Of check=yes, after exports_prepare: what a start leaves to the clients of each
- * export is tried for all of them.  0, or -1 after nbdkit_error for each that
+/* For check=yes, after exports_prepare: try for every export what a start
+ * leaves to its clients.  0, or -1 after nbdkit_error for each export that
  * fails.
  */
 extern int exports_check (void);
 
 /* --- refusals.c --- */
 
-/* One more client was refused for what it may not have: is there room for it in
- * the log?  Any thread.
+/* A client was refused an export that it may not have: is there room in the log
+ * for it?  Any thread.
  */
 extern bool refusals_may_tell (void);
 
@@ -134,21 +136,21 @@ extern bool refusals_may_tell (void);
 /* From now on read the exports again when their file changes.  0 or -errno. */
 extern int reload_start (void);
 
-/* Read them now.  Any thread. */
+/* Read the exports now.  Any thread. */
 extern void reload_want (void);
 
-/* False: a reading still hangs, and uses the exports. */
+/* False: a thread still hangs in reading them, and uses the exports. */
 extern bool reload_end (void);
 
 /* --- hangups.c --- */
 
-/* In get_ready: a SIGHUP waits until the server is ready for it.  0 or -errno. */
+/* In get_ready: hold back SIGHUP until the server is ready.  0 or -errno. */
 extern int hangups_delay (void);
 
-/* The forks from here on are nbdkit's: their children are the server. */
+/* From here on every fork is nbdkit's, and its child is the server. */
 extern void hangups_follow_forks (void);
 
-/* Those that have come are delivered. */
+/* Deliver the signals that have come. */
 extern void hangups_take (void);
 
 /* --- errors.c --- */
@@ -223,25 +225,26 @@ extern void peers_cut (void);
  */
 extern void peers_drop (void);
 
-/* FD listens, but not for nbdkit: its clients are not ours. */
+/* FD is a listening socket, but not nbdkit's: its clients are not NBD clients.
+ */
 extern void peers_ignore (int fd);
 
 /* --- monitoring.c --- */
 
-/* In get_ready: can the metrics be where they are to be?  0, or -1 after
+/* In get_ready: can the metrics go where the parameters say?  0, or -1 after
  * nbdkit_error.
  */
 extern int monitoring_check (void);
 
-/* In after_fork, once the exports have started.  What fails is logged, and
- * keeps no volume from being served.
+/* In after_fork, once the exports have started.  A failure is logged, and every
+ * volume is still served.
  */
 extern void monitoring_start (void);
 
-/* From here on no export is looked at. */
+/* Look at no export from here on. */
 extern void monitoring_end (void);
 
-/* After a good end: nothing is left that could be taken for news. */
+/* After a good end: remove what could be taken for current metrics. */
 extern void monitoring_remove (void);
 
 /* --- count.c --- */
@@ -299,7 +302,7 @@ extern void shutdown_fail (int status);
 /* Has it begun to end? */
 extern bool shutdown_begun (void);
 
-/* Wait until no client hears an answer any more. */
+/* Wait until no client can receive an answer any more. */
 extern void shutdown_await_cut (void);
 
 /* The same, when the process has to end by SIGABRT and may only be kept
@@ -318,14 +321,15 @@ extern bool shutdown_finish (void);
 #define NOTIFY_STATUS_MAX 256
 
 /* Read NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID: after the fork, before
- * other threads.  Where no service manager listens all others do nothing.
+ * other threads start.  If no service manager listens, the other functions do
+ * nothing.
  */
 extern void notify_open (void);
 extern void notify_close (void);
 extern bool notify_wanted (void);
 
-/* It restarts a server that it has not heard of for so long; 0: it does
- * not.
+/* The service manager restarts a server that it has not heard from for this
+ * long; 0: it does not.
  */
 extern int64_t notify_watchdog_ms (void);
 
@@ -343,32 +347,32 @@ extern void notify_watchdog (void);
 /* --- supervision.c --- */
 
 /* The key server refuses the key: sysexits.h's EX_NOPERM.  A service manager
- * need not try again.
+ * need not restart the server.
  */
 #define EXIT_REFUSED 77
 
-/* The server is ready: say so, and from now on how the exports are that EACH tells.  END_WITH
- * ends the process, for on-failure=exit.  After notify_open.  0 or -errno.
+/* The server is ready: say so, and from now on how the exports are that EACH
+ * tells.  END_WITH ends the process, for on-failure=exit.  After notify_open.
+ * 0 or -errno.
  */
 extern int
 supervision_start (exports_each_fn *each, void (*end_with) (int status));
 
-/* By the watcher only: answer the watchdog if that is due, and if the tasks
- * still run.  Returns in how many milliseconds to call this again, or -1:
- * never.
+/* Only the watcher calls this: answer the watchdog if that is due and the tasks
+ * still run.  Returns in how many milliseconds to call it again, or -1: never.
  */
 extern int64_t supervision_answer (void);
 
-/* READY follows RELOADING in any case, also where the new exports were
- * refused.  Any thread.
+/* READY always follows RELOADING, even if the new exports were refused.  Any
+ * thread.
  */
 extern void supervision_reload_begins (void);
 extern void supervision_reload_ends (void);
 
-/* The end has begun.  Not by a task. */
+/* The end has begun.  A task must not call this. */
 extern void supervision_end (void);
 
-/* What a status line says when so many exports are in each condition. */
+/* The status line for these numbers of exports in each condition. */
 extern void supervision_words (const size_t of[NR_SESSION_CONDITIONS],
                                char text[NOTIFY_STATUS_MAX]);
 

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* Telling the service manager: the protocol of sd_notify(3), which is one
- * datagram of lines NAME=VALUE to the socket that NOTIFY_SOCKET names.
+/* Notify the service manager by the protocol of sd_notify(3): each message is a
+ * datagram of NAME=VALUE lines to the socket that NOTIFY_SOCKET names.
  * Specified in sd_notify(3) and sd_watchdog_enabled(3).
  *
- * libsystemd is not needed for that, and would bring its own libraries into
- * a process that keeps keys.
+ * This does not need libsystemd, which would bring more libraries into a
+ * process that holds keys.
  *
- * One socket for all messages: where descriptors have run out a watchdog
- * must not be the first to fall silent.  No message waits: a service manager
- * that takes none must not hold up its caller.  What it must not miss
+ * One socket carries all messages, so that the watchdog still answers when
+ * descriptors have run out.  Sending never blocks, because a service manager
+ * that does not read must not hold up the caller.  A message that must arrive
  * is tried again for a moment.
  */
 
@@ -29,13 +29,13 @@
 #include "cleanup.h"
 #include "nbd.h"
 
-/* How long a message that must arrive is tried again. */
+/* For how long to retry a message that must arrive. */
 #define INSIST_MS 1000
 #define AGAIN_MS 10
 
 #define MESSAGE_MAX (NOTIFY_STATUS_MAX + 128)
 
-/* The process's own, as its environment is. */
+/* State of the process, as its environment is. */
 static struct {
   pthread_mutex_t lock;
   int fd; /* -1: no service manager listens */
@@ -47,8 +47,8 @@ static struct {
 
 /* --- the environment --- */
 
-/* A path, or '@' and an abstract name.  False: anything else, vsock: too,
- * which only the systemd of a virtual machine's host listens on.
+/* A path, or '@' and an abstract name.  False for anything else, including
+ * vsock:, which only systemd on a virtual machine's host listens on.
  */
 static bool
 take_address (const char *name)
@@ -85,7 +85,7 @@ number (const char *name)
   return text && *text == '\0' ? n : 0;
 }
 
-/* Another process of the service may be meant. */
+/* WATCHDOG_USEC may be meant for another process of the service. */
 static int64_t
 watchdog_ms (void)
 {
@@ -174,8 +174,8 @@ tell (const char *text, int64_t patience_ms)
   return r;
 }
 
-/* LINES, and the status that belongs to them; with no LINES only a status
- * that is new.  Without waiting where PATIENCE_MS is 0.
+/* Send LINES and the status that belongs to them; without LINES, only a status
+ * that is new.  Does not wait if PATIENCE_MS is 0.
  */
 static void
 tell_status (const char *lines, const char *status, int64_t patience_ms)
@@ -205,7 +205,7 @@ notify_status (const char *status)
   tell_status ("", status, 0);
 }
 
-/* systemd compares the moment with that of its own request. */
+/* systemd compares this time with that of its own request. */
 void
 notify_reloading (const char *status)
 {

@@ -283,7 +283,7 @@ parse_on_failure (const char *value)
   return 0;
 }
 
-/* The process's own; settings.h has those of the exports. */
+/* Parameters of the process; settings.h has those of the exports. */
 static const struct parameter {
   const char *name;
   int (*parse) (const char *value);
@@ -306,7 +306,7 @@ static const struct parameter {
 
 #define NR_PARAMETERS (sizeof table / sizeof table[0])
 
-/* Which of all were given: see name_of. */
+/* Which of all parameters were given: see name_of. */
 #define GIVEN_MAX 64
 static bool given[GIVEN_MAX];
 
@@ -423,8 +423,8 @@ settle_conf (void)
   return parse_conf (conf);
 }
 
-/* With names, what is for one image stands in the file; and the trouble of one
- * must not end the others.
+/* If exports have names, the file sets what belongs to one image; and a failure
+ * of one export must not end the others.
  */
 static int
 check_alone (void)

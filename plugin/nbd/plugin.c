@@ -187,8 +187,8 @@ refuse (const char *to_client, int err)
   return -1;
 }
 
-/* There is no such export, and the client learns no more than where it may not
- * have one.
+/* There is no such export.  The client gets the same answer as for an export
+ * that it may not have.
  */
 static int
 refuse_name (const struct peer *peer)
@@ -303,7 +303,7 @@ rbdcrypt_list_exports (int readonly, int is_tls, struct nbdkit_exports *list)
   return r;
 }
 
-/* "" is a name as any other. */
+/* "" is a name like any other. */
 static const char *
 rbdcrypt_default_export (int readonly, int is_tls)
 {

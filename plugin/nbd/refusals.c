@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* Clients that may not have what they ask for: so many lines of the log are
- * theirs, and no more.
+/* Limit the log lines about clients that ask for an export they may not open.
  */
 
 #include "config.h"

@@ -184,7 +184,7 @@ ask_for_patience (struct child *child, const struct key *key)
   child_patience (child, key_timeout_ms (key));
 }
 
-/* A check must not use up what the start after it needs. */
+/* A check must not use up what the next start needs. */
 static int
 may_fetch (struct key *key, struct reason *why)
 {

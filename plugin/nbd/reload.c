@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* The exports file is read again when it changes, and on SIGHUP.
+/* Read the exports file again when it changes, and on SIGHUP.
  *
- * All of it is read, and all that is new is prepared, before anything changes:
- * with one mistake everything stays as it was.  Then
+ * The whole file is read, and every new export is prepared, before anything
+ * changes: if there is one mistake, everything stays as it was.  Then
  *
  *   a new name           may be opened
  *   a name that is gone  opens no more; its clients stay, unless it was to
@@ -12,7 +12,8 @@
  *   anything else        is for the next client: those that are there keep
  *                        what they have opened, the export's former generation
  *
- * The directory is watched, not the file: what replaces that is another file.
+ * The thread watches the directory, because a file that replaces the old one is
+ * another file.
  */
 
 #include "config.h"
@@ -33,16 +34,16 @@
 #include "export_entry.h"
 #include "nbd.h"
 
-/* Changes come in groups: the files are read so long after the last one, but not
- * later than so long after the first.
+/* Changes come in groups: read the files this long after the last change, but
+ * no later than this long after the first.
  */
 #define QUIET_MS 200
 #define QUIET_MAX_MS 2000
 
-/* What the end waits for a reading that is under way. */
+/* How long the end waits for a reading that is under way. */
 #define END_S 2
 
-/* Not IN_MODIFY: a file that is being written is only half there. */
+/* Not IN_MODIFY: a file that is being written is incomplete. */
 #define CHANGES                                                                \
   (IN_CLOSE_WRITE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_ATTRIB |      \
    IN_MOVE_SELF | IN_DELETE_SELF)
@@ -54,7 +55,7 @@
 static struct {
   pthread_t thread;
   atomic_bool running;
-  atomic_bool wanted; /* perhaps before the thread was there */
+  atomic_bool wanted; /* may be written before the thread exists */
   int wake[2];
   int inotify; /* -1: none */
   bool failed; /* the last time, and the log says so */
@@ -85,7 +86,7 @@ stays (const struct export_entry *entry)
   return e && export_entry_same (&e->params, &entry->params);
 }
 
-/* Everything that may fail.  0 or -errno. */
+/* Do everything that may fail.  0 or -errno. */
 static int
 prepare (struct change *c, struct reason *why)
 {
@@ -103,7 +104,7 @@ prepare (struct change *c, struct reason *why)
   return r;
 }
 
-/* What the name of E has lost, clients of former generations lose, too. */
+/* Clients of former generations of E lose what the name of E has lost, too. */
 static void
 review (void *arg, struct export *e)
 {
@@ -141,7 +142,7 @@ find_barred (void *arg, struct export *e)
     *socket = 0;
 }
 
-/* Has a client that was barred this socket?  0 is the unknown one. */
+/* Does this socket belong to a barred client?  0 is the unknown one. */
 static bool
 bars (void *opaque, uint64_t socket)
 {
@@ -201,7 +202,7 @@ is_directory (void)
   return lstat (parameters.exports, &st) == 0 && S_ISDIR (st.st_mode);
 }
 
-/* Each time again: the path may name another directory by now. */
+/* Watch anew each time: the path may name another directory by now. */
 static void
 watch_directory (void)
 {
@@ -235,7 +236,7 @@ read_again (void)
   supervision_reload_ends ();
 }
 
-/* Is NAME one that we read?  "" is the directory itself. */
+/* Is NAME a file that the server reads?  "" is the directory itself. */
 static bool
 is_ours (const char *name)
 {

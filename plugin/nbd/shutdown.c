@@ -99,7 +99,7 @@ tell_watcher (unsigned char what)
 }
 
 /* The kernel sends SIGHUP when a terminal hangs up; a user or a service manager
- * to have files read again.
+ * sends it to have files read again.
  */
 static void
 take_signal (int signum, siginfo_t *info, void *context)
@@ -243,7 +243,7 @@ await_quiet (const struct deadline *deadline)
   }
 }
 
-/* Requests that are held, and clients that came too late for that. */
+/* Release held requests, and clients that came too late to be held. */
 static void
 let_go (const struct deadline *deadline)
 {

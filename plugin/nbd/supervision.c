@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* What a service manager is told of this server: how its exports are, in
- * words, and that it is alive.
+/* Tell the service manager the condition of the exports, in words, and that the
+ * server is alive.
  *
- * A task (tasks.h) looks at the exports every second: none of what it calls
- * waits for a cluster or a key server, and it runs however many tasks of
- * sessions hang there.  It leaves the time of its last run.  The watcher of
- * shutdown.c, which waits for nothing but the end, reads that time and answers
- * the watchdog.  So the watchdog is answered for as long as the process can
- * do both: run what is due, and hear that it is to end.  An outage of Ceph
- * or of a KMS is no reason to kill a server that holds acknowledged writes.
+ * A task (tasks.h) looks at the exports every second: nothing that it calls
+ * waits for a cluster or a key server, and it runs even if many tasks of
+ * sessions hang there.  The task records the time of its last run.  The watcher
+ * of shutdown.c, which waits only for the end, reads that time and answers the
+ * watchdog.  So the watchdog gets an answer for as long as the process can both
+ * run what is due and notice that it is to end.  An outage of Ceph or of a KMS
+ * is no reason to kill a server that holds acknowledged writes.
  *
  * With on-failure=exit the same task ends a server whose only volume cannot
  * be served any more, so that its unit fails.
@@ -28,12 +28,12 @@
 /* How often the exports are looked at. */
 #define LOOK_MS 1000
 
-/* A run that is later than this does not fail the watchdog yet, however short
- * its time is: the host may be busy.
+/* A run up to this late does not fail the watchdog yet, however short the
+ * watchdog's time is: the host may be busy.
  */
 #define LATE_MS 1000
 
-/* What the end may wait for a look that is under way. */
+/* How long the end may wait for a look that is under way. */
 #define END_MS 2000
 
 static struct {
@@ -104,7 +104,7 @@ supervision_words (const size_t of[NR_SESSION_CONDITIONS],
 
 /* --- looking --- */
 
-/* One that retires is not what its name stands for. */
+/* A retiring export is not what its name stands for. */
 static void
 count_one (void *arg, struct export *e)
 {
@@ -231,8 +231,8 @@ supervision_reload_ends (void)
   atomic_store (&supervision.reloading, false);
 }
 
-/* The threads of the tasks end with the last of them, which need not be
- * ours: from here on the watcher answers for itself.
+/* The threads of the tasks end with the last task, which need not be this one:
+ * from here on the watcher answers without checking the task.
  */
 void
 supervision_end (void)

@@ -250,8 +250,8 @@ submit_all (struct behind *b, struct behind_op *ready)
   }
 }
 
-/* What is gathered of [START, END) goes to the store now.  Lets go of the
- * lock.
+/* Send the gathered writes of [START, END) to the store now.  Releases the lock
+ * meanwhile.
  */
 static void
 submit_gathered (struct behind *b, uint64_t start, uint64_t end)
@@ -301,7 +301,7 @@ take_place (struct behind *b, struct behind_op *op)
   return 0;
 }
 
-/* OP waits for those before it, which must not stay gathered then. */
+/* OP waits for earlier operations, which must not stay gathered then. */
 static void
 hurry_others (struct behind_op *op)
 {
@@ -433,7 +433,7 @@ answered_within (const struct behind *b, uint64_t start, uint64_t end)
   unsigned nr = 0;
   size_t i = SIZE_MAX;
 
-  /* A range may be larger than what is changed in it. */
+  /* A range may be larger than the change within it. */
   while ((op = overlaps_next (&b->ranges, &i, start, end)))
     nr += op->answered && op->start < end && start < op->end;
   return nr;

@@ -80,15 +80,15 @@ extern int losses_tell (struct behind *b, struct behind_client *client);
 /* OP, and what was merged with it, is READY for the store. */
 extern void go_inside (struct behind_op *op, struct behind_op **ready);
 
-/* OP could go to the store now.  True: it is gathered for a while, or READY
- * with others.
+/* OP could go to the store now.  True: OP is gathered for a while, or is READY
+ * together with others.
  */
 extern bool merge_gather (struct behind_op *op, struct behind_op **ready);
 
-/* OP is over: what is gathered and may go now is READY. */
+/* OP is over: gathered writes that may go now become READY. */
 extern void merge_over (struct behind_op *op, struct behind_op **ready);
 
-/* What is gathered of [START, END) is READY. */
+/* Gathered writes of [START, END) become READY. */
 extern void merge_let_go (struct behind *b, uint64_t start, uint64_t end,
                           struct behind_op **ready);
 

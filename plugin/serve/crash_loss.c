@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* Why a time, not a number of clients to be told: a new client would use up
- * another's turn, and a client that never comes back would leave an error for
- * an innocent one weeks later.
+/* The rule is a time, not a number of clients to tell, because a new client
+ * would use up another client's turn, and a client that never comes back would
+ * leave an error for an innocent client weeks later.
  */
 
 #include "config.h"

@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
+/* Number the failures: a connection remembers the last number that it was told.
+ * So a failure costs the same however many connections there are.
+ */
+
 #include "config.h"
 
 #include "debts.h"

@@ -252,7 +252,7 @@ export_start (struct export *e, const struct export_hooks *hooks)
   e->hooks = *hooks;
 }
 
-/* Not before a key was fetched is it known which can be asked for again. */
+/* Only a fetch shows which keys can be fetched again. */
 static bool
 wants_checks (struct export *e)
 {
@@ -293,7 +293,7 @@ begin_session (struct export *e, struct unflushed *count, struct reason *why)
   return 0;
 }
 
-/* Opening the count may wait for another server: without the lock. */
+/* Without the lock: to open the count may mean to wait for another server. */
 static int
 begin (struct export *e, struct reason *why)
 {
@@ -355,8 +355,8 @@ export_condition_word (enum session_condition condition)
 
 /* --- the end --- */
 
-/* When nbdkit calls no .close: tell the trail that all have left.  Those that
- * still wait for their session leave by themselves.
+/* nbdkit may not call .close: tell the trail that all clients have left.
+ * Clients that still wait for their session leave by themselves.
  */
 static void
 detach_all (struct export *e)

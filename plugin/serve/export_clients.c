@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* The clients of an export: who may have it, and who has it. */
+/* The clients of an export: which clients may have it, and which have it. */
 
 #include "config.h"
 
@@ -10,8 +10,8 @@
 #include "cleanup.h"
 #include "export.h"
 
-/* Once for each time that the image was opened: without -r, which is not
- * known any earlier, writing was expected.
+/* Log this once each time the image is opened.  Without -r, which is not known
+ * any earlier, writing was expected.
  */
 static void
 tell_readonly (struct export *e, const struct session_info *info)
@@ -24,9 +24,7 @@ tell_readonly (struct export *e, const struct session_info *info)
                    e->name);
 }
 
-/* Take C off the list of those that have not left.  False: it was not there
- * any more.
- */
+/* Remove C from the list of present clients.  False: it was not in the list. */
 static bool
 forget (struct export *e, const struct export_client *c)
 {
@@ -44,7 +42,7 @@ forget (struct export *e, const struct export_client *c)
   return found;
 }
 
-/* With the lock held: how many connections has the user of C? */
+/* With the lock held: how many connections does the user of C have? */
 static unsigned
 nr_of_user (const struct export *e, const struct export_client *c)
 {
@@ -56,7 +54,7 @@ nr_of_user (const struct export *e, const struct export_client *c)
   return nr;
 }
 
-/* May the client have this export?  It is counted from here on. */
+/* May the client have this export?  If so, it counts from here on. */
 static int
 admit (struct export *e, struct export_client *c, struct reason *why)
 {
@@ -76,7 +74,7 @@ admit (struct export *e, struct export_client *c, struct reason *why)
   return 0;
 }
 
-/* It has got its session.  False: meanwhile its access was withdrawn. */
+/* The client has its session.  False: its access was withdrawn meanwhile. */
 static bool
 let_in (struct export *e, struct export_client *c)
 {
@@ -125,7 +123,7 @@ export_detach (struct export *e, struct export_client *c)
     trail_detach (&e->trail, &c->peer, 0);
 }
 
-/* Has one of the clients that WHICH tells this socket? */
+/* Does this socket belong to one of the clients that WHICH selects? */
 static bool
 has_socket (struct export *e, uint64_t socket,
             bool (*which) (const struct export_client *c))

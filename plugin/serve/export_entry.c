@@ -20,7 +20,7 @@
 #define USER_MAX 256
 #define VALUE_MAX 4096
 
-/* The largest id: that after it stands for none. */
+/* The largest id: the next value stands for "no id". */
 #define UID_MOST (INT64_C (0xffffffff) - 1)
 
 /* --- who may connect --- */
@@ -68,7 +68,7 @@ user_id (const char *where, const char *name, json_t *users, int64_t *ret,
   return r;
 }
 
-/* An array of at least one. */
+/* Must be an array with at least one element. */
 static int
 check_array (const char *where, const char *member, json_t *value,
              struct reason *why)

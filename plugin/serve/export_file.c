@@ -41,8 +41,8 @@ export_list_free (struct export_list *list)
   free (list);
 }
 
-/* Room for MORE entries, and for one more file: its name, which the list
- * keeps, is *RET.
+/* Make room for MORE entries, and for one more file name: the list keeps the
+ * name, and *RET is it.
  */
 static int
 extend (struct export_list *list, const char *file, size_t more,
@@ -91,7 +91,7 @@ export_list_find (const struct export_list *list, const char *name)
                                   sizeof *list->entries, is_named);
 }
 
-/* The entries of an image are neighbours, those that write come first. */
+/* Sort the entries of one image together. */
 static int
 by_image (const void *a, const void *b)
 {
@@ -127,8 +127,8 @@ check_names (const struct export_list *list, struct reason *why)
   return 0;
 }
 
-/* Two exports of one image: who is right about its key?  And both would
- * answer writes that the other does not know of.
+/* Refuse two exports of one image with different keys, or that both write:
+ * each would answer writes that the other does not know of.
  */
 static int
 check_pair (const struct export_entry *a, const struct export_entry *b,
@@ -165,7 +165,8 @@ check_images (const struct export_list *list, struct reason *why)
     sorted[i] = &list->entries[i];
   qsort (sorted, list->nr, sizeof *sorted, by_image);
   for (size_t i = 0; r == 0 && i < list->nr; i++) {
-    /* Against the first of its image, or the one of them that writes. */
+    /* Compare with the first entry of its image, or with the entry that writes.
+     */
     if (i == 0 || by_image (&sorted[i - 1], &sorted[i]) != 0)
       writer = sorted[i];
     else {
@@ -260,7 +261,7 @@ is_exports_file (const struct dirent *entry)
          strcmp (entry->d_name + n - suffix, SUFFIX) == 0;
 }
 
-/* Who can put files into it decides what is served.  0 or -errno. */
+/* A user who can put files here decides what is served.  0 or -errno. */
 static int
 check_directory (int fd, const char *path, struct reason *why)
 {
@@ -347,7 +348,7 @@ read_path (struct export_list *list, const char *path,
   return r;
 }
 
-/* With TEXT: of that, which is PATH's. */
+/* If TEXT is set, parse TEXT as the content of PATH. */
 static int
 make_list (const char *path, const char *text, size_t length,
            const struct export_params *defaults, struct export_list **ret,

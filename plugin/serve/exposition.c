@@ -6,7 +6,8 @@
  * counters, gauges and histograms only.  OpenMetrics differs in the names of
  * counters' families and in the last line.
  *
- * A family's samples stand together, so each family goes through all exports.
+ * The samples of a family must be adjacent, so each family loops over all
+ * exports.
  */
 
 #include "config.h"
@@ -18,12 +19,12 @@
 
 #include "status.h"
 
-/* Longer names are cut, and made unique again: no label costs more, times all
- * the lines of an export.
+/* Cut longer names and make them unique again, so that the label, which is on
+ * every line of an export, stays short.
  */
 #define LABEL_NAME_MAX 160
 
-/* An export whose lines no longer fit is left out. */
+/* Leave out an export whose lines no longer fit. */
 #define TEXT_MAX (64 * 1024 * 1024)
 #define LINE_MAX_BYTES 160
 #define LINES_OF_EXPORT (METRICS_OPS * (HISTOGRAM_BOUNDS + 8) + 32)
@@ -40,7 +41,7 @@ struct text {
 
 /* --- one export for each name --- */
 
-/* The youngest first. */
+/* Sort the youngest first. */
 static int
 compare (const void *one, const void *other)
 {
@@ -52,9 +53,9 @@ compare (const void *one, const void *other)
                             (a->generation > b->generation);
 }
 
-/* Generations of a name share their counters, and no sample may come twice:
- * the youngest tells its state, and what clients the others still have is
- * added.  0 or -1: memory is short.
+/* Generations of a name share their counters, and no sample may come twice: the
+ * youngest gives its state, and the clients of the others are added.  0 or -1:
+ * memory is short.
  */
 static int
 merge_generations (struct text *t)
@@ -200,7 +201,7 @@ print_histogram (struct text *t, const char *name, const char *labels,
 
 /* --- what each export has --- */
 
-/* A number, with which comes MORE after the labels; or nothing. */
+/* A number, and MORE to add after the labels; or no sample. */
 struct sample {
   bool none;
   double value;
@@ -368,7 +369,7 @@ print_number (struct text *t, const char *name, enum number which)
   }
 }
 
-/* Only of operations that some client has asked for: each is many lines. */
+/* Show only operations that a client has used: each takes many lines. */
 static void
 print_durations (struct text *t, const char *name)
 {

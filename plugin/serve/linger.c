@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* When a session closes because nobody uses it.
+/* Close a session that no client uses.
  *
- * Writes that were answered are never given up for that: it begins only when
- * librbd works on nothing.  On a cluster that does not answer the volume stays
- * open, however long that takes.
+ * The close never gives up answered writes: it begins only when librbd has no
+ * work left.  While the cluster does not answer, the volume stays open, however
+ * long that takes.
  *
- * The key may be rechecked until the volume is closed: closing it may take
- * long, too, and librbd has the volume key until then.
+ * Rechecks of the key go on until the volume is closed, because the close may
+ * take long, too, and librbd has the volume key until then.
  */
 
 #include "config.h"
@@ -16,8 +16,8 @@
 
 #include "session_inside.h"
 
-/* How soon to look again whether anything is on its way: after half of the
- * time that it has taken so far, between these.
+/* How soon to check again whether requests are in flight: after half of the
+ * time waited so far, within these bounds.
  */
 #define AGAIN_MIN_MS 20
 #define AGAIN_MAX_MS 1000

@@ -74,7 +74,7 @@ gathered_beside (const struct behind_op *op, bool before)
 
   if (before && start == 0)
     return NULL;
-  /* None that is gathered is longer. */
+  /* No gathered write is longer. */
   i = overlaps_find (ranges, at > MERGE_WRITE ? at - MERGE_WRITE : 0);
   while ((other = overlaps_next (ranges, &i, at, at + 1)))
     if (other->gathered &&
@@ -137,7 +137,7 @@ note_inside (struct behind_op *op)
   op->behind->nr_noted++;
 }
 
-/* OP, and what lies beside it, is gathered no longer.  A single write is not
+/* Stop gathering OP and the writes adjacent to it.  A single write is not
  * noted: writes that are near but do not touch are not gathered.
  */
 static void

@@ -31,7 +31,7 @@ struct metrics_file {
 
 /* --- writing --- */
 
-/* malloc'd; NULL when there is nothing to write, and *ERR tells why. */
+/* malloc'd; NULL when there is nothing to write, and *ERR says why. */
 static char *
 render (struct metrics_file *f, int *err)
 {
@@ -70,7 +70,7 @@ write_all (int fd, const char *text)
   return 0;
 }
 
-/* A server that was killed may have left one. */
+/* A killed server may have left a file here. */
 static int
 open_new (const struct metrics_file *f)
 {

@@ -17,7 +17,7 @@
 #include "cleanup.h"
 #include "metrics_socket.h"
 
-/* More clients wait, and those that do not read are hung up on. */
+/* More clients wait; the server hangs up on clients that do not read. */
 #define CLIENTS_MAX 16
 #define CLIENT_SECONDS 10
 #define BACKLOG 16
@@ -37,7 +37,7 @@ struct metrics_socket {
 
 /* --- peers --- */
 
-/* At the time of its connect. */
+/* The peer's ids at the time of its connect. */
 static bool
 peer_has_group (int fd, gid_t group)
 {
@@ -69,7 +69,7 @@ may_ask (const struct metrics_socket *s, int fd)
 
 /* --- answers --- */
 
-/* TEXT is malloc'd, and taken over. */
+/* Takes over TEXT, which is malloc'd. */
 static enum MHD_Result
 reply (struct MHD_Connection *connection, unsigned status, const char *type,
        char *text)
@@ -100,8 +100,8 @@ refuse (struct MHD_Connection *connection, unsigned status,
   return reply (connection, status, SENTENCE_TYPE, strdup (sentence));
 }
 
-/* Prometheus lists what it can read, with weights; what names OpenMetrics
- * can read it.
+/* Prometheus lists the formats that it can read, with weights.  A client that
+ * names OpenMetrics can read it.
  */
 static bool
 wants_openmetrics (struct MHD_Connection *connection)
@@ -173,7 +173,7 @@ address_of (const char *path, struct sockaddr_un *ret, struct reason *why)
   return 0;
 }
 
-/* Does a server answer there? */
+/* Does a server answer on PATH? */
 static bool
 is_used (const struct sockaddr_un *address)
 {
@@ -183,7 +183,7 @@ is_used (const struct sockaddr_un *address)
 
   if (fd == -1)
     return false;
-  /* EAGAIN: so many wait there that there is no room for one more. */
+  /* EAGAIN: the queue of waiting clients is full. */
   used = connect (fd, (const struct sockaddr *)address, sizeof *address) == 0 ||
          errno == EAGAIN;
   close (fd);
@@ -227,7 +227,7 @@ remove_left_behind (const struct sockaddr_un *address)
     unlink (address->sun_path);
 }
 
-/* Until it listens no client can connect: by then its mode is right. */
+/* No client can connect before listen: by then the mode is right. */
 static int
 listen_at (const struct sockaddr_un *address, gid_t group)
 {
@@ -256,7 +256,7 @@ listen_at (const struct sockaddr_un *address, gid_t group)
 
 /* --- called by others --- */
 
-/* epoll: a server of many volumes has more descriptors than select knows. */
+/* epoll: a server of many volumes has more descriptors than select allows. */
 static int
 serve (struct metrics_socket *s, int fd)
 {

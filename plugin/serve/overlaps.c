@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
+/* Keep the ranges in an array sorted by their start, and search it by
+ * bisection.  A search for overlaps starts no further before its range than the
+ * longest range reaches, so it looks only at the neighbourhood.
+ */
+
 #include "config.h"
 
 #include <assert.h>

@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
+/* The rules of the recheck, and the task that applies them.  The rules take
+ * time and chance as arguments, so a unit test can run through hours of outage
+ * at once; only the task reads the clock.
+ */
+
 #include "config.h"
 
 #include <errno.h>

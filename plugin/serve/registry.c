@@ -12,10 +12,10 @@
 #include "registry.h"
 #include "tasks.h"
 
-/* How long an export that nobody uses may take to close. */
+/* How long an unused export may take to close. */
 #define CLOSE_MS 30000
 
-/* What the end of the process waits for that. */
+/* How long the end of the process waits for that. */
 #define FINISH_MS 1000
 
 struct registry {
@@ -66,7 +66,7 @@ find (struct registry *r, const char *name)
 
 /* --- exports that retire --- */
 
-/* With the lock held: one that nobody uses any more. */
+/* With the lock held: find an export that no client uses any more. */
 static struct export *
 next_unused (struct registry *r)
 {
@@ -120,7 +120,7 @@ close_unused (void *opaque)
   return TASK_RESTS;
 }
 
-/* With the lock held: E has retired, and nobody uses it. */
+/* With the lock held: E has retired, and no client uses it. */
 static void
 begin_closing (struct registry *r, struct export *e)
 {

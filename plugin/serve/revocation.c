@@ -266,7 +266,7 @@ is_open (struct session *s)
 static void
 warn (struct session *s, int err, const struct reason *why)
 {
-  /* While it closes for want of clients, what a question asks of the image is
+  /* While the session closes because it is unused, questions to the image are
    * refused: that says nothing about the key server.
    */
   if (!is_open (s))

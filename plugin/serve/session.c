@@ -368,7 +368,7 @@ session_run (void *opaque)
 
 /* --- called by others --- */
 
-/* Take its tasks away, but those that do not come back. */
+/* Remove the session's tasks, except tasks that do not come back. */
 static void
 remove_tasks (struct session *s)
 {

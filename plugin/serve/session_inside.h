@@ -160,13 +160,13 @@ extern void session_wipe_payload (struct session *s);
 /* --- linger.c --- */
 
 /* In the session's task, without the lock: may the volume that it has opened be
- * closed when it is unused?
+ * closed while it is unused?
  */
 extern bool linger_possible (const struct session *s);
 
 /* The rest with the lock held. */
 
-/* A thread comes that is to use the session, and keeps it open; it leaves. */
+/* A thread comes to use the session, and keeps it open; it leaves. */
 extern void linger_enter (struct session *s);
 extern void linger_leave (struct session *s);
 
@@ -176,8 +176,8 @@ extern void linger_reset (struct session *s);
 /* When to call linger_begin next; INT64_MAX: not before something changes. */
 extern int64_t linger_next_ms (const struct session *s);
 
-/* If it was unused for long enough, and nothing is on its way to the OSDs: true,
- * and the session is closing.  The recheck goes on.
+/* True: the session was unused for long enough, no request is on its way to the
+ * OSDs, and the session is now closing.  The recheck goes on.
  */
 extern bool linger_begin (struct session *s);
 

@@ -150,7 +150,7 @@ set_cache (struct export_params *params, const char *value, struct reason *why)
   return r;
 }
 
-/* nbdkit_parse_size would not say which parameter it does not like. */
+/* nbdkit_parse_size would not name the parameter in its error. */
 static int
 set_behind (struct export_params *params, const char *value, struct reason *why)
 {
@@ -303,7 +303,8 @@ settings_complete (struct export_params *params, struct reason *why)
                        "image= is missing: write it as "
                        "[POOL/[NAMESPACE/]]IMAGE[@SNAP] (exports= serves "
                        "many)");
-  /* Another engine, at another start, would read noise from the holes. */
+  /* If a later start chose another engine, it would read noise from the holes.
+   */
   if (params->punch && params->volume.engine != ENGINE_OPENSSL)
     return reason_set (why, EINVAL,
                        "zero=punch needs engine=openssl, now and whenever this "

@@ -38,7 +38,7 @@ requests (struct metrics *m)
   return all;
 }
 
-/* Only what is known of a volume that was open once. */
+/* Known only for a volume that was open at least once. */
 static void
 add_session (json_t *o, const struct export_status *e)
 {

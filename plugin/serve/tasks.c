@@ -108,7 +108,7 @@ pick (int64_t *until_ms)
 
 /* --- threads --- */
 
-/* Said once, and again after it worked.  Lets go of the lock meanwhile. */
+/* Logged once, and again after a success.  Releases the lock meanwhile. */
 static void
 tell (void)
 {

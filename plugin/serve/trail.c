@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
+/* Write the events of a session and its keys to the audit trail.  An event
+ * names the image and its keys; it never contains a key.
+ */
+
 #include "config.h"
 
 #include <errno.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* Sessions whose clusters, volumes and key servers are a test's. */
+/* Sessions with clusters, volumes and key servers that a test controls. */
 
 #ifndef SESSION_FAKES_H
 #define SESSION_FAKES_H
@@ -18,7 +18,7 @@
 #define EVENTS_MAX 16
 #define WRITES_MAX 8
 
-/* A session, and the volume and the key server that it has. */
+/* A session, with its volume and its key server. */
 struct one {
   struct volume_params params;
   struct volume volume;
@@ -35,12 +35,10 @@ struct one {
   atomic_int hanging, opened, closing, closed, asked, fetched, looked;
   atomic_int heard; /* so many events; the first of them: */
   enum session_event events[EVENTS_MAX];
-  /* Those that use it, of which the test takes care; and did it close
-   * meanwhile?
-   */
+  /* Threads that use it, which the test counts; and did it close meanwhile? */
   atomic_int users;
   atomic_bool closed_in_use;
-  /* Writes wait for one_complete, and there are so many. */
+  /* Writes that wait for one_complete, and how many. */
   atomic_bool slow;
   atomic_int nr_writes;
   rbd_completion_t writes[WRITES_MAX];
@@ -49,8 +47,8 @@ struct one {
 /* Sleep. */
 extern void nap (int64_t ms);
 
-/* O, zeroed but for its first members; its key is rechecked each EVERY_MS, and
- * it closes after LINGER_MS for nobody.  0 or -errno.
+/* Start O, zeroed but for its first members.  Its key is rechecked every
+ * EVERY_MS, and it closes after LINGER_MS without clients.  0 or -errno.
  */
 extern int one_start (struct one *o, int64_t every_ms, int64_t linger_ms);
 extern int one_start_by (struct one *o, const struct recheck_rules *rules,
@@ -63,13 +61,13 @@ extern int one_await_open (struct one *o);
 extern int one_enter (struct one *o, struct session_client *c);
 extern void one_leave (struct one *o, struct session_client *c);
 
-/* The slow writes end, with RESULT. */
+/* End the slow writes with RESULT. */
 extern void one_complete (struct one *o, int result);
 
 /* 0 or -errno, with O->why. */
 extern int one_stop (struct one *o, int64_t ms);
 
-/* Stop and free it: nothing else is expected. */
+/* Stop and free it; no further event is expected. */
 extern void one_end (struct one *o);
 
 /* Until CONDITION, which must come to be. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* cred:NAME in each member of each kind of profile that names a file. */
+/* cred:NAME in each profile member that names a file, for each kind of profile.
+ */
 
 #include "config.h"
 
@@ -29,7 +30,7 @@ write_file (const char *path, const char *text, mode_t mode)
   const size_t length = strlen (text);
   int fd;
 
-  /* Only root could write to one that is read-only. */
+  /* Only root could write to a read-only file. */
   unlink (path);
   fd = open (path, O_WRONLY | O_CREAT | O_EXCL, 0600);
   assert_true (fd >= 0);
@@ -100,7 +101,7 @@ static const struct place {
   for (const struct place *P = places;                                         \
        P < places + sizeof places / sizeof places[0]; P++)
 
-/* A key of a profile whose MEMBER is VALUE. */
+/* A key whose profile has MEMBER set to VALUE. */
 static int
 prepare (const struct place *p, const char *value, struct reason *why)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* What an exports file may say, and what it is refused for. */
+/* What an exports file may contain, and which mistakes are refused. */
 
 #include "config.h"
 
@@ -267,7 +267,7 @@ test_members_that_are_refused (void **state)
   refused (EXPORTS ("\"vm1\": {\"image\": \"a/b/c/d\"}"), "export \"vm1\"");
 }
 
-/* A secret, typed in the place of a reference. */
+/* A secret, typed in place of a reference. */
 static void
 test_a_secret_is_not_repeated (void **state)
 {

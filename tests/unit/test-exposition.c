@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* What watchers read: Prometheus' text, and JSON. */
+/* What observers read: Prometheus' text, and JSON. */
 
 #include "config.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* A session that nobody uses closes, loses nothing, and opens again. */
+/* A session that no client uses closes, loses nothing, and opens again. */
 
 #include "config.h"
 
@@ -19,8 +19,8 @@
 
 #include "session-fakes.h"
 
-/* Longer than anything takes that is over at once; and so long that it shows
- * whether anything happens.
+/* Longer than anything takes that ends at once; and long enough to show whether
+ * anything happens.
  */
 #define SHORT_MS 100
 #define WHILE_MS 400
@@ -89,7 +89,7 @@ test_it_stays_open_for_ever (void **state)
   one_end (&o);
 }
 
-/* Which is known when it was fetched. */
+/* This is known once the key was fetched. */
 static void
 test_it_stays_open_if_its_key_cannot_be_fetched_again (void **state)
 {
@@ -177,7 +177,7 @@ test_who_comes_while_it_closes_waits_and_gets_it (void **state)
   assert_false (atomic_load (&o.closed_in_use));
 }
 
-/* Answered before the store has it, on a cluster that is slow. */
+/* Writes are answered before the store has them, on a slow cluster. */
 static void
 write_and_leave (struct one *o)
 {
@@ -275,7 +275,7 @@ test_a_key_that_is_refused_meanwhile_opens_nothing (void **state)
   one_end (&o);
 }
 
-/* librbd may still have the volume key: so it is a revocation. */
+/* librbd may still have the volume key, so this is a revocation. */
 static void
 test_a_key_that_is_refused_while_it_closes_is_revoked (void **state)
 {
@@ -365,7 +365,7 @@ test_one_that_hangs_while_it_closes_cannot_stop (void **state)
   assert_int_equal (status, 0);
 }
 
-/* Each comes, writes, flushes and leaves, again and again. */
+/* Each client comes, writes, flushes and leaves, again and again. */
 static void *
 visit_often (void *arg)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* What requests are counted by, and what that costs them. */
+/* How requests are counted, and what counting costs. */
 
 #include "config.h"
 
@@ -111,7 +111,7 @@ test_no_request_of_several_threads_is_lost (void **state)
   metrics_unref (m);
 }
 
-/* Of this thread, which others may interrupt. */
+/* The time of this thread, which other threads may interrupt. */
 static int64_t
 cpu_ns (void)
 {
@@ -121,7 +121,7 @@ cpu_ns (void)
   return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
 }
 
-/* 100 ns are what a request may cost; a sanitizer's build may cost more. */
+/* A request may cost 100 ns; more in a sanitizer's build. */
 static void
 test_a_request_is_not_held_up (void **state)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* What a service manager reads from its socket, which is a real one. */
+/* What a service manager reads from its socket.  The socket is real. */
 
 #include "config.h"
 

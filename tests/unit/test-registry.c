@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* Which export a name stands for, and when one that has retired is freed. */
+/* Which export a name stands for, and when a retired export is freed. */
 
 #include "config.h"
 

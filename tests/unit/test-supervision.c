@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
-/* When the watchdog is answered, and in which words: with the real tasks, and
- * exports and a service manager of this program's own.
+/* When and with which words the server answers the watchdog.  The tasks are
+ * real; the exports and the service manager are this program's own.
  */
 
 #include "config.h"
@@ -176,7 +176,7 @@ watch_for (int64_t ms)
         fail_msg ("not within %d ms: %s", LIMIT_MS, #CONDITION);               \
   } while (0)
 
-/* A task that hangs, as one of a session does in a dead cluster. */
+/* A task that hangs, as a session's task does in a dead cluster. */
 struct hanging {
   struct task task;
   atomic_bool hangs, runs, ends;
@@ -248,8 +248,8 @@ test_hanging_clusters_do_not_keep_the_watchdog_waiting (void **state)
   supervision_end ();
 }
 
-/* No thread is left for what is due: nothing would be opened, closed or
- * rechecked any more.
+/* No thread is left for due work: nothing would be opened, closed or rechecked
+ * any more.
  */
 static void
 test_the_watchdog_is_not_answered_when_no_task_runs (void **state)

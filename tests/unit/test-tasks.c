@@ -401,8 +401,8 @@ test_short_of_threads_the_last_is_for_what_ends (void **state)
   take_away (&recheck);
 }
 
-/* The last thread is busy when there are threads again: nobody watches, and
- * who wakes a task starts one.
+/* The last thread is busy when there are threads again: no thread watches, so
+ * whichever thread wakes a task starts one.
  */
 static void
 test_short_of_threads_a_wake_tries_again (void **state)

@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 
+/* Log in to OpenBao, learn how long a token lives, and decide what a refusal
+ * means.  A refusal is a definite no for a key only if the token is known to be
+ * good; otherwise the token itself may be bad.
+ */
+
 #include "config.h"
 
 #include <errno.h>
