@@ -48,7 +48,7 @@
   (IN_CLOSE_WRITE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_ATTRIB |      \
    IN_MOVE_SELF | IN_DELETE_SELF)
 
-/* Bytes in the pipe to the thread. */
+/* Why the thread was woken. */
 #define AGAIN 'a'
 #define END 'e'
 
@@ -56,6 +56,7 @@ static struct {
   pthread_t thread;
   atomic_bool running;
   atomic_bool wanted; /* may be written before the thread exists */
+  atomic_bool ending; /* the pipe may be full of earlier wishes */
   int wake[2];
   int inotify; /* -1: none */
   bool failed; /* the last time, and the log says so */
@@ -269,6 +270,17 @@ take_changes (void)
   return any;
 }
 
+/* What was asked for so far.  One reading is for all of it. */
+static char
+take_wishes (void)
+{
+  char bytes[256];
+
+  while (read (reload.wake[0], bytes, sizeof bytes) > 0)
+    ;
+  return atomic_load (&reload.ending) ? END : AGAIN;
+}
+
 /* Wait for a reason to read, until DUE_MS.  AGAIN, END, or 0: a change. */
 static char
 next_reason (int64_t due_ms)
@@ -277,7 +289,6 @@ next_reason (int64_t due_ms)
     { .fd = reload.wake[0], .events = POLLIN },
     { .fd = reload.inotify, .events = POLLIN },
   };
-  char byte;
 
   for (;;) {
     const int64_t left = due_ms - monotonic_ms ();
@@ -285,8 +296,8 @@ next_reason (int64_t due_ms)
     if (left <= 0)
       return AGAIN;
     poll (fds, 2, due_ms == INT64_MAX ? -1 : (int)left);
-    if (fds[0].revents && read (reload.wake[0], &byte, 1) == 1)
-      return byte;
+    if (fds[0].revents)
+      return take_wishes ();
     if (fds[1].revents && take_changes ())
       return 0;
   }
@@ -317,10 +328,10 @@ reload_main (void *arg)
 /* --- called by others --- */
 
 static void
-tell (char byte)
+wake (void)
 {
   if (atomic_load (&reload.running))
-    (void)!write (reload.wake[1], &byte, 1); /* a full pipe has told it */
+    (void)!write (reload.wake[1], "", 1); /* a full pipe has told it */
 }
 
 int
@@ -338,7 +349,7 @@ reload_start (void)
   err = pthread_create (&reload.thread, NULL, reload_main, NULL);
   atomic_store (&reload.running, err == 0);
   if (atomic_load (&reload.wanted))
-    tell (AGAIN);
+    wake ();
   return -err;
 }
 
@@ -346,7 +357,7 @@ void
 reload_want (void)
 {
   atomic_store (&reload.wanted, true);
-  tell (AGAIN);
+  wake ();
 }
 
 bool
@@ -356,7 +367,8 @@ reload_end (void)
 
   if (!atomic_load (&reload.running))
     return true;
-  tell (END);
+  atomic_store (&reload.ending, true);
+  wake ();
   clock_gettime (CLOCK_REALTIME, &until);
   until.tv_sec += END_S;
   if (pthread_timedjoin_np (reload.thread, NULL, &until) != 0)

@@ -230,6 +230,16 @@ def test_sighup_reads_again(reloading, entry):
     assert r.server.stop() == 0
 
 
+def test_a_storm_of_sighups_is_a_few_readings(reloading, entry):
+    a = entry()
+    r = reloading({f"{n}": {**a, "read-only": True} for n in range(2000)})
+    for _ in range(5000):
+        os.kill(r.server.pid, signal.SIGHUP)
+    lab.await_(lambda: r.read() > 0, 20, "the file is read again")
+    assert r.server.stop() == 0
+    assert r.read() < 100, f"the file was read {r.read()} times"
+
+
 def test_sighup_before_the_server_is_ready_waits(servers, files, entry,
                                                  tmp_path):
     path = str(tmp_path / "exports.json")
