@@ -70,6 +70,19 @@ def test_names_come_and_go(reloading, entry):
     assert r.server.stop() == 0
 
 
+def test_a_name_comes_back_while_its_former_client_stays(reloading, entry):
+    a, b = entry(), entry()
+    r = reloading({"a": a})
+    former = r.server.connect(export="a")
+    former.write(b"1" * 4096, 0)
+    former.flush()
+    r.change({"b": b})
+    r.change({"a": a, "b": b})
+    assert r.server.connect(export="a").read(4096, 0) == b"1" * 4096
+    assert former.read(4096, 0) == b"1" * 4096
+    assert r.server.stop() == 0
+
+
 def test_disconnect_ends_clients_of_what_is_removed(reloading, entry):
     a, b = entry(disconnect=True), entry()
     r = reloading({"a": a, "b": b})
