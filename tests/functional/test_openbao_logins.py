@@ -473,7 +473,7 @@ def test_token_file_that_is_replaced_while_serving(
 
 
 def test_recheck_of_a_token_for_few_uses_is_not_possible(
-        servers, images, bao, by_auth, files):
+        servers, images, bao, logins, by_auth, files):
     token = bao.must("POST", "auth/token/create", {
         "policies": ["logins"], "num_uses": 2})["auth"]["client_token"]
     server = servers.start(
