@@ -434,8 +434,8 @@ def await_renewals(bao, token, number):
     lab.await_(renewed, 30, "it is renewed")
 
 
-def test_given_token_is_renewed_and_not_revoked(servers, images, bao, by_auth,
-                                                files):
+def test_given_token_is_renewed_and_not_revoked(
+        servers, images, bao, logins, by_auth, files):
     token = bao.must("POST", "auth/token/create", {
         "policies": ["logins"], "ttl": "9s"})["auth"]["client_token"]
     server = servers.start(
@@ -447,7 +447,7 @@ def test_given_token_is_renewed_and_not_revoked(servers, images, bao, by_auth,
 
 
 def test_token_file_that_is_replaced_while_serving(
-        servers, images, bao, by_auth, tmp_path):
+        servers, images, bao, logins, by_auth, tmp_path):
     """The new token is asked with, learnt about and renewed; the old one
     is not missed."""
     def token(ttl):
