@@ -40,9 +40,20 @@ def goes_on(machine):
     well(machine)
 
 
+def may_run():
+    """May an emulated guest run while its memory is copied?  With QEMU 7.2 on
+    a busy machine its kernel was damaged afterwards, one time in three (a
+    return to address 1, a list that leads nowhere); with QEMU 10 never."""
+    version = lab.run("qemu-system-x86_64", "--version").stdout
+    return int(re.match(rb"QEMU emulator version (\d+)", version)[1]) >= 10
+
+
 def migrate(source, destination, path):
     # Before it answers it listens.
     assert destination.qmp("query-status")["status"] == "inmigrate"
+    live = may_run()
+    if not live:
+        source.qmp("stop")
     source.qmp("migrate", uri="unix:" + path)
 
     def done():
@@ -50,6 +61,10 @@ def migrate(source, destination, path):
         assert info["status"] not in ("failed", "cancelled"), info
         return info["status"] == "completed"
     lab.await_(done, 120, "the migration ends")
+    if not live:
+        lab.await_(lambda: destination.qmp("query-status")["status"]
+                   == "paused", 30, "the guest is at its destination")
+        destination.qmp("cont")
     lab.await_(lambda: destination.qmp("query-status")["status"] == "running",
                30, "the guest runs at its destination")
     destination.attach()
@@ -62,40 +77,22 @@ def quiet(server):
     assert bad == [], server.stderr()
 
 
-def damaged(machine):
-    """With QEMU 7.2, on a busy machine, the kernel of an emulated guest was
-    now and then damaged after it had migrated (a return to address 1, a list
-    that leads nowhere); with QEMU 10 never.  That tells nothing of its
-    disk."""
-    major, minor = re.match(rb"QEMU emulator version (\d+)\.(\d+)", lab.run(
-        "qemu-system-x86_64", "--version").stdout).groups()
-    with open(machine.log, errors="replace") as f:
-        log = f.read()
-    return (int(major), int(minor)) < (10, 0) and re.search(
-        r"RIP: 0010|corruption|BUG: ", log)
-
-
 def owner(cluster, image):
     [lock] = cluster.lockers(image)
     return lock["locker"]
 
 
-@pytest.mark.timeout(900 + 300 * MIGRATIONS)
+@pytest.mark.timeout(600 + 300 * MIGRATIONS)
 @pytest.mark.parametrize("engine", ["librbd", "openssl"])
 def test_live_migration_loses_nothing(servers, images, key, cluster, engine,
                                       guest_image, tmp_path):
-    for attempt in range(3):
-        place, running = tmp_path / str(attempt), []
-        try:
-            moves(servers, images.luks(), key, cluster, engine, guest_image,
-                  place, running)
-            return
-        except machines.GuestError:
-            if attempt == 2 or not damaged(running[-1]):
-                raise
-        finally:
-            for m in running:
-                m.end()
+    running = []
+    try:
+        moves(servers, images.luks(), key, cluster, engine, guest_image,
+              tmp_path, running)
+    finally:
+        for m in running:
+            m.end()
 
 
 def moves(servers, image, key, cluster, engine, guest_image, place, running):
