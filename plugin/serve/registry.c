@@ -164,7 +164,9 @@ find_retired (struct registry *r, const char *name)
   return last;
 }
 
-/* With the lock held: E is the next generation of BEFORE's name. */
+/* Make E the next generation of the name that BEFORE has.  Called with the
+ * lock held.
+ */
 static void
 succeed (struct export *e, const struct export *before)
 {

@@ -74,19 +74,27 @@ test_it_closes_for_nobody_and_opens_again (void **state)
   assert_false (atomic_load (&o.closed_in_use));
 }
 
+/* A client comes and leaves, and O is not closed for that. */
+static void
+stays_open (struct one *o, int64_t linger_ms)
+{
+  struct session_client c;
+
+  assert_int_equal (one_start (o, NEVER, linger_ms), 0);
+  assert_int_equal (one_enter (o, &c), 0);
+  one_leave (o, &c);
+  nap (WHILE_MS);
+  assert_int_equal (atomic_load (&o->closing), 0);
+  one_end (o);
+}
+
 static void
 test_it_stays_open_for_ever (void **state)
 {
   static struct one o;
-  struct session_client c;
 
   (void)state;
-  assert_int_equal (one_start (&o, NEVER, -1), 0);
-  assert_int_equal (one_enter (&o, &c), 0);
-  one_leave (&o, &c);
-  nap (WHILE_MS);
-  assert_int_equal (atomic_load (&o.closing), 0);
-  one_end (&o);
+  stays_open (&o, -1);
 }
 
 /* This is known once the key was fetched. */
@@ -94,16 +102,10 @@ static void
 test_it_stays_open_if_its_key_cannot_be_fetched_again (void **state)
 {
   static struct one o;
-  struct session_client c;
 
   (void)state;
   atomic_store (&o.once, true);
-  assert_int_equal (one_start (&o, NEVER, 0), 0);
-  assert_int_equal (one_enter (&o, &c), 0);
-  one_leave (&o, &c);
-  nap (WHILE_MS);
-  assert_int_equal (atomic_load (&o.closing), 0);
-  one_end (&o);
+  stays_open (&o, 0);
 }
 
 /* Between session_wait and session_client_open, too. */
